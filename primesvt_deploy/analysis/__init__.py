@@ -1,0 +1,1 @@
+"""What can leave a model, what it weighs, and what its absence costs."""

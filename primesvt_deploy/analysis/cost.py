@@ -1,0 +1,70 @@
+"""What a model weighs and computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.model import SViT
+
+__all__ = ["BYTES_PER_PARAMETER", "Cost", "measure_cost"]
+
+BYTES_PER_PARAMETER = 4
+"""fp32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Sizes of one model.
+
+    Args:
+        parameters: of the torch module (the paper's memory metric is 4 bytes of each).
+        shipped_parameters: after folding batch norm; what an artifact stores.
+        macs: multiply-accumulates of convolutions and matrix products for one image, all T
+            timesteps; the static first convolution counts once.
+    """
+
+    parameters: int
+    shipped_parameters: int
+    macs: int
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of `parameters` in fp32."""
+        return BYTES_PER_PARAMETER * self.parameters
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes of `shipped_parameters` in fp32."""
+        return BYTES_PER_PARAMETER * self.shipped_parameters
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "parameters": self.parameters,
+            "parameter_bytes": self.parameter_bytes,
+            "shipped_parameters": self.shipped_parameters,
+            "macs": self.macs,
+        }
+
+
+def measure_cost(model: SViT) -> Cost:
+    """Parameters and multiply-accumulates of `model`."""
+    lowered = lower(model.module)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        lowered(torch.zeros(1, *model.config.input_shape))
+    return Cost(
+        parameters=_count(model.module),
+        shipped_parameters=_count(lowered),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

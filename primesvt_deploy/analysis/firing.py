@@ -1,0 +1,72 @@
+"""Firing rates: the share of ones among a neuron layer's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.families.units import Neuron
+from primesvt_deploy.model import SViT
+
+__all__ = ["FiringRate", "measure_firing_rates"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiringRate:
+    """Spikes of one neuron layer.
+
+    Args:
+        layer: name of the neuron layer.
+        rate: share of ones over images, timesteps, channels and positions.
+        silent: channels that never fired.
+        channels: channels.
+        n: images.
+    """
+
+    layer: str
+    rate: float
+    silent: int
+    channels: int
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**vars(self), "rate": round(self.rate, 6)}
+
+
+@torch.no_grad()
+def measure_firing_rates(
+    model: SViT, images: ImageList, *, batch_size: int = 32
+) -> tuple[FiringRate, ...]:
+    """Firing rates of every neuron layer on `images`, in the model's order."""
+    neurons = {m: name for name, m in model.module.named_modules() if isinstance(m, Neuron)}
+    sums: dict[str, torch.Tensor] = {}
+    values: dict[str, int] = {}
+
+    def count(neuron: torch.nn.Module, _: object, spikes: torch.Tensor) -> None:
+        name = neurons[neuron]  # type: ignore[index]
+        per_channel = spikes.sum(dim=(0, *range(2, spikes.ndim)), dtype=torch.float64)
+        sums[name] = sums.get(name, torch.zeros_like(per_channel)) + per_channel
+        values[name] = values.get(name, 0) + spikes.numel()
+
+    handles = [neuron.register_forward_hook(count) for neuron in neurons]
+    try:
+        for start in range(0, len(images), batch_size):
+            stop = min(start + batch_size, len(images))
+            model.logits(torch.from_numpy(images.inputs(start, stop)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(
+        FiringRate(
+            layer=name.removesuffix(".neuron"),
+            rate=float(total.sum()) / values[name],
+            silent=int((total == 0).sum()),
+            channels=len(total),
+            n=len(images),
+        )
+        for name, total in sums.items()
+    )

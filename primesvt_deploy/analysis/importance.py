@@ -1,0 +1,38 @@
+"""Channel importance: the L2 norm of the filters that produce a channel (PrimeSVT)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from primesvt_deploy.analysis.groups import Group
+
+__all__ = ["keep_most_important", "l2_importance"]
+
+
+def l2_importance(module: nn.Module, group: Group) -> torch.Tensor:
+    """Importance `[width]` of the group's channels, float64.
+
+    Channel c's is the L2 norm over its filters in every layer that produces it:
+    `sqrt(sum_l ||W_l[c]||^2)`. Larger is kept longer.
+    """
+    total = torch.zeros(group.width, dtype=torch.float64)
+    for name in group.outputs:
+        weight = module.get_submodule(name).get_parameter("weight").detach().double()
+        total += weight.flatten(1).square().sum(dim=1)
+    return total.sqrt()
+
+
+def keep_most_important(importance: torch.Tensor, group: Group, keep: int) -> tuple[int, ...]:
+    """Indices, ascending, of the `keep` most important channels, equally many in each head.
+
+    `keep` must be a multiple of `group.heads`. Ties go to the lower index.
+    """
+    per_head = keep // group.heads
+    head_width = group.width // group.heads
+    kept: list[int] = []
+    for head in range(group.heads):
+        scores = importance[head * head_width : (head + 1) * head_width]
+        order = torch.argsort(scores, descending=True, stable=True)[:per_head]
+        kept.extend(head * head_width + int(i) for i in order)
+    return tuple(sorted(kept))

@@ -1,0 +1,104 @@
+"""An `.npz` of images and labels.
+
+Arrays: `images` uint8 `[n, H, W, 3]` (0..255) or float (0..1), `labels` int `[n]`; their halves
+are search and held-out. Optional: `train_images`, `train_labels`, and `classes` str `[K]`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.model import SViT
+
+__all__ = ["open_arrays"]
+
+
+def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
+    """The data set in the `.npz` at `path`.
+
+    Raises:
+        DataError: arrays missing, or classes, shape or value range that do not fit the model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a whole .npz of plain arrays: save it again") from error
+    images, labels = _checked(model, path, arrays, "images", "labels")
+    if "train_images" in arrays:
+        more, more_labels = _checked(model, path, arrays, "train_images", "train_labels")
+    else:
+        more, more_labels = images[:0], labels[:0]
+    if "classes" in arrays and tuple(str(c) for c in arrays["classes"]) != model.labels:
+        raise DataError(
+            f"{path}: classes are {[str(c) for c in arrays['classes'][:3]]}..., "
+            f"{model.name} has {list(model.labels[:3])}...: order and names must agree"
+        )
+    search, held_out = halves(labels, seed=seed, source=str(path))
+    everything = np.concatenate([images, more])
+    classes = np.concatenate([labels, more_labels])
+
+    def decode(number: int) -> npt.NDArray[np.uint8]:
+        image: npt.NDArray[np.uint8] = everything[number]
+        return image
+
+    def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
+        return ImageList(decode, numbers, classes[numbers], model.preprocessing)
+
+    return DataSet(
+        name=path.stem,
+        digest=fingerprint(everything.tobytes(), classes, search, held_out),
+        train=chosen(np.arange(len(images), len(everything))),
+        search=chosen(search),
+        held_out=chosen(held_out),
+    )
+
+
+def _checked(
+    model: SViT, path: Path, arrays: Mapping[str, np.ndarray], images_key: str, labels_key: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    missing = [key for key in (images_key, labels_key) if key not in arrays]
+    if missing:
+        raise DataError(
+            f"{path} has no array {missing[0]!r} (found {sorted(arrays)}): "
+            "expected images [n, H, W, 3] and labels [n]"
+        )
+    images, labels = arrays[images_key], arrays[labels_key]
+    height, width = model.preprocessing.height, model.preprocessing.width
+    if images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        raise DataError(
+            f"{path}: {images_key} is {list(images.shape)}, expected [n, {height}, {width}, 3] "
+            "(RGB, channels last) for this model; resize them, or pass an ImageFolder"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: {labels_key} is {labels.dtype} {list(labels.shape)}, expected "
+            f"{len(images)} integers"
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(model.labels)):
+        raise DataError(
+            f"{path}: {labels_key} run from {labels.min()} to {labels.max()}, "
+            f"{model.name} has classes 0 to {len(model.labels) - 1}"
+        )
+    return _as_bytes(path, images_key, images), labels.astype(np.int64)
+
+
+def _as_bytes(path: Path, key: str, images: np.ndarray) -> npt.NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise DataError(f"{path}: {key} is {images.dtype}, expected uint8 (0..255) or float (0..1)")
+    low, high = (float(images.min()), float(images.max())) if len(images) else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):
+        raise DataError(
+            f"{path}: {key} are floats from {low:.3g} to {high:.3g}, expected 0 to 1: "
+            "pass pixels before normalisation"
+        )
+    return np.rint(images * 255.0).astype(np.uint8)

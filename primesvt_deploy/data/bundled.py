@@ -1,0 +1,55 @@
+"""Data sets that come with the package: JPEG bytes, one after another in an `.npz`.
+
+Arrays: `jpeg` uint8 (all files end to end), `offsets` int64 `[n + 1]`, `labels` int64 `[n]`,
+`split` uint8 `[n]` (0 train, 1 search, 2 held-out; fixed when the file was made by
+`tools/embed_data.py`), `classes` str `[K]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.model import SViT
+from primesvt_deploy.resources import bundled_data
+from primesvt_deploy.runtime.images import decode_image
+
+__all__ = ["open_bundled"]
+
+
+def open_bundled(model: SViT, name: str) -> DataSet:
+    """The bundled data set `name`.
+
+    Raises:
+        DataError: it is not bundled, or its classes are not the model's.
+    """
+    path = bundled_data(name)
+    if not path.is_file():
+        raise DataError(f"data set {name!r} is not bundled with this installation: pass --data")
+    with np.load(path) as arrays:
+        jpeg, offsets = arrays["jpeg"], arrays["offsets"]
+        labels, split = arrays["labels"], arrays["split"]
+        classes = tuple(str(c) for c in arrays["classes"])
+    if classes != model.labels:
+        raise DataError(
+            f"{name} has classes {classes[:3]}..., {model.name} has {model.labels[:3]}...: "
+            "pass --data with the classes it was trained on"
+        )
+    blob = jpeg.tobytes()
+
+    def decode(number: int) -> npt.NDArray[np.uint8]:
+        return decode_image(blob[offsets[number] : offsets[number + 1]], name=f"{name}[{number}]")
+
+    def chosen(code: int) -> ImageList:
+        numbers = np.flatnonzero(split == code)
+        return ImageList(decode, numbers, labels[numbers], model.preprocessing)
+
+    return DataSet(
+        name=name,
+        digest=fingerprint(blob, labels, split.astype(np.int64)),
+        train=chosen(0),
+        search=chosen(1),
+        held_out=chosen(2),
+    )

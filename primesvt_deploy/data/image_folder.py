@@ -1,0 +1,83 @@
+"""An ImageFolder: one directory of images a class, named as the class.
+
+Splits: with `train/` and one of `val/`, `validation/`, `test/` beneath, train is the former and
+the latter's halves are search and held-out; with two of the latter, search is the first and
+held-out the second; with class directories alone, their halves are search and held-out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.data.images import MIN_SPLIT, DataSet, ImageList, fingerprint, halves
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.images import read_image
+
+__all__ = ["open_image_folder"]
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+_EVALUATION = ("val", "validation", "test")
+
+
+def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
+    """The ImageFolder at `root`; classes are matched to the model's labels by name.
+
+    Raises:
+        DataError: no images, a class that the model does not have, or too few images.
+    """
+    parts = [name for name in _EVALUATION if (root / name).is_dir()]
+    files, labels = _listed(model, root, [root / name for name in parts] or [root])
+    train_files, train_labels = _listed(model, root, [root / "train"] if parts else [])
+    everything = [*files, *train_files]
+    classes = np.asarray([*labels, *train_labels], dtype=np.int64)
+    of_part = np.asarray([file.relative_to(root).parts[0] for file in files])
+    if len(parts) >= 2:
+        search = np.flatnonzero(of_part == parts[0])
+        held_out = np.flatnonzero(of_part == parts[1])
+        if min(len(search), len(held_out)) < MIN_SPLIT:
+            raise DataError(
+                f"{root}: {parts[0]}/ has {len(search)} images and {parts[1]}/ {len(held_out)}: "
+                f"expected at least {MIN_SPLIT} each"
+            )
+    else:
+        search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
+    train = np.arange(len(files), len(everything))
+
+    def decode(number: int) -> npt.NDArray[np.uint8]:
+        return read_image(everything[number])
+
+    def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
+        return ImageList(decode, numbers, classes[numbers], model.preprocessing)
+
+    names = [f"{file.relative_to(root)}:{file.stat().st_size}" for file in everything]
+    return DataSet(
+        name=root.name,
+        digest=fingerprint(names, search, held_out),
+        train=chosen(train),
+        search=chosen(search),
+        held_out=chosen(held_out),
+    )
+
+
+def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path], list[int]]:
+    files: list[Path] = []
+    labels: list[int] = []
+    for directory in directories:
+        folders = sorted(path for path in directory.iterdir() if path.is_dir())
+        if not folders:
+            raise DataError(f"{directory} has no class directories: expected one a class")
+        unknown = [folder.name for folder in folders if folder.name not in model.labels]
+        if unknown:
+            raise DataError(
+                f"{root} has {len(unknown)} classes that {model.name} does not have "
+                f"({', '.join(unknown[:3])}): its classes are {', '.join(model.labels[:3])}, ..."
+            )
+        for folder in folders:
+            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+            files.extend(found)
+            labels.extend([model.labels.index(folder.name)] * len(found))
+    return files, labels

@@ -1,0 +1,114 @@
+"""Lists of labelled images, decoded and preprocessed as they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.runtime.preprocess import Preprocessing
+
+__all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves"]
+
+MIN_SPLIT = 50
+"""Fewest images of a search or held-out split: below, an interval spans tens of points."""
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Labelled images of one split.
+
+    Args:
+        decode: image number to RGB uint8 `[H, W, 3]`.
+        numbers: which images, in order.
+        labels: their classes, int64, as long as `numbers`.
+        preprocessing: from such an image to the model's input.
+    """
+
+    decode: Callable[[int], npt.NDArray[np.uint8]]
+    numbers: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.numbers)
+
+    def inputs(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Preprocessed images `start..stop-1`, float32 `[n, 3, H, W]`."""
+        return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """The image at `index`, RGB uint8 `[H, W, 3]`, as it lies in the data set."""
+        return self.decode(int(self.numbers[index]))
+
+    def first(self, count: int) -> ImageList:
+        """The first `count` images."""
+        return self._select(np.arange(min(count, len(self))))
+
+    def shuffled(self, seed: int) -> ImageList:
+        """The same images in an order that `seed` fixes, so that every prefix is a sample."""
+        return self._select(np.random.default_rng(seed).permutation(len(self)))
+
+    def _select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
+        return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Disjoint splits of one source.
+
+    Args:
+        name: what reports call it.
+        digest: names the source's content and split.
+        train: for fine-tuning; empty where the source has none.
+        search: for every decision.
+        held_out: for reported figures alone.
+    """
+
+    name: str
+    digest: str
+    train: ImageList
+    search: ImageList
+    held_out: ImageList
+
+
+def halves(
+    labels: npt.NDArray[np.int64], *, seed: int, source: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Split image numbers in two halves with every class as evenly in both as it goes.
+
+    Raises:
+        DataError: a half would have fewer than `MIN_SPLIT` images.
+    """
+    if len(labels) < 2 * MIN_SPLIT:
+        raise DataError(
+            f"{source} has {len(labels)} images to search and report on: expected at least "
+            f"{2 * MIN_SPLIT}, half of them for each"
+        )
+    generator = np.random.default_rng(seed)
+    parts: tuple[list[int], list[int]] = ([], [])
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        # An odd class gives its extra image to the smaller half.
+        larger = int(len(parts[0]) > len(parts[1]))
+        parts[larger].extend(members[0::2])
+        parts[1 - larger].extend(members[1::2])
+    first, second = (np.sort(np.asarray(part, dtype=np.int64)) for part in parts)
+    return first, second
+
+
+def fingerprint(*parts: str | bytes | npt.NDArray[np.int64] | Sequence[str]) -> str:
+    """SHA-256 over the parts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            whole.update(part.tobytes())
+        else:
+            whole.update(part if isinstance(part, bytes) else repr(part).encode())
+        whole.update(b"\0")
+    return whole.hexdigest()

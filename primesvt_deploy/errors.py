@@ -1,0 +1,52 @@
+"""Errors a user can meet: one base, one child a stage, one line a message.
+
+A message says what was found, what was expected and what to do. `exit_code` is what the command
+line ends with: 1 a constraint was not met, 2 usage or input.
+"""
+
+from __future__ import annotations
+
+from primesvt_deploy.runtime.errors import BundleError, DeployError, ImageError
+
+__all__ = [
+    "BundleError",
+    "DataError",
+    "DeployError",
+    "ExportError",
+    "ImageError",
+    "ModelError",
+    "OutputError",
+    "PruningError",
+    "SettingsError",
+    "VerificationError",
+]
+
+
+class SettingsError(DeployError):
+    """A setting is missing, out of range, or contradicts another."""
+
+
+class ModelError(DeployError):
+    """A checkpoint or model configuration that cannot be used."""
+
+
+class DataError(DeployError):
+    """A data set that cannot be used with the model."""
+
+
+class OutputError(DeployError):
+    """The output directory cannot be written."""
+
+
+class PruningError(DeployError):
+    """A plan or group that does not fit the model, or a cut that changed its outputs."""
+
+
+class ExportError(DeployError):
+    """The model could not be lowered to ONNX."""
+
+
+class VerificationError(DeployError):
+    """The artifact does not compute what the model computes."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""The artifact: an ONNX file, and the bundle around it."""

@@ -1,0 +1,70 @@
+"""Trace a lowered module to an ONNX graph in which each neuron is one `ai.primesvt::LIF` node."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from primesvt_deploy.errors import ExportError
+
+__all__ = ["INPUT", "OPSET", "OUTPUT", "trace"]
+
+INPUT, OUTPUT = "images", "logits"
+OPSET = 18
+"""ONNX operator set: the oldest that splits into equal parts without fixed sizes; onnxruntime
+1.20 and later load it (they do from 1.14 on)."""
+
+
+def trace(lowered: nn.Module, input_shape: tuple[int, int, int], batch: int | None) -> ir.Model:
+    """The graph of `lowered`, input `images [N, C, H, W]`, output `logits [N, K]`.
+
+    Args:
+        lowered: from `lowering.fold.lower`; float32.
+        input_shape: (C, H, W).
+        batch: a fixed N, or None for any.
+
+    Raises:
+        ExportError: torch.onnx cannot trace the module.
+    """
+    example = torch.zeros(batch or 2, *input_shape)
+    dynamic = None if batch else ({0: torch.export.Dim("batch")},)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                lowered.to(memory_format=torch.contiguous_format),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx raises many kinds; all mean it cannot be traced
+        raise ExportError(
+            f"torch.onnx could not trace the model: {str(error).strip().splitlines()[0][:200]}"
+        ) from error
+    if program is None:
+        raise ExportError("torch.onnx returned no program for the model")
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints and warns about things that are settled here."""
+    root = logging.getLogger("torch.onnx")
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

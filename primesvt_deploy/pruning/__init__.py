@@ -1,0 +1,1 @@
+"""Plans, the policies that make them, and the cut that carries them out."""

@@ -1,0 +1,93 @@
+"""A plan: which channels of each group stay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.errors import PruningError
+
+__all__ = ["Plan", "kept_width"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept channel indices (ascending) of each pruned group; groups not named stay whole.
+
+    Args:
+        kept: group name and indices, sorted by name.
+    """
+
+    kept: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep one canonical order, so that equal plans compare and hash alike."""
+        object.__setattr__(self, "kept", tuple(sorted(self.kept)))
+
+    def __getitem__(self, name: str) -> tuple[int, ...] | None:
+        """Kept indices of a group, or None where it stays whole."""
+        return dict(self.kept).get(name)
+
+    def replacing(self, group: str, indices: Iterable[int]) -> Plan:
+        """This plan with another set of kept indices for one group."""
+        return Plan(tuple((self.as_dict() | {group: tuple(sorted(indices))}).items()))
+
+    def as_dict(self) -> dict[str, tuple[int, ...]]:
+        """Kept indices by group name."""
+        return dict(self.kept)
+
+    def widths(self, groups: Iterable[Group]) -> dict[str, int]:
+        """Channels each group has left."""
+        kept = self.as_dict()
+        return {g.name: len(kept[g.name]) if g.name in kept else g.width for g in groups}
+
+    @property
+    def digest(self) -> str:
+        """A short hash that names the plan."""
+        return hashlib.sha256(json.dumps(self.kept).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `plan.json`."""
+        return {"kept": {name: list(indices) for name, indices in self.kept}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`."""
+        return cls(tuple((name, tuple(indices)) for name, indices in values["kept"].items()))
+
+    def check(self, groups: Iterable[Group]) -> None:
+        """Refuse a plan that these groups cannot follow.
+
+        Raises:
+            PruningError: an unknown group, an index out of range or twice, no channel left, or
+                heads of unequal width.
+        """
+        known = {group.name: group for group in groups}
+        for name, indices in self.kept:
+            if name not in known:
+                raise PruningError(f"the plan names group {name!r}; the model has {sorted(known)}")
+            group = known[name]
+            if not indices or len(set(indices)) != len(indices):
+                raise PruningError(f"{name}: expected distinct channels, at least one, to keep")
+            if indices[0] < 0 or indices[-1] >= group.width:
+                raise PruningError(f"{name}: index out of 0..{group.width - 1}: not this model's")
+            head_width = group.width // group.heads
+            per_head = {sum(i // head_width == h for i in indices) for h in range(group.heads)}
+            if len(per_head) > 1:
+                raise PruningError(f"{name}: heads would keep unequal widths {sorted(per_head)}")
+
+
+def kept_width(group: Group, rate: float, *, multiple: int) -> int:
+    """Channels that stay when `rate` of `group` leaves: rounded up to a multiple, never 0.
+
+    Each head keeps equally many, a multiple of `multiple`; a width already smaller than that
+    stays whole.
+    """
+    head_width = group.width // group.heads
+    wanted = head_width - int(rate * head_width + 1e-9)
+    rounded = -(-max(wanted, 1) // multiple) * multiple
+    return min(rounded, head_width) * group.heads

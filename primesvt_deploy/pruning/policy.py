@@ -1,0 +1,141 @@
+"""PrimeSVT's prioritized policy: from the largest layer to the smallest, until it fits.
+
+Given a budget in bytes and the points of accuracy that may be lost:
+
+1. layers are sorted by size, largest first;
+2. a layer is a target if some rate, with that layer pruned alone, keeps the constraint;
+3. each target in turn is pruned at the largest rate that keeps the cumulative accuracy within
+   the constraint, yet no further than the budget asks; it ends as soon as the budget is met;
+4. if targets run out first, the outcome says so and what stopped it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.judge import Judge
+from primesvt_deploy.pruning.ledger import Candidate
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.robustness import Curve
+
+__all__ = ["PolicyOutcome", "prioritized"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOutcome:
+    """What the policy found.
+
+    Args:
+        plan: the channels that stay.
+        met: whether its bytes are within the budget.
+        bytes: of the model file under the plan, as predicted.
+        drop_points: lost on the search images by the plan (0 for the dense model).
+        stopped_by: one sentence: why it ended where it did.
+        steps: accepted candidates, in order.
+    """
+
+    plan: Plan
+    met: bool
+    bytes: int
+    drop_points: float
+    stopped_by: str
+    steps: tuple[Candidate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `plan.json`."""
+        return {
+            "met": self.met,
+            "predicted_bytes": self.bytes,
+            "search_drop_points": round(self.drop_points, 4),
+            "stopped_by": self.stopped_by,
+            "steps": [
+                {"layer": s.group, "rate": s.rate, "kept": s.kept, "drop": s.drop.to_dict()}
+                for s in self.steps
+            ],
+        }
+
+
+def prioritized(
+    judge: Judge,
+    curves: Sequence[Curve],
+    *,
+    budget_bytes: int,
+    size_of: Callable[[Plan], int],
+    progress: Progress = SILENT,
+) -> PolicyOutcome:
+    """Compress from the largest target layer to the smallest until the budget is met.
+
+    Args:
+        judge: evaluates plans on the search split.
+        curves: robustness of the layers, largest first.
+        budget_bytes: bytes that the model file may have.
+        size_of: predicted bytes of the model file under a plan.
+        progress: told of each candidate.
+    """
+    plan, steps = Plan(), list[Candidate]()
+    refused: Candidate | None = None
+    targets = [curve for curve in curves if curve.is_target]
+    progress.stage("prioritized policy", len(targets))
+    for curve in targets:
+        if size_of(plan) <= budget_bytes:
+            break
+        accepted, rejected = _deepest_within(judge, curve, plan, budget_bytes, size_of)
+        refused = rejected or refused
+        if accepted is None:
+            progress.step(f"{curve.group.name}: no rate keeps the constraint any more")
+            continue
+        plan, candidate = accepted
+        steps.append(candidate)
+        progress.step(
+            f"{curve.group.name} at {candidate.rate:.0%}: {size_of(plan) / 1e6:.2f} MB, "
+            f"{candidate.drop.points:+.1f} points lost"
+        )
+    met = size_of(plan) <= budget_bytes
+    return PolicyOutcome(
+        plan=plan,
+        met=met,
+        bytes=size_of(plan),
+        drop_points=steps[-1].drop.points if steps else 0.0,
+        stopped_by=_reason(met, len(targets), len(curves), judge.max_drop, refused),
+        steps=tuple(steps),
+    )
+
+
+def _deepest_within(
+    judge: Judge,
+    curve: Curve,
+    plan: Plan,
+    budget_bytes: int,
+    size_of: Callable[[Plan], int],
+) -> tuple[tuple[Plan, Candidate] | None, Candidate | None]:
+    """The deepest rate that keeps the constraint on top of `plan`, and the last one refused."""
+    options = [(rate, judge.pruned(plan, curve.group, rate)) for rate in curve.within]
+    fitting = [rate for rate, option in options if size_of(option) <= budget_bytes]
+    # No deeper than the gentlest rate that already meets the budget.
+    options = [(rate, p) for rate, p in options if not fitting or rate <= fitting[0]]
+    refused: Candidate | None = None
+    for rate, option in reversed(options):
+        candidate = judge.judge(option, step="policy", group=curve.group, rate=rate)
+        if judge.within(candidate):
+            return (option, candidate), refused
+        refused = candidate
+    return None, refused
+
+
+def _reason(
+    met: bool, targets: int, layers: int, max_drop: float, refused: Candidate | None
+) -> str:
+    if met:
+        return "the budget is met"
+    if not targets:
+        return f"no layer can lose channels within {max_drop:g} points, even alone"
+    others = f"the {targets} of {layers} layers that can be pruned are used up"
+    if refused is None:
+        return f"{others} at the rates of the grid"
+    return (
+        f"{others}; next, {refused.group} at {refused.rate:.0%} would lose "
+        f"{refused.drop.points:.1f} points, more than {max_drop:g}"
+    )

@@ -1,0 +1,56 @@
+"""The command that a bundle's `run.py` and `primesvt-deploy run` share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from .errors import DeployError
+from .predict import Classifier
+
+__all__ = ["classify_and_print", "main"]
+
+
+def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None) -> int:
+    """Classify the images named on the command line; the exit code: 0, or 2 with one line."""
+    parser = argparse.ArgumentParser(description="Classify images with this bundle.")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG, PNG or PPM file")
+    parser.add_argument("--top", type=int, default=3, help="labels to print (default 3)")
+    parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
+    parser.add_argument("--json", action="store_true", help="one JSON object an image")
+    options = parser.parse_args(arguments)
+    try:
+        classify_and_print(
+            bundle, options.images, top=options.top, threads=options.threads, as_json=options.json
+        )
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def classify_and_print(
+    bundle: str | os.PathLike[str],
+    images: Iterable[str],
+    *,
+    top: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Print one line an image: its path, then labels and probabilities.
+
+    Raises:
+        DeployError: the bundle or an image cannot be used.
+    """
+    classifier = Classifier(bundle, threads=threads)
+    if not classifier.meets_constraints:
+        print("note: this bundle does not meet the constraints it was built for", file=sys.stderr)
+    for prediction in classifier.classify(images, top=top):
+        if as_json:
+            print(json.dumps(prediction.to_dict()))
+        else:
+            labels = ", ".join(f"{label} {share:.1%}" for label, share in prediction.top)
+            print(f"{prediction.image}: {labels}")

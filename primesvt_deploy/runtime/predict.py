@@ -1,0 +1,100 @@
+"""Classify image files with a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle import check_files, read_manifest
+from .errors import BundleError
+from .images import read_image
+from .preprocess import Preprocessing
+from .session import OnnxModel
+
+__all__ = ["Classifier", "Prediction"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a bundle says of one image.
+
+    Args:
+        image: the file.
+        top: labels and softmax probabilities, most probable first.
+        logits: all K, in the order of the labels.
+    """
+
+    image: str
+    top: tuple[tuple[str, float], ...]
+    logits: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.top[0][0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "image": self.image,
+            "label": self.label,
+            "top": [{"label": label, "probability": p} for label, p in self.top],
+            "logits": list(self.logits),
+        }
+
+
+class Classifier:
+    """A bundle, checked and ready to classify.
+
+    Args:
+        bundle: its directory.
+        threads: see `OnnxModel`.
+
+    Raises:
+        BundleError: the bundle is incomplete, altered, or cannot be loaded.
+    """
+
+    def __init__(self, bundle: str | os.PathLike[str], *, threads: int = 0) -> None:
+        self.manifest = read_manifest(bundle)
+        check_files(bundle, self.manifest)
+        try:
+            self.labels = tuple(self.manifest["model"]["labels"])
+            self.preprocessing = Preprocessing.from_dict(self.manifest["model"]["preprocessing"])
+        except KeyError as error:
+            raise BundleError(f"{bundle}: the manifest has no {error.args[0]!r}") from error
+        self.model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
+
+    @property
+    def meets_constraints(self) -> bool:
+        """Whether the bundle was built within its budget and accuracy constraint."""
+        return bool(self.manifest["constraints"]["met"])
+
+    def classify(
+        self, paths: Iterable[str | os.PathLike[str]], *, top: int = 3
+    ) -> Iterator[Prediction]:
+        """Classify image files one by one.
+
+        Args:
+            paths: JPEG, PNG or PPM files (more with Pillow), any size.
+            top: how many labels to report, most probable first.
+
+        Raises:
+            ImageError: a file cannot be read.
+        """
+        for path in paths:
+            pixels = self.preprocessing.apply(read_image(path))
+            logits = self.model.logits(pixels[np.newaxis])[0]
+            yield Prediction(os.fspath(path), self._top(logits, top), tuple(map(float, logits)))
+
+    def _top(self, logits: npt.NDArray[np.float32], top: int) -> tuple[tuple[str, float], ...]:
+        wide = logits.astype(np.float64)
+        shares = np.exp(wide - wide.max())
+        shares /= shares.sum()
+        order = np.argsort(-shares, kind="stable")[:top]
+        return tuple((self.labels[i], float(shares[i])) for i in order)
