@@ -1,0 +1,67 @@
+"""Prune a trained Spiking Vision Transformer and turn it into an artifact for an edge device.
+
+    import primesvt_deploy as svit
+
+    model = svit.load("spikformer-2-192-cifar10")
+    result = svit.build(model, "bundle", svit.BuildSettings(budget_mb=4))
+
+Names are imported when first used, so that the edge side needs neither torch nor spikingjelly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from primesvt_deploy.version import __version__
+
+if TYPE_CHECKING:
+    from primesvt_deploy.build import BuildResult, build
+    from primesvt_deploy.config import BuildSettings, SearchSettings
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.errors import DeployError
+    from primesvt_deploy.load import load
+    from primesvt_deploy.model import SViT
+    from primesvt_deploy.pipeline import analyze, export, prune
+    from primesvt_deploy.runtime.predict import Classifier
+
+__all__ = [
+    "BuildResult",
+    "BuildSettings",
+    "Classifier",
+    "DeployError",
+    "SViT",
+    "SearchSettings",
+    "__version__",
+    "analyze",
+    "build",
+    "export",
+    "load",
+    "open_data",
+    "prune",
+]
+
+_HOMES = {
+    "BuildResult": "build",
+    "BuildSettings": "config",
+    "Classifier": "runtime.predict",
+    "DeployError": "errors",
+    "SViT": "model",
+    "SearchSettings": "config",
+    "analyze": "pipeline",
+    "build": "build",
+    "export": "pipeline",
+    "load": "load",
+    "open_data": "data",
+    "prune": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

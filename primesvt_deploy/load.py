@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from primesvt_deploy.resources import model_directories, models_root
 from primesvt_deploy.runtime.bundle import read_manifest
 from primesvt_deploy.runtime.preprocess import Preprocessing
 
-__all__ = ["DEFAULT_MODEL", "load", "model_names"]
+__all__ = ["DEFAULT_MODEL", "describe", "load", "model_names"]
 
 DEFAULT_MODEL = "spikformer-2-192-cifar10"
 
@@ -55,10 +54,13 @@ def load(
             checkpoint file (safetensors or torch; nothing in it is executed).
         family: the family's name, where the keys do not tell.
         timesteps: T; demanded for a checkpoint file.
-        num_heads, image_size, patch_size: likewise.
-        tau, v_threshold: of the LIF neurons, where they are not the family's defaults.
-        mean, std: per channel, of inputs in [0, 1]; default: CIFAR-10's up to 64 px, else
-            ImageNet's.
+        num_heads: attention heads; likewise.
+        image_size: height and width of the square input, pixels; likewise.
+        patch_size: input pixels per token side; likewise.
+        tau: of the LIF neurons, where it is not the family's default.
+        v_threshold: likewise.
+        mean: per channel, of inputs in [0, 1]; default: CIFAR-10's up to 64 px, else ImageNet's.
+        std: likewise.
         labels: class names in the order of the logits; default: `0`, `1`, ...
 
     Raises:
@@ -225,23 +227,20 @@ def _checked_labels(
 ) -> tuple[str, ...]:
     names = tuple(labels) if labels else tuple(str(i) for i in range(config.num_classes))
     if len(names) != config.num_classes:
-        raise ModelError(
-            f"{path}: {len(names)} labels for a model of {config.num_classes} classes"
-        )
+        raise ModelError(f"{path}: {len(names)} labels for a model of {config.num_classes} classes")
     return names
 
 
 def describe(model: SViT) -> dict[str, Any]:
     """The description from which `load` rebuilds the model, given its weights."""
-    return json.loads(
-        json.dumps(
-            {
-                "name": model.name,
-                "family": model.family.name,
-                "arguments": model.config.to_dict(),
-                "preprocessing": model.preprocessing.to_dict(),
-                "labels": list(model.labels),
-                **({"data": model.data} if model.data else {}),
-            }
-        )
-    )
+    description: dict[str, Any] = {
+        "name": model.name,
+        "family": model.family.name,
+        "arguments": model.config.to_dict(),
+        "preprocessing": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in model.preprocessing.to_dict().items()
+        },
+        "labels": list(model.labels),
+    }
+    return description | ({"data": model.data} if model.data else {})

@@ -84,9 +84,7 @@ class PairedDrop:
     n: int
 
     @classmethod
-    def of(
-        cls, reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]
-    ) -> PairedDrop:
+    def of(cls, reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> PairedDrop:
         """From one flag an image each, over the images the candidate has seen."""
         seen = reference[: len(candidate)]
         return cls(int((seen & ~candidate).sum()), int((candidate & ~seen).sum()), len(candidate))

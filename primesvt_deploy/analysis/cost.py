@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT
 
-__all__ = ["BYTES_PER_PARAMETER", "Cost", "measure_cost"]
+__all__ = ["BYTES_PER_PARAMETER", "Cost", "ShippedSize", "measure_cost"]
 
 BYTES_PER_PARAMETER = 4
 """fp32."""
@@ -64,6 +67,33 @@ def measure_cost(model: SViT) -> Cost:
         shipped_parameters=_count(lowered),
         macs=counter.get_total_flops() // 2,
     )
+
+
+class ShippedSize:
+    """Parameters an artifact would store if groups had other widths; nothing is cut.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+    """
+
+    def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
+        self._shapes = {n: tuple(p.shape) for n, p in lower(model.module).named_parameters()}
+        self._out = {layer: group for group in groups for layer in group.outputs}
+        self._in = {layer: group for group in groups for layer in group.inputs}
+
+    def parameters(self, widths: Mapping[str, int]) -> int:
+        """Weights and biases when each named group has so many channels left."""
+        return sum(self._numel(name, shape, widths) for name, shape in self._shapes.items())
+
+    def _numel(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> int:
+        layer, _, tensor = name.rpartition(".")
+        sizes = list(shape)
+        if layer in self._out:
+            sizes[0] = widths.get(self._out[layer].name, sizes[0])
+        if tensor == "weight" and layer in self._in:
+            sizes[1] = widths.get(self._in[layer].name, sizes[1])
+        return math.prod(sizes)
 
 
 def _count(module: nn.Module) -> int:

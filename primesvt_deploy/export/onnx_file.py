@@ -46,9 +46,7 @@ class Artifact:
         return self.bytes - self.initializer_bytes
 
 
-def export_onnx(
-    model: SViT, path: str | os.PathLike[str], *, batch: int | None = None
-) -> Artifact:
+def export_onnx(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
     """Write `model` as ONNX: norms folded, neurons unrolled over T, float32, opset 18.
 
     Args:

@@ -1,14 +1,10 @@
-"""Spikformer (Zhou et al., ICLR 2023): spiking patch stem, SSA and MLP blocks, spike shortcuts.
-
-The network is SpikingJelly 2.0's `Spikformer`, with q, k and v as layers of their own (exact:
-output channels do not interact) so that q/k and v can be pruned apart.
-"""
+"""Spikformer as a `Family`: checkpoints, groups and segments of `spikformer_net.Spikformer`."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
@@ -21,225 +17,15 @@ from primesvt_deploy.families.spikformer_keys import (
     looks_like_spikformer,
     shape_facts,
 )
-from primesvt_deploy.families.units import ConvBNNeuron, Neuron, NeuronParameters
+from primesvt_deploy.families.spikformer_net import (
+    Spikformer,
+    SpikformerBlock,
+    SpikformerConfig,
+    SpikingSelfAttention,
+)
+from primesvt_deploy.families.units import ConvBNNeuron
 
-__all__ = ["SPIKFORMER", "Spikformer", "SpikformerConfig"]
-
-_POOLED_STAGES = {4: (False, False, True, True), 16: (True, True, True, True)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpikformerConfig:
-    """Constructor arguments of a Spikformer, dense or pruned.
-
-    Args:
-        timesteps: T.
-        image_size: height and width of the square input, pixels.
-        patch_size: 4 (stem pools in its last two stages) or 16 (in all four).
-        in_channels: channels of the image.
-        num_classes: K.
-        num_heads: heads of every SSA; divides each of `qk_widths` and `v_widths`.
-        embed_dim: width of the residual stream.
-        stem_widths: output channels of the first three stem stages (the fourth: `embed_dim`).
-        qk_widths: per block, channels of q and of k.
-        v_widths: per block, channels of v.
-        mlp_widths: per block, hidden channels of the MLP.
-        tau, v_threshold, v_reset, decay_input: see `NeuronParameters`.
-        attention_v_threshold: threshold of the neuron behind the attention product.
-        attention_scale: factor on the attention product; stays what it was when heads shrink.
-    """
-
-    timesteps: int
-    image_size: int
-    patch_size: int
-    in_channels: int
-    num_classes: int
-    num_heads: int
-    embed_dim: int
-    stem_widths: tuple[int, ...]
-    qk_widths: tuple[int, ...]
-    v_widths: tuple[int, ...]
-    mlp_widths: tuple[int, ...]
-    tau: float = 2.0
-    v_threshold: float = 1.0
-    v_reset: float | None = 0.0
-    decay_input: bool = True
-    attention_v_threshold: float = 0.5
-    attention_scale: float = 0.125
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        if self.timesteps < 1:
-            raise ModelError(f"timesteps is {self.timesteps}: expected 1 or more")
-        if self.patch_size not in _POOLED_STAGES:
-            raise ModelError(
-                f"patch size {self.patch_size}: a Spikformer stem has 4 or 16; pass --patch-size"
-            )
-        if self.image_size % self.patch_size or self.image_size < self.patch_size:
-            raise ModelError(
-                f"image size {self.image_size} is not a multiple of the patch size "
-                f"{self.patch_size}; pass another --image-size"
-            )
-        for what, widths in (("q/k", self.qk_widths), ("v", self.v_widths)):
-            odd = [width for width in widths if self.num_heads < 1 or width % self.num_heads]
-            if odd:
-                raise ModelError(
-                    f"{self.num_heads} heads do not divide the {what} width {odd[0]}; "
-                    "pass the head count the model was trained with as --heads"
-                )
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (self.in_channels, self.image_size, self.image_size)
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.mlp_widths)
-
-    def neuron(self, v_threshold: float) -> NeuronParameters:
-        """Parameters of a neuron with this threshold."""
-        return NeuronParameters(
-            tau=self.tau,
-            v_threshold=v_threshold,
-            v_reset=self.v_reset,
-            decay_input=self.decay_input,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; `v_reset` is left out where it is None, as TOML has no null."""
-        values = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-        if self.v_reset is None:
-            values["v_reset"] = "soft"
-        return values
-
-
-class SpikingSelfAttention(nn.Module):
-    """SSA: `LIF(scale * (v k^T) q)` head by head, then projection (Spikformer, section 3.2)."""
-
-    def __init__(self, config: SpikformerConfig, qk_width: int, v_width: int) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.scale = config.attention_scale
-        dim = config.embed_dim
-        self.q = _unit(config, dim, qk_width, 1)
-        self.k = _unit(config, dim, qk_width, 1)
-        self.v = _unit(config, dim, v_width, 1)
-        self.neuron: nn.Module = Neuron(
-            config.neuron(config.attention_v_threshold), timesteps=config.timesteps
-        )
-        self.proj = _unit(config, v_width, dim, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, embed_dim, H, W]` to the same shape."""
-        q, k, v = (self._heads(unit(x)) for unit in (self.q, self.k, self.v))
-        attended = (v @ k.transpose(-2, -1)) @ q * self.scale
-        spikes = self.neuron(attended.flatten(1, 2).unflatten(-1, x.shape[-2:]))
-        return cast(torch.Tensor, self.proj(spikes))
-
-    def absorb_gain(self, gain: float) -> None:
-        """Multiply what the neuron behind the attention product receives by `gain`."""
-        self.scale *= gain
-
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, C, H, W]` to `[T*N, heads, C / heads, H*W]`."""
-        return x.flatten(2).unflatten(1, (self.num_heads, -1))
-
-
-class SpikingMLP(nn.Module):
-    """Two 1x1 convolutions, each with batch norm and neuron."""
-
-    def __init__(self, config: SpikformerConfig, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = _unit(config, config.embed_dim, hidden, 1)
-        self.fc2 = _unit(config, hidden, config.embed_dim, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, embed_dim, H, W]` to the same shape."""
-        return cast(torch.Tensor, self.fc2(self.fc1(x)))
-
-
-class SpikformerBlock(nn.Module):
-    """SSA and MLP, each added to the stream: spikes add up to small integers."""
-
-    def __init__(self, config: SpikformerConfig, index: int) -> None:
-        super().__init__()
-        self.attn: nn.Module = SpikingSelfAttention(
-            config, config.qk_widths[index], config.v_widths[index]
-        )
-        self.mlp = SpikingMLP(config, config.mlp_widths[index])
-
-    def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + SSA(x)`."""
-        return x + cast(torch.Tensor, self.attn(x))
-
-    def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + MLP(x)`."""
-        return x + cast(torch.Tensor, self.mlp(x))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, embed_dim, H, W]` to the same shape."""
-        return self.feed_forward(self.attend(x))
-
-
-class Spikformer(nn.Module):
-    """Images `[N, C, H, W]` to logits `[N, K]`, the mean over T; the first layer runs once.
-
-    A static image drives every timestep alike, so the first convolution is computed for one
-    step and its neuron presents it T times.
-    """
-
-    def __init__(self, config: SpikformerConfig) -> None:
-        super().__init__()
-        self.timesteps = config.timesteps
-        widths = (config.in_channels, *config.stem_widths, config.embed_dim)
-        pooled = _POOLED_STAGES[config.patch_size]
-        self.stem = nn.ModuleList(
-            _unit(config, widths[i], widths[i + 1], 3, pool=pooled[i], static_input=i == 0)
-            for i in range(4)
-        )
-        self.position = _unit(config, config.embed_dim, config.embed_dim, 3)
-        self.blocks = nn.ModuleList(SpikformerBlock(config, i) for i in range(config.depth))
-        self.head = nn.Linear(config.embed_dim, config.num_classes)
-
-    def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Last stem stage and positional encoding, `[T*N, C, H, W]` to `[T*N, D, H', W']`."""
-        x = self.stem[3](x)
-        return x + cast(torch.Tensor, self.position(x))
-
-    def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the mean over tokens and T."""
-        rates = x.mean(dim=(2, 3)).unflatten(0, (self.timesteps, -1)).mean(dim=0)
-        return cast(torch.Tensor, self.head(rates))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[N, K]` of `[N, C, H, W]`."""
-        x = images
-        for stage in self.stem[:3]:
-            x = stage(x)
-        x = self.embed(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.classify(x)
-
-
-def _unit(
-    config: SpikformerConfig,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    pool: bool = False,
-    static_input: bool = False,
-) -> ConvBNNeuron:
-    neuron = Neuron(
-        config.neuron(config.v_threshold), timesteps=config.timesteps, static_input=static_input
-    )
-    return ConvBNNeuron(in_channels, out_channels, kernel_size, neuron=neuron, pool=pool)
+__all__ = ["SPIKFORMER", "SpikformerFamily"]
 
 
 class _CoupledAttention(nn.Module):
@@ -313,7 +99,9 @@ class SpikformerFamily:
             raise ModelError(
                 f"unknown Spikformer argument {unknown[0]!r}: expected some of {sorted(known)}"
             )
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         if plain.get("v_reset") == "soft":
             plain["v_reset"] = None
         try:
@@ -359,7 +147,8 @@ class SpikformerFamily:
             return "residual", 1
         if ".attn." in root:
             block = root.split(".attn.")[0]
-            return f"{block}.attn.{'v' if root.endswith('v.conv') else 'qk'}", _own(config).num_heads
+            what = "v" if root.endswith("v.conv") else "qk"
+            return f"{block}.attn.{what}", _own(config).num_heads
         return root.removesuffix(".conv").removesuffix(".fc1"), 1
 
     def segments(self, module: nn.Module) -> tuple[Segment, ...]:

@@ -30,7 +30,10 @@ from primesvt_deploy.lowering.neurons import LIF_DOMAIN, LIF_OP, ChargeFireReset
 __all__ = ["NEURONS_KEY", "UnrolledLayer", "unroll"]
 
 NEURONS_KEY = "primesvt.neurons"
-"""Model metadata: JSON list of the neuron layers, their constants and their spike tensors."""
+"""Model metadata: JSON list of the neuron layers and their constants.
+
+A layer's spikes are the tensors `<name>.spikes.t<t>`, and all of them `<name>.spikes`.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class UnrolledLayer:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"name": self.name, **vars(self.constants), "spikes": list(self.spikes)}
+        return {"name": self.name, **vars(self.constants)}
 
 
 def unroll(model: ir.Model) -> tuple[UnrolledLayer, ...]:
@@ -80,7 +83,9 @@ class _Constants:
             name = f"lif.constant.{value:g}"
             tensor = ir.tensor(np.asarray(value, dtype=np.float32), name=name)
             self._values[value] = ir.Value(
-                name=name, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT),
+                name=name,
+                shape=ir.Shape([]),
+                type=ir.TensorType(ir.DataType.FLOAT),
                 const_value=tensor,
             )
             self._graph.register_initializer(self._values[value])
@@ -90,10 +95,9 @@ class _Constants:
 class _Tape:
     """Appends nodes named after a layer."""
 
-    def __init__(self, layer: str, like: ir.Value) -> None:
+    def __init__(self, layer: str) -> None:
         self.layer = layer
         self.nodes: list[ir.Node] = []
-        self._type = like.type
 
     def add(
         self,
@@ -112,7 +116,6 @@ class _Tape:
         )
         for value, tail in zip(node.outputs, outputs, strict=True):
             value.name = f"{self.layer}.{tail}"
-            value.type = ir.TensorType(ir.DataType.BOOL) if op == "GreaterOrEqual" else self._type
         self.nodes.append(node)
         return node.outputs
 
@@ -124,7 +127,7 @@ def _replace(graph: ir.Graph, node: ir.Node, constants: _Constants) -> UnrolledL
     lif, layer = _constants_of(node), _layer_name(node)
     currents = node.inputs[0]
     assert currents is not None
-    tape = _Tape(layer, node.outputs[0])
+    tape = _Tape(layer)
     steps = lif.timesteps
     if lif.static_input or steps == 1:
         parts: Sequence[ir.Value] = [currents] * steps
@@ -138,8 +141,6 @@ def _replace(graph: ir.Graph, node: ir.Node, constants: _Constants) -> UnrolledL
         graph, node, [node], tape.nodes, list(node.outputs), [output]
     )
     output.name = f"{layer}.spikes" if steps > 1 else f"{layer}.spikes.t0"
-    for new in tape.nodes:
-        new.metadata_props["primesvt.layer"] = layer
     return UnrolledLayer(layer, lif, tuple(str(value.name) for value in spikes))
 
 

@@ -70,8 +70,10 @@ def cut(
             continue
         gone = sorted(set(range(group.width)) - set(kept[group.name]))
         root = twin.get_submodule(group.root)
-        prune = tp.prune_linear_out_channels if isinstance(root, nn.Linear) else (
-            tp.prune_conv_out_channels
+        prune = (
+            tp.prune_linear_out_channels
+            if isinstance(root, nn.Linear)
+            else (tp.prune_conv_out_channels)
         )
         if gone:
             graph.get_pruning_group(root, prune, gone).prune()

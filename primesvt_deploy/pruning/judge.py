@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from primesvt_deploy.analysis.evaluate import Evaluator
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.model import SViT
+from primesvt_deploy.pruning.evaluate import Evaluator
 from primesvt_deploy.pruning.ledger import Candidate, Ledger
 from primesvt_deploy.pruning.plan import Plan, kept_width
 from primesvt_deploy.stats import Accuracy, PairedDrop

@@ -12,9 +12,7 @@ from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
 
-__all__ = ["DEFAULT_RATES", "Curve", "measure_robustness"]
-
-DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+__all__ = ["Curve", "measure_robustness"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Curve:
 def measure_robustness(
     judge: Judge,
     *,
-    rates: Sequence[float] = DEFAULT_RATES,
+    rates: Sequence[float],
     limit: int | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Curve, ...]:

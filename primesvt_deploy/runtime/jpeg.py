@@ -2,7 +2,7 @@
 
 Reads 8-bit baseline and extended-sequential JPEGs (ITU-T T.81) with one (grey) or
 three (YCbCr, RGB) components, any integral sampling ratio, restart intervals and
-one or several scans. Huffman decoding is plain Python, the rest is NumPy.
+one or several scans. Huffman decoding is plain Python, the rest (`jpeg_samples`) NumPy.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import re
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError
+from .jpeg_samples import Component, Plane, to_rgb
 
 __all__ = ["MAX_PIXELS", "decode_jpeg"]
 
-Plane = npt.NDArray[np.uint8]
 # One entry per 16-bit look-ahead: (code length + extra bits, zero run, extra bits).
 Lookup = list[tuple[int, int, int]]
 
@@ -39,52 +38,6 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 _INVALID_CODE = (0, 99, 0)
 _MASKS = [(1 << bits) - 1 for bits in range(33)]
-
-
-def _zigzag() -> npt.NDArray[np.intp]:
-    """Zigzag position of each coefficient, stored column by column (T.81, figure A.6)."""
-    cells = [(row, column) for row in range(8) for column in range(8)]
-    # Diagonals in turn; odd ones run downwards, even ones upwards.
-    cells.sort(key=lambda cell: (sum(cell), cell[0] if sum(cell) % 2 else cell[1]))
-    order = np.empty(64, np.intp)
-    for position, (row, column) in enumerate(cells):
-        order[column * 8 + row] = position
-    return order
-
-
-_ZIGZAG = _zigzag()
-
-
-def _idct_matrix() -> npt.NDArray[np.float64]:
-    """The islow 1-D IDCT as an [output, input] matrix of integers scaled by 2**13.
-
-    The factorisation of Loeffler, Ligtenberg and Moschytz (1989) with 13-bit constants,
-    multiplied out: before its final rounding it is linear over the integers, so the
-    rounded constants of the fast form add up to exactly these entries.
-    """
-    even = np.array(  # rows: sums for outputs 0..3; columns: inputs 0, 2, 4, 6
-        [
-            [8192, 10703, 8192, 4433],
-            [8192, 4433, -8192, -10704],
-            [8192, -4433, -8192, 10704],
-            [8192, -10703, 8192, -4433],
-        ]
-    )
-    odd = np.array(  # columns: inputs 1, 3, 5, 7
-        [
-            [11363, 9633, 6437, 2260],
-            [9633, -2259, -11362, -6436],
-            [6437, -11362, 2261, 9633],
-            [2260, -6436, 9633, -11363],
-        ]
-    )
-    matrix = np.empty((8, 8))
-    matrix[:4, 0::2], matrix[:4, 1::2] = even, odd
-    matrix[7:3:-1, 0::2], matrix[7:3:-1, 1::2] = even, -odd
-    return matrix
-
-
-_IDCT = _idct_matrix()
 
 
 def _unsupported(found: str) -> ImageError:
@@ -112,19 +65,6 @@ def _huffman_lookup(counts: bytes, symbols: bytes) -> Lookup:
         run, size = symbol >> 4, symbol & 15
         table += [(length + size, run, size)] * (1 << (16 - length))
     return table + [_INVALID_CODE] * ((1 << 16) - len(table))
-
-
-@dataclass
-class _Component:
-    """A colour component of the frame and, once its scan is read, its samples."""
-
-    identifier: int
-    horizontal: int
-    vertical: int
-    quantiser: int
-    height: int = 0
-    width: int = 0
-    plane: Plane | None = None
 
 
 Plan = Sequence[tuple[Lookup, Lookup, int]]  # for each block of an MCU: DC, AC, predictor
@@ -177,65 +117,6 @@ def _decode_interval(data: bytes, mcus: int, plan: Plan, out: array[int], base: 
         raise IndexError
 
 
-def _inverse_dct(blocks: npt.NDArray[np.int16], quantiser: npt.NDArray[np.float64]) -> Plane:
-    """Dequantise and transform zigzag blocks [n, 64] to uint8 samples [n, 8, 8]."""
-    samples = np.empty((len(blocks), 8, 8), np.uint8)
-    for start in range(0, len(blocks), 4096):  # bounds the memory for the float64 steps
-        part = blocks[start : start + 4096]
-        # float64 holds all these integers exactly and has a fast matrix product.
-        columns = (part * quantiser)[:, _ZIGZAG].reshape(-1, 8)
-        half = np.floor(columns @ _IDCT.T * 2.0**-11 + 0.5)
-        rows = half.reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 8)
-        full = np.floor(rows @ _IDCT.T * 2.0**-18 + 128.5)
-        samples[start : start + 4096] = np.clip(full, 0, 255).reshape(-1, 8, 8)
-    return samples
-
-
-def _blend(samples: npt.NDArray[np.int32], axis: int) -> tuple[npt.NDArray[np.int32], ...]:
-    """3/4 own + 1/4 neighbour sums (times 4), before and after each sample along `axis`."""
-    last = samples.shape[axis] - 1
-    index = np.arange(last + 1)
-    before = samples.take(np.maximum(index - 1, 0), axis)  # edges replicate
-    after = samples.take(np.minimum(index + 1, last), axis)
-    return 3 * samples + before, 3 * samples + after
-
-
-def _upsample(plane: Plane, down: int, across: int) -> Plane:
-    """Upsample as libjpeg-turbo does: triangle filter for factors of 2, else replication."""
-    smooth = across == 1 or (across == 2 and plane.shape[1] > 2)
-    if (down, across) == (1, 1):
-        return plane
-    if down > 2 or not smooth:
-        return plane.repeat(down, 0).repeat(across, 1)
-    rows, columns = plane.shape
-    fine = np.empty((rows, down, columns, across), np.int32)
-    wide = plane.astype(np.int32)
-    if across == 1:
-        above, below = _blend(wide, 0)
-        fine[:, 0, :, 0], fine[:, 1, :, 0] = (above + 1) >> 2, (below + 2) >> 2
-    elif down == 1:
-        left, right = _blend(wide, 1)
-        fine[:, 0, :, 0], fine[:, 0, :, 1] = (left + 1) >> 2, (right + 2) >> 2
-    else:
-        for half, sums in enumerate(_blend(wide, 0)):
-            left, right = _blend(sums, 1)
-            fine[:, half, :, 0], fine[:, half, :, 1] = (left + 8) >> 4, (right + 7) >> 4
-    return fine.reshape(rows * down, columns * across).astype(np.uint8)
-
-
-def _ycc_to_rgb(luma: Plane, blue: Plane, red: Plane) -> Plane:
-    """Convert to RGB [H, W, 3] by JFIF's equations in 16-bit fixed point."""
-    chroma = np.arange(-128, 128, dtype=np.int32)
-    half = 1 << 15
-    y = luma.astype(np.int32)
-    green = (-22554 * chroma + half)[blue] + (-46802 * chroma)[red]
-    rgb = np.empty((*luma.shape, 3), np.uint8)
-    rgb[..., 0] = np.clip(y + ((91881 * chroma + half) >> 16)[red], 0, 255)
-    rgb[..., 1] = np.clip(y + (green >> 16), 0, 255)
-    rgb[..., 2] = np.clip(y + ((116130 * chroma + half) >> 16)[blue], 0, 255)
-    return rgb
-
-
 class _Decoder:
     """The state that marker segments build up (T.81, annex B)."""
 
@@ -243,7 +124,7 @@ class _Decoder:
         self.data = data
         self.quantisers: dict[int, npt.NDArray[np.float64]] = {}
         self.lookups: dict[int, Lookup] = {}
-        self.components: list[_Component] = []
+        self.components: list[Component] = []
         self.height = self.width = self.h_max = self.v_max = self.interval = 0
         self.jfif = False
         self.adobe_transform: int | None = None
@@ -318,19 +199,18 @@ class _Decoder:
             h, v = factors >> 4, factors & 15
             if not (1 <= h <= 4 and 1 <= v <= 4):
                 raise _corrupt("a sampling factor is not in 1..4")
-            self.components.append(_Component(identifier, h, v, quantiser))
+            self.components.append(Component(identifier, h, v, quantiser))
         self.h_max = max(c.horizontal for c in self.components)
         self.v_max = max(c.vertical for c in self.components)
         for c in self.components:
             if self.h_max % c.horizontal or self.v_max % c.vertical:
                 raise _unsupported("fractionally sampled")
-            c.height = -(-self.height * c.vertical // self.v_max)
-            c.width = -(-self.width * c.horizontal // self.h_max)
+            c.fit(self.height, self.width, self.v_max // c.vertical, self.h_max // c.horizontal)
 
-    def plan(self, payload: bytes) -> tuple[list[_Component], Plan]:
+    def plan(self, payload: bytes) -> tuple[list[Component], Plan]:
         """Read a scan header: its components and the tables of each block of an MCU."""
         known = {c.identifier: c for c in self.components}
-        chosen: list[_Component] = []
+        chosen: list[Component] = []
         plan: list[tuple[Lookup, Lookup, int]] = []
         for identifier, tables in struct.iter_unpack("2B", payload[1 : 1 + 2 * payload[0]]):
             if identifier not in known:
@@ -363,11 +243,7 @@ class _Decoder:
         for c in chosen:
             h, v = (1, 1) if len(plan) == 1 else (c.horizontal, c.vertical)
             blocks = grid[:, :, offset : offset + h * v].reshape(rows, columns, v, h, 64)
-            samples = _inverse_dct(
-                blocks.swapaxes(1, 2).reshape(-1, 64), self.quantisers[c.quantiser]
-            )
-            tiles = samples.reshape(rows * v, columns * h, 8, 8).swapaxes(1, 2)
-            c.plane = tiles.reshape(rows * v * 8, columns * h * 8)[: c.height, : c.width]
+            c.transform(blocks, self.quantisers[c.quantiser])
             offset += h * v
         return end.start()
 
@@ -392,28 +268,17 @@ class _Decoder:
 
     def image(self) -> Plane:
         """Bring the components to full size and convert them to RGB [H, W, 3]."""
-        planes: list[Plane] = []
-        for c in self.components:
-            if c.plane is None:
-                raise _corrupt("a component without a scan")
-            full = _upsample(c.plane, self.v_max // c.vertical, self.h_max // c.horizontal)
-            planes.append(full[: self.height, : self.width])
-        if not planes:
+        if not self.components:
             raise _corrupt("no frame header")
-        if len(planes) == 1:
-            return np.repeat(planes[0][..., None], 3, axis=2)
+        if any(c.plane is None for c in self.components):
+            raise _corrupt("a component without a scan")
         names = bytes(c.identifier for c in self.components)
         rgb = self.adobe_transform == 0 if self.adobe_transform is not None else names == b"RGB"
-        if rgb and not self.jfif:
-            return np.stack(planes, axis=2)
-        return _ycc_to_rgb(*planes)
+        return to_rgb(self.components, self.height, self.width, ycc=self.jfif or not rgb)
 
 
 def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
     """Decode a sequential Huffman JPEG to the samples libjpeg-turbo (Pillow) gives.
-
-    Follows ITU-T T.81, with libjpeg-turbo's islow IDCT (Loeffler, Ligtenberg and
-    Moschytz 1989), its "fancy" chroma upsampling and its integer colour conversion.
 
     Args:
         data: the whole file.

@@ -47,6 +47,12 @@ class OnnxModel:
             ) from error
         self._input = self.session.get_inputs()[0].name
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size the file insists on, or None for any."""
+        first = self.session.get_inputs()[0].shape[0]
+        return first if isinstance(first, int) else None
+
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits `[N, K]` of preprocessed images `[N, 3, H, W]`."""
         result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]

@@ -112,9 +112,7 @@ class Evaluator:
             batches = [self._segments[index].run(_restored(batch)) for batch in batches]
         return torch.cat(batches)
 
-    def _deepest(
-        self, plan: Plan, start: int, stop: int
-    ) -> tuple[int, list[torch.Tensor]]:
+    def _deepest(self, plan: Plan, start: int, stop: int) -> tuple[int, list[torch.Tensor]]:
         """The deepest known state of a chunk under this plan: segment index and batches."""
         for index in sorted(self._boundaries, reverse=True):
             known = self._boundaries[index]

@@ -1,0 +1,35 @@
+# make demo   build the embedded reference model to a bundle (sets .venv up first)
+# make test   lint, types, import order and tests (sets .venv up first)
+# make bench  rewrite benchmarks/results/ (about half an hour on two cores)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[build,dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/primesvt-deploy build --budget-mb 4 --output bundle --force
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf bundle bundle.work

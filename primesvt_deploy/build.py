@@ -1,0 +1,248 @@
+"""`build`: from a trained SViT to a bundle that stands whole at its place, or not at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from primesvt_deploy.config import BuildSettings
+from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.export.bundle import CHECK_BYTES, BundleParts, write_bundle
+from primesvt_deploy.export.onnx_file import Artifact, export_onnx
+from primesvt_deploy.export.workspace import Workspace
+from primesvt_deploy.manifest import Measured, compose_manifest
+from primesvt_deploy.measure.accuracy import artifact_hits
+from primesvt_deploy.measure.latency import Latency, measure_latency
+from primesvt_deploy.model import SViT
+from primesvt_deploy.pipeline import PruneResult, prune, question, search_images
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.ledger import Ledger
+from primesvt_deploy.report.html import render_report
+from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.verify import Verification, verify_artifact
+
+__all__ = ["BuildResult", "build"]
+
+_LATENCY_RUNS = 100
+_EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build.
+
+    Args:
+        path: the bundle.
+        manifest: what `manifest.json` holds.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def met(self) -> bool:
+        """Whether budget and accuracy constraint are met."""
+        return bool(self.manifest["constraints"]["met"])
+
+
+def build(
+    model: SViT,
+    output: str | os.PathLike[str],
+    settings: BuildSettings,
+    *,
+    data: DataSet | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> BuildResult:
+    """Prune, export, verify and bundle `model`.
+
+    An interrupted build leaves its ledger in `OUTPUT.work/`; the same call resumes from it. A
+    budget that no plan meets still gives a bundle, the best found, marked as not meeting it.
+
+    Args:
+        model: a trained SViT.
+        output: the bundle's directory; must not exist unless `force`.
+        settings: budget and constraint.
+        data: default: the data bundled with the model.
+        force: replace a bundle that stands at `output`.
+        progress: told of each step.
+
+    Raises:
+        OutputError: the output cannot be written.
+        DataError: data that do not fit the model.
+        VerificationError: the artifact is not its model; nothing is written.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    clock = _Clock()
+    with Workspace(output, force=force) as workspace:
+        splits = data or open_data(model, seed=settings.search.seed)
+        ledger = Ledger(workspace.ledger_path(question(model, splits, settings.search)))
+        if len(ledger):
+            progress.message(f"resuming: {len(ledger)} candidates are known from {ledger.path}")
+        with clock("export dense"):
+            dense = export_onnx(model, workspace.path / "dense.onnx", batch=settings.batch)
+        with clock("prune"):
+            pruned = prune(
+                model,
+                settings,
+                data=splits,
+                ledger=ledger,
+                dense_artifact=dense,
+                progress=progress,
+            )
+        staged = workspace.staging()
+        manifest = _finish(model, pruned, dense, splits, staged, settings, ledger, clock, progress)
+        workspace.place(staged)
+    return BuildResult(workspace.output, manifest)
+
+
+def _finish(
+    model: SViT,
+    pruned: PruneResult,
+    dense: Artifact,
+    splits: DataSet,
+    staged: Path,
+    settings: BuildSettings,
+    ledger: Ledger,
+    clock: _Clock,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Export, verify, measure and write everything into the staged bundle; its manifest."""
+    with clock("export"):
+        shipped = export_onnx(pruned.model, staged / "model.onnx", batch=settings.batch)
+    seen = search_images(splits, settings.search)
+    with clock("verify"):
+        verification = _verified(pruned.model, shipped, seen, settings, progress)
+    measured = _measure(
+        dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, clock, progress
+    )
+    manifest = compose_manifest(
+        dense_model=model,
+        pruned=pruned,
+        dense=dense,
+        shipped=shipped,
+        measured=replace(measured, verification=verification),
+        data=splits,
+        settings=settings,
+        seconds=clock.seconds,
+    )
+    images, logits = _check_set(seen, OnnxModel(shipped.path, threads=settings.threads))
+    outcome = pruned.outcome.to_dict()
+    curves = [curve.to_dict() for curve in pruned.curves]
+    plan = {
+        **pruned.outcome.plan.to_dict(),
+        "widths": pruned.outcome.plan.widths(pruned.groups),
+        "policy": outcome,
+        "robustness": curves,
+    }
+    parts = BundleParts(
+        model=pruned.model,
+        manifest=manifest,
+        plan=plan,
+        ledger=ledger.path or Path(),
+        report=render_report(manifest, curves, outcome),
+        check_images=images,
+        check_logits=logits,
+    )
+    return write_bundle(staged, parts)
+
+
+def _verified(
+    model: SViT, artifact: Artifact, images: ImageList, settings: BuildSettings, progress: Progress
+) -> Verification:
+    size = artifact.batch or 1
+    count = -(-settings.verify_images // size) * size
+    return verify_artifact(
+        model, artifact.path, images.first(count), threads=settings.threads, progress=progress
+    ).require()
+
+
+def _measure(
+    dense: Artifact,
+    shipped: Artifact,
+    pruned: bool,
+    splits: DataSet,
+    settings: BuildSettings,
+    clock: _Clock,
+    progress: Progress,
+) -> Measured:
+    """Held-out accuracy and single-batch latency of both artifacts, in ONNX Runtime."""
+    models = {"dense": OnnxModel(dense.path, threads=settings.threads)}
+    models["shipped"] = (
+        OnnxModel(shipped.path, threads=settings.threads) if pruned else models["dense"]
+    )
+    held_out = splits.held_out
+    size = settings.batch or _EVALUATION_BATCH
+    with clock("held-out accuracy"):
+        progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if pruned else 1))
+        hits = {"dense": artifact_hits(models["dense"], held_out, progress=progress)}
+        hits["shipped"] = (
+            artifact_hits(models["shipped"], held_out, progress=progress)
+            if pruned
+            else hits["dense"]
+        )
+    with clock("latency"):
+        progress.stage("latency", 1)
+        latency = _latency(models, held_out, settings.batch or 1)
+        progress.step()
+    return Measured(hits=hits, latency=latency, runs=_LATENCY_RUNS, verification=None)
+
+
+def _latency(models: dict[str, OnnxModel], images: ImageList, batch: int) -> dict[str, Latency]:
+    inputs = np.repeat(images.inputs(0, 1), batch, axis=0)
+    calls = {name: (lambda m=model: m.logits(inputs)) for name, model in models.items()}
+    return measure_latency(calls, runs=_LATENCY_RUNS)
+
+
+def _check_set(
+    images: ImageList, artifact: OnnxModel
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """A few images, as large as the input, and what the artifact makes of them here."""
+    shape = (images.preprocessing.height, images.preprocessing.width, 3)
+    step = artifact.fixed_batch or 1
+    count = max(CHECK_BYTES // int(np.prod(shape)) // step, 1) * step
+    chosen = [images.pixels(i) for i in range(min(count, len(images)))]
+    fitting = [pixels for pixels in chosen if pixels.shape == shape]
+    count = len(fitting) // step * step
+    if not count:
+        # Photographs of other sizes: their centres, cut to size, serve as well.
+        fitting = [_centre(pixels, shape) for pixels in chosen[:step]]
+        count = step
+    kept = np.stack(fitting[:count])
+    inputs = images.preprocessing.apply_batch(kept)
+    logits = [artifact.logits(inputs[i : i + step]) for i in range(0, count, step)]
+    return kept, np.concatenate(logits)
+
+
+def _centre(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    wrapped = np.pad(
+        pixels,
+        [(0, max(want - have, 0)) for want, have in zip(shape, pixels.shape, strict=True)],
+        mode="wrap",
+    )
+    top, left = ((wrapped.shape[i] - shape[i]) // 2 for i in (0, 1))
+    return wrapped[top : top + shape[0], left : left + shape[1]]
+
+
+class _Clock:
+    """Seconds each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - started, 2)

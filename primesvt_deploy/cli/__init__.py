@@ -1,0 +1,82 @@
+"""The command line. Commands import what they need when they run: `--help` is instant."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import click
+
+from primesvt_deploy.cli.analyze import analyze
+from primesvt_deploy.cli.build import build
+from primesvt_deploy.cli.edge import inspect, run, verify
+from primesvt_deploy.errors import DeployError
+from primesvt_deploy.version import __version__
+
+__all__ = ["cli", "main"]
+
+_BUILD_PACKAGES = {
+    "torch",
+    "spikingjelly",
+    "torch_pruning",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "safetensors",
+    "jinja2",
+    "matplotlib",
+}
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="primesvt-deploy")
+def cli() -> None:
+    """Prune a trained Spiking Vision Transformer and ship it to an edge device.
+
+    Exit codes: 0 good, 1 a constraint was not met or an artifact is not its model, 2 usage or
+    input, 130 interrupted.
+    """
+
+
+for _command in (build, analyze, verify, run, inspect):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run a command; a user's mistake gets one line, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; run the same command again to go on where it was", err=True)
+        code = _INTERRUPTED
+    except DeployError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except ModuleNotFoundError as error:
+        code = _explain_missing(error)
+    except OSError as error:
+        code = _explain_system(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_missing(error: ModuleNotFoundError) -> int:
+    package = (error.name or "").partition(".")[0]
+    if package not in _BUILD_PACKAGES:
+        raise error
+    click.echo(
+        f"error: this command needs {package}, which the edge install leaves out: "
+        "pip install 'primesvt-deploy[build]'",
+        err=True,
+    )
+    return 2
+
+
+def _explain_system(error: OSError) -> int:
+    if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        raise error
+    click.echo(f"error: {error.strerror}: {error.filename or 'while writing'}", err=True)
+    return 2

@@ -1,0 +1,57 @@
+"""`primesvt-deploy analyze`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from primesvt_deploy.cli.options import (
+    json_option,
+    model_options,
+    search_options,
+    set_threads,
+    threads_option,
+)
+from primesvt_deploy.config import SearchSettings
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model import SViT
+
+__all__ = ["analyze"]
+
+
+@click.command()
+@model_options
+@search_options
+@threads_option
+@json_option
+def analyze(
+    *, model: SViT, search: SearchSettings, data: Path | None, threads: int, as_json: bool
+) -> int:
+    """Layer sizes, robustness to pruning at each rate, and firing rates."""
+    from primesvt_deploy.cli.bars import Bars
+    from primesvt_deploy.cli.tables import print_analysis
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.pipeline import analyze as analyze_model
+
+    set_threads(threads)
+    splits = open_data(model, data, seed=search.seed)
+    with Bars() as bars:
+        found = analyze_model(model, search, data=splits, progress=bars)
+    if as_json:
+        content = {
+            "model": model.name,
+            "data": splits.name,
+            "cost": found.cost.to_dict(),
+            "dense_search_accuracy": found.dense.to_dict(),
+            "layers": [curve.to_dict() for curve in found.curves],
+            "firing_rates": [layer.to_dict() for layer in found.firing],
+            "settings": search.to_dict(),
+        }
+        click.echo(json.dumps(content, indent=1))
+    else:
+        print_analysis(model, found, search.max_drop)
+    return 0

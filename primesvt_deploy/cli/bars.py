@@ -1,0 +1,84 @@
+"""Progress as bars on a terminal, as lines elsewhere; on stderr, so stdout stays for results."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Bars"]
+
+
+class Bars:
+    """Draws the `Progress` protocol; a context manager."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.description:<20}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._name, self._started = "", 0.0
+
+    def __enter__(self) -> Bars:
+        """Start drawing."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop drawing and leave the terminal as it was."""
+        if kind is None:
+            self._end_stage()
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """A new bar."""
+        self._end_stage()
+        self._name, self._started = name, time.monotonic()
+        self._task = self._bars.add_task(name, total=total, note="")
+        if not self._live:
+            self._console.print(f"{name} ...", highlight=False)
+
+    def step(self, note: str = "") -> None:
+        """One step further."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=1, note=note)
+
+    def message(self, text: str) -> None:
+        """A line above the bars."""
+        self._bars.console.print(text, highlight=False, markup=False)
+
+    def _end_stage(self) -> None:
+        if self._task is None:
+            return
+        task = next(task for task in self._bars.tasks if task.id == self._task)
+        self._bars.update(self._task, completed=task.total)
+        if not self._live:
+            seconds = time.monotonic() - self._started
+            note = f": {task.fields['note']}" if task.fields["note"] else ""
+            self._console.print(
+                f"{self._name}: {seconds:.1f} s{note}", highlight=False, markup=False
+            )

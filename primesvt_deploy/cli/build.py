@@ -1,0 +1,93 @@
+"""`primesvt-deploy build`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from primesvt_deploy.cli.options import (
+    json_option,
+    model_options,
+    search_options,
+    set_threads,
+    threads_option,
+)
+from primesvt_deploy.config import BuildSettings, SearchSettings
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model import SViT
+
+__all__ = ["build"]
+
+
+@click.command()
+@click.option("--budget-mb", type=float, help="Megabytes (10^6 bytes) the model file may have.")
+@click.option("--saving", type=float, help="Percent of the dense model's file to save.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("bundle"),
+    show_default=True,
+    help="The bundle's directory.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle that stands at --output.")
+@click.option("--batch", type=int, help="Fixed batch size.  [default: any]")
+@model_options
+@search_options
+@threads_option
+@json_option
+def build(
+    *,
+    model: SViT,
+    search: SearchSettings,
+    budget_mb: float | None,
+    saving: float | None,
+    output: Path,
+    force: bool,
+    batch: int | None,
+    data: Path | None,
+    threads: int,
+    as_json: bool,
+) -> int:
+    """Prune a trained SViT under a memory budget and write a verified ONNX bundle.
+
+    With no --model or --checkpoint it builds the reference model. A build that is interrupted
+    resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
+    best bundle found is written all the same, and says so.
+    """
+    from primesvt_deploy.build import build as build_bundle
+    from primesvt_deploy.cli.bars import Bars
+    from primesvt_deploy.cli.tables import print_build
+    from primesvt_deploy.data import open_data
+
+    settings = BuildSettings(
+        budget_mb=budget_mb, saving=saving, search=search, batch=batch, threads=threads
+    )
+    set_threads(threads)
+    splits = open_data(model, data, seed=search.seed)
+    with Bars() as bars:
+        result = build_bundle(model, output, settings, data=splits, force=force, progress=bars)
+    if as_json:
+        click.echo(json.dumps({"bundle": str(result.path), **result.manifest}, indent=1))
+    else:
+        print_build(result.manifest, output)
+    if not result.met:
+        click.echo(explain_unmet(result.manifest, output), err=True)
+    return 0 if result.met else 1
+
+
+def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
+    """One paragraph: the best point reached, what stopped it, what to relax."""
+    wanted, size = manifest["constraints"], manifest["size"]["shipped"]["file_bytes"]
+    search = manifest["accuracy"]["search"]
+    lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no loss"
+    return (
+        f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
+        f"best plan found has {size / 1e6:.2f} MB ({lost}, {wanted['max_drop_points']:g} allowed). "
+        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, or add finer "
+        f"--rates. The best bundle found is kept in {output}, marked as not meeting the "
+        "constraints."
+    )

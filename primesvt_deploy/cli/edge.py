@@ -1,0 +1,78 @@
+"""`primesvt-deploy run`, `inspect` and `verify`: what works without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import click
+
+from primesvt_deploy.cli.options import json_option, threads_option
+
+__all__ = ["inspect", "run", "verify"]
+
+_BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+@click.command()
+@_BUNDLE
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")
+@threads_option
+@json_option
+def run(bundle: Path, images: tuple[str, ...], top: int, threads: int, as_json: bool) -> int:
+    """Classify images with a bundle, on numpy and onnxruntime alone."""
+    from primesvt_deploy.runtime.main import classify_and_print
+
+    classify_and_print(bundle, images, top=top, threads=threads, as_json=as_json)
+    return 0
+
+
+@click.command()
+@_BUNDLE
+@json_option
+def inspect(bundle: Path, as_json: bool) -> int:
+    """Show what a bundle holds and what was measured of it."""
+    from primesvt_deploy.cli.tables import print_bundle
+    from primesvt_deploy.runtime.bundle import check_files, read_manifest
+
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    if as_json:
+        click.echo(json.dumps(manifest, indent=1))
+    else:
+        print_bundle(manifest)
+    return 0
+
+
+@click.command()
+@_BUNDLE
+@click.option("--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz.")
+@click.option(
+    "--images", type=click.IntRange(min=1), default=256, show_default=True, help="To compare on."
+)
+@click.option("--quick", is_flag=True, help="Files and stored check only, as without torch.")
+@threads_option
+@json_option
+def verify(
+    bundle: Path, data: Path | None, images: int, quick: bool, threads: int, as_json: bool
+) -> int:
+    """Check a bundle's files and that its artifact computes what its model computes.
+
+    Where torch is installed the artifact is compared with the pruned model on real images;
+    elsewhere with the outputs that were stored when the bundle was built.
+    """
+    from primesvt_deploy.runtime.check import check_outputs
+
+    stored = check_outputs(bundle, threads=threads)
+    outcome: dict[str, object] = {"files": "intact", "stored_outputs": stored.to_dict()}
+    lines = ["files: intact", f"stored outputs: {stored}"]
+    if not quick and importlib.util.find_spec("torch") is not None:
+        from primesvt_deploy.reverify import reverify
+
+        verification = reverify(bundle, data=data, images=images, threads=threads)
+        outcome["verification"] = verification.to_dict()
+        lines.append(f"against the torch model: {verification}")
+    click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))
+    return 0

@@ -1,0 +1,177 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from primesvt_deploy.config import DEFAULT_RATES, SearchSettings
+from primesvt_deploy.errors import SettingsError
+
+__all__ = ["json_option", "model_options", "search_options", "set_threads", "threads_option"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_MODEL_OPTIONS = (
+    click.option("--model", "name", metavar="NAME", help="A reference model or a directory."),
+    click.option(
+        "--checkpoint", type=click.Path(path_type=Path), help="Weights: safetensors or torch."
+    ),
+    click.option("--family", help="The checkpoint's family, such as spikformer."),
+    click.option("--timesteps", type=int, help="T the checkpoint was trained with."),
+    click.option("--heads", type=int, help="Attention heads of the checkpoint."),
+    click.option("--image-size", type=int, help="Input height and width, pixels."),
+    click.option("--patch-size", type=int, help="Input pixels per token side."),
+    click.option("--tau", type=float, help="LIF time constant, where not the family's default."),
+    click.option("--v-threshold", type=float, help="LIF threshold, likewise."),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="Text file of class names, one a line, in the order of the logits.",
+    ),
+    click.option("--mean", help="Three numbers, R,G,B, for inputs in 0..1."),
+    click.option("--std", help="Likewise."),
+)
+
+_SEARCH_OPTIONS = (
+    click.option(
+        "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
+    ),
+    click.option(
+        "--max-drop",
+        type=float,
+        default=3.0,
+        show_default=True,
+        help="Points of top-1 that may be lost on the search split.",
+    ),
+    click.option(
+        "--rates",
+        default=",".join(f"{rate:g}" for rate in DEFAULT_RATES),
+        show_default=True,
+        help="Pruning rates to try.",
+    ),
+    click.option(
+        "--channel-multiple",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Keep channels (per head) in multiples of this.",
+    ),
+    click.option("--search-images", type=int, help="Search images to decide on.  [default: all]"),
+    click.option(
+        "--robustness-images",
+        type=int,
+        default=512,
+        show_default=True,
+        help="Images behind a point of a robustness curve.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of image order, split."),
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+threads_option = click.option(
+    "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."
+)
+
+
+def model_options(function: _F) -> _F:
+    """Adds the options that name a model; the command receives it as `model`."""
+
+    @wraps(function)
+    def wrapped(
+        *,
+        name: str | None,
+        checkpoint: Path | None,
+        family: str | None,
+        timesteps: int | None,
+        heads: int | None,
+        image_size: int | None,
+        patch_size: int | None,
+        tau: float | None,
+        v_threshold: float | None,
+        labels: Path | None,
+        mean: str | None,
+        std: str | None,
+        **rest: Any,
+    ) -> Any:
+        from primesvt_deploy.load import DEFAULT_MODEL, load
+
+        if name is not None and checkpoint is not None:
+            raise SettingsError("--model and --checkpoint name two models: pass one of them")
+        model = load(
+            checkpoint or name or DEFAULT_MODEL,
+            family=family,
+            timesteps=timesteps,
+            num_heads=heads,
+            image_size=image_size,
+            patch_size=patch_size,
+            tau=tau,
+            v_threshold=v_threshold,
+            labels=_lines(labels) if labels else None,
+            mean=_numbers(mean, "--mean") if mean else None,
+            std=_numbers(std, "--std") if std else None,
+        )
+        return function(model=model, **rest)
+
+    return cast(_F, _with(_MODEL_OPTIONS, wrapped))
+
+
+def search_options(function: _F) -> _F:
+    """Adds the search's options; the command receives `search` and `data` (a path or None)."""
+
+    @wraps(function)
+    def wrapped(
+        *,
+        max_drop: float,
+        rates: str,
+        channel_multiple: int,
+        search_images: int | None,
+        robustness_images: int,
+        seed: int,
+        **rest: Any,
+    ) -> Any:
+        search = SearchSettings(
+            max_drop=max_drop,
+            rates=_numbers(rates, "--rates"),
+            channel_multiple=channel_multiple,
+            search_images=search_images,
+            robustness_images=robustness_images,
+            seed=seed,
+        )
+        return function(search=search, **rest)
+
+    return cast(_F, _with(_SEARCH_OPTIONS, wrapped))
+
+
+def _with(options: tuple[Callable[[Any], Any], ...], function: Any) -> Any:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"{flag} is {text!r}: expected numbers with commas between") from error
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--labels: cannot read {path} as text: {error}") from error
+
+
+def set_threads(threads: int) -> None:
+    """Limit torch's threads; 0 leaves its own choice."""
+    if threads < 0:
+        raise SettingsError(f"threads are {threads}: expected 0 (automatic) or more")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

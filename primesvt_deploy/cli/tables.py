@@ -1,0 +1,130 @@
+"""Results as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model import SViT
+    from primesvt_deploy.pipeline import Analysis
+
+__all__ = ["print_analysis", "print_build", "print_bundle"]
+
+_DASH = "\N{EN DASH}"
+
+
+def print_build(manifest: Mapping[str, Any], output: Path) -> None:
+    """What a build ends with: before and after, the verdict, what to do next."""
+    console = Console()
+    constraints = manifest["constraints"]
+    if constraints["met"] and manifest["accuracy"]["search"] is None:
+        console.print(f"Nothing was pruned: {constraints['stopped_by']}.", highlight=False)
+    console.print(_before_and_after(manifest))
+    _print_facts(console, manifest)
+    console.print(f"bundle: {output}   try: python {output}/run.py IMAGE", highlight=False)
+
+
+def print_bundle(manifest: Mapping[str, Any]) -> None:
+    """What `inspect` shows."""
+    console = Console()
+    model = manifest["model"]
+    console.print(
+        f"{model['name']}: {model['family']}, T={model['arguments']['timesteps']}, "
+        f"{len(model['labels'])} classes, input {manifest['input']['shape']}",
+        highlight=False,
+    )
+    met = "met" if manifest["constraints"]["met"] else "NOT met"
+    console.print(f"constraints {met}: {manifest['constraints']['stopped_by']}", highlight=False)
+    console.print(_before_and_after(manifest))
+    _print_facts(console, manifest)
+    files = Table("file", "bytes", "sha256")
+    for name, entry in manifest["files"].items():
+        files.add_row(name, f"{entry['bytes']:,}", entry["sha256"][:16])
+    console.print(files)
+
+
+def print_analysis(model: SViT, found: Analysis, max_drop: float) -> None:
+    """Sizes and robustness, then firing rates."""
+    console = Console()
+    console.print(
+        f"{model.name}: {found.cost.parameters:,} parameters, {found.cost.macs / 1e6:.0f} M MACs "
+        f"an image over T={model.timesteps}, search top-1 {found.dense}",
+        highlight=False,
+    )
+    rates = sorted({point.rate for curve in found.curves for point in curve.points})
+    robustness = Table(
+        "layer",
+        "size",
+        "width",
+        *(f"{rate:.0%}" for rate in rates),
+        "up to",
+        title=f"Points of top-1 lost when a layer is pruned alone (limit {max_drop:g})",
+    )
+    for curve in found.curves:
+        by_rate = {point.rate: point for point in curve.points}
+        cells = [
+            _drop_cell(by_rate[r].drop.points, r in curve.within) if r in by_rate else _DASH
+            for r in rates
+        ]
+        deepest = f"{max(curve.within):.0%}" if curve.within else "not a target"
+        size = f"{curve.group.size:,}"
+        robustness.add_row(curve.group.name, size, str(curve.group.width), *cells, deepest)
+    console.print(robustness)
+    firing = Table("neuron layer", "firing rate", "silent channels", title="Firing rates")
+    for layer in found.firing:
+        firing.add_row(layer.layer, f"{layer.rate:.2%}", f"{layer.silent} of {layer.channels}")
+    console.print(firing)
+
+
+def _drop_cell(points: float, within: bool) -> str:
+    return f"[green]{points:.1f}[/green]" if within else f"[red]{points:.1f}[/red]"
+
+
+def _before_and_after(manifest: Mapping[str, Any]) -> Table:
+    size, accuracy, latency = manifest["size"], manifest["accuracy"], manifest["latency"]
+    table = Table("", "before", "after", "change")
+    for name, key, unit, share in (
+        ("model file", "file_bytes", "MB", "file"),
+        ("parameters", "parameters", "M", "parameters"),
+        ("MACs an image", "macs", "M", "macs"),
+    ):
+        table.add_row(
+            name,
+            f"{size['dense'][key] / 1e6:.2f} {unit}",
+            f"{size['shipped'][key] / 1e6:.2f} {unit}",
+            f"{-size['saved_percent'][share]:+.1f}%",
+        )
+    low, high = accuracy["drop"]["interval95_points"]
+    table.add_row(
+        f"held-out top-1 (n={accuracy['dense']['n']})",
+        _top1(accuracy["dense"]),
+        _top1(accuracy["shipped"]),
+        f"{-accuracy['drop']['points']:+.2f} points [{-high:+.1f}, {-low:+.1f}]",
+    )
+    table.add_row(
+        f"latency, batch {latency['batch']}, {latency['threads']} threads",
+        f"{latency['dense']['median_ms']:.2f} ms (p95 {latency['dense']['p95_ms']:.2f})",
+        f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
+        f"{latency['ratio_median']:.2f}x faster",
+    )
+    return table
+
+
+def _top1(accuracy: Mapping[str, Any]) -> str:
+    low, high = accuracy["interval95_percent"]
+    return f"{accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}]"
+
+
+def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
+    check = manifest["verification"]
+    console.print(
+        f"verified on {check['n']} images: top-1 equal on "
+        f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
+        f"{check['spikes_compared']} spikes flipped; latency on {manifest['latency']['cpu']}",
+        highlight=False,
+    )

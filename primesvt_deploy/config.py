@@ -1,0 +1,122 @@
+"""Settings of a build, validated once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from primesvt_deploy.errors import SettingsError
+
+__all__ = ["DEFAULT_RATES", "BuildSettings", "SearchSettings"]
+
+DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_MB = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How candidates are made and judged.
+
+    Args:
+        max_drop: percentage points of top-1 that a plan may lose on the search split.
+        rates: pruning rates tried, shares of a layer's channels.
+        channel_multiple: channels (per head) are kept in multiples of this.
+        search_images: search images a decision rests on; None: all.
+        robustness_images: images a point of a robustness curve rests on.
+        seed: of the image order, and of the split where a data source has none.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    max_drop: float = 3.0
+    rates: tuple[float, ...] = DEFAULT_RATES
+    channel_multiple: int = 1
+    search_images: int | None = None
+    robustness_images: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range; sort the rates."""
+        if not 0.0 <= self.max_drop <= 100.0:
+            raise SettingsError(
+                f"max drop is {self.max_drop} points: expected 0 to 100; change --max-drop"
+            )
+        if not self.rates or not all(0.0 < rate < 1.0 for rate in self.rates):
+            raise SettingsError(
+                f"rates are {list(self.rates)}: expected shares between 0 and 1, at least one"
+            )
+        object.__setattr__(self, "rates", tuple(sorted(set(self.rates))))
+        for name, least in (("channel_multiple", 1), ("robustness_images", 50), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {least} or more"
+                )
+        if self.search_images is not None and self.search_images < 50:
+            raise SettingsError(
+                f"search images are {self.search_images}: expected 50 or more, or a decision "
+                "rests on nothing; change --search-images"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "rates": list(self.rates)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What a build is asked for.
+
+    Args:
+        budget_mb: megabytes (10^6 bytes) that the model file may have.
+        saving: percent of the dense model's file that must be saved.
+        search: how candidates are made and judged.
+        batch: fixed batch size of the artifact, or None for any.
+        threads: of torch and ONNX Runtime; 0: their own choice.
+        verify_images: images the artifact is verified on, at least.
+
+    Raises:
+        SettingsError: neither budget nor saving, or a value out of range.
+    """
+
+    budget_mb: float | None = None
+    saving: float | None = None
+    search: SearchSettings = SearchSettings()
+    batch: int | None = None
+    threads: int = 0
+    verify_images: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.budget_mb is None and self.saving is None:
+            raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
+        if self.budget_mb is not None and not (
+            math.isfinite(self.budget_mb) and self.budget_mb > 0
+        ):
+            raise SettingsError(
+                f"budget is {self.budget_mb} MB: expected more than 0; change --budget-mb"
+            )
+        if self.saving is not None and not 0.0 <= self.saving < 100.0:
+            raise SettingsError(
+                f"saving is {self.saving}%: expected 0 up to, not including, 100; change --saving"
+            )
+        if self.batch is not None and self.batch < 1:
+            raise SettingsError(f"batch is {self.batch}: expected 1 or more")
+        if self.threads < 0:
+            raise SettingsError(f"threads are {self.threads}: expected 0 (automatic) or more")
+        if self.verify_images < 1:
+            raise SettingsError(f"verify images are {self.verify_images}: expected 1 or more")
+
+    def budget_bytes(self, dense_bytes: int) -> int:
+        """The stricter of both targets, in bytes of the model file.
+
+        Args:
+            dense_bytes: of the dense model's file.
+        """
+        targets = []
+        if self.budget_mb is not None:
+            targets.append(int(self.budget_mb * _MB))
+        if self.saving is not None:
+            targets.append(int(dense_bytes * (1.0 - self.saving / 100.0)))
+        return min(targets)

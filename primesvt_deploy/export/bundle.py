@@ -1,0 +1,104 @@
+"""Put a bundle together: the artifact, what it was made of, and how to run it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import save_file
+
+import primesvt_deploy.runtime
+from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.bundle import SCHEMA, file_digest, manifest_digest
+
+__all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
+
+CHECK_BYTES = 131_072
+"""Pixels kept in `check.npz` for `verify` on a device without torch, at most (one at least)."""
+
+_RUN = '''"""Classify images with this bundle; needs numpy and onnxruntime alone.
+
+    python run.py IMAGE...
+"""
+
+import sys
+from pathlib import Path
+
+from runtime.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).resolve().parent))
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleParts:
+    """What goes into a bundle beside `model.onnx`, which is there already.
+
+    Args:
+        model: the shipped SViT, for `weights.safetensors`.
+        manifest: the manifest without `schema`, `files` and its digest.
+        plan: for `plan.json`.
+        ledger: the ledger's file.
+        report: HTML.
+        check_images: uint8 `[n, H, W, 3]`, the model's input size, and `check_logits` `[n, K]`,
+            what the artifact made of them where it was built.
+    """
+
+    model: SViT
+    manifest: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    ledger: Path
+    report: str
+    check_images: npt.NDArray[np.uint8]
+    check_logits: npt.NDArray[np.float32]
+
+
+def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
+    """Write all parts into `directory`, the manifest last; the finished manifest.
+
+    Args:
+        directory: holds `model.onnx` and nothing else.
+        parts: what to write.
+    """
+    state = {k: v.detach().contiguous() for k, v in parts.model.module.state_dict().items()}
+    save_file(state, directory / "weights.safetensors")
+    (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
+    if parts.ledger.is_file():
+        shutil.copyfile(parts.ledger, directory / "ledger.jsonl")
+    else:
+        (directory / "ledger.jsonl").touch()
+    (directory / "report.html").write_text(parts.report, encoding="utf-8")
+    (directory / "run.py").write_text(_RUN)
+    np.savez_compressed(
+        directory / "check.npz", images=parts.check_images, logits=parts.check_logits
+    )
+    _copy_runtime(directory / "runtime")
+    manifest = {"schema": SCHEMA, **parts.manifest, "files": _listed(directory)}
+    manifest["manifest_sha256"] = manifest_digest(manifest)
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _copy_runtime(target: Path) -> None:
+    source = Path(primesvt_deploy.runtime.__file__).parent
+    target.mkdir()
+    for path in sorted(source.glob("*.py")):
+        shutil.copyfile(path, target / path.name)
+
+
+def _listed(directory: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): {
+            "sha256": file_digest(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in files
+    }

@@ -1,0 +1,150 @@
+"""What a bundle says of itself: the manifest's body."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.analysis.cost import measure_cost
+from primesvt_deploy.config import BuildSettings
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.export.onnx_file import Artifact
+from primesvt_deploy.load import describe
+from primesvt_deploy.lowering.trace import INPUT, OUTPUT
+from primesvt_deploy.measure.latency import Latency, cpu_name
+from primesvt_deploy.model import SViT
+from primesvt_deploy.pipeline import PruneResult
+from primesvt_deploy.stats import Accuracy, PairedDrop
+from primesvt_deploy.verify import Verification
+from primesvt_deploy.version import __version__
+
+__all__ = ["Measured", "compose_manifest", "versions"]
+
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "spikingjelly", "torch", "torch-pruning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured of the `dense` and the `shipped` artifact.
+
+    Args:
+        hits: per held-out image, whether it is classified rightly.
+        latency: of one batch.
+        runs: timed runs behind each latency.
+        verification: of the shipped artifact.
+    """
+
+    hits: Mapping[str, npt.NDArray[np.bool_]]
+    latency: Mapping[str, Latency]
+    runs: int
+    verification: Verification | None
+
+
+def compose_manifest(
+    *,
+    dense_model: SViT,
+    pruned: PruneResult,
+    dense: Artifact,
+    shipped: Artifact,
+    measured: Measured,
+    data: DataSet,
+    settings: BuildSettings,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The manifest without `schema`, `files` and its own digest; see design: Bundle."""
+    description = describe(pruned.model)
+    drop = PairedDrop.of(measured.hits["dense"], measured.hits["shipped"])
+    return {
+        "tool": {"name": "primesvt-deploy", "version": __version__},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": description,
+        "input": _input(pruned.model, shipped),
+        "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(dense_model.labels)]},
+        "neurons": [layer.to_dict() for layer in shipped.layers],
+        "constraints": _constraints(pruned, shipped, settings),
+        "size": _sizes(dense_model, pruned.model, dense, shipped),
+        "accuracy": {
+            "data": data.name,
+            "data_digest": data.digest,
+            "split": "held-out",
+            "dense": Accuracy.of(measured.hits["dense"]).to_dict(),
+            "shipped": Accuracy.of(measured.hits["shipped"]).to_dict(),
+            "drop": drop.to_dict(),
+            "search": _search(pruned),
+        },
+        "latency": _latency(measured, settings),
+        "verification": measured.verification.to_dict() if measured.verification else None,
+        "policy": {"name": "prioritized", **settings.search.to_dict()},
+        "seconds": dict(seconds),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
+    return {
+        "name": INPUT,
+        "dtype": "float32",
+        "shape": [artifact.batch or "batch", *model.config.input_shape],
+        "layout": "NCHW",
+        "color": "RGB",
+    }
+
+
+def _constraints(pruned: PruneResult, shipped: Artifact, settings: BuildSettings) -> dict[str, Any]:
+    outcome = pruned.outcome
+    budget_met = shipped.bytes <= pruned.budget_bytes
+    accuracy_met = outcome.drop_points <= settings.search.max_drop
+    return {
+        "budget_mb": settings.budget_mb,
+        "saving_percent": settings.saving,
+        "budget_bytes": pruned.budget_bytes,
+        "max_drop_points": settings.search.max_drop,
+        "budget_met": budget_met,
+        "accuracy_met": accuracy_met,
+        "met": budget_met and accuracy_met,
+        "stopped_by": outcome.stopped_by,
+    }
+
+
+def _sizes(
+    dense_model: SViT, shipped_model: SViT, dense: Artifact, shipped: Artifact
+) -> dict[str, Any]:
+    before = {"file_bytes": dense.bytes, **measure_cost(dense_model).to_dict()}
+    after = {"file_bytes": shipped.bytes, **measure_cost(shipped_model).to_dict()}
+    saved = {
+        name: round(100.0 * (1.0 - after[key] / before[key]), 2)
+        for name, key in (("file", "file_bytes"), ("parameters", "parameters"), ("macs", "macs"))
+    }
+    return {"dense": before, "shipped": after, "saved_percent": saved}
+
+
+def _search(pruned: PruneResult) -> dict[str, Any] | None:
+    if pruned.dense is None:
+        return None
+    return {"dense": pruned.dense.to_dict(), "drop_points": round(pruned.outcome.drop_points, 4)}
+
+
+def _latency(measured: Measured, settings: BuildSettings) -> dict[str, Any]:
+    dense, shipped = measured.latency["dense"], measured.latency["shipped"]
+    return {
+        "cpu": cpu_name(),
+        "threads": settings.threads or os.cpu_count(),
+        "runs": measured.runs,
+        "batch": settings.batch or 1,
+        "dense": dense.to_dict(),
+        "shipped": shipped.to_dict(),
+        "ratio_median": round(dense.median / shipped.median, 3),
+    }

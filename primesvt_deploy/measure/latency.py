@@ -1,0 +1,71 @@
+"""Single-image latency of artifacts, interleaved so that noise meets all alike."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Latency", "cpu_name", "measure_latency"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one call.
+
+    Args:
+        milliseconds: each run's, in order.
+    """
+
+    milliseconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median, ms."""
+        return float(np.median(self.milliseconds))
+
+    @property
+    def p95(self) -> float:
+        """95th percentile, ms."""
+        return float(np.percentile(self.milliseconds, 95))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"median_ms": round(self.median, 3), "p95_ms": round(self.p95, 3)}
+
+
+def measure_latency(
+    calls: Mapping[str, Callable[[], object]], *, runs: int, warmup: int = 10
+) -> dict[str, Latency]:
+    """Time each call `runs` times, one after another in every round.
+
+    Args:
+        calls: what to time, by name.
+        runs: timed rounds.
+        warmup: untimed rounds before.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(warmup + runs):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            elapsed = time.perf_counter() - started
+            if number >= warmup:
+                times[name].append(1e3 * elapsed)
+    return {name: Latency(tuple(values)) for name, values in times.items()}
+
+
+def cpu_name() -> str:
+    """The CPU's model name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):
+                return value.strip()
+    return platform.processor() or platform.machine()

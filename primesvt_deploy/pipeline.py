@@ -1,0 +1,258 @@
+"""The main job: analyse, prune, export, verify, bundle; each stage hands a value to the next."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from primesvt_deploy.analysis.cost import (
+    BYTES_PER_PARAMETER,
+    Cost,
+    ShippedSize,
+    measure_cost,
+)
+from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.config import BuildSettings, SearchSettings
+from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.export.onnx_file import Artifact, export_onnx
+from primesvt_deploy.model import SViT
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.cut import check_cut, cut, mask
+from primesvt_deploy.pruning.judge import Judge
+from primesvt_deploy.pruning.ledger import Ledger
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policy import PolicyOutcome, prioritized
+from primesvt_deploy.pruning.robustness import Curve, measure_robustness
+from primesvt_deploy.stats import Accuracy
+from primesvt_deploy.version import __version__
+
+__all__ = ["Analysis", "PruneResult", "analyze", "export", "prune", "question", "search_images"]
+
+_CUT_CHECK_IMAGES = 8
+_FIRING_IMAGES = 256
+_SIZE_MARGIN = 512
+"""Bytes by which a file may differ from its prediction: lengths and shapes written in digits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What can leave a model and what its absence costs.
+
+    Args:
+        cost: parameters and MACs.
+        curves: robustness of every layer, largest first.
+        firing: firing rates of every neuron layer, in the model's order.
+        dense: top-1 of the dense model on the search split.
+    """
+
+    cost: Cost
+    curves: tuple[Curve, ...]
+    firing: tuple[FiringRate, ...]
+    dense: Accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult:
+    """A pruned SViT and how it came about.
+
+    Args:
+        model: the cut model.
+        outcome: the policy's plan, and whether the budget is met.
+        curves: robustness of every layer; empty where the dense model fits the budget.
+        groups: the dense model's groups.
+        budget_bytes: what was asked for, in bytes of the model file.
+        dense: top-1 of the dense model on the search split; None where no search was needed.
+    """
+
+    model: SViT
+    outcome: PolicyOutcome
+    curves: tuple[Curve, ...]
+    groups: tuple[Group, ...]
+    budget_bytes: int
+    dense: Accuracy | None
+
+
+def analyze(
+    model: SViT,
+    settings: SearchSettings | None = None,
+    *,
+    data: DataSet | None = None,
+    progress: Progress = SILENT,
+) -> Analysis:
+    """Layer sizes, robustness curves and firing rates of `model`, on the search split.
+
+    Args:
+        model: a trained SViT.
+        settings: rates, images, constraint; the defaults if None.
+        data: default: the data bundled with the model.
+        progress: told of each step.
+
+    Raises:
+        DataError: the model comes with no data and none is given.
+    """
+    chosen = settings or SearchSettings()
+    splits = data or open_data(model, seed=chosen.seed)
+    images = search_images(splits, chosen)
+    groups = find_groups(model.family, model.module, model.config)
+    judge = _judge(model, groups, images, Ledger(), chosen)
+    progress.stage("dense accuracy", 1)
+    dense = judge.dense()
+    progress.step(str(dense))
+    curves = measure_robustness(
+        judge, rates=chosen.rates, limit=chosen.robustness_images, progress=progress
+    )
+    progress.stage("firing rates", 1)
+    firing = measure_firing_rates(model, images.first(_FIRING_IMAGES))
+    progress.step()
+    return Analysis(cost=measure_cost(model), curves=curves, firing=firing, dense=dense)
+
+
+def prune(
+    model: SViT,
+    settings: BuildSettings,
+    *,
+    data: DataSet | None = None,
+    ledger: Ledger | None = None,
+    dense_artifact: Artifact | None = None,
+    progress: Progress = SILENT,
+) -> PruneResult:
+    """Prune `model` by the prioritized policy until its file fits the budget.
+
+    Args:
+        model: a trained SViT; it is not touched.
+        settings: budget and constraint.
+        data: default: the data bundled with the model.
+        ledger: candidates already known; default: none.
+        dense_artifact: the dense model's export, if there is one already.
+        progress: told of each step.
+
+    Raises:
+        PruningError: a cut changed the model's outputs.
+    """
+    groups = find_groups(model.family, model.module, model.config)
+    artifact = dense_artifact or _export_aside(model)
+    sizes = ShippedSize(model, groups)
+    overhead = artifact.bytes - BYTES_PER_PARAMETER * sizes.parameters({})
+
+    def size_of(plan: Plan) -> int:
+        if not plan.kept:
+            return artifact.bytes
+        shipped = BYTES_PER_PARAMETER * sizes.parameters(plan.widths(groups))
+        return shipped + overhead + _SIZE_MARGIN
+
+    budget = settings.budget_bytes(artifact.bytes)
+    if artifact.bytes <= budget:
+        return PruneResult(
+            model=model,
+            outcome=_unpruned(artifact.bytes),
+            curves=(),
+            groups=groups,
+            budget_bytes=budget,
+            dense=None,
+        )
+    splits = data or open_data(model, seed=settings.search.seed)
+    images = search_images(splits, settings.search)
+    return _search(
+        model,
+        settings.search,
+        groups,
+        images,
+        Ledger() if ledger is None else ledger,
+        budget,
+        size_of,
+        progress,
+    )
+
+
+def export(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
+    """Write `model` as one ONNX file; see `export.onnx_file.export_onnx`."""
+    return export_onnx(model, path, batch=batch)
+
+
+def search_images(data: DataSet, settings: SearchSettings) -> ImageList:
+    """The search images in the order that the seed fixes, as many as the settings say."""
+    return data.search.shuffled(settings.seed).first(settings.search_images or len(data.search))
+
+
+def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
+    """Digest of all that an evaluated candidate depends on: what a ledger belongs to."""
+    return fingerprint(model.digest, data.digest, repr(settings.to_dict()), __version__)
+
+
+def _search(
+    model: SViT,
+    settings: SearchSettings,
+    groups: tuple[Group, ...],
+    images: ImageList,
+    ledger: Ledger,
+    budget: int,
+    size_of: Callable[[Plan], int],
+    progress: Progress,
+) -> PruneResult:
+    judge = _judge(model, groups, images, ledger, settings)
+    progress.stage("dense accuracy", 1)
+    dense = judge.dense()
+    progress.step(str(dense))
+    curves = measure_robustness(
+        judge, rates=settings.rates, limit=settings.robustness_images, progress=progress
+    )
+    outcome = prioritized(judge, curves, budget_bytes=budget, size_of=size_of, progress=progress)
+    return PruneResult(
+        model=_carried_out(model, groups, outcome.plan, images),
+        outcome=outcome,
+        curves=curves,
+        groups=groups,
+        budget_bytes=budget,
+        dense=dense,
+    )
+
+
+def _carried_out(model: SViT, groups: Sequence[Group], plan: Plan, images: ImageList) -> SViT:
+    """The cut model, once it is seen to equal the masked one."""
+    if not plan.kept:
+        return model
+    config, module = cut(model.family, model.config, model.module, groups, plan)
+    few = torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images))))
+    check_cut(mask(model.module, groups, plan), module, few)
+    return model.with_module(config, module)
+
+
+def _judge(
+    model: SViT,
+    groups: Sequence[Group],
+    images: ImageList,
+    ledger: Ledger,
+    settings: SearchSettings,
+) -> Judge:
+    return Judge(
+        model,
+        groups,
+        images,
+        ledger,
+        max_drop=settings.max_drop,
+        channel_multiple=settings.channel_multiple,
+    )
+
+
+def _unpruned(file_bytes: int) -> PolicyOutcome:
+    return PolicyOutcome(
+        plan=Plan(),
+        met=True,
+        bytes=file_bytes,
+        drop_points=0.0,
+        stopped_by="the dense model already fits the budget",
+        steps=(),
+    )
+
+
+def _export_aside(model: SViT) -> Artifact:
+    """Export only to learn the size of the file."""
+    with tempfile.TemporaryDirectory() as directory:
+        return export_onnx(model, Path(directory) / "dense.onnx")

@@ -1,0 +1,218 @@
+"""The bundle's `report.html`: one page that stands alone, for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
+from markupsafe import Markup
+
+from primesvt_deploy.report.chart import dense_percent, robustness_svg
+
+__all__ = ["render_report"]
+
+_DASH = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_THIN = "\N{NARROW NO-BREAK SPACE}"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def render_report(
+    manifest: Mapping[str, Any],
+    curves: Sequence[Mapping[str, Any]],
+    policy: Mapping[str, Any],
+) -> str:
+    """Write the page; what the inputs lack shows as an en dash.
+
+    Args:
+        manifest: what `manifest.json` holds, with or without `files`.
+        curves: `Curve.to_dict()` of each layer, largest first.
+        policy: `PolicyOutcome.to_dict()`.
+
+    Returns:
+        HTML without scripts or references to anything outside; the same for the same inputs.
+    """
+    constraints = manifest.get("constraints") or {}
+    max_drop = _number(constraints.get("max_drop_points"))
+    dense = dense_percent(curves)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            {key: manifest.get(key) for key in _SECTIONS},
+            plan=policy,
+            layers=_layers(curves, policy.get("steps") or ()),
+            rates=_rates(curves),
+            curves=_table(curves),
+            curve_images=_most_images(curves),
+            curve_dense=dense,
+            floor=None if dense is None or max_drop is None else dense - max_drop,
+            # The chart escapes its own text.
+            chart=Markup(robustness_svg(curves, max_drop=max_drop)) if curves else None,
+            flips=_flips(manifest.get("verification") or {}),
+        )
+    )
+
+
+_SECTIONS = (
+    *("tool", "created", "model", "constraints", "size", "accuracy", "latency"),
+    *("verification", "policy", "seconds", "versions", "files"),
+)
+
+
+def _layers(
+    curves: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Every layer in the policy's order, with the step that pruned it, if one did."""
+    pruned = {str(step.get("layer")): step for step in steps}
+    rows: list[dict[str, Any]] = []
+    for curve in curves:
+        rows.append({**curve, "step": pruned.pop(str(curve.get("layer")), None)})
+    rows += [{"layer": name, "step": step} for name, step in pruned.items()]
+    return rows
+
+
+def _rates(curves: Sequence[Mapping[str, Any]]) -> list[float]:
+    return sorted({point["rate"] for curve in curves for point in curve.get("curve") or ()})
+
+
+def _most_images(curves: Sequence[Mapping[str, Any]]) -> int | None:
+    seen = [point.get("n") or 0 for curve in curves for point in curve.get("curve") or ()]
+    return max(seen, default=None)
+
+
+def _table(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Curves with their points by rate; a rate that rounds to nothing has none."""
+    return [
+        {**curve, "points": {point["rate"]: point for point in curve.get("curve") or ()}}
+        for curve in curves
+    ]
+
+
+def _flips(verification: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [row for row in verification.get("flips") or () if any(row.get("by_timestep") or ())]
+    return {"rows": rows, "timesteps": max((len(row["by_timestep"]) for row in rows), default=0)}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("primesvt_deploy", "report"),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        finalize=lambda value: _DASH if _missing(value) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(_FILTERS)
+    return environment
+
+
+def _missing(value: object) -> bool:
+    return value is None or value == "" or isinstance(value, Undefined)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _numeric(render: Callable[..., str]) -> Callable[..., object]:
+    """A filter that renders numbers and passes anything else on as it is."""
+
+    def apply(value: object, *arguments: Any) -> object:
+        number = _number(value)
+        return value if number is None else render(number, *arguments)
+
+    return apply
+
+
+def _fixed(value: float, decimals: int = 0) -> str:
+    """Such as `12 345.60`, with thin spaces."""
+    text = f"{value:,.{decimals}f}"
+    if not text.strip("-0.,"):
+        text = text.removeprefix("-")  # no minus zero
+    return text.replace(",", _THIN).replace("-", _MINUS)
+
+
+def _signed(value: float, decimals: int = 2) -> str:
+    text = _fixed(value, decimals)
+    return text if value <= 0 or not text.strip("0.") else f"+{text}"
+
+
+def _megabytes(value: float) -> str:
+    return f"{_fixed(value / 1e6, 2)}{_THIN}MB"
+
+
+def _millions(value: float) -> str:
+    return f"{_fixed(value / 1e6, 2)}{_THIN}M"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:g}%"
+
+
+def _scientific(value: float) -> str:
+    """Such as `3.1 × 10⁻⁶`; plain where that is short."""
+    if value == 0 or 0.01 <= abs(value) < 1e4:
+        return _fixed(value, 0 if value == 0 else 3)
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    power = str(int(exponent)).translate(_SUPERSCRIPT)
+    return f"{digits.replace('-', _MINUS)}{_THIN}\N{MULTIPLICATION SIGN}{_THIN}10{power}"
+
+
+def _duration(value: float) -> str:
+    if value < 120:
+        return f"{value:.1f}{_THIN}s"
+    minutes, seconds = divmod(round(value), 60)
+    if minutes < 120:
+        return f"{minutes}{_THIN}min {seconds}{_THIN}s"
+    return f"{minutes // 60}{_THIN}h {minutes % 60}{_THIN}min"
+
+
+def _interval(value: object, decimals: int = 1) -> object:
+    """Such as `[74.1, 76.5]`."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    low, high = (_number(end) for end in value)
+    if low is None or high is None:
+        return None
+    return f"[{_fixed(low, decimals)}, {_fixed(high, decimals)}]"
+
+
+def _moment(value: object) -> object:
+    """An ISO time as `2026-03-01 12:34 UTC`; anything else as it is."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return value
+    return moment.strftime("%Y-%m-%d %H:%M %Z").strip()
+
+
+def _plain(value: object) -> object:
+    """Settings of any shape in one line."""
+    if isinstance(value, str) or _missing(value):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, Sequence):
+        return ", ".join(str(_plain(item)) for item in value)
+    return json.dumps(value, default=str)
+
+
+_FILTERS: dict[str, Callable[..., object]] = {
+    "fixed": _numeric(_fixed),
+    "signed": _numeric(_signed),
+    "mb": _numeric(_megabytes),
+    "millions": _numeric(_millions),
+    "share": _numeric(_share),
+    "sci": _numeric(_scientific),
+    "duration": _numeric(_duration),
+    "interval": _interval,
+    "moment": _moment,
+    "plain": _plain,
+}

@@ -1,0 +1,76 @@
+"""Check an artifact against the outputs that were stored when it was built."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import check_files, read_manifest
+from .errors import BundleError
+from .preprocess import Preprocessing
+from .session import OnnxModel
+
+__all__ = ["StoredCheck", "check_outputs"]
+
+_MAX_DISAGREEMENT = 0.05
+
+
+@dataclass(frozen=True)
+class StoredCheck:
+    """How this machine's outputs compare with the stored ones.
+
+    Args:
+        n: images.
+        agreeing: of them, with the same top-1.
+        median_difference: median over images of the largest logit difference; a few images may
+            differ by more, where the last bit of a current flipped a spike.
+    """
+
+    n: int
+    agreeing: int
+    median_difference: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return vars(self).copy()
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"top-1 equal on {self.agreeing} of {self.n} images, "
+            f"median logit difference {self.median_difference:.1g}"
+        )
+
+
+def check_outputs(bundle: str | os.PathLike[str], *, threads: int = 0) -> StoredCheck:
+    """Check a bundle's files, then run its stored images and compare the logits.
+
+    Raises:
+        BundleError: a file is missing or altered, or too many outputs differ.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    with np.load(Path(bundle) / "check.npz") as stored:
+        pixels, expected = stored["images"], stored["logits"]
+    preprocessing = Preprocessing.from_dict(manifest["model"]["preprocessing"])
+    model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
+    size = model.fixed_batch or 1
+    inputs = preprocessing.apply_batch(pixels)
+    found = np.concatenate(
+        [model.logits(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+    )
+    outcome = StoredCheck(
+        n=len(expected),
+        agreeing=int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),
+        median_difference=float(np.median(np.abs(found - expected).max(axis=1))),
+    )
+    if outcome.n - outcome.agreeing > _MAX_DISAGREEMENT * outcome.n:
+        raise BundleError(
+            f"{bundle}: this machine's outputs are not the stored ones ({outcome}): "
+            "try another onnxruntime version"
+        )
+    return outcome
