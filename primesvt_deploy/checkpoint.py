@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
         state, metadata = _read_safetensors(path)
     else:
         state, metadata = _read_torch(path), {}
+    if not state:
+        raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
     if state and all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state, metadata
@@ -50,16 +53,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, of TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights" in str(error).lower() and "GLOBAL" in str(error):
+    except Exception as error:  # damaged pickles raise nearly everything
+        if "GLOBAL" in str(error) or "TorchScript" in str(error):
             raise ModelError(
                 f"{path} would need code to load, so nothing of it was loaded: save its "
                 "state_dict alone, best with safetensors.torch.save_file"
             ) from error
-        raise ModelError(f"{path} is not a torch checkpoint, or is damaged") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        if isinstance(error, pickle.UnpicklingError):
+            raise ModelError(
+                f"{path} is damaged or no torch checkpoint, so nothing of it was loaded: copy it "
+                "again, or save its state_dict with safetensors.torch.save_file"
+            ) from error
         raise ModelError(
             f"{path} is truncated or no torch checkpoint ({_first_line(error)}): copy it again"
         ) from error
@@ -71,12 +78,16 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, Mapping):
         raise ModelError(
             f"{path} holds a {type(content).__name__}, expected a state_dict: names and tensors"
         )
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(key, str):
+            raise ModelError(
+                f"{path}: {key!r} is no name of a tensor: save the model's state_dict alone"
+            )
+        if not isinstance(value, torch.Tensor):
             raise ModelError(
                 f"{path}: {key!r} is a {type(value).__name__}, expected a tensor: "
                 "save the model's state_dict alone"

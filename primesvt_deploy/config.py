@@ -116,7 +116,8 @@ class BuildSettings:
         """
         targets = []
         if self.budget_mb is not None:
-            targets.append(int(self.budget_mb * _MB))
+            targets.append(self.budget_mb * _MB)
         if self.saving is not None:
-            targets.append(int(dense_bytes * (1.0 - self.saving / 100.0)))
-        return min(targets)
+            targets.append(dense_bytes * (100.0 - self.saving) / 100.0)
+        # Rounded first: 1.001 * 10^6 is 1000999.9999999999 in binary and means 1001000.
+        return math.floor(round(min(targets), 3))

@@ -79,8 +79,9 @@ def load(
         given = [key for key, value in vars(options).items() if value is not None]
         given += [k for k, v in (("mean", mean), ("std", std), ("labels", labels)) if v is not None]
         if family is not None or given:
+            first = "family" if family is not None else given[0].removeprefix("num_")
             raise ModelError(
-                f"{path.name} says itself what it is: drop {(['family'] if family else given)[0]}"
+                f"{path.name} says itself what it is: drop --{first.replace('_', '-')}"
             )
         return _load_bundle(path) if (path / "manifest.json").is_file() else _load_directory(path)
     state, metadata = read_checkpoint(path)
@@ -111,12 +112,14 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 def _load_directory(path: Path) -> SViT:
     try:
-        description = tomllib.loads((path / "model.toml").read_text())
+        description = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{path} has neither model.toml nor manifest.json") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ModelError(f"{path / 'model.toml'} is not valid TOML: {error}") from error
-    return _described(description, path, path / str(description.get("weights", "weights")))
+        raise ModelError(
+            f"{path} has neither model.toml nor manifest.json: pass a model directory or a bundle"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"{path / 'model.toml'} is not valid TOML ({error}): mend it") from error
+    return _described(description, path, path / str(description.get("weights", "")))
 
 
 def _load_bundle(path: Path) -> SViT:
@@ -128,12 +131,26 @@ def _described(description: Mapping[str, Any], path: Path, weights: Path) -> SVi
     """A model from its description: keys name, family, arguments, preprocessing, labels."""
     try:
         kind = family_named(description["family"])
-        config = kind.config_from_dict(description["arguments"])
+        arguments, labels = description["arguments"], description["labels"]
         preprocessing = Preprocessing.from_dict(description["preprocessing"])
-        labels = description["labels"]
         name = str(description["name"])
     except KeyError as error:
-        raise ModelError(f"{path}: the model's description has no {error.args[0]!r}") from error
+        raise ModelError(
+            f"{path}: the model's description has no {error.args[0]!r}: add it"
+        ) from error
+    if not isinstance(arguments, Mapping):
+        raise ModelError(f"{path}: arguments is {arguments!r}, expected a table of names, values")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"{path}: labels is {labels!r}, expected a list of class names")
+    config = kind.config_from_dict(arguments)
+    shape = (preprocessing.height, preprocessing.width)
+    if shape != config.input_shape[1:]:
+        raise ModelError(
+            f"{path}: preprocessing gives images of {list(shape)} pixels, the model takes "
+            f"{list(config.input_shape[1:])}: make height, width and image_size agree"
+        )
+    if not weights.is_file():
+        raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
     state, _ = read_checkpoint(weights)
     if not _is_native(state) and kind.recognises(set(state)):
         _, state = kind.convert(state, _options_of(config))
@@ -194,10 +211,11 @@ def _filled(
             f"{path}: {key} is {list(state[key].shape)}, expected {list(expected[key].shape)} "
             f"({len(wrong)} shapes differ): check image size, heads and family"
         )
-    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    state = {k: v.to(expected[k].dtype) for k, v in state.items()}
+    broken = [k for k, v in state.items() if not v.isfinite().all()]
     if broken:
         raise ModelError(f"{path}: {broken[0]} holds NaN or infinity: use another checkpoint")
-    module.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+    module.load_state_dict(state)
     return module.eval()
 
 
@@ -217,8 +235,8 @@ def _default_preprocessing(
         width=width,
         resize=height,
         interpolation="bicubic",
-        mean=tuple(mean or defaults[0]),
-        std=tuple(std or defaults[1]),
+        mean=tuple(defaults[0] if mean is None else mean),
+        std=tuple(defaults[1] if std is None else std),
     )
 
 
@@ -227,7 +245,10 @@ def _checked_labels(
 ) -> tuple[str, ...]:
     names = tuple(labels) if labels else tuple(str(i) for i in range(config.num_classes))
     if len(names) != config.num_classes:
-        raise ModelError(f"{path}: {len(names)} labels for a model of {config.num_classes} classes")
+        raise ModelError(
+            f"{path}: {len(names)} labels for a model of {config.num_classes} classes: give one "
+            "a class"
+        )
     return names
 
 

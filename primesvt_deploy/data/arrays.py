@@ -6,7 +6,6 @@ are search and held-out. Optional: `train_images`, `train_labels`, and `classes`
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,19 +27,23 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into memory: pass an ImageFolder") from error
+    except Exception as error:  # a damaged archive raises nearly everything
         raise DataError(f"{path} is not a whole .npz of plain arrays: save it again") from error
     images, labels = _checked(model, path, arrays, "images", "labels")
     if "train_images" in arrays:
         more, more_labels = _checked(model, path, arrays, "train_images", "train_labels")
     else:
         more, more_labels = images[:0], labels[:0]
-    if "classes" in arrays and tuple(str(c) for c in arrays["classes"]) != model.labels:
-        raise DataError(
-            f"{path}: classes are {[str(c) for c in arrays['classes'][:3]]}..., "
-            f"{model.name} has {list(model.labels[:3])}...: order and names must agree"
-        )
+    if "classes" in arrays:
+        names = tuple(str(name) for name in np.atleast_1d(arrays["classes"]))
+        if names != model.labels:
+            raise DataError(
+                f"{path}: classes are {list(names[:3])}..., {model.name} has "
+                f"{list(model.labels[:3])}...: order and names must agree"
+            )
     search, held_out = halves(labels, seed=seed, source=str(path))
     everything = np.concatenate([images, more])
     classes = np.concatenate([labels, more_labels])

@@ -31,7 +31,8 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     """
     parts = [name for name in _EVALUATION if (root / name).is_dir()]
     files, labels = _listed(model, root, [root / name for name in parts] or [root])
-    train_files, train_labels = _listed(model, root, [root / "train"] if parts else [])
+    train = [root / "train"] if parts and (root / "train").is_dir() else []
+    train_files, train_labels = _listed(model, root, train)
     everything = [*files, *train_files]
     classes = np.asarray([*labels, *train_labels], dtype=np.int64)
     of_part = np.asarray([file.relative_to(root).parts[0] for file in files])
@@ -45,7 +46,6 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
             )
     else:
         search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
-    train = np.arange(len(files), len(everything))
 
     def decode(number: int) -> npt.NDArray[np.uint8]:
         return read_image(everything[number])
@@ -53,14 +53,23 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
         return ImageList(decode, numbers, classes[numbers], model.preprocessing)
 
-    names = [f"{file.relative_to(root)}:{file.stat().st_size}" for file in everything]
+    names = [f"{file.relative_to(root)}:{_size(file)}" for file in everything]
     return DataSet(
         name=root.name,
         digest=fingerprint(names, search, held_out),
-        train=chosen(train),
+        train=chosen(np.arange(len(files), len(everything))),
         search=chosen(search),
         held_out=chosen(held_out),
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read ({error.strerror}): remove it, or mend the link it is"
+        ) from error
 
 
 def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path], list[int]]:

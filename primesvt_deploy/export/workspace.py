@@ -36,6 +36,8 @@ class Workspace:
 
     def __init__(self, output: str | os.PathLike[str], *, force: bool) -> None:
         self.output = Path(os.path.abspath(output))
+        if not self.output.name:
+            raise OutputError(f"{self.output} is no place for a bundle: pass another --output")
         self.path = self.output.with_name(f"{self.output.name}.work")
         self._force = force
         self._check_output()
@@ -56,6 +58,7 @@ class Workspace:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self._lock.close()
             raise OutputError(
                 f"another build is writing to {self.output}: wait for it, or pass another --output"
             ) from error
@@ -85,19 +88,29 @@ class Workspace:
         """Move the finished bundle to the output path and remove the working directory.
 
         Raises:
-            OutputError: something else was put at the output path in the meantime.
+            OutputError: something else was put at the output path in the meantime, or it cannot
+                be replaced (a mount point cannot); what stood there stands there still.
         """
         self._check_output()
         previous = self.path / "previous"
         shutil.rmtree(previous, ignore_errors=True)
-        if self.output.exists():
-            os.replace(self.output, previous)
-        os.replace(staged, self.output)
+        try:
+            if self.output.exists():
+                os.replace(self.output, previous)
+            os.replace(staged, self.output)
+        except OSError as error:
+            if previous.exists():
+                os.replace(previous, self.output)
+            raise OutputError(
+                f"cannot move the bundle to {self.output} ({error.strerror}): it stands whole at "
+                f"{staged}, move it from there"
+            ) from error
         for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name in _OWN or path.name.startswith("ledger-"):
-                path.unlink()
+            if path.name in _OWN or path.name.startswith("ledger-"):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
@@ -123,7 +136,7 @@ def _foreign_files(directory: Path) -> list[str]:
     found = [
         str(path.relative_to(directory))
         for path in sorted(directory.rglob("*"))
-        if not path.is_dir() and path.parent.name != "__pycache__"
+        if (path.is_symlink() or not path.is_dir()) and path.parent.name != "__pycache__"
     ]
     try:
         listed = {"manifest.json", *read_manifest(directory)["files"]} if found else set()

@@ -44,6 +44,12 @@ def shape_facts(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         qkv = [state[f"blocks.{i}.attn.qkv_conv_bn.0.weight"].shape[0] for i in range(depth)]
         mlp = [state[f"blocks.{i}.mlp.fc1.0.weight"].shape[0] for i in range(depth)]
         num_classes = state["head.weight"].shape[0]
+        in_channels = stem[0][1]
+        widths = [shape[0] for shape in stem]
+    except IndexError as error:
+        raise ModelError(
+            "the checkpoint's convolutions or head are no matrices: is it of this family?"
+        ) from error
     except KeyError as error:
         raise ModelError(
             f"the checkpoint has no {error.args[0]!r}, which every Spikformer has: "
@@ -56,10 +62,10 @@ def shape_facts(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
                 "expected three equal parts q, k, v"
             )
     return {
-        "in_channels": stem[0][1],
+        "in_channels": in_channels,
         "num_classes": num_classes,
-        "embed_dim": stem[3][0],
-        "stem_widths": tuple(shape[0] for shape in stem[:3]),
+        "embed_dim": widths[3],
+        "stem_widths": tuple(widths[:3]),
         "qk_widths": tuple(width // 3 for width in qkv),
         "v_widths": tuple(width // 3 for width in qkv),
         "mlp_widths": tuple(mlp),
@@ -80,6 +86,12 @@ def convert_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         else:
             renamed[name] = value
     for layer, tensors in fused.items():
+        for tail, tensor in tensors.items():
+            if tensor.ndim and len(tensor) % 3:
+                raise ModelError(
+                    f"{layer}.qkv_conv_bn has a {tail} of {len(tensor)} channels: expected three "
+                    "equal parts q, k, v"
+                )
         for part, tail_state in zip("qkv", split_state(tensors, 3), strict=True):
             renamed |= {f"{layer}.{part}.{tail}": value for tail, value in tail_state.items()}
     return renamed

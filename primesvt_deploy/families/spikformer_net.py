@@ -6,6 +6,7 @@ output channels do not interact) so that q/k and v can be pruned apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -18,6 +19,17 @@ from primesvt_deploy.families.units import ConvBNNeuron, Neuron, NeuronParameter
 __all__ = ["Spikformer", "SpikformerBlock", "SpikformerConfig", "SpikingSelfAttention"]
 
 _POOLED_STAGES = {4: (False, False, True, True), 16: (True, True, True, True)}
+_SIZES = (
+    "timesteps",
+    "image_size",
+    "patch_size",
+    "in_channels",
+    "num_classes",
+    "num_heads",
+    "embed_dim",
+)
+_BLOCK_WIDTHS = ("qk_widths", "v_widths", "mlp_widths")
+_FACTORS = ("tau", "v_threshold", "v_reset", "attention_v_threshold", "attention_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +73,7 @@ class SpikformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.timesteps < 1:
-            raise ModelError(f"timesteps is {self.timesteps}: expected 1 or more")
+        self._check_values()
         if self.patch_size not in _POOLED_STAGES:
             raise ModelError(
                 f"patch size {self.patch_size}: a Spikformer stem has 4 or 16; pass --patch-size"
@@ -73,12 +84,37 @@ class SpikformerConfig:
                 f"{self.patch_size}; pass another --image-size"
             )
         for what, widths in (("q/k", self.qk_widths), ("v", self.v_widths)):
-            odd = [width for width in widths if self.num_heads < 1 or width % self.num_heads]
+            odd = [width for width in widths if width % self.num_heads]
             if odd:
                 raise ModelError(
                     f"{self.num_heads} heads do not divide the {what} width {odd[0]}; "
                     "pass the head count the model was trained with as --heads"
                 )
+
+    def _check_values(self) -> None:
+        """Refuse values of the wrong type, sizes below 1 and widths of the wrong number."""
+        for name in _SIZES:
+            if not _is_size(getattr(self, name)):
+                raise ModelError(
+                    f"{name} is {getattr(self, name)!r}: expected a whole number, 1 or more"
+                )
+        if not isinstance(self.mlp_widths, tuple):
+            raise ModelError(f"mlp_widths is {self.mlp_widths!r}: expected a list of widths")
+        numbers = {"stem_widths": 3} | dict.fromkeys(_BLOCK_WIDTHS, len(self.mlp_widths))
+        for name, number in numbers.items():
+            widths = getattr(self, name)
+            whole = isinstance(widths, tuple) and all(map(_is_size, widths))
+            if not whole or len(widths) != number:
+                raise ModelError(
+                    f"{name} is {widths!r}: expected {number} whole numbers, 1 or more each"
+                )
+        for name in _FACTORS:
+            value = getattr(self, name)
+            soft = name == "v_reset" and value is None
+            if not soft and not (type(value) in (int, float) and math.isfinite(value)):
+                raise ModelError(f"{name} is {value!r}: expected a finite number")
+        if not isinstance(self.decay_input, bool):
+            raise ModelError(f"decay_input is {self.decay_input!r}: expected true or false")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -218,6 +254,10 @@ class Spikformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.classify(x)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _unit(

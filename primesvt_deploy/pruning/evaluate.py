@@ -7,8 +7,9 @@ hold small integers and are kept exactly as uint8.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,8 @@ class Evaluator:
         images: evaluated in their order.
         batch_size: images a forward pass.
         chunk: images between two looks at `stop`; a multiple of `batch_size`.
-        cache_bytes: at most so much memory for cached states.
+        cache_bytes: at most so much memory for cached states; None: a quarter of the machine's,
+            4 GB at most.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Evaluator:
         *,
         batch_size: int = 32,
         chunk: int = 128,
-        cache_bytes: int = 4_000_000_000,
+        cache_bytes: int | None = None,
     ) -> None:
         self.images = images
         self._groups = groups
         self._twin = lower(model.module).to(memory_format=torch.channels_last)
         self._segments = model.family.segments(self._twin)
-        self._batch_size, self._chunk, self._cache_bytes = batch_size, chunk, cache_bytes
+        self._batch_size, self._chunk = batch_size, chunk
+        self._cache_bytes = _default_cache() if cache_bytes is None else cache_bytes
         self._boundaries: OrderedDict[int, _Boundary] = OrderedDict()
         self._entrance = {group.name: self._first_segment(group) for group in groups}
         state = self._twin.state_dict()
@@ -81,7 +84,7 @@ class Evaluator:
         *,
         limit: int | None = None,
         stop: Callable[[npt.NDArray[np.bool_]], bool] | None = None,
-        vary: Group | None = None,
+        keep: Iterable[Group] = (),
     ) -> npt.NDArray[np.bool_]:
         """Whether each image is classified rightly under `plan`, in order.
 
@@ -89,11 +92,11 @@ class Evaluator:
             plan: channels that stay.
             limit: so many images at most.
             stop: asked after each chunk with the flags so far; True ends the evaluation.
-            vary: the group about to be varied: the state before it is kept for later calls.
+            keep: groups about to be varied: the states before them are kept for later calls.
         """
         self._apply(plan)
         n = min(len(self.images), limit or len(self.images))
-        keep_at = self._entrance[vary.name] if vary else None
+        keep_at = frozenset(self._entrance[group.name] for group in keep) - {0}
         flags: list[npt.NDArray[np.bool_]] = []
         for start in range(0, n, self._chunk):
             stop_at = min(start + self._chunk, n)
@@ -104,10 +107,12 @@ class Evaluator:
                 break
         return np.concatenate(flags)
 
-    def _run_chunk(self, plan: Plan, start: int, stop: int, keep_at: int | None) -> torch.Tensor:
+    def _run_chunk(
+        self, plan: Plan, start: int, stop: int, keep_at: frozenset[int]
+    ) -> torch.Tensor:
         segment, batches = self._deepest(plan, start, stop)
         for index in range(segment, len(self._segments)):
-            if index == keep_at:
+            if index in keep_at:
                 self._remember(plan, index, (start, stop), batches)
             batches = [self._segments[index].run(_restored(batch)) for batch in batches]
         return torch.cat(batches)
@@ -170,6 +175,11 @@ class Evaluator:
                 layer = self._twin.get_submodule(name)
                 layer.get_parameter("weight")[gone] = 0.0
                 layer.get_parameter("bias")[gone] = 0.0
+
+
+def _default_cache() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(4_000_000_000, memory // 4)
 
 
 def _compact(state: torch.Tensor) -> torch.Tensor:

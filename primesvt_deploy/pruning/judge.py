@@ -101,7 +101,7 @@ class Judge:
             return PairedDrop.of(dense, flags).surely_exceeds(self.max_drop, HOPELESS_Z)
 
         hits = self._evaluator.hits(
-            plan, limit=count, stop=hopeless if give_up else None, vary=group
+            plan, limit=count, stop=hopeless if give_up else None, keep=[group]
         )
         drop = PairedDrop.of(dense, hits)
         candidate = Candidate(
@@ -133,7 +133,7 @@ class Judge:
 
     def _measure_dense(self) -> npt.NDArray[np.bool_]:
         started = time.perf_counter()
-        hits = self._evaluator.hits(Plan())
+        hits = self._evaluator.hits(Plan(), keep=self.groups)
         self._ledger.append(
             Candidate(
                 plan=Plan().digest,

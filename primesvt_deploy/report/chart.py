@@ -202,6 +202,7 @@ def _export(figure: Figure, count: int) -> str:
     FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    label = f"Robustness curves of {count} layers: top-1 accuracy by share of channels removed"
+    layers = f"{count} layer{'s' * (count != 1)}"
+    label = f"Robustness curves of {layers}: top-1 accuracy by share of channels removed"
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,8 +46,8 @@ def render_report(
             {key: manifest.get(key) for key in _SECTIONS},
             plan=policy,
             layers=_layers(curves, policy.get("steps") or ()),
-            rates=_rates(curves),
-            curves=_table(curves),
+            rates=sorted({rate for curve in curves for rate in _points(curve)}),
+            curves=[{**curve, "points": _points(curve)} for curve in curves],
             curve_images=_most_images(curves),
             curve_dense=dense,
             floor=None if dense is None or max_drop is None else dense - max_drop,
@@ -76,21 +76,15 @@ def _layers(
     return rows
 
 
-def _rates(curves: Sequence[Mapping[str, Any]]) -> list[float]:
-    return sorted({point["rate"] for curve in curves for point in curve.get("curve") or ()})
+def _points(curve: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
+    """A curve's points by rate; a rate that rounds to the whole layer has none."""
+    points = curve.get("curve") or ()
+    return {p["rate"]: p for p in points if p.get("rate") is not None}
 
 
 def _most_images(curves: Sequence[Mapping[str, Any]]) -> int | None:
-    seen = [point.get("n") or 0 for curve in curves for point in curve.get("curve") or ()]
+    seen = [point.get("n") or 0 for curve in curves for point in _points(curve).values()]
     return max(seen, default=None)
-
-
-def _table(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Curves with their points by rate; a rate that rounds to nothing has none."""
-    return [
-        {**curve, "points": {point["rate"]: point for point in curve.get("curve") or ()}}
-        for curve in curves
-    ]
 
 
 def _flips(verification: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,17 +125,18 @@ def _numeric(render: Callable[..., str]) -> Callable[..., object]:
     return apply
 
 
-def _fixed(value: float, decimals: int = 0) -> str:
-    """Such as `12 345.60`, with thin spaces."""
+def _fixed(value: float, decimals: int = 0, unit: str = "") -> str:
+    """Such as `12 345.60`, with thin spaces; `unit` follows as it is."""
     text = f"{value:,.{decimals}f}"
     if not text.strip("-0.,"):
         text = text.removeprefix("-")  # no minus zero
-    return text.replace(",", _THIN).replace("-", _MINUS)
+    return text.replace(",", _THIN).replace("-", _MINUS) + unit
 
 
-def _signed(value: float, decimals: int = 2) -> str:
-    text = _fixed(value, decimals)
-    return text if value <= 0 or not text.strip("0.") else f"+{text}"
+def _change(saved: float, decimals: int = 1, unit: str = "%") -> str:
+    """What was saved, as a signed change: less is negative."""
+    text = _fixed(-saved, decimals)
+    return (text if saved >= 0 or not text.strip("0.") else f"+{text}") + unit
 
 
 def _megabytes(value: float) -> str:
@@ -157,7 +152,7 @@ def _share(value: float) -> str:
 
 
 def _scientific(value: float) -> str:
-    """Such as `3.1 × 10⁻⁶`; plain where that is short."""
+    """Times a power of ten; plain where that is short."""
     if value == 0 or 0.01 <= abs(value) < 1e4:
         return _fixed(value, 0 if value == 0 else 3)
     digits, _, exponent = f"{value:.1e}".partition("e")
@@ -204,15 +199,39 @@ def _plain(value: object) -> object:
     return json.dumps(value, default=str)
 
 
+def _sentence(value: object) -> object:
+    return value if _missing(value) else f"{str(value).rstrip('. ')}."
+
+
+def _described(pairs: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    return [(str(name).replace("_", " "), _plain(value)) for name, value in pairs]
+
+
+def _timed(pairs: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    pairs = list(pairs)
+    total = sum(_number(spent) or 0.0 for _, spent in pairs)
+    ends = [("in all", total)] if pairs else []
+    return [(str(stage), _numeric(_duration)(spent)) for stage, spent in [*pairs, *ends]]
+
+
+def _shares(values: object) -> object:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return values
+    return ", ".join(str(_numeric(_share)(value)) for value in values)
+
+
 _FILTERS: dict[str, Callable[..., object]] = {
     "fixed": _numeric(_fixed),
-    "signed": _numeric(_signed),
+    "change": _numeric(_change),
     "mb": _numeric(_megabytes),
     "millions": _numeric(_millions),
     "share": _numeric(_share),
     "sci": _numeric(_scientific),
-    "duration": _numeric(_duration),
     "interval": _interval,
     "moment": _moment,
     "plain": _plain,
+    "sentence": _sentence,
+    "described": _described,
+    "timed": _timed,
+    "shares": _shares,
 }

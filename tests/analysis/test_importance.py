@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import torch
+
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.model import SViT
+
+
+def group_named(model: SViT, name: str) -> Group:
+    groups = find_groups(model.family, model.module, model.config)
+    return next(group for group in groups if group.name == name)
+
+
+def test_importance_is_the_l2_norm_of_the_producing_filters(tiny: SViT) -> None:
+    weight = tiny.module.get_parameter("stem.1.conv.weight")
+    expected = weight.detach().double().flatten(1).norm(dim=1)
+    found = l2_importance(tiny.module, group_named(tiny, "stem.1"))
+    torch.testing.assert_close(found, expected)
+
+
+def test_importance_of_tied_layers_adds_their_filters(tiny: SViT) -> None:
+    q = tiny.module.get_parameter("blocks.0.attn.q.conv.weight").detach().double().flatten(1)
+    k = tiny.module.get_parameter("blocks.0.attn.k.conv.weight").detach().double().flatten(1)
+    found = l2_importance(tiny.module, group_named(tiny, "blocks.0.attn.qk"))
+    torch.testing.assert_close(found, (q.square().sum(1) + k.square().sum(1)).sqrt())
+
+
+def test_the_weakest_channels_leave(tiny: SViT) -> None:
+    group = group_named(tiny, "stem.0")
+    importance = torch.tensor([5.0, 1.0, 4.0, 0.5, 3.0, 2.0])
+    assert keep_most_important(importance, group, 4) == (0, 2, 4, 5)
+
+
+def test_each_head_keeps_its_own_strongest(tiny: SViT) -> None:
+    group = group_named(tiny, "blocks.1.attn.v")  # 8 channels, 2 heads
+    importance = torch.tensor([9.0, 8.0, 7.0, 6.0, 1.0, 4.0, 2.0, 3.0])
+    assert keep_most_important(importance, group, 4) == (0, 1, 5, 7)

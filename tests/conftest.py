@@ -1,0 +1,140 @@
+"""A small SViT with live spikes, and data for it, that tests share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.families.spikformer import SPIKFORMER
+from primesvt_deploy.families.spikformer_net import SpikformerConfig
+from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.preprocess import Preprocessing
+
+TINY = SpikformerConfig(
+    timesteps=3,
+    image_size=16,
+    patch_size=4,
+    in_channels=3,
+    num_classes=5,
+    num_heads=2,
+    embed_dim=16,
+    stem_widths=(6, 8, 12),
+    qk_widths=(16, 12),
+    v_widths=(16, 8),
+    mlp_widths=(24, 20),
+)
+LABELS = ("ant", "bee", "cat", "dog", "elk")
+
+
+def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights and batch norm statistics under which every layer spikes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                shape = layer.weight.shape
+                layer.weight.copy_(0.8 + 1.2 * torch.rand(shape, generator=generator))
+                layer.bias.copy_(0.6 + 0.6 * torch.rand(shape, generator=generator))
+                layer.running_mean.copy_(0.2 * torch.randn(shape, generator=generator))
+                layer.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
+            elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+                fan_in = layer.weight[0].numel()
+                noise = torch.randn(layer.weight.shape, generator=generator)
+                layer.weight.copy_(noise * (2.0 / fan_in) ** 0.5)
+    return module.eval()
+
+
+def make_model(config: SpikformerConfig = TINY, seed: int = 0) -> SViT:
+    """A SViT of the given configuration with random, live weights."""
+    size = config.image_size
+    module = enliven(SPIKFORMER.build(config), seed)
+    with torch.no_grad():
+        # Centred logits, so that random images fall into every class.
+        noise = torch.randn(64, *config.input_shape, generator=torch.Generator().manual_seed(seed))
+        module.get_parameter("head.bias").sub_(module(noise).mean(dim=0))
+    return SViT(
+        name="tiny",
+        family=SPIKFORMER,
+        config=config,
+        module=module,
+        preprocessing=Preprocessing(
+            height=size,
+            width=size,
+            resize=size,
+            interpolation="bilinear",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+        ),
+        labels=LABELS[: config.num_classes],
+    )
+
+
+@pytest.fixture
+def tiny() -> SViT:
+    return make_model()
+
+
+def write_arrays(path: Path, model: SViT, count: int = 240, seed: int = 1) -> Path:
+    """An `.npz` of random images, labelled as `model` classifies most of them."""
+    generator = np.random.default_rng(seed)
+    height, width = model.preprocessing.height, model.preprocessing.width
+    coarse = generator.integers(0, 256, (count, height // 4, width // 4, 3), dtype=np.uint8)
+    images = np.ascontiguousarray(coarse.repeat(4, axis=1).repeat(4, axis=2))
+    logits = model.logits(torch.from_numpy(model.preprocessing.apply_batch(images)))
+    labels = logits.argmax(dim=1).numpy().astype(np.int64)
+    wrong = generator.random(count) < 0.2
+    labels[wrong] = generator.integers(0, len(model.labels), int(wrong.sum()))
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+@pytest.fixture
+def tiny_arrays(tiny: SViT, tmp_path: Path) -> Path:
+    return write_arrays(tmp_path / "data.npz", tiny)
+
+
+@pytest.fixture
+def tiny_data(tiny: SViT, tiny_arrays: Path) -> DataSet:
+    return open_data(tiny, tiny_arrays)
+
+
+def write_model_directory(directory: Path, model: SViT) -> Path:
+    """A directory that `load` reads: model.toml and weights.safetensors."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(dict(model.module.state_dict()), directory / "weights.safetensors")
+    arguments = "\n".join(f"{k} = {_toml(v)}" for k, v in model.config.to_dict().items())
+    steps = "\n".join(f"{k} = {_toml(v)}" for k, v in model.preprocessing.to_dict().items())
+    (directory / "model.toml").write_text(
+        f'name = "{model.name}"\nfamily = "{model.family.name}"\n'
+        f'weights = "weights.safetensors"\nlabels = {_toml(model.labels)}\n'
+        f"[arguments]\n{arguments}\n[preprocessing]\n{steps}\n"
+    )
+    return directory
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    return str(value)
+
+
+@pytest.fixture
+def tiny_directory(tiny: SViT, tmp_path: Path) -> Path:
+    return write_model_directory(tmp_path / "tiny", tiny)
+
+
+def with_config(model: SViT, **changes: object) -> SViT:
+    """A live model of the same configuration but for `changes`."""
+    return make_model(replace(model.config, **changes))  # type: ignore[type-var]

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.model import SViT
+from primesvt_deploy.pruning.cut import mask
+from primesvt_deploy.pruning.evaluate import Evaluator
+from primesvt_deploy.pruning.plan import Plan
+
+
+@pytest.fixture
+def groups(tiny: SViT) -> tuple[Group, ...]:
+    return find_groups(tiny.family, tiny.module, tiny.config)
+
+
+def evaluator(tiny: SViT, groups: tuple[Group, ...], data: DataSet, **options: int) -> Evaluator:
+    sizes = {"batch_size": 8, "chunk": 32, **options}
+    return Evaluator(tiny, groups, data.search, **sizes)
+
+
+def plainly(tiny: SViT, groups: tuple[Group, ...], plan: Plan, data: DataSet) -> npt.NDArray:
+    """The same flags from the masked module itself."""
+    masked = mask(tiny.module, groups, plan)
+    inputs = torch.from_numpy(data.search.inputs(0, len(data.search)))
+    with torch.no_grad():
+        return masked(inputs).argmax(dim=1).numpy() == data.search.labels
+
+
+def half(group: Group) -> tuple[int, ...]:
+    width = group.width // group.heads
+    return tuple(h * width + i for h in range(group.heads) for i in range(-(-width // 2)))
+
+
+def test_hits_are_those_of_the_masked_model(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    judge = evaluator(tiny, groups, tiny_data)
+    seen = []
+    for group in groups:
+        plan = Plan().replacing(group.name, half(group))
+        flags = judge.hits(plan, keep=[group])
+        np.testing.assert_array_equal(flags, plainly(tiny, groups, plan, tiny_data))
+        seen.append(flags.sum())
+    assert len(set(seen)) > 1, "every mask gives the same accuracy: the test sees nothing"
+
+
+def test_a_cached_prefix_changes_nothing(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    cached = evaluator(tiny, groups, tiny_data)
+    cached.hits(Plan(), keep=groups)
+    uncached = evaluator(tiny, groups, tiny_data, cache_bytes=0)
+    plan = Plan()
+    for group in reversed(groups):
+        plan = plan.replacing(group.name, half(group))
+        np.testing.assert_array_equal(
+            cached.hits(plan, keep=[group]), uncached.hits(plan, keep=[group])
+        )
+
+
+def test_a_small_cache_evicts_and_stays_right(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    # Room for about one boundary's states.
+    small = evaluator(tiny, groups, tiny_data, cache_bytes=120 * 3 * 16 * 16 * 2)
+    small.hits(Plan(), keep=groups)
+    for group in groups:
+        plan = Plan().replacing(group.name, half(group))
+        np.testing.assert_array_equal(
+            small.hits(plan, keep=[group]), plainly(tiny, groups, plan, tiny_data)
+        )
+
+
+def test_prefixes_are_really_reused(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    judge = evaluator(tiny, groups, tiny_data)
+    last = next(group for group in groups if group.name == "blocks.1.mlp")
+    judge.hits(Plan(), keep=groups)
+    calls = []
+    first_stage = judge._twin.get_submodule("stem.0")
+    first_stage.register_forward_hook(lambda *_: calls.append(1))
+    judge.hits(Plan().replacing(last.name, half(last)), keep=[last])
+    assert not calls
+    judge.hits(Plan().replacing("stem.0", [0]))
+    assert calls
+
+
+def test_evaluation_stops_when_asked_to(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    flags = evaluator(tiny, groups, tiny_data).hits(Plan(), stop=lambda seen: len(seen) >= 64)
+    assert len(flags) == 64
+
+
+def test_the_limit_is_kept(tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet) -> None:
+    assert len(evaluator(tiny, groups, tiny_data).hits(Plan(), limit=50)) == 50
+
+
+def test_masks_are_lifted_again(tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet) -> None:
+    judge = evaluator(tiny, groups, tiny_data)
+    dense = judge.hits(Plan())
+    judge.hits(Plan().replacing("residual", [0]))
+    np.testing.assert_array_equal(judge.hits(Plan()), dense)
