@@ -109,7 +109,7 @@ def test_trained_parameters_are_tensors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "."])
 def test_no_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="no checkpoint file at .*: check --checkpoint"):
+    with pytest.raises(ModelError, match=r"no checkpoint file at .*: check --checkpoint"):
         read_checkpoint(tmp_path / name)
 
 

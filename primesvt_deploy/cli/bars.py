@@ -69,7 +69,7 @@ class Bars:
 
     def message(self, text: str) -> None:
         """A line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _end_stage(self) -> None:
         if self._task is None:

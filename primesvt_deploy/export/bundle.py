@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import primesvt_deploy.runtime
 from primesvt_deploy.model import SViT
@@ -68,7 +68,8 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
         parts: what to write.
     """
     state = {k: v.detach().contiguous() for k, v in parts.model.module.state_dict().items()}
-    save_file(state, directory / "weights.safetensors")
+    # Not save_file, which leaves a file that only its owner reads.
+    (directory / "weights.safetensors").write_bytes(save(state))
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():
         shutil.copyfile(parts.ledger, directory / "ledger.jsonl")

@@ -1,0 +1,225 @@
+"""ImageFolders: which images make up which split, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import LABELS
+from PIL import Image
+
+from primesvt_deploy.data import DataSet, ImageList, open_data
+from primesvt_deploy.errors import DataError, ImageError
+from primesvt_deploy.model import SViT
+
+
+def write_images(
+    root: Path, per_class: int, *, classes: Iterable[str] = LABELS, suffix: str = ".png"
+) -> None:
+    """Images of one colour: red tells the class, green the number."""
+    for name in classes:
+        folder = root / name
+        folder.mkdir(parents=True)
+        for number in range(per_class):
+            pixels = np.empty((16, 16, 3), np.uint8)
+            pixels[:] = (LABELS.index(name) * 20 if name in LABELS else 200, number, 7)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, format="BMP" if suffix == ".bmp" else "PNG")
+            (folder / f"{number:03}{suffix}").write_bytes(file.getvalue())
+
+
+def refused(model: SViT, root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        open_data(model, root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def seen(images: ImageList) -> list[tuple[int, int]]:
+    """Class and number of each image, as its pixels tell; its label must agree."""
+    found = []
+    for index in range(len(images)):
+        red, green, _ = images.pixels(index)[0, 0].tolist()
+        assert red == images.labels[index] * 20
+        found.append((red // 20, green))
+    return found
+
+
+def assert_disjoint(data: DataSet) -> None:
+    everything = [int(n) for part in (data.train, data.search, data.held_out) for n in part.numbers]
+    assert len(everything) == len(set(everything))
+
+
+def test_class_directories_alone_are_halved(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 21)
+    data = open_data(tiny, tmp_path / "photos")
+    assert data.name == "photos"
+    assert len(data.train) == 0
+    search, held_out = seen(data.search), seen(data.held_out)
+    assert sorted(search + held_out) == [(c, n) for c in range(5) for n in range(21)]
+    for part in (search, held_out):
+        counts = np.bincount([label for label, _ in part])
+        assert set(counts.tolist()) <= {10, 11}
+    assert_disjoint(data)
+
+
+def test_images_are_preprocessed_for_the_model(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    split = open_data(tiny, tmp_path).search
+    expected = tiny.preprocessing.apply(split.pixels(3))
+    assert np.array_equal(split.inputs(3, 4)[0], expected)
+
+
+@pytest.mark.parametrize("evaluation", ["val", "validation", "test"])
+def test_train_beside_an_evaluation_directory(tiny: SViT, tmp_path: Path, evaluation: str) -> None:
+    write_images(tmp_path / "train", 4)
+    write_images(tmp_path / evaluation, 20)
+    data = open_data(tiny, tmp_path)
+    assert len(data.train) == 20
+    assert sorted(seen(data.train)) == [(c, n) for c in range(5) for n in range(4)]
+    assert len(data.search) == len(data.held_out) == 50
+    both = seen(data.search) + seen(data.held_out)
+    assert sorted(both) == [(c, n) for c in range(5) for n in range(20)]
+    assert_disjoint(data)
+
+
+@pytest.mark.parametrize("with_train", [False, True])
+def test_two_evaluation_directories_are_search_and_held_out(
+    tiny: SViT, tmp_path: Path, with_train: bool
+) -> None:
+    write_images(tmp_path / "val", 10)
+    write_images(tmp_path / "test", 12)
+    if with_train:
+        write_images(tmp_path / "train", 3)
+    data = open_data(tiny, tmp_path)
+    assert sorted(seen(data.search)) == [(c, n) for c in range(5) for n in range(10)]
+    assert sorted(seen(data.held_out)) == [(c, n) for c in range(5) for n in range(12)]
+    assert len(data.train) == (15 if with_train else 0)
+    assert_disjoint(data)
+
+
+def test_evaluation_directory_needs_no_train_beside_it(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path / "test", 20)
+    data = open_data(tiny, tmp_path)
+    assert (len(data.train), len(data.search), len(data.held_out)) == (0, 50, 50)
+
+
+def test_classes_may_be_missing_and_are_matched_by_name(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 60, classes=["elk", "bee"])
+    data = open_data(tiny, tmp_path)
+    assert set(data.search.labels.tolist()) == {1, 4}
+    seen(data.search)
+
+
+def test_other_files_are_left_alone(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    (tmp_path / "README.md").write_text("photos")
+    (tmp_path / "ant" / "Thumbs.db").write_bytes(b"x")
+    assert len(open_data(tiny, tmp_path).search) == 50
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".bmp"])
+def test_image_suffixes(tiny: SViT, tmp_path: Path, suffix: str) -> None:
+    write_images(tmp_path, 20, suffix=suffix)
+    seen(open_data(tiny, tmp_path).search)
+
+
+def test_split_is_fixed_by_the_seed(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    once, again, other = (open_data(tiny, tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(once.search.numbers, again.search.numbers)
+    assert once.digest == again.digest
+    assert not np.array_equal(once.search.numbers, other.search.numbers)
+    assert once.digest != other.digest
+
+
+def test_digest_changes_with_the_files(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 21)
+    before = open_data(tiny, tmp_path).digest
+    (tmp_path / "ant" / "000.png").rename(tmp_path / "ant" / "other.png")
+    renamed = open_data(tiny, tmp_path).digest
+    (tmp_path / "ant" / "other.png").unlink()
+    assert len({before, renamed, open_data(tiny, tmp_path).digest}) == 3
+
+
+def test_unknown_class(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 20, classes=[*LABELS, "fox"])
+    message = refused(tiny, tmp_path)
+    assert "has 1 classes that tiny does not have (fox)" in message
+    assert "its classes are ant, bee, cat" in message
+
+
+def test_unknown_class_in_train(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path / "test", 20)
+    write_images(tmp_path / "train", 1, classes=["gnu"])
+    assert "(gnu)" in refused(tiny, tmp_path)
+
+
+@pytest.mark.parametrize("where", [".", "val"])
+def test_no_class_directories(tiny: SViT, tmp_path: Path, where: str) -> None:
+    folder = tmp_path / where
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (16, 16)).save(folder / "photo.png")
+    assert "has no class directories: expected one a class" in refused(tiny, tmp_path)
+
+
+def test_class_directories_without_images(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 0)
+    assert "has 0 images" in refused(tiny, tmp_path)
+
+
+def test_too_few_images_to_halve(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 19)
+    assert "has 95 images to search and report on: expected at least 100" in refused(tiny, tmp_path)
+
+
+@pytest.mark.parametrize(("val", "test"), [(9, 10), (10, 9), (0, 0)])
+def test_too_few_images_in_one_of_two_directories(
+    tiny: SViT, tmp_path: Path, val: int, test: int
+) -> None:
+    write_images(tmp_path / "val", val)
+    write_images(tmp_path / "test", test)
+    message = refused(tiny, tmp_path)
+    assert f"val/ has {5 * val} images and test/ {5 * test}" in message
+
+
+def test_missing_path(tiny: SViT, tmp_path: Path) -> None:
+    message = refused(tiny, tmp_path / "nowhere")
+    assert "no data at" in message
+    assert "ImageFolder" in message
+
+
+def test_file_that_is_no_npz(tiny: SViT, tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    assert "neither a directory of class folders nor an .npz" in refused(
+        tiny, tmp_path / "photos.zip"
+    )
+
+
+def test_model_without_data_of_its_own_asks_for_some(tiny: SViT) -> None:
+    with pytest.raises(DataError, match="tiny comes with no data: pass --data"):
+        open_data(tiny)
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no image", b"\x89PNG\r\n\x1a\n cut off"])
+def test_unreadable_image_is_named_when_it_is_needed(
+    tiny: SViT, tmp_path: Path, content: bytes
+) -> None:
+    write_images(tmp_path, 20)
+    (tmp_path / "cat" / "007.png").write_bytes(content)
+    data = open_data(tiny, tmp_path)
+    with pytest.raises(ImageError) as caught:
+        for part in (data.search, data.held_out):
+            part.inputs(0, len(part))
+    assert str(tmp_path / "cat" / "007.png") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dangling_link_among_the_images(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path, 20)
+    (tmp_path / "cat" / "lost.png").symlink_to(tmp_path / "moved" / "lost.png")
+    message = refused(tiny, tmp_path)
+    assert "lost.png cannot be read" in message
