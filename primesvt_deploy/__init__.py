@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from primesvt_deploy.version import __version__
 
 if TYPE_CHECKING:
-    from primesvt_deploy.build import BuildResult, build
+    from primesvt_deploy.building import BuildResult, build
     from primesvt_deploy.config import BuildSettings, SearchSettings
     from primesvt_deploy.data import open_data
     from primesvt_deploy.errors import DeployError
-    from primesvt_deploy.load import load
+    from primesvt_deploy.loading import load
     from primesvt_deploy.model import SViT
     from primesvt_deploy.pipeline import analyze, export, prune
     from primesvt_deploy.runtime.predict import Classifier
@@ -42,16 +42,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildResult": "build",
+    "BuildResult": "building",
     "BuildSettings": "config",
     "Classifier": "runtime.predict",
     "DeployError": "errors",
     "SViT": "model",
     "SearchSettings": "config",
     "analyze": "pipeline",
-    "build": "build",
+    "build": "building",
     "export": "pipeline",
-    "load": "load",
+    "load": "loading",
     "open_data": "data",
     "prune": "pipeline",
 }

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.analysis.cost import measure_cost
+from primesvt_deploy.artifact.onnx_file import Artifact
 from primesvt_deploy.config import BuildSettings
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.export.onnx_file import Artifact
-from primesvt_deploy.load import describe
+from primesvt_deploy.loading import describe
 from primesvt_deploy.lowering.trace import INPUT, OUTPUT
 from primesvt_deploy.measure.latency import Latency, cpu_name
 from primesvt_deploy.model import SViT

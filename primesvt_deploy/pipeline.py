@@ -18,10 +18,10 @@ from primesvt_deploy.analysis.cost import (
 )
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.config import BuildSettings, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
-from primesvt_deploy.export.onnx_file import Artifact, export_onnx
 from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
@@ -172,7 +172,7 @@ def prune(
 
 
 def export(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
-    """Write `model` as one ONNX file; see `export.onnx_file.export_onnx`."""
+    """Write `model` as one ONNX file; see `artifact.onnx_file.export_onnx`."""
     return export_onnx(model, path, batch=batch)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.load import load
+from primesvt_deploy.loading import load
 from primesvt_deploy.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.verify import Verification, verify_artifact
 

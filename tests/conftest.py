@@ -16,6 +16,9 @@ from primesvt_deploy.families.spikformer_net import SpikformerConfig
 from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.preprocess import Preprocessing
 
+# Many tiny operators: more threads only wait for one another.
+torch.set_num_threads(1)
+
 TINY = SpikformerConfig(
     timesteps=3,
     image_size=16,
@@ -73,6 +76,17 @@ def make_model(config: SpikformerConfig = TINY, seed: int = 0) -> SViT:
         ),
         labels=LABELS[: config.num_classes],
     )
+
+
+def make_prunable() -> SViT:
+    """A model whose MLPs are mostly idle: three quarters of their channels never spike."""
+    model = make_model(replace(TINY, mlp_widths=(96, 96)))
+    with torch.no_grad():
+        for i in range(model.config.depth):
+            idle = torch.arange(96) % 4 != 0
+            model.module.get_parameter(f"blocks.{i}.mlp.fc1.conv.weight")[idle] *= 0.01
+            model.module.get_parameter(f"blocks.{i}.mlp.fc1.bn.bias")[idle] = -3.0
+    return model
 
 
 @pytest.fixture

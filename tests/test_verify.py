@@ -8,9 +8,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from primesvt_deploy.artifact.onnx_file import export_onnx
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.export.onnx_file import export_onnx
 from primesvt_deploy.model import SViT
 from primesvt_deploy.verify import verify_artifact
 

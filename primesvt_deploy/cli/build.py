@@ -58,7 +58,7 @@ def build(
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
     best bundle found is written all the same, and says so.
     """
-    from primesvt_deploy.build import build as build_bundle
+    from primesvt_deploy.building import build as build_bundle
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_build
     from primesvt_deploy.data import open_data

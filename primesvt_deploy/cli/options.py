@@ -98,7 +98,7 @@ def model_options(function: _F) -> _F:
         std: str | None,
         **rest: Any,
     ) -> Any:
-        from primesvt_deploy.load import DEFAULT_MODEL, load
+        from primesvt_deploy.loading import DEFAULT_MODEL, load
 
         if name is not None and checkpoint is not None:
             raise SettingsError("--model and --checkpoint name two models: pass one of them")

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import LABELS
+from conftest import LABELS, make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model import SViT
 
 N = 120
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SViT:
+    """One for all tests here, none of which changes it."""
+    return make_model()
 
 
 def pixels(count: int = N, seed: int = 0) -> npt.NDArray[np.uint8]:

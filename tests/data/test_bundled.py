@@ -12,7 +12,7 @@ from conftest import make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.load import load
+from primesvt_deploy.loading import load
 from primesvt_deploy.model import SViT
 from primesvt_deploy.resources import bundled_data
 

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS
+from conftest import LABELS, make_model
 from PIL import Image
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
 from primesvt_deploy.errors import DataError, ImageError
 from primesvt_deploy.model import SViT
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SViT:
+    """One for all tests here, none of which changes it."""
+    return make_model()
 
 
 def write_images(

@@ -10,7 +10,7 @@ import torch
 from conftest import with_config
 
 from primesvt_deploy.analysis.cost import measure_cost
-from primesvt_deploy.export.onnx_file import Artifact, export_onnx
+from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.session import OnnxModel
 

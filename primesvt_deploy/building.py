@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from primesvt_deploy.artifact.bundle import CHECK_BYTES, BundleParts, write_bundle
+from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
+from primesvt_deploy.artifact.workspace import Workspace
 from primesvt_deploy.config import BuildSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.export.bundle import CHECK_BYTES, BundleParts, write_bundle
-from primesvt_deploy.export.onnx_file import Artifact, export_onnx
-from primesvt_deploy.export.workspace import Workspace
 from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, write_arrays, write_model_directory
+from conftest import make_prunable, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
-from primesvt_deploy.build import BuildResult
+from primesvt_deploy.building import BuildResult
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import OutputError, VerificationError
 from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.bundle import check_files, read_manifest
 
-SEARCH = SearchSettings(max_drop=20.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
+FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
+SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
 
 
 @pytest.fixture(scope="module")
 def model() -> SViT:
-    return make_model()
+    return make_prunable()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ class TestInterrupted:
         arrays = write_arrays(tmp_path / "d.npz", model, count=1200)
         return [
             sys.executable, "-m", "primesvt_deploy.cli", "build", "--model", str(directory),
-            "--data", str(arrays), "--saving", "10", "--max-drop", "20", "--threads", "1",
+            "--data", str(arrays), "--saving", "10", "--max-drop", "5", "--threads", "1",
         ]  # fmt: skip
 
     @staticmethod

@@ -16,11 +16,17 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 
 from primesvt_deploy.errors import DeployError, ModelError
-from primesvt_deploy.load import DEFAULT_MODEL, describe, load, model_names
+from primesvt_deploy.loading import DEFAULT_MODEL, describe, load, model_names
 from primesvt_deploy.model import SViT
 
 OPTIONS: dict[str, Any] = {"timesteps": 2, "num_heads": 2, "image_size": 16, "patch_size": 4}
 State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SViT:
+    """One for all tests here, none of which changes it."""
+    return make_model()
 
 
 def upstream_model() -> Any:
@@ -393,10 +399,11 @@ def test_truncated_weights_of_a_directory(tiny_directory: Path) -> None:
     assert "not a whole safetensors file" in refused(tiny_directory)
 
 
-def test_digest_names_weights_and_configuration(tiny: SViT) -> None:
-    digests = {tiny.digest, make_model(seed=1).digest}
-    digests.add(tiny.with_module(replace(tiny.config, tau=3.0), tiny.module).digest)  # type: ignore[type-var]
+def test_digest_names_weights_and_configuration() -> None:
+    model = make_model()
+    digests = {model.digest, make_model(seed=1).digest}
+    digests.add(model.with_module(replace(model.config, tau=3.0), model.module).digest)  # type: ignore[type-var]
     assert len(digests) == 3
     with torch.no_grad():
-        tiny.module.get_parameter("head.weight")[0, 0] += 1e-3
-    assert tiny.digest not in digests
+        model.module.get_parameter("head.weight")[0, 0] += 1e-3
+    assert model.digest not in digests

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from primesvt_deploy.artifact import workspace as module
+from primesvt_deploy.artifact.workspace import Workspace
 from primesvt_deploy.errors import OutputError
-from primesvt_deploy.export import workspace as module
-from primesvt_deploy.export.workspace import Workspace
 from primesvt_deploy.runtime.bundle import SCHEMA, file_digest, manifest_digest, read_manifest
 
 
