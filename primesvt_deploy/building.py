@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import PruneResult, prune, question, search_images
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.runtime.session import OnnxModel
@@ -84,25 +81,19 @@ def build(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    clock = _Clock()
+    clock = TimedProgress(progress)
     with Workspace(output, force=force) as workspace:
         splits = data or open_data(model, seed=settings.search.seed)
         ledger = Ledger(workspace.ledger_path(question(model, splits, settings.search)))
         if len(ledger):
-            progress.message(f"resuming: {len(ledger)} candidates are known from {ledger.path}")
-        with clock("export dense"):
-            dense = export_onnx(model, workspace.path / "dense.onnx", batch=settings.batch)
-        with clock("prune"):
-            pruned = prune(
-                model,
-                settings,
-                data=splits,
-                ledger=ledger,
-                dense_artifact=dense,
-                progress=progress,
-            )
+            clock.message(f"resuming: {len(ledger)} candidates are known from {ledger.path}")
+        clock.stage("export of the dense model", 1)
+        dense = export_onnx(model, workspace.path / "dense.onnx", batch=settings.batch)
+        pruned = prune(
+            model, settings, data=splits, ledger=ledger, dense_artifact=dense, progress=clock
+        )
         staged = workspace.staging()
-        manifest = _finish(model, pruned, dense, splits, staged, settings, ledger, clock, progress)
+        manifest = _finish(model, pruned, dense, splits, staged, settings, ledger, clock)
         workspace.place(staged)
     return BuildResult(workspace.output, manifest)
 
@@ -115,18 +106,14 @@ def _finish(
     staged: Path,
     settings: BuildSettings,
     ledger: Ledger,
-    clock: _Clock,
-    progress: Progress,
+    clock: TimedProgress,
 ) -> dict[str, Any]:
     """Export, verify, measure and write everything into the staged bundle; its manifest."""
-    with clock("export"):
-        shipped = export_onnx(pruned.model, staged / "model.onnx", batch=settings.batch)
+    clock.stage("export", 1)
+    shipped = export_onnx(pruned.model, staged / "model.onnx", batch=settings.batch)
     seen = search_images(splits, settings.search)
-    with clock("verify"):
-        verification = _verified(pruned.model, shipped, seen, settings, progress)
-    measured = _measure(
-        dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, clock, progress
-    )
+    verification = _verified(pruned.model, shipped, seen, settings, clock)
+    measured = _measure(dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, clock)
     manifest = compose_manifest(
         dense_model=model,
         pruned=pruned,
@@ -135,7 +122,7 @@ def _finish(
         measured=replace(measured, verification=verification),
         data=splits,
         settings=settings,
-        seconds=clock.seconds,
+        seconds=clock.seconds(),
     )
     images, logits = _check_set(seen, OnnxModel(shipped.path, threads=settings.threads))
     outcome = pruned.outcome.to_dict()
@@ -174,7 +161,6 @@ def _measure(
     pruned: bool,
     splits: DataSet,
     settings: BuildSettings,
-    clock: _Clock,
     progress: Progress,
 ) -> Measured:
     """Held-out accuracy and single-batch latency of both artifacts, in ONNX Runtime."""
@@ -184,18 +170,13 @@ def _measure(
     )
     held_out = splits.held_out
     size = settings.batch or _EVALUATION_BATCH
-    with clock("held-out accuracy"):
-        progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if pruned else 1))
-        hits = {"dense": artifact_hits(models["dense"], held_out, progress=progress)}
-        hits["shipped"] = (
-            artifact_hits(models["shipped"], held_out, progress=progress)
-            if pruned
-            else hits["dense"]
-        )
-    with clock("latency"):
-        progress.stage("latency", 1)
-        latency = _latency(models, held_out, settings.batch or 1)
-        progress.step()
+    progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if pruned else 1))
+    hits = {"dense": artifact_hits(models["dense"], held_out, progress=progress)}
+    hits["shipped"] = (
+        artifact_hits(models["shipped"], held_out, progress=progress) if pruned else hits["dense"]
+    )
+    progress.stage("latency", 1)
+    latency = _latency(models, held_out, settings.batch or 1)
     return Measured(hits=hits, latency=latency, runs=_LATENCY_RUNS, verification=None)
 
 
@@ -233,16 +214,3 @@ def _centre(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.N
     )
     top, left = ((wrapped.shape[i] - shape[i]) // 2 for i in (0, 1))
     return wrapped[top : top + shape[0], left : left + shape[1]]
-
-
-class _Clock:
-    """Seconds each stage took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - started, 2)

@@ -57,7 +57,7 @@ def load(
         num_heads: attention heads; likewise.
         image_size: height and width of the square input, pixels; likewise.
         patch_size: input pixels per token side; likewise.
-        tau: of the LIF neurons, where it is not the family's default.
+        tau: as SpikingJelly's constructor takes it, where the model was made with one.
         v_threshold: likewise.
         mean: per channel, of inputs in [0, 1]; default: CIFAR-10's up to 64 px, else ImageNet's.
         std: likewise.

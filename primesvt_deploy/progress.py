@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
-__all__ = ["SILENT", "Progress"]
+__all__ = ["SILENT", "Progress", "TimedProgress"]
 
 
 class Progress(Protocol):
@@ -32,3 +33,32 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+
+class TimedProgress:
+    """Passes progress on and remembers how long each stage took."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._started: list[tuple[str, float]] = []
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins."""
+        self._started.append((name, time.perf_counter()))
+        self._inner.stage(name, total)
+
+    def step(self, note: str = "") -> None:
+        """One step is done."""
+        self._inner.step(note)
+
+    def message(self, text: str) -> None:
+        """Something a user should read."""
+        self._inner.message(text)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage so far, in order; the last one is still running."""
+        ends = [begun for _, begun in self._started[1:]] + [time.perf_counter()]
+        return {
+            name: round(end - begun, 2)
+            for (name, begun), end in zip(self._started, ends, strict=True)
+        }

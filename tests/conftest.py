@@ -50,6 +50,8 @@ def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
                 fan_in = layer.weight[0].numel()
                 noise = torch.randn(layer.weight.shape, generator=generator)
                 layer.weight.copy_(noise * (2.0 / fan_in) ** 0.5)
+                if layer.bias is not None:
+                    layer.bias.zero_()
     return module.eval()
 
 

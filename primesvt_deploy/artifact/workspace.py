@@ -62,8 +62,24 @@ class Workspace:
             raise OutputError(
                 f"another build is writing to {self.output}: wait for it, or pass another --output"
             ) from error
-        shutil.rmtree(self.path / "bundle", ignore_errors=True)
+        if not _is_same_file(self._lock.fileno(), self.path / _MARKER):
+            self._lock.close()
+            raise OutputError(
+                f"another build to {self.output} has just ended: run this one again, with --force "
+                "to replace its bundle"
+            )
+        self._recover()
         return self
+
+    def _recover(self) -> None:
+        """Undo what a build that was killed left half-done."""
+        previous = self.path / "previous"
+        if previous.exists() and not os.path.lexists(self.output):
+            # Killed between moving the old bundle away and the new one in.
+            os.replace(previous, self.output)
+            self._check_output()
+        for leftover in ("bundle", "previous"):
+            shutil.rmtree(self.path / leftover, ignore_errors=True)
 
     def __exit__(
         self,
@@ -129,6 +145,14 @@ class Workspace:
                 f"{self.output} holds what no build wrote ({foreign[0]}): move it away; --force "
                 "replaces bundles only"
             )
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the file that is open: a finished build removes its own."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _foreign_files(directory: Path) -> list[str]:

@@ -26,8 +26,8 @@ _MODEL_OPTIONS = (
     click.option("--heads", type=int, help="Attention heads of the checkpoint."),
     click.option("--image-size", type=int, help="Input height and width, pixels."),
     click.option("--patch-size", type=int, help="Input pixels per token side."),
-    click.option("--tau", type=float, help="LIF time constant, where not the family's default."),
-    click.option("--v-threshold", type=float, help="LIF threshold, likewise."),
+    click.option("--tau", type=float, help="As SpikingJelly's constructor takes it."),
+    click.option("--v-threshold", type=float, help="Likewise."),
     click.option(
         "--labels",
         type=click.Path(path_type=Path),

@@ -21,8 +21,9 @@ class ModelOptions:
         num_heads: attention heads.
         image_size: height and width of the square input, pixels.
         patch_size: input pixels per token side.
-        tau: membrane time constant of every LIF neuron, timesteps.
-        v_threshold: firing threshold outside attention.
+        tau: membrane time constant, as SpikingJelly's constructor takes it (where its Spikformer
+            does not hand it on to attention, neither do we), timesteps.
+        v_threshold: firing threshold, likewise (there it sets every neuron's).
     """
 
     timesteps: int | None = None

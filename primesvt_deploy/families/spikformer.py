@@ -88,6 +88,8 @@ class SpikformerFamily:
             patch_size=_demanded(options.patch_size, "the patch size (4 or 16)", "--patch-size"),
             tau=2.0 if options.tau is None else options.tau,
             v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
+            # SpikingJelly's constructor hands v_threshold on to attention, but not tau.
+            attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
         )
         return config, convert_state(state)
 

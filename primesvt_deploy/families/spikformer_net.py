@@ -29,7 +29,14 @@ _SIZES = (
     "embed_dim",
 )
 _BLOCK_WIDTHS = ("qk_widths", "v_widths", "mlp_widths")
-_FACTORS = ("tau", "v_threshold", "v_reset", "attention_v_threshold", "attention_scale")
+_FACTORS = (
+    "tau",
+    "v_threshold",
+    "v_reset",
+    "attention_tau",
+    "attention_v_threshold",
+    "attention_scale",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,11 @@ class SpikformerConfig:
         qk_widths: per block, channels of q and of k.
         v_widths: per block, channels of v.
         mlp_widths: per block, hidden channels of the MLP.
-        tau, v_threshold, v_reset, decay_input: see `NeuronParameters`.
+        tau: of the neurons outside SSA, see `NeuronParameters`.
+        v_threshold: of all neurons but the one behind the attention product.
+        v_reset: of all neurons.
+        decay_input: of all neurons.
+        attention_tau: of the neurons of SSA.
         attention_v_threshold: threshold of the neuron behind the attention product.
         attention_scale: factor on the attention product; stays what it was when heads shrink.
     """
@@ -68,6 +79,7 @@ class SpikformerConfig:
     v_threshold: float = 1.0
     v_reset: float | None = 0.0
     decay_input: bool = True
+    attention_tau: float = 2.0
     attention_v_threshold: float = 0.5
     attention_scale: float = 0.125
 
@@ -126,10 +138,10 @@ class SpikformerConfig:
         """Number of blocks."""
         return len(self.mlp_widths)
 
-    def neuron(self, v_threshold: float) -> NeuronParameters:
-        """Parameters of a neuron with this threshold."""
+    def neuron(self, tau: float, v_threshold: float) -> NeuronParameters:
+        """Parameters of a neuron with this time constant and threshold."""
         return NeuronParameters(
-            tau=self.tau,
+            tau=tau,
             v_threshold=v_threshold,
             v_reset=self.v_reset,
             decay_input=self.decay_input,
@@ -154,13 +166,15 @@ class SpikingSelfAttention(nn.Module):
         self.num_heads = config.num_heads
         self.scale = config.attention_scale
         dim = config.embed_dim
-        self.q = _unit(config, dim, qk_width, 1)
-        self.k = _unit(config, dim, qk_width, 1)
-        self.v = _unit(config, dim, v_width, 1)
+        tau = config.attention_tau
+        self.q = _unit(config, dim, qk_width, 1, tau=tau)
+        self.k = _unit(config, dim, qk_width, 1, tau=tau)
+        self.v = _unit(config, dim, v_width, 1, tau=tau)
         self.neuron: nn.Module = Neuron(
-            config.neuron(config.attention_v_threshold), timesteps=config.timesteps
+            config.neuron(config.attention_tau, config.attention_v_threshold),
+            timesteps=config.timesteps,
         )
-        self.proj = _unit(config, v_width, dim, 1)
+        self.proj = _unit(config, v_width, dim, 1, tau=tau)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[T*N, embed_dim, H, W]` to the same shape."""
@@ -268,8 +282,11 @@ def _unit(
     *,
     pool: bool = False,
     static_input: bool = False,
+    tau: float | None = None,
 ) -> ConvBNNeuron:
     neuron = Neuron(
-        config.neuron(config.v_threshold), timesteps=config.timesteps, static_input=static_input
+        config.neuron(config.tau if tau is None else tau, config.v_threshold),
+        timesteps=config.timesteps,
+        static_input=static_input,
     )
     return ConvBNNeuron(in_channels, out_channels, kernel_size, neuron=neuron, pool=pool)

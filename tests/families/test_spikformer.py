@@ -138,7 +138,22 @@ def test_neurons_with_other_parameters_equal_upstream(
         decay_input=decay_input,
     )
     config, state = SPIKFORMER.convert(theirs.state_dict(), options)
-    config = replace(config, v_reset=v_reset, decay_input=decay_input, attention_v_threshold=0.8)
+    # A neuron class of one's own gets its parameters everywhere, attention included.
+    config = replace(config, v_reset=v_reset, decay_input=decay_input, attention_tau=1.6)
+    ours = SPIKFORMER.build(config).double()
+    ours.load_state_dict(state)
+    batch = images(config, 4)
+    with torch.no_grad():
+        found = ours(batch)
+    torch.testing.assert_close(found, upstream_logits(theirs, batch), rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("arguments", [{"tau": 1.6}, {"v_threshold": 0.8}], ids=str)
+def test_neuron_options_mean_what_spikingjellys_arguments_mean(arguments: dict[str, float]) -> None:
+    """Its Spikformer keeps tau from attention, but hands v_threshold on to it."""
+    options = ModelOptions(timesteps=4, num_heads=2, image_size=16, patch_size=4, **arguments)
+    theirs = upstream(options, embed=16, depth=1, seed=2, **arguments)
+    config, state = SPIKFORMER.convert(theirs.state_dict(), options)
     ours = SPIKFORMER.build(config).double()
     ours.load_state_dict(state)
     batch = images(config, 4)

@@ -1,0 +1,39 @@
+"""What every benchmark records of the machine, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from primesvt_deploy.manifest import versions
+from primesvt_deploy.measure.latency import cpu_name
+from primesvt_deploy.version import __version__
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores, system and versions."""
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "primesvt-deploy": __version__,
+        **versions(),
+    }
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """Write `results/NAME.json`, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    beside = path.with_suffix(".partial")
+    made = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    beside.write_text(json.dumps({**made, **content}, indent=1) + "\n")
+    os.replace(beside, path)
+    print(f"wrote {path}")

@@ -1,0 +1,180 @@
+"""Latency of one image: our artifacts, a naive export, and SpikingJelly eager.
+
+    python benchmarks/latency.py
+
+All in one process, interleaved round by round, 200 timed rounds, at one and at two threads. The
+naive export is what one gets from torch.onnx with SpikingJelly's own `Spikformer` and its
+neurons swapped by hand for the plain step-by-step form; same weights, same opset.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import write
+from safetensors.torch import load_file
+from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based.model.spikformer import Spikformer
+from torch import nn
+
+from primesvt_deploy import BuildSettings, export, load, open_data, prune
+from primesvt_deploy.families.spikformer_net import SpikformerConfig
+from primesvt_deploy.measure.latency import Latency, measure_latency
+from primesvt_deploy.model import SViT
+from primesvt_deploy.resources import models_root
+from primesvt_deploy.runtime.session import OnnxModel
+
+RUNS, WARMUP = 200, 20
+SAVING = 26.68
+
+
+class NaiveNeuron(nn.Module):
+    """A LIF neuron as one writes it by hand for export: steps, `zeros_like` and `where`."""
+
+    def __init__(self, node: neuron.LIFNode) -> None:
+        super().__init__()
+        self.tau, self.v_threshold = node.tau, node.v_threshold
+
+    def forward(self, x_seq: torch.Tensor) -> torch.Tensor:
+        """Spikes `[T, N, ...]` of currents `[T, N, ...]`."""
+        v = torch.zeros_like(x_seq[0])
+        spikes = []
+        for x in x_seq:
+            v = v + (x - v) / self.tau
+            spike = (v >= self.v_threshold).to(x.dtype)
+            v = torch.where(spike > 0, torch.zeros_like(v), v)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+class MeanOverTime(nn.Module):
+    """Logits `[N, K]` of a model that gives `[T, N, K]`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images `[N, C, H, W]`."""
+        return self.model(images).mean(dim=0)
+
+
+def spikingjelly_model(model: SViT) -> nn.Module:
+    """SpikingJelly's own class with the reference weights."""
+    config = model.config
+    assert isinstance(config, SpikformerConfig)
+    reference = Spikformer(
+        T=config.timesteps,
+        img_size_h=config.image_size,
+        img_size_w=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        embed_dims=config.embed_dim,
+        num_heads=config.num_heads,
+        depths=config.depth,
+    )
+    reference.load_state_dict(load_file(models_root() / model.name / "weights.safetensors"))
+    return reference.eval()
+
+
+def naive_export(model: SViT, path: Path) -> None:
+    """torch.onnx.export of SpikingJelly's class with neurons swapped by hand."""
+    network = MeanOverTime(spikingjelly_model(model))
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, neuron.LIFNode):
+                setattr(parent, name, NaiveNeuron(child))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, *model.config.input_shape),),
+            path,
+            dynamo=True,
+            opset_version=18,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+
+
+def main() -> None:
+    """Measure and write `results/latency.json`."""
+    model = load()
+    data = open_data(model)
+    pruned = prune(model, BuildSettings(saving=SAVING), data=data)
+    image = data.held_out.inputs(0, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        paths = {name: Path(directory) / f"{name}.onnx" for name in ("dense", "pruned", "naive")}
+        export(model, paths["dense"])
+        export(pruned.model, paths["pruned"])
+        naive_export(model, paths["naive"])
+        check_same(model, paths, image)
+        results = [measured(model, paths, image, threads) for threads in (1, 2)]
+        sizes = {name: path.stat().st_size for name, path in paths.items()}
+    write(
+        "latency",
+        {
+            "model": model.name,
+            "batch": 1,
+            "runs": RUNS,
+            "warmup": WARMUP,
+            "pruned_saving_asked_percent": SAVING,
+            "file_bytes": sizes,
+            "by_threads": results,
+        },
+    )
+
+
+def check_same(model: SViT, paths: dict[str, Path], image: np.ndarray) -> None:
+    """The comparison is of one function: dense and naive give the model's logits."""
+    expected = model.logits(torch.from_numpy(image)).numpy()
+    for name in ("dense", "naive"):
+        found = OnnxModel(paths[name]).logits(image)
+        assert np.abs(found - expected).max() <= 1e-3, name
+
+
+def measured(
+    model: SViT, paths: dict[str, Path], image: np.ndarray, threads: int
+) -> dict[str, Any]:
+    """Latencies at one thread count, and medians as multiples of our dense artifact's."""
+    torch.set_num_threads(threads)
+    eager = MeanOverTime(spikingjelly_model(model))
+    tensor = torch.from_numpy(image)
+
+    def run_eager() -> None:
+        functional.reset_net(eager)
+        with torch.inference_mode():
+            eager(tensor)
+
+    calls: dict[str, Callable[[], object]] = {"spikingjelly_eager": run_eager}
+    for name, path in paths.items():
+        session = OnnxModel(path, threads=threads)
+        calls[name] = lambda s=session: s.logits(image)
+    latencies = measure_latency(calls, runs=RUNS, warmup=WARMUP)
+    return {
+        "threads": threads,
+        **{name: latency.to_dict() for name, latency in latencies.items()},
+        "times_faster": {
+            "dense_than_spikingjelly_eager": ratio(latencies, "spikingjelly_eager", "dense"),
+            "dense_than_naive": ratio(latencies, "naive", "dense"),
+            "pruned_than_dense": ratio(latencies, "dense", "pruned"),
+            "pruned_than_spikingjelly_eager": ratio(latencies, "spikingjelly_eager", "pruned"),
+        },
+    }
+
+
+def ratio(latencies: dict[str, Latency], slow: str, fast: str) -> float:
+    """How many times faster `fast` is than `slow`, median over median."""
+    return round(latencies[slow].median / latencies[fast].median, 3)
+
+
+if __name__ == "__main__":
+    main()
