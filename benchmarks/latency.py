@@ -9,6 +9,7 @@ neurons swapped by hand for the plain step-by-step form; same weights, same opse
 
 from __future__ import annotations
 
+import json
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -17,16 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import write
+from common import RESULTS, write
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer
 from torch import nn
 
-from primesvt_deploy import BuildSettings, export, load, open_data, prune
+from primesvt_deploy import export, load, open_data
+from primesvt_deploy.analysis.groups import find_groups
+from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
 from primesvt_deploy.families.spikformer_net import SpikformerConfig
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
+from primesvt_deploy.pruning.cut import cut
+from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.resources import models_root
 from primesvt_deploy.runtime.session import OnnxModel
 
@@ -105,16 +110,30 @@ def naive_export(model: SViT, path: Path) -> None:
         )
 
 
+def pruned_as_measured(model: SViT) -> SViT:
+    """The model that `saving.py` built at the paper's saving: its widths, by L2 importance."""
+    points = json.loads((RESULTS / "saving.json").read_text())["points"]
+    arguments = next(p["arguments"] for p in points if p["asked_saving_percent"] == SAVING)
+    shape = model.family.build(model.family.config_from_dict(arguments))
+    groups = find_groups(model.family, model.module, model.config)
+    plan = Plan()
+    for group in groups:
+        keep = shape.get_parameter(f"{group.root}.weight").shape[0]
+        importance = l2_importance(model.module, group)
+        plan = plan.replacing(group.name, keep_most_important(importance, group, keep))
+    return model.with_module(*cut(model.family, model.config, model.module, groups, plan))
+
+
 def main() -> None:
     """Measure and write `results/latency.json`."""
     model = load()
     data = open_data(model)
-    pruned = prune(model, BuildSettings(saving=SAVING), data=data)
+    pruned = pruned_as_measured(model)
     image = data.held_out.inputs(0, 1)
     with tempfile.TemporaryDirectory() as directory:
         paths = {name: Path(directory) / f"{name}.onnx" for name in ("dense", "pruned", "naive")}
         export(model, paths["dense"])
-        export(pruned.model, paths["pruned"])
+        export(pruned, paths["pruned"])
         naive_export(model, paths["naive"])
         check_same(model, paths, image)
         results = [measured(model, paths, image, threads) for threads in (1, 2)]
@@ -126,7 +145,7 @@ def main() -> None:
             "batch": 1,
             "runs": RUNS,
             "warmup": WARMUP,
-            "pruned_saving_asked_percent": SAVING,
+            "pruned": f"as in saving.json at {SAVING}%",
             "file_bytes": sizes,
             "by_threads": results,
         },

@@ -18,6 +18,9 @@ from rich.progress import (
 
 __all__ = ["Bars"]
 
+_FEW_STEPS = 20
+"""Where there is no terminal, a stage of so few steps tells each of them."""
+
 
 class Bars:
     """Draws the `Progress` protocol; a context manager."""
@@ -36,7 +39,7 @@ class Bars:
             disable=not self._live,
         )
         self._task: TaskID | None = None
-        self._name, self._started = "", 0.0
+        self._name, self._started, self._few = "", 0.0, False
 
     def __enter__(self) -> Bars:
         """Start drawing."""
@@ -58,6 +61,7 @@ class Bars:
         """A new bar."""
         self._end_stage()
         self._name, self._started = name, time.monotonic()
+        self._few = total <= _FEW_STEPS
         self._task = self._bars.add_task(name, total=total, note="")
         if not self._live:
             self._console.print(f"{name} ...", highlight=False)
@@ -66,6 +70,8 @@ class Bars:
         """One step further."""
         if self._task is not None:
             self._bars.update(self._task, advance=1, note=note)
+            if note and not self._live and self._few:
+                self._console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
         """A line above the bars."""
@@ -78,7 +84,4 @@ class Bars:
         self._bars.update(self._task, completed=task.total)
         if not self._live:
             seconds = time.monotonic() - self._started
-            note = f": {task.fields['note']}" if task.fields["note"] else ""
-            self._console.print(
-                f"{self._name}: {seconds:.1f} s{note}", highlight=False, markup=False
-            )
+            self._console.print(f"{self._name}: {seconds:.1f} s", highlight=False)

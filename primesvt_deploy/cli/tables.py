@@ -121,7 +121,14 @@ def _top1(accuracy: Mapping[str, Any]) -> str:
 
 
 def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
-    check = manifest["verification"]
+    check, drop = manifest["verification"], manifest["accuracy"]["drop"]["points"]
+    allowed = manifest["constraints"]["max_drop_points"]
+    if drop > allowed:
+        console.print(
+            f"note: {drop:.2f} points are lost on the held-out split, {allowed:g} were allowed; "
+            "the constraint is judged on the search split, so ask for a little less to be safe",
+            highlight=False,
+        )
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "

@@ -1,0 +1,168 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_prunable, write_arrays, write_model_directory
+
+
+def primesvt(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "primesvt_deploy.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a model, data, and a bundle that was built from them."""
+    directory = tmp_path_factory.mktemp("cli")
+    model = make_prunable()
+    write_model_directory(directory / "tiny", model)
+    write_arrays(directory / "d.npz", model)
+    built = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--saving", "10", "--max-drop", "5",
+        "--threads", "1", "--robustness-images", "60", cwd=directory,
+    )  # fmt: skip
+    (directory / "stdout").write_text(built.stdout)
+    (directory / "stderr").write_text(built.stderr)
+    assert built.returncode == 0, built.stderr
+    return directory
+
+
+def test_help_is_instant() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "primesvt_deploy.cli", "--help"], capture_output=True, check=True
+        )
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    text = primesvt("--help", cwd=tmp_path).stdout
+    for command in ("build", "analyze", "verify", "run", "inspect"):
+        assert f"\n  {command} " in text
+        assert primesvt(command, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_readme_shows_every_command() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    for command in ("build", "analyze", "verify", "run", "inspect"):
+        assert f"primesvt-deploy {command}" in readme.read_text()
+
+
+def test_build_ends_with_a_table_of_before_and_after(place: Path) -> None:
+    output = (place / "stdout").read_text()
+    for row in ("model file", "parameters", "held-out top-1", "latency"):
+        assert row in output
+    assert "[" in output and "n=120" in output
+    assert "run.py" in output
+
+
+def test_build_tells_its_stages(place: Path) -> None:
+    progress = (place / "stderr").read_text()
+    for stage in ("robustness", "prioritized policy", "verification", "held-out accuracy"):
+        assert stage in progress
+
+
+def test_inspect_shows_the_bundle(place: Path) -> None:
+    shown = primesvt("inspect", "bundle", cwd=place)
+    assert shown.returncode == 0
+    assert "model.onnx" in shown.stdout
+    assert "constraints met" in shown.stdout
+    manifest = json.loads(primesvt("inspect", "bundle", "--json", cwd=place).stdout)
+    assert manifest == json.loads((place / "bundle" / "manifest.json").read_text())
+
+
+def test_verify_compares_with_the_torch_model(place: Path) -> None:
+    found = primesvt("verify", "bundle", "--data", "d.npz", "--images", "60", "--json", cwd=place)
+    assert found.returncode == 0, found.stderr
+    outcome = json.loads(found.stdout)
+    assert outcome["verification"]["passed"]
+    assert outcome["verification"]["n"] == 60
+    assert outcome["stored_outputs"]["agreeing"] == outcome["stored_outputs"]["n"]
+
+
+def test_verify_without_data_of_its_own_asks_for_some(place: Path) -> None:
+    found = primesvt("verify", "bundle", cwd=place)
+    assert found.returncode == 2
+    assert "--data" in found.stderr
+    assert primesvt("verify", "bundle", "--quick", cwd=place).returncode == 0
+
+
+def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
+    arguments = (
+        "analyze", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
+        "--robustness-images", "60", "--threads", "1",
+    )  # fmt: skip
+    table = primesvt(*arguments, cwd=place)
+    assert table.returncode == 0, table.stderr
+    assert "residual" in table.stdout and "Firing rates" in table.stdout
+    found = json.loads(primesvt(*arguments, "--json", cwd=place).stdout)
+    sizes = [layer["size"] for layer in found["layers"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [point["rate"] for point in found["layers"][0]["curve"]] == [0.5, 0.75]
+    assert {"layer", "rate", "silent"} <= set(found["firing_rates"][0])
+
+
+def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> None:
+    found = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--budget-mb", "0.001", "--rates", "0.5",
+        "--max-drop", "1", "--output", "small", "--threads", "1", "--robustness-images", "60",
+        cwd=place,
+    )  # fmt: skip
+    assert found.returncode == 1
+    (paragraph,) = [line for line in found.stderr.splitlines() if "not met" in line]
+    for part in ("best plan found has", "What stopped it", "Relax --max-drop"):
+        assert part in paragraph
+    noted = primesvt("run", "small", place / "nothing.jpg", cwd=place)
+    assert "does not meet" in noted.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("build",), "--budget-mb"),
+        (("build", "--budget-mb", "-1"), "more than 0"),
+        (("build", "--saving", "100"), "not including, 100"),
+        (("build", "--budget-mb", "4", "--model", "nowhere"), "no model 'nowhere'"),
+        (("build", "--budget-mb", "4", "--checkpoint", "none.pth"), "none.pth"),
+        (("build", "--budget-mb", "4", "--model", "tiny"), "--data"),
+        (("build", "--budget-mb", "4", "--model", "tiny", "--data", "none"), "no data at none"),
+        (("build", "--budget-mb", "4", "--rates", "a,b"), "--rates"),
+        (("build", "--budget-mb", "4", "--rates", "0.5,1.5"), "between 0 and 1"),
+        (("build", "--budget-mb", "4", "--max-drop", "101"), "--max-drop"),
+        (("build", "--budget-mb", "4", "--threads", "-2"), "threads"),
+        (("build", "--budget-mb", "4", "--search-images", "3"), "--search-images"),
+        (("build", "--budget-mb", "4", "--model", "a", "--checkpoint", "b"), "one of them"),
+        (("build", "--budget-mb", "4", "--model", "tiny", "--data", "d.npz"), "--force"),
+        (("run", "tiny", "x.jpg"), "no bundle"),
+        (("run", "bundle", "none.jpg"), "none.jpg"),
+        (("inspect", "none"), "no bundle"),
+        (("verify", "d.npz"), "is a file"),
+        (("analyze", "--model", "tiny"), "--data"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(
+    place: Path, arguments: tuple[str, ...], part: str
+) -> None:
+    before = sorted(path.name for path in place.iterdir())
+    found = primesvt(*arguments, cwd=place)
+    assert found.returncode == 2, found.stderr
+    assert found.stdout == ""
+    assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+    assert part in found.stderr
+    assert sorted(path.name for path in place.iterdir()) == before

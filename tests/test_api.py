@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import primesvt_deploy
+
+PUBLIC = [
+    "BuildResult", "BuildSettings", "Classifier", "DeployError", "SViT", "SearchSettings",
+    "__version__", "analyze", "build", "export", "load", "open_data", "prune",
+]  # fmt: skip
+
+
+def test_the_public_surface_is_what_it_was_decided_to_be() -> None:
+    assert primesvt_deploy.__all__ == PUBLIC
+    assert all(hasattr(primesvt_deploy, name) for name in PUBLIC)
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    for info in pkgutil.walk_packages(primesvt_deploy.__path__, "primesvt_deploy."):
+        if not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+    for name in PUBLIC:
+        assert not isinstance(getattr(primesvt_deploy, name), types.ModuleType), name
+
+
+def test_every_module_says_what_it_offers() -> None:
+    for info in pkgutil.walk_packages(primesvt_deploy.__path__, "primesvt_deploy."):
+        if info.ispkg or info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        assert module.__doc__, info.name
+        missing = [n for n in getattr(module, "__all__", ()) if not hasattr(module, n)]
+        assert not missing, (info.name, missing)
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    script = (
+        "import sys, primesvt_deploy, primesvt_deploy.cli, primesvt_deploy.runtime.predict\n"
+        "heavy = {'torch', 'spikingjelly', 'onnx', 'torch_pruning'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_no_committed_file_names_a_place_of_this_machine() -> None:
+    root = Path(primesvt_deploy.__file__).parent.parent
+    if not (root / "pyproject.toml").is_file():
+        return
+    for path in [*root.glob("*.md"), *(root / "primesvt_deploy").rglob("*.py")]:
+        assert str(root) not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_in_texts_are_those_of_the_result_files(tables: ModuleType) -> None:
+    for path in tables.texts():
+        text = path.read_text()
+        assert tables.filled(text) == text, f"{path.name}: run python benchmarks/tables.py"
+
+
+def test_readme_has_every_table(tables: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text()
+    for section in ("saving", "time", "latency"):
+        assert f"<!-- {section} -->" in readme
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "models").glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
