@@ -189,28 +189,13 @@ def _latency(models: dict[str, OnnxModel], images: ImageList, batch: int) -> dic
 def _check_set(
     images: ImageList, artifact: OnnxModel
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """A few images, as large as the input, and what the artifact makes of them here."""
-    shape = (images.preprocessing.height, images.preprocessing.width, 3)
-    step = artifact.fixed_batch or 1
-    count = max(CHECK_BYTES // int(np.prod(shape)) // step, 1) * step
-    chosen = [images.pixels(i) for i in range(min(count, len(images)))]
-    fitting = [pixels for pixels in chosen if pixels.shape == shape]
-    count = len(fitting) // step * step
-    if not count:
-        # Photographs of other sizes: their centres, cut to size, serve as well.
-        fitting = [_centre(pixels, shape) for pixels in chosen[:step]]
-        count = step
-    kept = np.stack(fitting[:count])
-    inputs = images.preprocessing.apply_batch(kept)
-    logits = [artifact.logits(inputs[i : i + step]) for i in range(0, count, step)]
+    """A few images, resized and cropped, and what the artifact makes of them here."""
+    size, steps = artifact.fixed_batch or 1, images.preprocessing
+    count = min(CHECK_BYTES // (3 * steps.height * steps.width), len(images))
+    count = max(count // size, 1) * size
+    # Few images do not fill a large fixed batch: the first ones serve again.
+    cropped = [steps.crop_batch(images.pixels(i % len(images))[np.newaxis]) for i in range(count)]
+    kept = np.concatenate(cropped)
+    inputs = steps.normalise(kept)
+    logits = [artifact.logits(inputs[i : i + size]) for i in range(0, count, size)]
     return kept, np.concatenate(logits)
-
-
-def _centre(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    wrapped = np.pad(
-        pixels,
-        [(0, max(want - have, 0)) for want, have in zip(shape, pixels.shape, strict=True)],
-        mode="wrap",
-    )
-    top, left = ((wrapped.shape[i] - shape[i]) // 2 for i in (0, 1))
-    return wrapped[top : top + shape[0], left : left + shape[1]]

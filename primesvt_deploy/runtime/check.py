@@ -59,7 +59,7 @@ def check_outputs(bundle: str | os.PathLike[str], *, threads: int = 0) -> Stored
     preprocessing = Preprocessing.from_dict(manifest["model"]["preprocessing"])
     model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
     size = model.fixed_batch or 1
-    inputs = preprocessing.apply_batch(pixels)
+    inputs = preprocessing.normalise(pixels)
     found = np.concatenate(
         [model.logits(inputs[i : i + size]) for i in range(0, len(inputs), size)]
     )

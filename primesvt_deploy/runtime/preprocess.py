@@ -113,16 +113,30 @@ class Preprocessing:
         Raises:
             PreprocessingError: as `apply`.
         """
+        return self.normalise(self.crop_batch(images))
+
+    def crop_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize and crop images of one size, the first half of `apply_batch`.
+
+        Args:
+            images: RGB samples, uint8 [n, H, W, 3].
+
+        Returns:
+            uint8 [n, height, width, 3].
+
+        Raises:
+            PreprocessingError: as `apply`.
+        """
         _check(images, 4)
         rows, columns = self._resized(*images.shape[1:3])
         top, left = _offset(rows, self.height), _offset(columns, self.width)
         cut = (slice(top, top + self.height), slice(left, left + self.width))
         if (rows, columns) == images.shape[1:3]:
-            return self._normalise(images[:, cut[0], cut[1]])
+            return images[:, cut[0], cut[1]]
         out = np.empty((len(images), self.height, self.width, _CHANNELS), np.uint8)
         for index, image in enumerate(images):
             out[index] = resize(image, rows, columns, self.interpolation)[cut]
-        return self._normalise(out)
+        return out
 
     def _resized(self, rows: int, columns: int) -> tuple[int, int]:
         """Height and width after the resize, as torchvision.transforms.Resize rounds them."""
@@ -135,8 +149,8 @@ class Preprocessing:
             )
         return (longer, self.resize) if rows > columns else (self.resize, longer)
 
-    def _normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 [n, height, width, 3] to float32 [n, 3, height, width], by table."""
+    def normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Cropped images, uint8 [n, height, width, 3], to float32 [n, 3, height, width]."""
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         n, height, width, _ = images.shape
         out = np.empty((n, _CHANNELS, height, width), np.float32)
