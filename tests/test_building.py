@@ -186,6 +186,8 @@ class TestInterrupted:
             [*command, "--output", str(output)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # Where the tests run in the background, SIGINT is ignored and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 60
         work = output.with_name(f"{output.name}.work")
