@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 import click
@@ -45,6 +46,9 @@ for _command in (build, analyze, verify, run, inspect):
 
 def main() -> None:
     """Run a command; a user's mistake gets one line, never a traceback."""
+    # Torch reads this as it loads. Threads that spin while they wait make a machine that does
+    # something else as well several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
