@@ -190,12 +190,7 @@ def _check_set(
     images: ImageList, artifact: OnnxModel
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """A few images, resized and cropped, and what the artifact makes of them here."""
-    size, steps = artifact.fixed_batch or 1, images.preprocessing
-    count = min(CHECK_BYTES // (3 * steps.height * steps.width), len(images))
-    count = max(count // size, 1) * size
-    # Few images do not fill a large fixed batch: the first ones serve again.
-    cropped = [steps.crop_batch(images.pixels(i % len(images))[np.newaxis]) for i in range(count)]
-    kept = np.concatenate(cropped)
-    inputs = steps.normalise(kept)
-    logits = [artifact.logits(inputs[i : i + size]) for i in range(0, count, size)]
-    return kept, np.concatenate(logits)
+    steps = images.preprocessing
+    count = max(min(CHECK_BYTES // (3 * steps.height * steps.width), len(images)), 1)
+    kept = np.concatenate([steps.crop_batch(images.pixels(i)[np.newaxis]) for i in range(count)])
+    return kept, artifact.logits(steps.normalise(kept))

@@ -24,8 +24,7 @@ def artifact_hits(
     Args:
         model: the loaded artifact.
         images: what to classify.
-        batch_size: images a run; the artifact's own where its batch is fixed, in which case
-            the last batch is filled up and the surplus dropped.
+        batch_size: images a run, where the artifact's batch is not fixed.
         progress: told of each run.
     """
     size = model.fixed_batch or batch_size
@@ -33,10 +32,7 @@ def artifact_hits(
     for start in range(0, len(images), size):
         stop = min(start + size, len(images))
         batch = images.inputs(start, stop)
-        missing = (model.fixed_batch or 0) - len(batch)
-        if missing > 0:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        predicted = model.logits(batch)[: stop - start].argmax(axis=1)
+        predicted = model.logits(batch).argmax(axis=1)
         flags.append(predicted == images.labels[start:stop])
         progress.step()
     return np.concatenate(flags)

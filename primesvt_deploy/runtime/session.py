@@ -54,6 +54,17 @@ class OnnxModel:
         return first if isinstance(first, int) else None
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits `[N, K]` of preprocessed images `[N, 3, H, W]`."""
+        """Logits `[N, K]` of preprocessed images `[N, 3, H, W]`; a fixed batch is filled up."""
+        size = self.fixed_batch
+        if size is None or len(images) == size:
+            return self._run(images)
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            filling = np.repeat(part[-1:], size - len(part), axis=0)
+            parts.append(self._run(np.concatenate([part, filling]))[: len(part)])
+        return np.concatenate(parts)
+
+    def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]
         return result

@@ -24,6 +24,16 @@ def test_hits_are_the_models_top1(tiny: SViT, tiny_data: DataSet, tmp_path: Path
     np.testing.assert_array_equal(fixed, found)
 
 
+def test_a_fixed_batch_takes_any_number_of_images(
+    tiny: SViT, tiny_data: DataSet, tmp_path: Path
+) -> None:
+    model = OnnxModel(export_onnx(tiny, tmp_path / "7.onnx", batch=7).path)
+    inputs = tiny_data.held_out.inputs(0, 15)
+    whole = np.concatenate([model.logits(inputs[:7]), model.logits(inputs[7:14])])
+    np.testing.assert_array_equal(model.logits(inputs)[:14], whole)
+    assert model.logits(inputs[:1]).shape == (1, 5)
+
+
 def test_calls_are_interleaved_and_all_timed() -> None:
     order: list[str] = []
     calls = {name: (lambda n=name: order.append(n)) for name in ("a", "b")}
