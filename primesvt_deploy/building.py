@@ -21,7 +21,7 @@ from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import PruneResult, prune, question, search_images
+from primesvt_deploy.pipeline import PruneResult, prune, question
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
@@ -111,7 +111,8 @@ def _finish(
     """Export, verify, measure and write everything into the staged bundle; its manifest."""
     clock.stage("export", 1)
     shipped = export_onnx(pruned.model, staged / "model.onnx", batch=settings.batch)
-    seen = search_images(splits, settings.search)
+    # However few images decisions rest on, the whole search split is there to verify on.
+    seen = splits.search.shuffled(settings.search.seed)
     verification = _verified(pruned.model, shipped, seen, settings, clock)
     measured = _measure(dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, clock)
     manifest = compose_manifest(

@@ -84,6 +84,15 @@ def test_held_out_accuracy_is_that_of_the_shipped_model(built: BuildResult, data
     assert abs(reported["correct"] - correct) <= 2
 
 
+def test_verification_is_not_limited_to_the_images_decisions_rest_on(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    search = SearchSettings(search_images=50, robustness_images=50)
+    settings = BuildSettings(budget_mb=20.0, search=search, verify_images=100)
+    result = build(model, tmp_path / "b", settings, data=data)
+    assert result.manifest["verification"]["n"] == 100
+
+
 def test_the_ledger_holds_every_candidate(built: BuildResult) -> None:
     lines = [json.loads(x) for x in (built.path / "ledger.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]

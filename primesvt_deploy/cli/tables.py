@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ def print_build(manifest: Mapping[str, Any], output: Path) -> None:
         console.print(f"Nothing was pruned: {constraints['stopped_by']}.", highlight=False)
     console.print(_before_and_after(manifest))
     _print_facts(console, manifest)
-    console.print(f"bundle: {output}   try: python {output}/run.py IMAGE", highlight=False)
+    script = shlex.quote(str(output / "run.py"))
+    console.print(f"bundle: {output}   try: python {script} IMAGE", highlight=False)
 
 
 def print_bundle(manifest: Mapping[str, Any]) -> None:
@@ -97,14 +99,14 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
             name,
             f"{size['dense'][key] / 1e6:.2f} {unit}",
             f"{size['shipped'][key] / 1e6:.2f} {unit}",
-            f"{-size['saved_percent'][share]:+.1f}%",
+            f"{0 - size['saved_percent'][share]:+.1f}%",
         )
     low, high = accuracy["drop"]["interval95_points"]
     table.add_row(
         f"held-out top-1 (n={accuracy['dense']['n']})",
         _top1(accuracy["dense"]),
         _top1(accuracy["shipped"]),
-        f"{-accuracy['drop']['points']:+.2f} points [{-high:+.1f}, {-low:+.1f}]",
+        f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]",
     )
     table.add_row(
         f"latency, batch {latency['batch']}, {latency['threads']} threads",
