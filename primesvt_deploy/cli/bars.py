@@ -18,6 +18,8 @@ from rich.progress import (
 
 __all__ = ["Bars"]
 
+_NUMBERS_WIDTH = 92
+"""Columns that description, bar, count and times take."""
 _FEW_STEPS = 20
 """Where there is no terminal, a stage of so few steps tells each of them."""
 
@@ -69,7 +71,9 @@ class Bars:
     def step(self, note: str = "") -> None:
         """One step further."""
         if self._task is not None:
-            self._bars.update(self._task, advance=1, note=note)
+            # The note gives way on a narrow terminal, not the numbers before it.
+            room = max(self._console.width - _NUMBERS_WIDTH, 0)
+            self._bars.update(self._task, advance=1, note=note[:room])
             if note and not self._live and self._few:
                 self._console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
 

@@ -76,7 +76,7 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
     files: list[Path] = []
     labels: list[int] = []
     for directory in directories:
-        folders = sorted(path for path in directory.iterdir() if path.is_dir())
+        folders = sorted(p for p in directory.iterdir() if p.is_dir() and p.name[0] != ".")
         if not folders:
             raise DataError(f"{directory} has no class directories: expected one a class")
         unknown = [folder.name for folder in folders if folder.name not in model.labels]
