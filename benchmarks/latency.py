@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import RESULTS, write
+from primesvt_deploy.families.spikformer_net import SpikformerConfig
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer
@@ -27,7 +28,6 @@ from torch import nn
 from primesvt_deploy import export, load, open_data
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
-from primesvt_deploy.families.spikformer_net import SpikformerConfig
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pruning.cut import cut
@@ -115,13 +115,13 @@ def pruned_as_measured(model: SViT) -> SViT:
     points = json.loads((RESULTS / "saving.json").read_text())["points"]
     arguments = next(p["arguments"] for p in points if p["asked_saving_percent"] == SAVING)
     shape = model.family.build(model.family.config_from_dict(arguments))
-    groups = find_groups(model.family, model.module, model.config)
+    groups = find_groups(model.module, model.config.input_shape)
     plan = Plan()
     for group in groups:
         keep = shape.get_parameter(f"{group.root}.weight").shape[0]
         importance = l2_importance(model.module, group)
         plan = plan.replacing(group.name, keep_most_important(importance, group, keep))
-    return model.with_module(*cut(model.family, model.config, model.module, groups, plan))
+    return model.with_module(cut(model.module, groups, plan))
 
 
 def main() -> None:

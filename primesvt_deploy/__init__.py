@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from primesvt_deploy.errors import DeployError
     from primesvt_deploy.loading import load
     from primesvt_deploy.model import SViT
+    from primesvt_deploy.own import adopt
     from primesvt_deploy.pipeline import analyze, export, prune
     from primesvt_deploy.runtime.predict import Classifier
 
@@ -33,6 +34,7 @@ __all__ = [
     "SViT",
     "SearchSettings",
     "__version__",
+    "adopt",
     "analyze",
     "build",
     "export",
@@ -48,6 +50,7 @@ _HOMES = {
     "DeployError": "errors",
     "SViT": "model",
     "SearchSettings": "config",
+    "adopt": "own",
     "analyze": "pipeline",
     "build": "building",
     "export": "pipeline",

@@ -30,7 +30,7 @@ from primesvt_deploy.verify import Verification, verify_artifact
 
 __all__ = ["BuildResult", "build"]
 
-_LATENCY_RUNS = 100
+_LATENCY_RUNS, _LATENCY_SECONDS = 100, 60.0
 _EVALUATION_BATCH = 16
 
 
@@ -178,20 +178,21 @@ def _measure(
     )
     progress.stage("latency", 1)
     latency = _latency(models, held_out, settings.batch or 1)
-    return Measured(hits=hits, latency=latency, runs=_LATENCY_RUNS, verification=None)
+    runs = len(latency["dense"].milliseconds)
+    return Measured(hits=hits, latency=latency, runs=runs, verification=None)
 
 
 def _latency(models: dict[str, OnnxModel], images: ImageList, batch: int) -> dict[str, Latency]:
     inputs = np.repeat(images.inputs(0, 1), batch, axis=0)
     calls = {name: (lambda m=model: m.logits(inputs)) for name, model in models.items()}
-    return measure_latency(calls, runs=_LATENCY_RUNS)
+    return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
 
 
 def _check_set(
     images: ImageList, artifact: OnnxModel
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """A few images, resized and cropped, and what the artifact makes of them here."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """A few samples, resized and cropped, and what the artifact makes of them here."""
     steps = images.preprocessing
-    count = max(min(CHECK_BYTES // (3 * steps.height * steps.width), len(images)), 1)
+    count = max(min(CHECK_BYTES // steps.sample_bytes, len(images)), 1)
     kept = np.concatenate([steps.crop_batch(images.pixels(i)[np.newaxis]) for i in range(count)])
     return kept, artifact.logits(steps.normalise(kept))

@@ -6,6 +6,7 @@ import argparse
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,62 @@ from safetensors import SafetensorError, safe_open
 
 from primesvt_deploy.errors import ModelError
 
-__all__ = ["read_checkpoint"]
+__all__ = ["Checkpoint", "read_checkpoint"]
 
 _CONTAINERS = ("state_dict", "model", "module")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """State_dict and metadata (empty unless safetensors has some) of a checkpoint.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
 
-    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict or one inside
-    `state_dict`, `model` or `module`; a `module.` prefix of every key is dropped.
+    Args:
+        state: the state_dict.
+        arguments: what the training script was called with, where the file tells.
+        metadata: of a safetensors file.
+        has_average: whether there are averaged (EMA) weights beside the ones read.
+    """
+
+    state: dict[str, torch.Tensor]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    has_average: bool = False
+
+
+def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
+    """What the checkpoint at `path` holds.
+
+    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict, or timm's and
+    MAE's containers (`state_dict`, `model`, `module`; `args` beside them). Prefixes that all
+    keys share because the model was wrapped (`module.`, `_orig_mod.`) are dropped.
+
+    Args:
+        path: the file.
+        ema: read the exponential moving average of the weights.
 
     Raises:
-        ModelError: missing, truncated, not a state_dict, or a pickle that needs code to load.
+        ModelError: missing, truncated, not a state_dict, a pickle that needs code to load, or
+            no averaged weights where they are asked for.
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
     if path.suffix == ".safetensors":
+        if ema:
+            raise ModelError(f"{path} is safetensors, one state_dict: drop --ema")
         state, metadata = _read_safetensors(path)
-    else:
-        state, metadata = _read_torch(path), {}
-    if not state:
-        raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state, metadata
+        return Checkpoint(_unprefixed(_nonempty(state, path)), metadata=metadata)
+    content = _read_torch(path)
+    averaged = [key for key in _AVERAGED if _is_state(content, key)]
+    if ema and not averaged:
+        raise ModelError(f"{path} holds no averaged weights ({', '.join(_AVERAGED)}): drop --ema")
+    weights = content[averaged[0]] if ema else _unwrapped(content)
+    return Checkpoint(
+        _unprefixed(_nonempty(_checked(weights, path), path)),
+        arguments=_arguments(content),
+        has_average=bool(averaged),
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -51,11 +83,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         ) from error
 
 
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+def _read_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, of TorchScript
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly everything
         if "GLOBAL" in str(error) or "TorchScript" in str(error):
             raise ModelError(
@@ -67,17 +99,29 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
                 f"{path} is damaged or no torch checkpoint, so nothing of it was loaded: copy it "
                 "again, or save its state_dict with safetensors.torch.save_file"
             ) from error
-        raise ModelError(
-            f"{path} is truncated or no torch checkpoint ({_first_line(error)}): copy it again"
-        ) from error
-    return _unwrap(content, path)
+        raise ModelError(f"{path} is truncated or no torch checkpoint: copy it again") from error
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
+def _is_state(content: Any, key: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+
+
+def _unwrapped(content: Any) -> Any:
+    """The state_dict inside the containers that training scripts put it in, however many."""
     for key in _CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+        if _is_state(content, key):
+            return _unwrapped(content[key])
+    return content
+
+
+def _arguments(content: Any) -> Mapping[str, Any]:
+    found = content.get("args") if isinstance(content, Mapping) else None
+    if isinstance(found, argparse.Namespace):
+        return vars(found)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _checked(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, Mapping):
         raise ModelError(
             f"{path} holds a {type(content).__name__}, expected a state_dict: names and tensors"
@@ -93,6 +137,19 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
                 "save the model's state_dict alone"
             )
     return dict(content)
+
+
+def _nonempty(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    if not state:
+        raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
+    return state
+
+
+def _unprefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            return _unprefixed({key.removeprefix(prefix): t for key, t in state.items()})
+    return state
 
 
 def _first_line(error: BaseException) -> str:

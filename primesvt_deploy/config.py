@@ -19,7 +19,8 @@ class SearchSettings:
     """How candidates are made and judged.
 
     Args:
-        max_drop: percentage points of top-1 that a plan may lose on the search split.
+        max_drop: percentage points of top-1 that a plan may lose on the search split; None: any,
+            and then no candidate is evaluated.
         rates: pruning rates tried, shares of a layer's channels.
         channel_multiple: channels (per head) are kept in multiples of this.
         search_images: search images a decision rests on; None: all.
@@ -30,7 +31,7 @@ class SearchSettings:
         SettingsError: a value is out of range.
     """
 
-    max_drop: float = 3.0
+    max_drop: float | None = 3.0
     rates: tuple[float, ...] = DEFAULT_RATES
     channel_multiple: int = 1
     search_images: int | None = None
@@ -39,9 +40,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         """Refuse values out of range; sort the rates."""
-        if not 0.0 <= self.max_drop <= 100.0:
+        if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
             raise SettingsError(
-                f"max drop is {self.max_drop} points: expected 0 to 100; change --max-drop"
+                f"max drop is {self.max_drop} points: expected 0 to 100, or off; change --max-drop"
             )
         if not self.rates or not all(0.0 < rate < 1.0 for rate in self.rates):
             raise SettingsError(

@@ -5,27 +5,39 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from primesvt_deploy.checkpoint import read_checkpoint
+from primesvt_deploy.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
-from primesvt_deploy.families.base import FamilyConfig, ModelOptions
+from primesvt_deploy.families.adopted import AdoptedConfig
+from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.filling import filled
+from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
 from primesvt_deploy.model import SViT
+from primesvt_deploy.own import OWN, adopted_again
 from primesvt_deploy.resources import model_directories, models_root
 from primesvt_deploy.runtime.bundle import read_manifest
-from primesvt_deploy.runtime.preprocess import Preprocessing
+from primesvt_deploy.runtime.steps import steps_from_dict
 
 __all__ = ["DEFAULT_MODEL", "describe", "load", "model_names"]
 
 DEFAULT_MODEL = "spikformer-2-192-cifar10"
 
-_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_ARGUMENTS = {
+    "timesteps": ("T", "time_steps", "time_step", "timesteps"),
+    "num_heads": ("num_heads",),
+    "image_size": ("input_size", "img_size", "image_size"),
+    "patch_size": ("patch_size",),
+    "pooling": ("pooling_stat",),
+}
+"""What training scripts call the options, in the order in which they are believed."""
 
 
 def model_names() -> tuple[str, ...]:
@@ -37,15 +49,10 @@ def load(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     family: str | None = None,
-    timesteps: int | None = None,
-    num_heads: int | None = None,
-    image_size: int | None = None,
-    patch_size: int | None = None,
-    tau: float | None = None,
-    v_threshold: float | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    factory: str | None = None,
+    ema: bool = False,
     labels: Sequence[str] | None = None,
+    **options: Any,
 ) -> SViT:
     """Load a trained SViT.
 
@@ -53,48 +60,74 @@ def load(
         name_or_path: a reference model's name, a directory with `model.toml`, a bundle, or a
             checkpoint file (safetensors or torch; nothing in it is executed).
         family: the family's name, where the keys do not tell.
-        timesteps: T; demanded for a checkpoint file.
-        num_heads: attention heads; likewise.
-        image_size: height and width of the square input, pixels; likewise.
-        patch_size: input pixels per token side; likewise.
-        tau: as SpikingJelly's constructor takes it, where the model was made with one.
-        v_threshold: likewise.
-        mean: per channel, of inputs in [0, 1]; default: CIFAR-10's up to 64 px, else ImageNet's.
-        std: likewise.
+        factory: `module:function` that makes the model, for a bundle of a user's own class
+            (see `own.adopt` for its checkpoints); it is imported and called.
+        ema: read a torch checkpoint's exponential moving average.
         labels: class names in the order of the logits; default: `0`, `1`, ...
+        options: the fields of `ModelOptions` (what weights do not tell: `timesteps`,
+            `num_heads`, `image_size`, ...) and of `InputOptions` (`mean`, `std`, `resize`,
+            `interpolation`), for a checkpoint file alone; None where not said.
 
     Raises:
         ModelError: whatever is wrong with the file or the arguments, in one line.
     """
-    options = ModelOptions(
-        timesteps=timesteps,
-        num_heads=num_heads,
-        image_size=image_size,
-        patch_size=patch_size,
-        tau=tau,
-        v_threshold=v_threshold,
-    )
+    told = {name: value for name, value in options.items() if value is not None}
     path = _resolve(name_or_path)
     if path.is_dir():
-        given = [key for key, value in vars(options).items() if value is not None]
-        given += [k for k, v in (("mean", mean), ("std", std), ("labels", labels)) if v is not None]
-        if family is not None or given:
-            first = "family" if family is not None else given[0].removeprefix("num_")
-            raise ModelError(
-                f"{path.name} says itself what it is: drop --{first.replace('_', '-')}"
-            )
-        return _load_bundle(path) if (path / "manifest.json").is_file() else _load_directory(path)
-    state, metadata = read_checkpoint(path)
-    kind = _choose_family(path, set(state), family or metadata.get("family"))
-    config, converted = kind.convert(state, options)
+        extra = {"family": family, "ema": ema or None, "labels": labels}
+        given = [*(k for k, v in extra.items() if v is not None), *told]
+        if given:
+            flag = given[0].removeprefix("num_").replace("_", "-")
+            raise ModelError(f"{path.name} says itself what it is: drop --{flag}")
+        bundle = (path / "manifest.json").is_file()
+        return _load_bundle(path, factory) if bundle else _load_directory(path, factory)
+    if factory is not None:
+        raise ModelError(f"{path} is a file of weights: adopt() takes it with its factory")
+    known = {field.name for field in fields(ModelOptions)}
+    return _load_file(
+        path,
+        family,
+        ModelOptions(**{k: v for k, v in told.items() if k in known}),
+        InputOptions(**{k: v for k, v in told.items() if k not in known}),
+        labels,
+        ema=ema,
+    )
+
+
+def _load_file(
+    path: Path,
+    family: str | None,
+    options: ModelOptions,
+    inputs: InputOptions,
+    labels: Sequence[str] | None,
+    *,
+    ema: bool,
+) -> SViT:
+    checkpoint = read_checkpoint(path, ema=ema)
+    kind = _choose_family(path, checkpoint, family)
+    try:
+        config, state = kind.convert(checkpoint.state, _completed(options, checkpoint.arguments))
+    except ModelError as error:
+        raise ModelError(f"{path}, read as {kind.name}: {error}") from error
     return SViT(
         name=path.name.split(".")[0],
         family=kind,
         config=config,
-        module=_filled(kind, config, converted, path),
-        preprocessing=_default_preprocessing(config, mean, std),
-        labels=_checked_labels(labels, config, path),
+        module=filled(kind, config, state, path),
+        preprocessing=input_steps(kind.inputs, config, inputs),
+        labels=checked_labels(labels, config.num_classes, path),
     )
+
+
+def _completed(options: ModelOptions, arguments: Mapping[str, Any]) -> ModelOptions:
+    """`options`, and where the user did not say, what the training script was called with."""
+    found: dict[str, Any] = {}
+    for option, names in _ARGUMENTS.items():
+        value = next((arguments[n] for n in names if arguments.get(n) is not None), None)
+        fits = isinstance(value, str) if option == "pooling" else type(value) is int
+        if fits and getattr(options, option) is None:
+            found[option] = value
+    return replace(options, **found)
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
@@ -110,7 +143,7 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def _load_directory(path: Path) -> SViT:
+def _load_directory(path: Path, factory: str | None) -> SViT:
     try:
         description = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -119,20 +152,22 @@ def _load_directory(path: Path) -> SViT:
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ModelError(f"{path / 'model.toml'} is not valid TOML ({error}): mend it") from error
-    return _described(description, path, path / str(description.get("weights", "")))
+    return _described(description, path, path / str(description.get("weights", "")), factory)
 
 
-def _load_bundle(path: Path) -> SViT:
+def _load_bundle(path: Path, factory: str | None) -> SViT:
     manifest = read_manifest(path)
-    return _described(manifest["model"], path, path / "weights.safetensors")
+    return _described(manifest["model"], path, path / "weights.safetensors", factory)
 
 
-def _described(description: Mapping[str, Any], path: Path, weights: Path) -> SViT:
+def _described(
+    description: Mapping[str, Any], path: Path, weights: Path, factory: str | None
+) -> SViT:
     """A model from its description: keys name, family, arguments, preprocessing, labels."""
     try:
-        kind = family_named(description["family"])
+        kind = OWN if description["family"] == OWN.name else family_named(description["family"])
         arguments, labels = description["arguments"], description["labels"]
-        preprocessing = Preprocessing.from_dict(description["preprocessing"])
+        preprocessing = steps_from_dict(description["preprocessing"])
         name = str(description["name"])
     except KeyError as error:
         raise ModelError(
@@ -151,32 +186,48 @@ def _described(description: Mapping[str, Any], path: Path, weights: Path) -> SVi
         )
     if not weights.is_file():
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
-    state, _ = read_checkpoint(weights)
-    if not _is_native(state) and kind.recognises(set(state)):
+    state: Mapping[str, torch.Tensor] = read_checkpoint(weights).state
+    if kind.recognises(state.keys()):
         _, state = kind.convert(state, _options_of(config))
+    if isinstance(config, AdoptedConfig):
+        module: SpikingNetwork = _adopted(config, factory, state, path)
+    elif factory is not None:
+        raise ModelError(f"{path.name} is a {kind.name}: drop --factory")
+    else:
+        module = filled(kind, config, state, weights)
     return SViT(
         name=name,
         family=kind,
         config=config,
-        module=_filled(kind, config, state, weights),
+        module=module,
         preprocessing=preprocessing,
-        labels=_checked_labels(labels, config, path),
+        labels=checked_labels(labels, config.num_classes, path),
         data=description.get("data"),
     )
 
 
-def _is_native(state: Mapping[str, torch.Tensor]) -> bool:
-    return any(key.endswith(".conv.weight") for key in state)
+def _adopted(
+    config: AdoptedConfig, factory: str | None, state: Mapping[str, torch.Tensor], path: Path
+) -> SpikingNetwork:
+    if factory is None:
+        said = f", made by {config.factory}" if config.factory else ""
+        raise ModelError(
+            f"{path} is of a class of the user's own{said}: pass --factory MODULE:FUNCTION (it is "
+            "imported and called)"
+        )
+    return adopted_again(config, factory, state, path)
 
 
-def _options_of(config: FamilyConfig) -> ModelOptions:
-    values = config.to_dict()
+def _options_of(config: NetworkConfig) -> ModelOptions:
+    values = vars(config)
     return ModelOptions(**{k: values[k] for k in ModelOptions.__dataclass_fields__ if k in values})
 
 
-def _choose_family(path: Path, keys: set[str], name: str | None) -> Family:
+def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Family:
+    keys = checkpoint.state.keys()
     found = recognise(keys)
     first = ", ".join(sorted(keys)[:3])
+    name = name or checkpoint.metadata.get("family")
     if name is None:
         if found is None:
             known = ", ".join(family.name for family in FAMILIES)
@@ -189,67 +240,6 @@ def _choose_family(path: Path, keys: set[str], name: str | None) -> Family:
         like = f"look like {found.name}" if found else "are those of no known family"
         raise ModelError(f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}")
     return wanted
-
-
-def _filled(
-    kind: Family, config: FamilyConfig, state: Mapping[str, torch.Tensor], path: Path
-) -> nn.Module:
-    """A module with these weights, float32, evaluation mode; refuses any mismatch."""
-    module = kind.build(config)
-    expected = module.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise ModelError(
-            f"{path} does not fit this {kind.name}: {_listed('missing', missing)}; "
-            f"{_listed('unexpected', unexpected)}"
-        )
-    wrong = [k for k in expected if expected[k].shape != state[k].shape]
-    if wrong:
-        key = wrong[0]
-        raise ModelError(
-            f"{path}: {key} is {list(state[key].shape)}, expected {list(expected[key].shape)} "
-            f"({len(wrong)} shapes differ): check image size, heads and family"
-        )
-    state = {k: v.to(expected[k].dtype) for k, v in state.items()}
-    broken = [k for k, v in state.items() if not v.isfinite().all()]
-    if broken:
-        raise ModelError(f"{path}: {broken[0]} holds NaN or infinity: use another checkpoint")
-    module.load_state_dict(state)
-    return module.eval()
-
-
-def _listed(what: str, keys: Sequence[str]) -> str:
-    return f"{len(keys)} keys {what}" + (f" ({', '.join(keys[:10])})" if keys else "")
-
-
-def _default_preprocessing(
-    config: FamilyConfig, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> Preprocessing:
-    channels, height, width = config.input_shape
-    defaults = _CIFAR if height <= 64 else _IMAGENET
-    if channels != 3:
-        raise ModelError(f"the model takes {channels} channels: only RGB images (3) are supported")
-    return Preprocessing(
-        height=height,
-        width=width,
-        resize=height,
-        interpolation="bicubic",
-        mean=tuple(defaults[0] if mean is None else mean),
-        std=tuple(defaults[1] if std is None else std),
-    )
-
-
-def _checked_labels(
-    labels: Sequence[str] | None, config: FamilyConfig, path: Path
-) -> tuple[str, ...]:
-    names = tuple(labels) if labels else tuple(str(i) for i in range(config.num_classes))
-    if len(names) != config.num_classes:
-        raise ModelError(
-            f"{path}: {len(names)} labels for a model of {config.num_classes} classes: give one "
-            "a class"
-        )
-    return names
 
 
 def describe(model: SViT) -> dict[str, Any]:

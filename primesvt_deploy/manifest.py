@@ -18,7 +18,7 @@ from primesvt_deploy.artifact.onnx_file import Artifact
 from primesvt_deploy.config import BuildSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.loading import describe
-from primesvt_deploy.lowering.trace import INPUT, OUTPUT
+from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.latency import Latency, cpu_name
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import PruneResult
@@ -69,6 +69,8 @@ def compose_manifest(
         "input": _input(pruned.model, shipped),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(dense_model.labels)]},
         "neurons": [layer.to_dict() for layer in shipped.layers],
+        "notes": [dense_model.family.note] if dense_model.family.note else [],
+        "left_unpruned": dict(pruned.left),
         "constraints": _constraints(pruned, shipped, settings),
         "size": _sizes(dense_model, pruned.model, dense, shipped),
         "accuracy": {
@@ -94,24 +96,27 @@ def versions() -> dict[str, str]:
 
 
 def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
+    frames = model.config.frames
+    steps = [model.config.timesteps] if frames else []
     return {
-        "name": INPUT,
+        "name": input_name(model.config),
         "dtype": "float32",
-        "shape": [artifact.batch or "batch", *model.config.input_shape],
-        "layout": "NCHW",
-        "color": "RGB",
+        "shape": [*steps, artifact.batch or "batch", *model.config.input_shape],
+        "layout": "TNCHW" if frames else "NCHW",
+        "color": None if frames else "RGB",
     }
 
 
 def _constraints(pruned: PruneResult, shipped: Artifact, settings: BuildSettings) -> dict[str, Any]:
     outcome = pruned.outcome
     budget_met = shipped.bytes <= pruned.budget_bytes
-    accuracy_met = outcome.drop_points <= settings.search.max_drop
+    allowed = settings.search.max_drop
+    accuracy_met = allowed is None or outcome.drop_points <= allowed
     return {
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
         "budget_bytes": pruned.budget_bytes,
-        "max_drop_points": settings.search.max_drop,
+        "max_drop_points": allowed,
         "budget_met": budget_met,
         "accuracy_met": accuracy_met,
         "met": budget_met and accuracy_met,

@@ -6,12 +6,21 @@ import hashlib
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
-from primesvt_deploy.families.base import Family, FamilyConfig
-from primesvt_deploy.runtime.preprocess import Preprocessing
+from primesvt_deploy.families.base import Family
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.runtime.steps import InputSteps
 
-__all__ = ["SViT"]
+__all__ = ["SViT", "time_first"]
+
+
+def time_first(samples: torch.Tensor) -> torch.Tensor:
+    """Images `[N, C, H, W]` as they are, sequences of frames `[N, T, C, H, W]` as `[T, N, ...]`.
+
+    Data sets hold one sample after another; networks and artifacts take time first.
+    """
+    return samples.transpose(0, 1) if samples.ndim == 5 else samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +30,19 @@ class SViT:
     Args:
         name: what reports call it.
         family: how its kind is built and pruned.
-        config: constructor arguments, widths included.
-        module: maps images `[N, C, H, W]` (preprocessed, float32) to logits `[N, K]`.
-        preprocessing: from an RGB image to the module's input.
+        config: constructor arguments before pruning; the module may be narrower.
+        module: maps images `[N, C, H, W]` (preprocessed, float32), or frames `[T, N, C, H, W]`, to
+            logits `[N, K]`.
+        preprocessing: from an RGB image, or event frames, to the module's input.
         labels: K class names, in the order of the logits.
         data: name of the bundled data set it was trained on, if it is bundled.
     """
 
     name: str
     family: Family
-    config: FamilyConfig
-    module: nn.Module
-    preprocessing: Preprocessing
+    config: NetworkConfig
+    module: SpikingNetwork
+    preprocessing: InputSteps
     labels: tuple[str, ...]
     data: str | None = None
 
@@ -52,10 +62,10 @@ class SViT:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[N, K]` of preprocessed images `[N, C, H, W]`."""
-        result: torch.Tensor = self.module(images)
+        """Logits `[N, K]` of preprocessed samples, as data sets give them (see `time_first`)."""
+        result: torch.Tensor = self.module(time_first(images))
         return result
 
-    def with_module(self, config: FamilyConfig, module: nn.Module) -> SViT:
+    def with_module(self, module: SpikingNetwork) -> SViT:
         """The same SViT with another (pruned) module."""
-        return replace(self, config=config, module=module)
+        return replace(self, module=module)

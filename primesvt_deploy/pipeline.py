@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +17,21 @@ from primesvt_deploy.analysis.cost import (
     measure_cost,
 )
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
-from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.config import BuildSettings, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policy import PolicyOutcome, prioritized
+from primesvt_deploy.pruning.policy import PolicyOutcome, by_size, prioritized
 from primesvt_deploy.pruning.robustness import Curve, measure_robustness
+from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.version import __version__
 
@@ -50,12 +52,14 @@ class Analysis:
         curves: robustness of every layer, largest first.
         firing: firing rates of every neuron layer, in the model's order.
         dense: top-1 of the dense model on the search split.
+        left: layers of a user's own module whose channels cannot leave, and why.
     """
 
     cost: Cost
     curves: tuple[Curve, ...]
     firing: tuple[FiringRate, ...]
     dense: Accuracy
+    left: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,7 @@ class PruneResult:
         groups: the dense model's groups.
         budget_bytes: what was asked for, in bytes of the model file.
         dense: top-1 of the dense model on the search split; None where no search was needed.
+        left: layers of a user's own module whose channels cannot leave, and why.
     """
 
     model: SViT
@@ -77,6 +82,7 @@ class PruneResult:
     groups: tuple[Group, ...]
     budget_bytes: int
     dense: Accuracy | None
+    left: Mapping[str, str]
 
 
 def analyze(
@@ -100,7 +106,8 @@ def analyze(
     chosen = settings or SearchSettings()
     splits = data or open_data(model, seed=chosen.seed)
     images = search_images(splits, chosen)
-    groups = find_groups(model.family, model.module, model.config)
+    prunable = prunable_groups(model)
+    groups = prunable.groups
     judge = _judge(model, groups, images, Ledger(), chosen)
     progress.stage("dense accuracy", 1)
     dense = judge.dense()
@@ -111,7 +118,9 @@ def analyze(
     progress.stage("firing rates", 1)
     firing = measure_firing_rates(model, images.first(_FIRING_IMAGES))
     progress.step()
-    return Analysis(cost=measure_cost(model), curves=curves, firing=firing, dense=dense)
+    return Analysis(
+        cost=measure_cost(model), curves=curves, firing=firing, dense=dense, left=prunable.left
+    )
 
 
 def prune(
@@ -136,7 +145,8 @@ def prune(
     Raises:
         PruningError: a cut changed the model's outputs.
     """
-    groups = find_groups(model.family, model.module, model.config)
+    prunable = prunable_groups(model)
+    groups = prunable.groups
     artifact = dense_artifact or _export_aside(model)
     sizes = ShippedSize(model, groups)
     overhead = artifact.bytes - BYTES_PER_PARAMETER * sizes.parameters({})
@@ -156,13 +166,16 @@ def prune(
             groups=groups,
             budget_bytes=budget,
             dense=None,
+            left=prunable.left,
         )
+    if settings.search.max_drop is None:
+        return _by_size(model, settings.search, prunable, budget, size_of)
     splits = data or open_data(model, seed=settings.search.seed)
     images = search_images(splits, settings.search)
     return _search(
         model,
         settings.search,
-        groups,
+        prunable,
         images,
         Ledger() if ledger is None else ledger,
         budget,
@@ -189,13 +202,14 @@ def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
 def _search(
     model: SViT,
     settings: SearchSettings,
-    groups: tuple[Group, ...],
+    prunable: Prunable,
     images: ImageList,
     ledger: Ledger,
     budget: int,
     size_of: Callable[[Plan], int],
     progress: Progress,
 ) -> PruneResult:
+    groups = prunable.groups
     judge = _judge(model, groups, images, ledger, settings)
     progress.stage("dense accuracy", 1)
     dense = judge.dense()
@@ -204,24 +218,49 @@ def _search(
         judge, rates=settings.rates, limit=settings.robustness_images, progress=progress
     )
     outcome = prioritized(judge, curves, budget_bytes=budget, size_of=size_of, progress=progress)
+    few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
     return PruneResult(
-        model=_carried_out(model, groups, outcome.plan, images),
+        model=_carried_out(model, groups, outcome.plan, few),
         outcome=outcome,
         curves=curves,
         groups=groups,
         budget_bytes=budget,
         dense=dense,
+        left=prunable.left,
     )
 
 
-def _carried_out(model: SViT, groups: Sequence[Group], plan: Plan, images: ImageList) -> SViT:
-    """The cut model, once it is seen to equal the masked one."""
+def _by_size(
+    model: SViT,
+    settings: SearchSettings,
+    prunable: Prunable,
+    budget: int,
+    size_of: Callable[[Plan], int],
+) -> PruneResult:
+    """What meets the budget where no accuracy is demanded."""
+    groups = prunable.groups
+    choice = Choice(model.module, groups, settings.channel_multiple)
+    outcome = by_size(choice, groups, rates=settings.rates, budget_bytes=budget, size_of=size_of)
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = torch.randn(model.config.example(1).shape, generator=generator)
+    return PruneResult(
+        model=_carried_out(model, groups, outcome.plan, noise),
+        outcome=outcome,
+        curves=(),
+        groups=groups,
+        budget_bytes=budget,
+        dense=None,
+        left=prunable.left,
+    )
+
+
+def _carried_out(model: SViT, groups: Sequence[Group], plan: Plan, few: torch.Tensor) -> SViT:
+    """The cut model, once it is seen to equal the masked one on a `few` inputs."""
     if not plan.kept:
         return model
-    config, module = cut(model.family, model.config, model.module, groups, plan)
-    few = torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images))))
+    module = cut(model.module, groups, plan)
     check_cut(mask(model.module, groups, plan), module, few)
-    return model.with_module(config, module)
+    return model.with_module(module)
 
 
 def _judge(
@@ -236,7 +275,7 @@ def _judge(
         groups,
         images,
         ledger,
-        max_drop=settings.max_drop,
+        max_drop=100.0 if settings.max_drop is None else settings.max_drop,
         channel_multiple=settings.channel_multiple,
     )
 

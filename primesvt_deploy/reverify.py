@@ -20,6 +20,7 @@ def reverify(
     data: str | os.PathLike[str] | None = None,
     images: int = 256,
     threads: int = 0,
+    factory: str | None = None,
 ) -> Verification:
     """Compare a bundle's artifact with its `weights.safetensors` on held-out images.
 
@@ -28,6 +29,7 @@ def reverify(
         data: a data source; default: the bundled data set it was built with.
         images: how many to compare on.
         threads: of ONNX Runtime.
+        factory: `module:function` that makes the model, if it is of a user's own class.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
@@ -35,7 +37,7 @@ def reverify(
         VerificationError: the artifact is not its model.
     """
     check_files(bundle, read_manifest(bundle))
-    model = load(bundle)
+    model = load(bundle, factory=factory)
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)

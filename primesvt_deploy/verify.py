@@ -21,7 +21,7 @@ import torch
 
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.families.units import Neuron
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.runtime.session import OnnxModel
@@ -217,7 +217,9 @@ class _FlipCounter:
         expected: dict[str, npt.NDArray[np.float32]] = {}
 
         def keep(name: str) -> Any:
-            return lambda _module, _inputs, spikes: expected.update({name: spikes.numpy()})
+            return lambda neuron, _inputs, spikes: expected.update(
+                {name: neuron.folded(spikes).numpy()}
+            )
 
         handles = [n.register_forward_hook(keep(name)) for name, n in self._neurons.items()]
         try:
@@ -226,7 +228,7 @@ class _FlipCounter:
             for handle in handles:
                 handle.remove()
         found = self._session.run(
-            list(self._tensors.values()), {self._session.get_inputs()[0].name: batch}
+            list(self._tensors.values()), {self._session.get_inputs()[0].name: _time_first(batch)}
         )
         for name, spikes in zip(self._tensors, found, strict=True):
             self.compared += spikes.size
@@ -249,6 +251,10 @@ class _FlipCounter:
             name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, wanted].sum(axis=1))
             for name, c in self._counts.items()
         }
+
+
+def _time_first(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(batch.swapaxes(0, 1)) if batch.ndim == 5 else batch
 
 
 def _spike_tensor(layer: str, produced: set[str], path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 
 from primesvt_deploy.data import DataSet, open_data
-from primesvt_deploy.families.spikformer import SPIKFORMER
-from primesvt_deploy.families.spikformer_net import SpikformerConfig
+from primesvt_deploy.families import Family
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.preprocess import Preprocessing
 
@@ -22,20 +24,19 @@ torch.set_num_threads(1)
 TINY = SpikformerConfig(
     timesteps=3,
     image_size=16,
-    patch_size=4,
     in_channels=3,
     num_classes=5,
     num_heads=2,
     embed_dim=16,
-    stem_widths=(6, 8, 12),
-    qk_widths=(16, 12),
-    v_widths=(16, 8),
-    mlp_widths=(24, 20),
+    depth=2,
+    pooling="0011",
+    mlp_ratio=1.5,
 )
+_Module = TypeVar("_Module", bound=nn.Module)
 LABELS = ("ant", "bee", "cat", "dog", "elk")
 
 
-def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+def enliven(module: _Module, seed: int = 0) -> _Module:
     """Random weights and batch norm statistics under which every layer spikes."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -55,17 +56,22 @@ def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def make_model(config: SpikformerConfig = TINY, seed: int = 0) -> SViT:
+def make_model(config: NetworkConfig = TINY, seed: int = 0, *, family: Family = SPIKFORMER) -> SViT:
     """A SViT of the given configuration with random, live weights."""
     size = config.image_size
-    module = enliven(SPIKFORMER.build(config), seed)
+    module = enliven(family.build(config), seed)
     with torch.no_grad():
         # Centred logits, so that random images fall into every class.
-        noise = torch.randn(64, *config.input_shape, generator=torch.Generator().manual_seed(seed))
-        module.get_parameter("head.bias").sub_(module(noise).mean(dim=0))
+        steps = (config.timesteps,) if config.frames else ()
+        shape = (*steps, 64, *config.input_shape)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        for name in module.classifiers:
+            head = module.get_submodule(name)
+            if head.bias is not None:
+                head.bias.sub_(module(noise).mean(dim=0))
     return SViT(
         name="tiny",
-        family=SPIKFORMER,
+        family=family,
         config=config,
         module=module,
         preprocessing=Preprocessing(
@@ -82,9 +88,9 @@ def make_model(config: SpikformerConfig = TINY, seed: int = 0) -> SViT:
 
 def make_prunable() -> SViT:
     """A model whose MLPs are mostly idle: three quarters of their channels never spike."""
-    model = make_model(replace(TINY, mlp_widths=(96, 96)))
+    model = make_model(replace(TINY, mlp_ratio=6.0))
     with torch.no_grad():
-        for i in range(model.config.depth):
+        for i in range(TINY.depth):
             idle = torch.arange(96) % 4 != 0
             model.module.get_parameter(f"blocks.{i}.mlp.fc1.conv.weight")[idle] *= 0.01
             model.module.get_parameter(f"blocks.{i}.mlp.fc1.bn.bias")[idle] = -3.0

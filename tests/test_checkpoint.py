@@ -64,8 +64,9 @@ def save_legacy(content: object, path: Path) -> None:
 def test_safetensors_with_metadata(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(a_state(), path, metadata={"family": "spikformer"})
-    state, metadata = read_checkpoint(path)
-    assert metadata == {"family": "spikformer"}
+    found = read_checkpoint(path)
+    state = found.state
+    assert found.metadata == {"family": "spikformer"}
     assert set(state) == set(a_state())
     assert torch.equal(state["stem.weight"], a_state()["stem.weight"])
 
@@ -73,7 +74,7 @@ def test_safetensors_with_metadata(tmp_path: Path) -> None:
 def test_safetensors_without_metadata(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(a_state(), path)
-    assert read_checkpoint(path)[1] == {}
+    assert read_checkpoint(path).metadata == {}
 
 
 @pytest.mark.parametrize("save", [torch.save, save_legacy], ids=["zip", "legacy"])
@@ -84,27 +85,56 @@ def test_torch_file(tmp_path: Path, container: str | None, save: object) -> None
     if container is not None:
         content = {"epoch": 3, container: a_state(), "args": argparse.Namespace(lr=0.1, T=4)}
     save(content, path)  # type: ignore[operator]
-    state, metadata = read_checkpoint(path)
-    assert metadata == {}
-    assert_same(state)
+    found = read_checkpoint(path)
+    assert found.metadata == {}
+    assert found.arguments == ({} if container is None else {"lr": 0.1, "T": 4})
+    assert not found.has_average
+    assert_same(found.state)
+
+
+def test_averaged_weights_are_read_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth.tar"
+    average = {f"module.{k}": v + 1 for k, v in a_state().items()}
+    torch.save({"state_dict": a_state(), "state_dict_ema": average}, path)
+    plain, ema = read_checkpoint(path), read_checkpoint(path, ema=True)
+    assert_same(plain.state)
+    assert plain.has_average
+    assert torch.equal(ema.state["stem.bias"], a_state()["stem.bias"] + 1)
+
+
+def test_averaged_weights_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(a_state(), path)
+    with pytest.raises(ModelError, match=r"holds no averaged weights .*: drop --ema"):
+        read_checkpoint(path, ema=True)
+    safe = tmp_path / "w.safetensors"
+    save_file(a_state(), safe)
+    with pytest.raises(ModelError, match="drop --ema"):
+        read_checkpoint(safe, ema=True)
 
 
 def test_prefix_of_data_parallel_training_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"model": {f"module.{k}": v for k, v in a_state().items()}}, path)
-    assert_same(read_checkpoint(path)[0])
+    assert_same(read_checkpoint(path).state)
+
+
+def test_prefixes_of_several_wrappers_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": {f"_orig_mod.module.{k}": v for k, v in a_state().items()}}, path)
+    assert_same(read_checkpoint(path).state)
 
 
 def test_prefix_that_only_some_keys_have_is_a_part_of_their_names(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, path)
-    assert set(read_checkpoint(path)[0]) == {"module.a", "b"}
+    assert set(read_checkpoint(path).state) == {"module.a", "b"}
 
 
 def test_trained_parameters_are_tensors(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"w": torch.nn.Parameter(torch.ones(2))}, path)
-    assert torch.equal(read_checkpoint(path)[0]["w"], torch.ones(2))
+    assert torch.equal(read_checkpoint(path).state["w"], torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["none.pth", "none.safetensors", "."])

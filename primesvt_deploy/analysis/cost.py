@@ -28,8 +28,8 @@ class Cost:
     Args:
         parameters: of the torch module (the paper's memory metric is 4 bytes of each).
         shipped_parameters: after folding batch norm; what an artifact stores.
-        macs: multiply-accumulates of convolutions and matrix products for one image, all T
-            timesteps; the static first convolution counts once.
+        macs: multiply-accumulates of convolutions and matrix products for one sample, all T
+            timesteps; what a static image makes the same in every timestep counts once.
     """
 
     parameters: int
@@ -61,7 +61,7 @@ def measure_cost(model: SViT) -> Cost:
     lowered = lower(model.module)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        lowered(torch.zeros(1, *model.config.input_shape))
+        lowered(model.config.example(1))
     return Cost(
         parameters=_count(model.module),
         shipped_parameters=_count(lowered),
@@ -78,8 +78,10 @@ class ShippedSize:
     """
 
     def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
-        self._shapes = {n: tuple(p.shape) for n, p in lower(model.module).named_parameters()}
-        self._out = {layer: group for group in groups for layer in group.outputs}
+        lowered = lower(model.module)
+        self._shapes = {n: tuple(p.shape) for n, p in lowered.named_parameters()}
+        self._slices = {n: getattr(layer, "groups", 1) for n, layer in lowered.named_modules()}
+        self._out = {layer: group for group in groups for layer in (*group.outputs, *group.norms)}
         self._in = {layer: group for group in groups for layer in group.inputs}
 
     def parameters(self, widths: Mapping[str, int]) -> int:
@@ -92,7 +94,10 @@ class ShippedSize:
         if layer in self._out:
             sizes[0] = widths.get(self._out[layer].name, sizes[0])
         if tensor == "weight" and layer in self._in:
-            sizes[1] = widths.get(self._in[layer].name, sizes[1])
+            # Of a grouped convolution each output reads one slice; of a depthwise one, itself.
+            slices = self._slices[layer]
+            if sizes[1] > 1 or slices == 1:
+                sizes[1] = widths.get(self._in[layer].name, sizes[1] * slices) // slices
         return math.prod(sizes)
 
 

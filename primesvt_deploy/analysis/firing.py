@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.families.units import Neuron
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.model import SViT
 
 __all__ = ["FiringRate", "measure_firing_rates"]
@@ -20,7 +20,8 @@ class FiringRate:
 
     Args:
         layer: name of the neuron layer.
-        rate: share of ones over images, timesteps, channels and positions.
+        rate: share of ones over images, timesteps, channels and positions; of integer neurons the
+            mean count by the largest.
         silent: channels that never fired.
         channels: channels.
         n: images.
@@ -45,9 +46,12 @@ def measure_firing_rates(
     neurons = {m: name for name, m in model.module.named_modules() if isinstance(m, Neuron)}
     sums: dict[str, torch.Tensor] = {}
     values: dict[str, int] = {}
+    largest: dict[str, float] = {}
 
     def count(neuron: torch.nn.Module, _: object, spikes: torch.Tensor) -> None:
         name = neurons[neuron]  # type: ignore[index]
+        spikes = cast(Neuron, neuron).folded(spikes)
+        largest[name] = neuron.parameters_.levels * neuron.parameters_.spike_value
         per_channel = spikes.sum(dim=(0, *range(2, spikes.ndim)), dtype=torch.float64)
         sums[name] = sums.get(name, torch.zeros_like(per_channel)) + per_channel
         values[name] = values.get(name, 0) + spikes.numel()
@@ -63,7 +67,7 @@ def measure_firing_rates(
     return tuple(
         FiringRate(
             layer=name.removesuffix(".neuron"),
-            rate=float(total.sum()) / values[name],
+            rate=float(total.sum()) / values[name] / largest[name],
             silent=int((total == 0).sum()),
             channels=len(total),
             n=len(images),

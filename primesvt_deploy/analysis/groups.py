@@ -6,20 +6,23 @@ hidden width of an MLP. Source of the dependency graph: Fang et al., DepGraph (C
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
+from primesvt_deploy.analysis.naming import group_titles, role_of
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.base import Family, FamilyConfig
+from primesvt_deploy.families.coupling import coupling_twin
+from primesvt_deploy.families.network import SpikingNetwork
 
-__all__ = ["Group", "find_groups", "trace_dependencies"]
+__all__ = ["Group", "find_groups", "read_groups"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -49,47 +52,64 @@ class Group:
     inputs: tuple[str, ...]
     size: int
 
-    @property
-    def unit(self) -> str:
-        """The unit of the root layer."""
-        return self.root.rpartition(".")[0]
 
+def find_groups(network: SpikingNetwork, input_shape: tuple[int, int, int]) -> tuple[Group, ...]:
+    """All prunable groups of `network`, largest first (ties by name).
 
-def trace_dependencies(
-    family: Family, module: nn.Module, config: FamilyConfig
-) -> tuple[nn.Module, tp.DependencyGraph]:
-    """A coupling twin of `module` and its dependency graph; `module` is not touched."""
-    twin = family.coupling_twin(module).requires_grad_(True)
-    example = torch.zeros(1, *config.input_shape, dtype=next(twin.parameters()).dtype)
-    with _quiet():
-        graph = tp.DependencyGraph().build_dependency(twin, example_inputs=example)
-    return twin, graph
+    The classifiers' outputs and the image's channels are no group's.
 
-
-def find_groups(family: Family, module: nn.Module, config: FamilyConfig) -> tuple[Group, ...]:
-    """All prunable groups of `module`, largest first (ties by name).
-
-    The classifier's outputs and the image's channels are no group's.
+    Args:
+        network: not touched.
+        input_shape: (C, H, W).
 
     Raises:
         PruningError: the graph maps a channel to another index than its own.
     """
-    twin, graph = trace_dependencies(family, module, config)
+    groups, unreadable = read_groups(network, input_shape)
+    for layer, reason in unreadable.items():
+        raise PruningError(f"{layer}: {reason}")
+    return groups
+
+
+def read_groups(
+    network: SpikingNetwork, input_shape: tuple[int, int, int]
+) -> tuple[tuple[Group, ...], dict[str, str]]:
+    """The groups of `find_groups`, and the layers whose groups cannot be read, with reasons."""
+    twin, run = coupling_twin(network)
+    twin.requires_grad_(True)
+    example = torch.zeros(1, *input_shape, dtype=next(twin.parameters()).dtype)
     names = {layer: name for name, layer in twin.named_modules()}
-    classifiers = [twin.get_submodule(name) for name in family.classifiers]
+    classifiers = [twin.get_submodule(name) for name in network.classifiers]
     with _quiet():
+        graph = tp.DependencyGraph().build_dependency(twin, example_inputs=example, forward_fn=run)
         traced = list(graph.get_all_groups(ignored_layers=classifiers))
-    groups = [_describe(family, config, graph, names, items) for items in traced]
-    return tuple(sorted(groups, key=lambda group: (-group.size, group.name)))
+    layers = dict(network.named_modules())
+    members: list[_Members] = []
+    unreadable: dict[str, str] = {}
+    for items in traced:
+        try:
+            members.append(_with_grouped(layers, _members(graph, names, items)))
+        except PruningError as error:
+            unreadable[names[items[0].dep.target.module]] = str(error)
+    titles = group_titles(layers, [found.outputs for found in members])
+    groups = [
+        _described(layers, found, title) for found, title in zip(members, titles, strict=True)
+    ]
+    return tuple(sorted(groups, key=lambda group: (-group.size, group.name))), unreadable
 
 
-def _describe(
-    family: Family,
-    config: FamilyConfig,
-    graph: tp.DependencyGraph,
-    names: dict[nn.Module, str],
-    items: Any,
-) -> Group:
+@dataclass(frozen=True)
+class _Members:
+    """Names of the layers of one group."""
+
+    root: str
+    width: int
+    outputs: tuple[str, ...]
+    norms: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def _members(graph: tp.DependencyGraph, names: dict[nn.Module, str], items: Any) -> _Members:
     root = names[items[0].dep.target.module]
     width = len(items[0].idxs)
     outputs, norms, inputs = [], [], []
@@ -106,24 +126,56 @@ def _describe(
             outputs.append(name)
         else:
             inputs.append(name)
-    label, heads = family.group_label(config, outputs)
-    layers = {name: layer for layer, name in names.items()}
+    return _Members(
+        root,
+        width,
+        tuple(sorted(set(outputs))),
+        tuple(sorted(set(norms))),
+        tuple(sorted(set(inputs))),
+    )
+
+
+def _with_grouped(layers: Mapping[str, nn.Module], found: _Members) -> _Members:
+    """Grouped convolutions, which the twin has as depthwise ones, lose inputs with outputs."""
+    grouped = {name for name in found.outputs if _is_grouped(layers[name])}
+    return replace(found, inputs=tuple(sorted({*found.inputs, *grouped})))
+
+
+def _is_grouped(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels
+
+
+def _described(layers: Mapping[str, nn.Module], found: _Members, title: str) -> Group:
+    members = {*found.outputs, *found.norms, *found.inputs}
+    producing = {*found.outputs, *found.norms}
     return Group(
-        name=label,
-        root=root,
-        width=width,
-        heads=heads,
-        outputs=tuple(sorted(set(outputs))),
-        norms=tuple(sorted(set(norms))),
-        inputs=tuple(sorted(set(inputs))),
+        name=title,
+        root=found.root,
+        width=found.width,
+        heads=_heads(layers, found),
+        outputs=found.outputs,
+        norms=found.norms,
+        inputs=found.inputs,
         # A layer may lose inputs and outputs alike: it counts once.
         size=sum(
             parameter.numel()
-            for name in {*outputs, *norms, *inputs}
+            for name in members
             for tail, parameter in layers[name].named_parameters()
-            if not (tail == "bias" and name not in {*outputs, *norms})
+            if not (tail == "bias" and name not in producing)
         ),
     )
+
+
+def _heads(layers: Mapping[str, nn.Module], found: _Members) -> int:
+    """Equal slices that lose equally many channels: of attention, and of grouped convolutions."""
+    heads = 1
+    for name in (*found.outputs, *found.inputs):
+        role = role_of(layers, name) if name in found.outputs else None
+        if role is not None:
+            heads = math.lcm(heads, role[1].heads)
+        if _is_grouped(layers[name]):
+            heads = math.lcm(heads, cast(nn.Conv2d, layers[name]).groups)
+    return heads
 
 
 @contextmanager

@@ -47,8 +47,8 @@ class BundleParts:
         plan: for `plan.json`.
         ledger: the ledger's file.
         report: HTML.
-        check_images: uint8 `[n, H, W, 3]`, the model's input size, and `check_logits` `[n, K]`,
-            what the artifact made of them where it was built.
+        check_images: samples in the model's input size, not normalised.
+        check_logits: `[n, K]`, what the artifact made of them where it was built.
     """
 
     model: SViT
@@ -56,7 +56,7 @@ class BundleParts:
     plan: Mapping[str, Any]
     ledger: Path
     report: str
-    check_images: npt.NDArray[np.uint8]
+    check_images: npt.NDArray[Any]
     check_logits: npt.NDArray[np.float32]
 
 

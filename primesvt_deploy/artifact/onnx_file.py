@@ -57,7 +57,7 @@ def export_onnx(model: SViT, path: str | os.PathLike[str], *, batch: int | None 
     Raises:
         ExportError: the model cannot be traced, or the graph is not valid ONNX.
     """
-    graph = trace(lower(model.module.float()), model.config.input_shape, batch)
+    graph = trace(lower(model.module.float()), model.config, batch)
     layers = unroll(graph)
     tidy(graph)
     graph.graph.name = model.name

@@ -53,5 +53,5 @@ def analyze(
         }
         click.echo(json.dumps(content, indent=1))
     else:
-        print_analysis(model, found, search.max_drop)
+        print_analysis(model, found, search)
     return 0

@@ -83,10 +83,11 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     """One paragraph: the best point reached, what stopped it, what to relax."""
     wanted, size = manifest["constraints"], manifest["size"]["shipped"]["file_bytes"]
     search = manifest["accuracy"]["search"]
-    lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no loss"
+    lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no search"
+    allowed = "any loss" if wanted["max_drop_points"] is None else f"{wanted['max_drop_points']:g}"
     return (
         f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
-        f"best plan found has {size / 1e6:.2f} MB ({lost}, {wanted['max_drop_points']:g} allowed). "
+        f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "
         f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, or add finer "
         f"--rates. The best bundle found is kept in {output}, marked as not meeting the "
         "constraints."

@@ -21,7 +21,7 @@ _BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 @threads_option
 @json_option
 def run(bundle: Path, images: tuple[str, ...], top: int, threads: int, as_json: bool) -> int:
-    """Classify images with a bundle, on numpy and onnxruntime alone."""
+    """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
     from primesvt_deploy.runtime.main import classify_and_print
 
     classify_and_print(bundle, images, top=top, threads=threads, as_json=as_json)
@@ -51,11 +51,18 @@ def inspect(bundle: Path, as_json: bool) -> int:
 @click.option(
     "--images", type=click.IntRange(min=1), default=256, show_default=True, help="To compare on."
 )
+@click.option("--factory", metavar="MODULE:FUNCTION", help="Of a bundle of your own class.")
 @click.option("--quick", is_flag=True, help="Files and stored check only, as without torch.")
 @threads_option
 @json_option
 def verify(
-    bundle: Path, data: Path | None, images: int, quick: bool, threads: int, as_json: bool
+    bundle: Path,
+    data: Path | None,
+    images: int,
+    factory: str | None,
+    quick: bool,
+    threads: int,
+    as_json: bool,
 ) -> int:
     """Check a bundle's files and that its artifact computes what its model computes.
 
@@ -73,7 +80,9 @@ def verify(
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
         else:
-            verification = reverify(bundle, data=data, images=images, threads=threads)
+            verification = reverify(
+                bundle, data=data, images=images, threads=threads, factory=factory
+            )
             outcome["verification"] = verification.to_dict()
             lines.append(f"against the torch model: {verification}")
     click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from primesvt_deploy.config import DEFAULT_RATES, SearchSettings
 from primesvt_deploy.errors import SettingsError
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model import SViT
 
 __all__ = ["json_option", "model_options", "search_options", "set_threads", "threads_option"]
 
@@ -21,11 +24,21 @@ _MODEL_OPTIONS = (
     click.option(
         "--checkpoint", type=click.Path(path_type=Path), help="Weights: safetensors or torch."
     ),
+    click.option(
+        "--factory", metavar="MODULE:FUNCTION", help="Makes a model of your own class (imported)."
+    ),
     click.option("--family", help="The checkpoint's family, such as spikformer."),
     click.option("--timesteps", type=int, help="T the checkpoint was trained with."),
     click.option("--heads", type=int, help="Attention heads of the checkpoint."),
+    click.option("--stage-heads", help="Where they differ by stage, such as 3,6,6."),
     click.option("--image-size", type=int, help="Input height and width, pixels."),
     click.option("--patch-size", type=int, help="Input pixels per token side."),
+    click.option("--pooling", help="Which of four stem stages pool, such as 0011."),
+    click.option("--levels", type=int, help="Levels of integer neurons (Spike-driven V3)."),
+    click.option(
+        "--frames/--images", default=None, help="Input: event frames, or images.  [default: told]"
+    ),
+    click.option("--ema", is_flag=True, help="The checkpoint's averaged weights."),
     click.option("--tau", type=float, help="As SpikingJelly's constructor takes it."),
     click.option("--v-threshold", type=float, help="Likewise."),
     click.option(
@@ -35,7 +48,37 @@ _MODEL_OPTIONS = (
     ),
     click.option("--mean", help="Three numbers, R,G,B, for inputs in 0..1."),
     click.option("--std", help="Likewise."),
+    click.option("--resize", type=int, help="Shorter side before the centre crop, pixels."),
+    click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
 )
+
+_PASSED_ON = (
+    "family",
+    "timesteps",
+    "ema",
+    "image_size",
+    "patch_size",
+    "pooling",
+    "levels",
+    "frames",
+    "tau",
+    "v_threshold",
+    "resize",
+    "interpolation",
+)
+"""Options that `load` knows by the same name."""
+_OF_OWN = (
+    "timesteps",
+    "ema",
+    "image_size",
+    "frames",
+    "labels",
+    "mean",
+    "std",
+    "resize",
+    "interpolation",
+)
+"""Options that a model of the user's own class has."""
 
 _SEARCH_OPTIONS = (
     click.option(
@@ -43,10 +86,9 @@ _SEARCH_OPTIONS = (
     ),
     click.option(
         "--max-drop",
-        type=float,
-        default=3.0,
+        default="3",
         show_default=True,
-        help="Points of top-1 that may be lost on the search split.",
+        help="Points of top-1 that may be lost on the search split, or off.",
     ),
     click.option(
         "--rates",
@@ -86,38 +128,47 @@ def model_options(function: _F) -> _F:
         *,
         name: str | None,
         checkpoint: Path | None,
-        family: str | None,
-        timesteps: int | None,
+        factory: str | None,
         heads: int | None,
-        image_size: int | None,
-        patch_size: int | None,
-        tau: float | None,
-        v_threshold: float | None,
+        stage_heads: str | None,
         labels: Path | None,
         mean: str | None,
         std: str | None,
         **rest: Any,
     ) -> Any:
-        from primesvt_deploy.loading import DEFAULT_MODEL, load
-
         if name is not None and checkpoint is not None:
             raise SettingsError("--model and --checkpoint name two models: pass one of them")
-        model = load(
-            checkpoint or name or DEFAULT_MODEL,
-            family=family,
-            timesteps=timesteps,
-            num_heads=heads,
-            image_size=image_size,
-            patch_size=patch_size,
-            tau=tau,
-            v_threshold=v_threshold,
-            labels=_lines(labels) if labels else None,
-            mean=_numbers(mean, "--mean") if mean else None,
-            std=_numbers(std, "--std") if std else None,
-        )
+        options = {
+            "num_heads": heads,
+            "stage_heads": _whole_numbers(stage_heads, "--stage-heads") if stage_heads else None,
+            "labels": _lines(labels) if labels else None,
+            "mean": _numbers(mean, "--mean") if mean else None,
+            "std": _numbers(std, "--std") if std else None,
+            **{option: rest.pop(option) for option in _PASSED_ON},
+        }
+        if factory is not None and name is None:
+            model = _own_model(factory, checkpoint, options)
+        else:
+            from primesvt_deploy.loading import DEFAULT_MODEL, load
+
+            model = load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
         return function(model=model, **rest)
 
     return cast(_F, _with(_MODEL_OPTIONS, wrapped))
+
+
+def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -> SViT:
+    from primesvt_deploy.own import adopt
+
+    foreign = [
+        key for key, value in options.items() if value not in (None, False) and key not in _OF_OWN
+    ]
+    if foreign:
+        flag = foreign[0].removeprefix("num_").replace("_", "-")
+        raise SettingsError(f"--{flag} is for known families: drop it, --factory says it itself")
+    if options["image_size"] is None:
+        raise SettingsError("the factory does not tell the image size: pass --image-size")
+    return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _OF_OWN})
 
 
 def search_options(function: _F) -> _F:
@@ -126,7 +177,7 @@ def search_options(function: _F) -> _F:
     @wraps(function)
     def wrapped(
         *,
-        max_drop: float,
+        max_drop: str,
         rates: str,
         channel_multiple: int,
         search_images: int | None,
@@ -135,7 +186,7 @@ def search_options(function: _F) -> _F:
         **rest: Any,
     ) -> Any:
         search = SearchSettings(
-            max_drop=max_drop,
+            max_drop=None if max_drop == "off" else _numbers(max_drop, "--max-drop")[0],
             rates=_numbers(rates, "--rates"),
             channel_multiple=channel_multiple,
             search_images=search_images,
@@ -158,6 +209,15 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise SettingsError(f"{flag} is {text!r}: expected numbers with commas between") from error
+
+
+def _whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} is {text!r}: expected whole numbers with commas between"
+        ) from error
 
 
 def _lines(path: Path) -> tuple[str, ...]:

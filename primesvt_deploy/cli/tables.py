@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from primesvt_deploy.config import SearchSettings
     from primesvt_deploy.model import SViT
     from primesvt_deploy.pipeline import Analysis
 
@@ -50,7 +51,7 @@ def print_bundle(manifest: Mapping[str, Any]) -> None:
     console.print(files)
 
 
-def print_analysis(model: SViT, found: Analysis, max_drop: float) -> None:
+def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:
     """Sizes and robustness, then firing rates."""
     console = Console()
     console.print(
@@ -65,7 +66,7 @@ def print_analysis(model: SViT, found: Analysis, max_drop: float) -> None:
         "width",
         *(f"{rate:.0%}" for rate in rates),
         "up to",
-        title=f"Points of top-1 lost when a layer is pruned alone (limit {max_drop:g})",
+        title=f"Points of top-1 lost when a layer is pruned alone (limit {_limit(search)})",
     )
     for curve in found.curves:
         by_rate = {point.rate: point for point in curve.points}
@@ -77,10 +78,20 @@ def print_analysis(model: SViT, found: Analysis, max_drop: float) -> None:
         size = f"{curve.group.size:,}"
         robustness.add_row(curve.group.name, size, str(curve.group.width), *cells, deepest)
     console.print(robustness)
+    _print_left(console, found.left)
     firing = Table("neuron layer", "firing rate", "silent channels", title="Firing rates")
     for layer in found.firing:
         firing.add_row(layer.layer, f"{layer.rate:.2%}", f"{layer.silent} of {layer.channels}")
     console.print(firing)
+
+
+def _limit(search: SearchSettings) -> str:
+    return "off" if search.max_drop is None else f"{search.max_drop:g}"
+
+
+def _print_left(console: Console, left: Mapping[str, str]) -> None:
+    for layer, reason in left.items():
+        console.print(f"left unpruned: {layer}: {reason}", highlight=False, markup=False)
 
 
 def _drop_cell(points: float, within: bool) -> str:
@@ -112,9 +123,13 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         f"latency, batch {latency['batch']}, {latency['threads']} threads",
         f"{latency['dense']['median_ms']:.2f} ms (p95 {latency['dense']['p95_ms']:.2f})",
         f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
-        f"{latency['ratio_median']:.2f}x faster",
+        _speed(latency["ratio_median"]),
     )
     return table
+
+
+def _speed(ratio: float) -> str:
+    return f"{ratio:.2f}x faster" if ratio >= 1.0 else f"{1 / ratio:.2f}x slower"
 
 
 def _top1(accuracy: Mapping[str, Any]) -> str:
@@ -125,12 +140,15 @@ def _top1(accuracy: Mapping[str, Any]) -> str:
 def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
     check, drop = manifest["verification"], manifest["accuracy"]["drop"]["points"]
     allowed = manifest["constraints"]["max_drop_points"]
-    if drop > allowed:
+    if allowed is not None and drop > allowed:
         console.print(
             f"note: {drop:.2f} points are lost on the held-out split, {allowed:g} were allowed; "
             "the constraint is judged on the search split, so ask for a little less to be safe",
             highlight=False,
         )
+    for note in manifest.get("notes", ()):
+        console.print(f"note: {note}", highlight=False, markup=False)
+    _print_left(console, manifest.get("left_unpruned", {}))
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "

@@ -1,13 +1,15 @@
 """An `.npz` of images and labels.
 
 Arrays: `images` uint8 `[n, H, W, 3]` (0..255) or float (0..1), `labels` int `[n]`; their halves
-are search and held-out. Optional: `train_images`, `train_labels`, and `classes` str `[K]`.
+are search and held-out. Optional: `train_images`, `train_labels`, and `classes` str `[K]`. For a
+model of event frames: `frames` (and `train_frames`) `[n, T, C, H, W]`, numbers of any kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,8 @@ import numpy.typing as npt
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.errors import PreprocessingError
+from primesvt_deploy.runtime.frames import FrameSteps
 
 __all__ = ["open_arrays"]
 
@@ -32,9 +36,10 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
         raise DataError(f"{path} does not fit into memory: pass an ImageFolder") from error
     except Exception as error:  # a damaged archive raises nearly everything
         raise DataError(f"{path} is not a whole .npz of plain arrays: save it again") from error
-    images, labels = _checked(model, path, arrays, "images", "labels")
-    if "train_images" in arrays:
-        more, more_labels = _checked(model, path, arrays, "train_images", "train_labels")
+    what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
+    images, labels = _checked(model, path, arrays, what, "labels")
+    if f"train_{what}" in arrays:
+        more, more_labels = _checked(model, path, arrays, f"train_{what}", "train_labels")
     else:
         more, more_labels = images[:0], labels[:0]
     if "classes" in arrays:
@@ -48,9 +53,9 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     everything = np.concatenate([images, more])
     classes = np.concatenate([labels, more_labels])
 
-    def decode(number: int) -> npt.NDArray[np.uint8]:
-        image: npt.NDArray[np.uint8] = everything[number]
-        return image
+    def decode(number: int) -> npt.NDArray[Any]:
+        sample: npt.NDArray[Any] = everything[number]
+        return sample
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
         return ImageList(decode, numbers, classes[numbers], model.preprocessing)
@@ -66,16 +71,19 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
 
 def _checked(
     model: SViT, path: Path, arrays: Mapping[str, np.ndarray], images_key: str, labels_key: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    steps = model.preprocessing
+    frames = isinstance(steps, FrameSteps)
     missing = [key for key in (images_key, labels_key) if key not in arrays]
     if missing:
         raise DataError(
             f"{path} has no array {missing[0]!r} (found {sorted(arrays)}): "
-            "expected images [n, H, W, 3] and labels [n]"
+            f"expected {'frames [n, T, C, H, W]' if frames else 'images [n, H, W, 3]'} and "
+            "labels [n]"
         )
     images, labels = arrays[images_key], arrays[labels_key]
-    height, width = model.preprocessing.height, model.preprocessing.width
-    if images.ndim != 4 or images.shape[1:] != (height, width, 3):
+    height, width = steps.height, steps.width
+    if not frames and (images.ndim != 4 or images.shape[1:] != (height, width, 3)):
         raise DataError(
             f"{path}: {images_key} is {list(images.shape)}, expected [n, {height}, {width}, 3] "
             "(RGB, channels last) for this model; resize them, or pass an ImageFolder"
@@ -90,6 +98,11 @@ def _checked(
             f"{path}: {labels_key} run from {labels.min()} to {labels.max()}, "
             f"{model.name} has classes 0 to {len(model.labels) - 1}"
         )
+    if isinstance(steps, FrameSteps):
+        try:
+            return steps.crop_batch(images), labels.astype(np.int64)
+        except PreprocessingError as error:
+            raise DataError(f"{path}: {images_key}: {error}") from error
     return _as_bytes(path, images_key, images), labels.astype(np.int64)
 
 

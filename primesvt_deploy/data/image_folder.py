@@ -1,4 +1,4 @@
-"""An ImageFolder: one directory of images a class, named as the class.
+"""An ImageFolder: one directory of images (or of event frames) a class, named as the class.
 
 Splits: with `train/` and one of `val/`, `validation/`, `test/` beneath, train is the former and
 the latter's halves are search and held-out; with two of the latter, search is the first and
@@ -8,6 +8,7 @@ held-out the second; with class directories alone, their halves are search and h
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,13 @@ import numpy.typing as npt
 from primesvt_deploy.data.images import MIN_SPLIT, DataSet, ImageList, fingerprint, halves
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.images import read_image
+from primesvt_deploy.runtime.frames import FrameSteps
+from primesvt_deploy.runtime.steps import read_sample
 
 __all__ = ["open_image_folder"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+_IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+_FRAMES = {".npy", ".npz"}
 _EVALUATION = ("val", "validation", "test")
 
 
@@ -47,8 +50,8 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     else:
         search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
 
-    def decode(number: int) -> npt.NDArray[np.uint8]:
-        return read_image(everything[number])
+    def decode(number: int) -> npt.NDArray[Any]:
+        return read_sample(model.preprocessing, everything[number])
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
         return ImageList(decode, numbers, classes[numbers], model.preprocessing)
@@ -75,6 +78,7 @@ def _size(file: Path) -> int:
 def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
+    suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
     for directory in directories:
         folders = sorted(p for p in directory.iterdir() if p.is_dir() and p.name[0] != ".")
         if not folders:
@@ -86,7 +90,7 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
                 f"({', '.join(unknown[:3])}): its classes are {', '.join(model.labels[:3])}, ..."
             )
         for folder in folders:
-            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
             files.extend(found)
             labels.extend([model.labels.index(folder.name)] * len(found))
     return files, labels

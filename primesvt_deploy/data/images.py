@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.runtime.preprocess import Preprocessing
+from primesvt_deploy.runtime.steps import InputSteps
 
 __all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves"]
 
@@ -20,30 +21,30 @@ MIN_SPLIT = 50
 
 @dataclass(frozen=True)
 class ImageList:
-    """Labelled images of one split.
+    """Labelled images, or sequences of event frames, of one split.
 
     Args:
-        decode: image number to RGB uint8 `[H, W, 3]`.
+        decode: image number to RGB uint8 `[H, W, 3]`, or frames `[T, C, H, W]`.
         numbers: which images, in order.
         labels: their classes, int64, as long as `numbers`.
         preprocessing: from such an image to the model's input.
     """
 
-    decode: Callable[[int], npt.NDArray[np.uint8]]
+    decode: Callable[[int], npt.NDArray[Any]]
     numbers: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
-    preprocessing: Preprocessing
+    preprocessing: InputSteps
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.numbers)
 
     def inputs(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Preprocessed images `start..stop-1`, float32 `[n, 3, H, W]`."""
+        """Preprocessed samples `start..stop-1`, float32 `[n, 3, H, W]` or `[n, T, C, H, W]`."""
         return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
 
-    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """The image at `index`, RGB uint8 `[H, W, 3]`, as it lies in the data set."""
+    def pixels(self, index: int) -> npt.NDArray[Any]:
+        """The sample at `index` as it lies in the data set (see `decode`)."""
         return self.decode(int(self.numbers[index]))
 
     def first(self, count: int) -> ImageList:

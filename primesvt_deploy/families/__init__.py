@@ -1,14 +1,32 @@
-"""SViT families: one module each, all answering the `Family` protocol."""
+"""SViT families: one module each, all of them a `Family`."""
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.base import Family
+from primesvt_deploy.families.maxformer_keys import MAXFORMER
+from primesvt_deploy.families.qkformer_keys import QKFORMER
+from primesvt_deploy.families.sdt_v1 import SDT_V1
+from primesvt_deploy.families.sdt_v2 import SDT_V2
+from primesvt_deploy.families.sdt_v3 import SDT_V3
+from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE
 from primesvt_deploy.families.spikformer import SPIKFORMER
+from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
 
 __all__ = ["FAMILIES", "Family", "family_named", "recognise"]
 
-FAMILIES: tuple[Family, ...] = (SPIKFORMER,)
+FAMILIES: tuple[Family, ...] = (
+    SPIKFORMER,
+    QKFORMER,
+    SPIKINGRESFORMER,
+    SDT_V1,
+    MAXFORMER,
+    SDT_V2,
+    SDT_V3,
+    SDT_V3_LARGE,
+)
 
 
 def family_named(name: str) -> Family:
@@ -24,6 +42,6 @@ def family_named(name: str) -> Family:
     raise ModelError(f"unknown family {name!r}: expected one of {known}; pass --family")
 
 
-def recognise(keys: set[str]) -> Family | None:
+def recognise(keys: Set[str]) -> Family | None:
     """The family whose state_dict keys these look like, or None."""
     return next((family for family in FAMILIES if family.recognises(keys)), None)

@@ -1,131 +1,162 @@
-"""The units SViTs are made of, with timesteps folded into the batch.
+"""The units SViTs are made of: a convolution with its norms, and a neuron before or after.
 
-Every tensor between units is `[T*N, C, H, W]`, timestep-major: rows `t*N .. t*N + N-1` belong
-to timestep t. Layers without state then need no time axis, and only neurons unfold it.
+Tensors are time-folded, `[T*N, C, H, W]`; see `families.neuron`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
-from spikingjelly.activation_based import neuron as sj_neuron
 from torch import nn
 
-from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.neuron import Neuron
 
-__all__ = ["ConvBNNeuron", "Neuron", "NeuronParameters"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeuronParameters:
-    """What a leaky integrate-and-fire (LIF) neuron computes.
-
-    Charge `H[t] = V[t-1] + (X[t] - (V[t-1] - v_reset)) / tau` (X[t] is not divided when
-    `decay_input` is False), fire `S[t] = H[t] >= v_threshold`, reset `V[t] = v_reset` where it
-    fired (hard) or `H[t] - v_threshold * S[t]` (soft, `v_reset` None). V starts at `v_reset`
-    (soft: 0). Source: SpikingJelly 2.0, `neuron.LIFNode`.
-    """
-
-    tau: float = 2.0
-    v_threshold: float = 1.0
-    v_reset: float | None = 0.0
-    decay_input: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what no LIF neuron can have."""
-        if not self.tau > 1.0:
-            raise ModelError(f"tau is {self.tau}: a LIF neuron needs tau > 1; check --tau")
-        if self.v_reset is not None and not self.v_threshold > self.v_reset:
-            raise ModelError(
-                f"v_threshold {self.v_threshold} is not above v_reset {self.v_reset}: "
-                "the neuron would fire at rest; check the model's neuron parameters"
-            )
+__all__ = ["ConvBN", "ConvBNNeuron", "NeuronConvBN", "Repeat", "make_neuron", "max_pool"]
 
 
-class Neuron(nn.Module):
-    """A SpikingJelly LIF neuron on time-folded input, at rest before each forward pass.
-
-    Args:
-        parameters: tau, threshold and reset.
-        timesteps: T.
-        static_input: the input is `[N, ...]` and is presented T times over, as the first layer
-            of a model of static images sees it; otherwise it is `[T*N, ...]`.
-    """
-
-    def __init__(
-        self, parameters: NeuronParameters, *, timesteps: int, static_input: bool = False
-    ) -> None:
-        super().__init__()
-        self.parameters_ = parameters
-        self.timesteps = timesteps
-        self.static_input = static_input
-        self.node = sj_neuron.LIFNode(
-            tau=parameters.tau,
-            decay_input=parameters.decay_input,
-            v_threshold=parameters.v_threshold,
-            v_reset=parameters.v_reset,
-            detach_reset=True,
-            step_mode="m",
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Spikes `[T*N, ...]` of 0 and 1 for input currents `[T*N, ...]` (or static `[N, ...]`)."""
-        self.node.reset()
-        if self.static_input:
-            sequence = x.unsqueeze(0).expand(self.timesteps, *x.shape)
-        else:
-            sequence = x.unflatten(0, (self.timesteps, -1))
-        spikes = cast(torch.Tensor, self.node(sequence)).flatten(0, 1)
-        self.node.reset()
-        return spikes
+def make_neuron(
+    config: NetworkConfig,
+    *,
+    v_threshold: float | None = None,
+    static_input: bool = False,
+) -> Neuron:
+    """The network's neuron, with another threshold where one is given."""
+    return Neuron(
+        config.neuron(v_threshold),
+        timesteps=config.timesteps,
+        # Frames differ from step to step; only an image is presented T times over.
+        static_input=static_input and not config.frames,
+    )
 
 
-class ConvBNNeuron(nn.Module):
-    """Convolution, batch norm, optional 3x3 stride-2 max pooling, neuron.
+def max_pool() -> nn.MaxPool2d:
+    """The pooling of every family: 3x3, stride 2, padding 1."""
+    return nn.MaxPool2d(3, stride=2, padding=1)
 
-    The pool stands before the neuron, as in SpikingJelly's Spikformer.
+
+class ConvBN(nn.Module):
+    """A convolution and its batch norm, as one unit: they fold into one at export.
+
+    `norm2` is a second batch norm and `scale` a factor for each channel (as a depthwise 1x1
+    convolution), for the families that have them.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: int = 1,
         *,
-        neuron: nn.Module,
-        pool: bool = False,
+        stride: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+        twice_normed: bool = False,
+        scaled: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2 if padding is None else padding,
+            groups=groups,
+            bias=bias,
         )
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
+        if twice_normed:
+            self.norm2: nn.Module = nn.BatchNorm2d(out_channels)
+        if scaled:
+            self.scale: nn.Module = nn.Conv2d(
+                out_channels, out_channels, 1, groups=out_channels, bias=False
+            )
+
+    def currents(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolution and norms, `[T*N, in, H, W]` to `[T*N, out, H', W']`."""
+        x = self.bn(self.conv(x))
+        for name in ("norm2", "scale"):
+            if hasattr(self, name):
+                x = getattr(self, name)(x)
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See `currents`."""
+        return self.currents(x)
+
+
+class ConvBNNeuron(ConvBN):
+    """Convolution, batch norm, neuron: spikes out.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel_size: pixels; padded so that the size stays.
+        neuron: behind the norm.
+        pool: where a 3x3 stride-2 max pooling stands: `before` or `after` the neuron, or None.
+        options: of `ConvBN`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        neuron: nn.Module,
+        pool: str | None = None,
+        **options: bool | int,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options)  # type: ignore[arg-type]
+        self.pool = max_pool() if pool == "before" else nn.Identity()
         self.neuron = neuron
+        self.pool_spikes = max_pool() if pool == "after" else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes `[T*N, out_channels, H', W']` of `x` `[T*N, in_channels, H, W]`."""
-        return cast(torch.Tensor, self.neuron(self.pool(self.bn(self.conv(x)))))
+        spikes = self.neuron(self.pool(self.currents(x)))
+        return cast(torch.Tensor, self.pool_spikes(spikes))
 
     @torch.no_grad()
     def absorb_gain(self, gain: float) -> None:
-        """Multiply what the neuron receives by `gain` > 0; the norm must be folded."""
+        """Multiply what the neuron receives by `gain` > 0; the norms must be folded."""
         self.conv.weight.mul_(gain)
         if self.conv.bias is not None:
             self.conv.bias.mul_(gain)
 
 
-def split_state(state: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """Split a fused layer's tensors into `parts` equal layers along the output channels.
+class NeuronConvBN(ConvBN):
+    """Neuron, convolution, batch norm: real currents out, as membrane-shortcut families have it."""
 
-    Exact: output channels of a convolution and of its batch norm do not interact. Scalars
-    (`num_batches_tracked`) are repeated.
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        neuron: nn.Module,
+        **options: bool | int,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options)  # type: ignore[arg-type]
+        self.neuron = neuron
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Currents `[T*N, out_channels, H', W']` of `x` `[T*N, in_channels, H, W]`."""
+        return self.currents(self.neuron(x))
+
+
+class Repeat(nn.Module):
+    """Presents a static state `[N, ...]` T times over, `[T*N, ...]`; frames pass as they are.
+
+    For stems whose output is a real current, which a neuron with `static_input` cannot unfold.
     """
-    chunks: list[dict[str, Any]] = [{} for _ in range(parts)]
-    for name, tensor in state.items():
-        pieces = tensor.chunk(parts, dim=0) if tensor.ndim else [tensor] * parts
-        for chunk, piece in zip(chunks, pieces, strict=True):
-            chunk[name] = piece.clone()
-    return chunks
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.timesteps = 1 if config.frames else config.timesteps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[N, ...]` to `[T*N, ...]`."""
+        return x if self.timesteps == 1 else torch.cat([x] * self.timesteps)

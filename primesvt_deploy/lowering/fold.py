@@ -9,15 +9,18 @@ Batch norm in evaluation is affine per channel, `y = s (W x - mean) + beta` with
 from __future__ import annotations
 
 import copy
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from primesvt_deploy.families.units import ConvBNNeuron, Neuron
-from primesvt_deploy.lowering.neurons import ChargeFireReset, UnrolledNeuron
+from primesvt_deploy.families.neuron import Neuron, SequenceNeuron
+from primesvt_deploy.families.units import ConvBN
+from primesvt_deploy.lowering.neurons import ChargeFireReset, UnrolledNeuron, UnrolledSequence
 
 __all__ = ["lower"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @runtime_checkable
@@ -29,19 +32,44 @@ class _AbsorbsGain(Protocol):
     def absorb_gain(self, gain: float) -> None: ...
 
 
-def lower(module: nn.Module) -> nn.Module:
+@runtime_checkable
+class _Simplifies(Protocol):
+    """A module that has a cheaper form of the same outputs once its norms are folded."""
+
+    def simplify_folded(self) -> None: ...
+
+
+def lower(module: _Module) -> _Module:
     """A copy of `module` of plain arithmetic: norms folded, neurons unrolled; same outputs.
 
     Neurons whose unit has `absorb_gain` end with gain 1. The argument is left as it is.
     """
     lowered = copy.deepcopy(module).eval().requires_grad_(False)
     for unit in list(lowered.modules()):
-        if isinstance(unit, ConvBNNeuron) and isinstance(unit.bn, nn.BatchNorm2d):
-            unit.conv = fuse_conv_bn_eval(unit.conv, unit.bn)
-            unit.bn = nn.Identity()
+        if isinstance(unit, ConvBN):
+            _fold_norms(unit)
         for name, child in list(unit.named_children()):
             if isinstance(child, Neuron):
-                setattr(unit, name, UnrolledNeuron(ChargeFireReset.of(child)))
+                unrolled = UnrolledSequence if isinstance(child, SequenceNeuron) else UnrolledNeuron
+                setattr(unit, name, unrolled(ChargeFireReset.of(child)))
         if isinstance(unit, _AbsorbsGain) and isinstance(unit.neuron, UnrolledNeuron):
             unit.absorb_gain(unit.neuron.give_up_gain())
+    for unit in lowered.modules():
+        if isinstance(unit, _Simplifies):
+            unit.simplify_folded()
     return lowered
+
+
+def _fold_norms(unit: ConvBN) -> None:
+    for name in ("bn", "norm2"):
+        norm = getattr(unit, name, None)
+        if isinstance(norm, nn.BatchNorm2d):
+            unit.conv = fuse_conv_bn_eval(unit.conv, norm)
+            setattr(unit, name, nn.Identity())
+    scale = getattr(unit, "scale", None)
+    if isinstance(scale, nn.Conv2d):
+        factor = scale.weight.detach()
+        unit.conv.weight.data.mul_(factor)
+        if unit.conv.bias is not None:
+            unit.conv.bias.data.mul_(factor.flatten())
+        unit.scale = nn.Identity()

@@ -5,7 +5,8 @@ With d = 1 - 1/tau, g = 1/tau (1 without `decay_input`) and c = v_reset/tau (0 f
     H[t] = d V[t-1] + g X[t] + c        S[t] = H[t] >= v_threshold
     V[t] = v_reset where S[t], else H[t]   (soft: H[t] - v_threshold S[t])
 
-which is SpikingJelly 2.0's `LIFNode` with the products multiplied out. While torch.onnx traces,
+which is SpikingJelly 2.0's `LIFNode` with the products multiplied out. A neuron of D > 1 levels
+fires `S[t] = round(clip(H[t] / v_threshold, 0, D))` and resets softly. While torch.onnx traces,
 a neuron is one opaque node `ai.primesvt::LIF`, which `lowering.unroll` expands in the graph.
 """
 
@@ -16,9 +17,16 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import nn
 
-from primesvt_deploy.families.units import Neuron
+from primesvt_deploy.families.neuron import Neuron
 
-__all__ = ["LIF_DOMAIN", "LIF_OP", "ChargeFireReset", "UnrolledNeuron", "integrate_and_fire"]
+__all__ = [
+    "LIF_DOMAIN",
+    "LIF_OP",
+    "ChargeFireReset",
+    "UnrolledNeuron",
+    "UnrolledSequence",
+    "integrate_and_fire",
+]
 
 LIF_DOMAIN = "ai.primesvt"
 LIF_OP = "LIF"
@@ -34,6 +42,9 @@ class ChargeFireReset:
         decay, gain, offset: d, g and c.
         v_threshold: threshold of H.
         v_reset: potential after a spike; None resets softly.
+        levels: D, the largest count fired in a timestep; 1: spikes.
+        spike_value: the output for a count of one.
+        half_up: counts round halves up, not to even.
     """
 
     timesteps: int
@@ -43,6 +54,9 @@ class ChargeFireReset:
     offset: float
     v_threshold: float
     v_reset: float | None
+    levels: int = 1
+    spike_value: float = 1.0
+    half_up: bool = False
 
     @classmethod
     def of(cls, neuron: Neuron) -> ChargeFireReset:
@@ -56,6 +70,9 @@ class ChargeFireReset:
             offset=(lif.v_reset or 0.0) / lif.tau,
             v_threshold=lif.v_threshold,
             v_reset=lif.v_reset,
+            levels=lif.levels,
+            spike_value=lif.spike_value,
+            half_up=lif.half_up,
         )
 
     @property
@@ -85,7 +102,8 @@ class UnrolledNeuron(nn.Module):
 
     def _as_node(self, x: torch.Tensor) -> torch.Tensor:
         attributes = {k: v for k, v in asdict(self.constants).items() if v is not None}
-        attributes["static_input"] = int(self.constants.static_input)
+        for flag in ("static_input", "half_up"):
+            attributes[flag] = int(attributes[flag])
         steps = self.constants.timesteps if self.constants.static_input else 1
         return torch.onnx.ops.symbolic(
             f"{LIF_DOMAIN}::{LIF_OP}",
@@ -95,6 +113,16 @@ class UnrolledNeuron(nn.Module):
             shape=(x.shape[0] * steps, *x.shape[1:]),
             version=1,
         )
+
+
+class UnrolledSequence(UnrolledNeuron):
+    """The same on input with a time axis, `[T, N, ...]`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Spikes `[T, N, ...]` of currents `[T, N, ...]`."""
+        spikes = super().forward(x.flatten(0, 1))
+        unfolded: torch.Tensor = spikes.unflatten(0, (self.constants.timesteps, -1))
+        return unfolded
 
 
 def integrate_and_fire(x: torch.Tensor, constants: ChargeFireReset) -> torch.Tensor:
@@ -115,9 +143,17 @@ def integrate_and_fire(x: torch.Tensor, constants: ChargeFireReset) -> torch.Ten
         if shift:
             charged.add_(shift)
         fired = spikes[t * n : (t + 1) * n]
-        torch.ge(charged, constants.v_threshold, out=fired)
+        if constants.levels > 1:
+            fired.copy_(_count(charged, constants))
+        else:
+            torch.ge(charged, constants.v_threshold, out=fired)
         membrane = _reset(charged, fired, constants)
-    return spikes
+    return spikes if constants.spike_value == 1.0 else spikes.mul_(constants.spike_value)
+
+
+def _count(charged: torch.Tensor, constants: ChargeFireReset) -> torch.Tensor:
+    clipped = (charged / constants.v_threshold).clamp_(0, constants.levels)
+    return clipped.add_(0.5).floor_() if constants.half_up else clipped.round_()
 
 
 def _reset(charged: torch.Tensor, fired: torch.Tensor, constants: ChargeFireReset) -> torch.Tensor:

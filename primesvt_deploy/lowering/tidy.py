@@ -61,11 +61,16 @@ def _rename(node: ir.Node, scopes: str, taken: set[str], ends: set[ir.Value]) ->
 
 def _name_constants(graph: ir.Graph) -> None:
     """Name each shape and axis constant after the first node that reads it."""
-    layers = ("weight", "bias")
+    layers = ("weight", "bias", "running_mean", "running_var")
     for value in list(graph.initializers.values()):
         readers = value.uses()
         if readers and not str(value.name).endswith(layers) and not _is_scalar(value):
-            value.name = f"{next(iter(readers)).node.name}.constant"
+            base = name = f"{next(iter(readers)).node.name}.constant"
+            number = 1
+            while name in graph.initializers:
+                number += 1
+                name = f"{base}.{number}"
+            value.name = name
 
 
 def _is_scalar(value: ir.Value) -> bool:

@@ -13,28 +13,35 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ExportError
+from primesvt_deploy.families.config import NetworkConfig
 
-__all__ = ["INPUT", "OPSET", "OUTPUT", "trace"]
+__all__ = ["OPSET", "OUTPUT", "input_name", "trace"]
 
-INPUT, OUTPUT = "images", "logits"
+OUTPUT = "logits"
 OPSET = 18
 """ONNX operator set: the oldest that splits into equal parts without fixed sizes; onnxruntime
 1.20 and later load it (they do from 1.14 on)."""
 
 
-def trace(lowered: nn.Module, input_shape: tuple[int, int, int], batch: int | None) -> ir.Model:
-    """The graph of `lowered`, input `images [N, C, H, W]`, output `logits [N, K]`.
+def input_name(config: NetworkConfig) -> str:
+    """What an artifact calls its input."""
+    return "frames" if config.frames else "images"
+
+
+def trace(lowered: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Model:
+    """The graph of `lowered`: `images [N, C, H, W]` or `frames [T, N, C, H, W]` to `logits [N, K]`.
 
     Args:
         lowered: from `lowering.fold.lower`; float32.
-        input_shape: (C, H, W).
+        config: tells the input.
         batch: a fixed N, or None for any.
 
     Raises:
         ExportError: torch.onnx cannot trace the module.
     """
-    example = torch.zeros(batch or 2, *input_shape)
-    dynamic = None if batch else ({0: torch.export.Dim("batch")},)
+    example = config.example(batch or 2)
+    axis = 1 if config.frames else 0
+    dynamic = None if batch else ({axis: torch.export.Dim("batch")},)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -43,7 +50,7 @@ def trace(lowered: nn.Module, input_shape: tuple[int, int, int], batch: int | No
                 dynamo=True,
                 dynamic_shapes=dynamic,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[input_name(config)],
                 output_names=[OUTPUT],
                 verbose=False,
             )

@@ -10,8 +10,10 @@ and, for the reset to zero, without `Where` (3.5 to 5.7 times the cost of an Add
 
     V[t] = H[t] - ThresholdedRelu(H[t], alpha)     alpha = the float32 next below v_threshold
 
-since `H > alpha` and `H >= v_threshold` are the same in float32. A static input is not split:
-every X[t] is the same tensor. Spikes keep names: `<layer>.spikes.t<t>`, and `<layer>.spikes`.
+since `H > alpha` and `H >= v_threshold` are the same in float32. Neurons of D > 1 levels fire
+`Round(Clip(H / v_threshold, 0, D))`, and their outputs are scaled by `spike_value`. A static
+input is not split: every X[t] is the same tensor. Spikes keep names: `<layer>.spikes.t<t>`, and
+`<layer>.spikes`.
 """
 
 from __future__ import annotations
@@ -79,8 +81,9 @@ class _Constants:
         self._values: dict[float, ir.Value] = {}
 
     def scalar(self, value: float) -> ir.Value:
+        value = float(np.float32(value))
         if value not in self._values:
-            name = f"lif.constant.{value:g}"
+            name = f"lif.constant.{value:.9g}"  # nine digits tell any two float32 apart
             tensor = ir.tensor(np.asarray(value, dtype=np.float32), name=name)
             self._values[value] = ir.Value(
                 name=name,
@@ -164,11 +167,33 @@ def _integrate(
         shift = lif.first_offset if membrane is None else lif.offset
         if shift:
             charge = tape.one("Add", f"offset.t{t}", charge, constants.scalar(shift))
-        fired = tape.one("GreaterOrEqual", f"fired.t{t}", charge, constants.scalar(lif.v_threshold))
-        spikes.append(tape.one("Cast", f"spikes.t{t}", fired, to=ir.DataType.FLOAT))
+        fired, count = _fire(tape, t, charge, lif, constants)
+        spikes.append(
+            count
+            if lif.spike_value == 1.0
+            else tape.one("Mul", f"spikes.t{t}", count, constants.scalar(lif.spike_value))
+        )
         if t + 1 < lif.timesteps:
-            membrane = _reset(tape, t, charge, fired, spikes[-1], lif, constants)
+            membrane = _reset(tape, t, charge, fired, count, lif, constants)
     return spikes
+
+
+def _fire(
+    tape: _Tape, t: int, charge: ir.Value, lif: ChargeFireReset, constants: _Constants
+) -> tuple[ir.Value, ir.Value]:
+    """What a step fires: as a condition (neurons of one level), and as a float count."""
+    name = f"spikes.t{t}" if lif.spike_value == 1.0 else f"count.t{t}"
+    if lif.levels == 1:
+        fired = tape.one("GreaterOrEqual", f"fired.t{t}", charge, constants.scalar(lif.v_threshold))
+        return fired, tape.one("Cast", name, fired, to=ir.DataType.FLOAT)
+    if lif.v_threshold != 1.0:
+        charge = tape.one("Div", f"unit.t{t}", charge, constants.scalar(lif.v_threshold))
+    bounds = constants.scalar(0.0), constants.scalar(float(lif.levels))
+    level = tape.one("Clip", f"clipped.t{t}", charge, *bounds)
+    if lif.half_up:
+        level = tape.one("Add", f"raised.t{t}", level, constants.scalar(0.5))
+    count = tape.one("Floor" if lif.half_up else "Round", name, level)
+    return count, count
 
 
 def _reset(
@@ -176,14 +201,14 @@ def _reset(
     t: int,
     charge: ir.Value,
     fired: ir.Value,
-    spikes: ir.Value,
+    count: ir.Value,
     lif: ChargeFireReset,
     constants: _Constants,
 ) -> ir.Value:
     if lif.v_reset is None:
-        spent = spikes
+        spent = count
         if lif.v_threshold != 1.0:
-            spent = tape.one("Mul", f"spent.t{t}", spikes, constants.scalar(lif.v_threshold))
+            spent = tape.one("Mul", f"spent.t{t}", count, constants.scalar(lif.v_threshold))
     elif lif.v_reset == 0.0:
         below = float(np.nextafter(np.float32(lif.v_threshold), np.float32(-np.inf)))
         spent = tape.one("ThresholdedRelu", f"spent.t{t}", charge, alpha=below)
@@ -195,7 +220,8 @@ def _reset(
 
 def _constants_of(node: ir.Node) -> ChargeFireReset:
     values = {name: attribute.value for name, attribute in node.attributes.items()}
-    values["static_input"] = bool(values["static_input"])
+    for flag in ("static_input", "half_up"):
+        values[flag] = bool(values[flag])
     return ChargeFireReset(**{"v_reset": None, **values})
 
 

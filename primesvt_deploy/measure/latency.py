@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 __all__ = ["Latency", "cpu_name", "measure_latency"]
+
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -40,23 +43,35 @@ class Latency:
 
 
 def measure_latency(
-    calls: Mapping[str, Callable[[], object]], *, runs: int, warmup: int = 10
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    runs: int,
+    warmup: int = 10,
+    seconds: float = math.inf,
 ) -> dict[str, Latency]:
     """Time each call `runs` times, one after another in every round.
 
     Args:
         calls: what to time, by name.
-        runs: timed rounds.
-        warmup: untimed rounds before.
+        runs: timed rounds, at most.
+        warmup: untimed rounds before, at most.
+        seconds: no new round begins after so long, once there were five timed ones; a third of
+            it goes to warming up.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(warmup + runs):
+    begun = time.perf_counter()
+    for number in range(warmup):
+        if number and time.perf_counter() - begun > seconds / 3:
+            break
+        for call in calls.values():
+            call()
+    for number in range(runs):
+        if number >= _FEWEST and time.perf_counter() - begun > seconds:
+            break
         for name, call in calls.items():
             started = time.perf_counter()
             call()
-            elapsed = time.perf_counter() - started
-            if number >= warmup:
-                times[name].append(1e3 * elapsed)
+            times[name].append(1e3 * (time.perf_counter() - started))
     return {name: Latency(tuple(values)) for name, values in times.items()}
 
 

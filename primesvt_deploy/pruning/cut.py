@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeVar
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
-from primesvt_deploy.analysis.groups import Group, trace_dependencies
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.base import Family, FamilyConfig
+from primesvt_deploy.families.fit import fit_widths
 from primesvt_deploy.pruning.plan import Plan
 
-__all__ = ["check_cut", "cut", "mask"]
+__all__ = ["check_cut", "cut", "mask", "silence"]
 
 _TOLERANCE = 1e-9
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
-def mask(module: nn.Module, groups: Sequence[Group], plan: Plan) -> nn.Module:
+def mask(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
     """A copy of `module` in which the channels that leave are silent.
 
-    Their norms' scale and shift become 0, so that the neurons behind receive exactly 0.
+    Filters, biases and norms that produce them become 0, so that the neurons behind receive
+    exactly 0.
 
     Raises:
         PruningError: the plan does not fit the groups.
@@ -34,54 +35,68 @@ def mask(module: nn.Module, groups: Sequence[Group], plan: Plan) -> nn.Module:
     plan.check(groups)
     masked = copy.deepcopy(module)
     kept = plan.as_dict()
-    with torch.no_grad():
-        for group in groups:
-            if group.name not in kept:
-                continue
-            gone = torch.ones(group.width, dtype=torch.bool)
-            gone[list(kept[group.name])] = False
-            for name in group.norms:
-                norm = cast(nn.BatchNorm2d, masked.get_submodule(name))
-                norm.weight[gone] = 0.0
-                norm.bias[gone] = 0.0
+    for group in groups:
+        if group.name in kept:
+            silence(masked, group, kept[group.name])
     return masked
 
 
-def cut(
-    family: Family,
-    config: FamilyConfig,
-    module: nn.Module,
-    groups: Sequence[Group],
-    plan: Plan,
-) -> tuple[FamilyConfig, nn.Module]:
-    """A smaller configuration and module without the channels that leave.
+@torch.no_grad()
+def silence(module: nn.Module, group: Group, kept: Sequence[int]) -> None:
+    """Set what produces the channels of `group` that are not `kept` to 0, in place.
 
-    Channels leave along torch-pruning's dependency graph of the coupling twin, whose tensors
-    have the names of the module's. The argument module is not touched.
+    Norms that were folded away (no longer there as norms) are passed over.
+    """
+    gone = torch.ones(group.width, dtype=torch.bool)
+    gone[list(kept)] = False
+    for name in (*group.outputs, *group.norms):
+        layer = module.get_submodule(name)
+        for parameter in layer.parameters(recurse=False):
+            parameter[gone] = 0.0
+
+
+def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
+    """A smaller copy of `module` without the channels that leave.
 
     Raises:
         PruningError: the plan does not fit the groups.
     """
     plan.check(groups)
-    twin, graph = trace_dependencies(family, module, config)
     kept = plan.as_dict()
+    state = dict(module.state_dict())
+    layers = dict(module.named_modules())
     for group in groups:
         if group.name not in kept:
             continue
-        gone = sorted(set(range(group.width)) - set(kept[group.name]))
-        root = twin.get_submodule(group.root)
-        prune = (
-            tp.prune_linear_out_channels
-            if isinstance(root, nn.Linear)
-            else (tp.prune_conv_out_channels)
-        )
-        if gone:
-            graph.get_pruning_group(root, prune, gone).prune()
-    state = twin.state_dict()
-    smaller = family.resized(config, state)
-    shrunk = family.build(smaller).to(next(module.parameters()).dtype)
-    shrunk.load_state_dict(state)
-    return smaller, shrunk
+        indices = torch.tensor(kept[group.name])
+        for name in (*group.outputs, *group.norms):
+            for tail in ("weight", "bias", "running_mean", "running_var"):
+                if state.get(f"{name}.{tail}") is not None:
+                    state[f"{name}.{tail}"] = state[f"{name}.{tail}"][indices]
+        for name in group.inputs:
+            weight = state[f"{name}.weight"]
+            state[f"{name}.weight"] = _without_inputs(layers[name], weight, indices, group)
+    smaller = copy.deepcopy(module)
+    fit_widths(smaller, state)
+    smaller.load_state_dict(state)
+    return smaller
+
+
+def _without_inputs(
+    layer: nn.Module, weight: torch.Tensor, kept: torch.Tensor, group: Group
+) -> torch.Tensor:
+    """A layer's weight with the `kept` input channels only."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1:
+        return weight[:, kept]
+    if weight.shape[1] == 1:  # depthwise: its inputs are its outputs
+        return weight
+    inputs = group.width // groups
+    # Each slice of the outputs reads the same slice of the inputs: its own kept ones.
+    slices = [
+        kept[(kept >= g * inputs) & (kept < (g + 1) * inputs)] - g * inputs for g in range(groups)
+    ]
+    return torch.cat([part[:, own] for part, own in zip(weight.chunk(groups), slices, strict=True)])
 
 
 def check_cut(masked: nn.Module, smaller: nn.Module, images: torch.Tensor) -> float:

@@ -19,7 +19,8 @@ import torch
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.pruning.cut import silence
 from primesvt_deploy.pruning.plan import Plan
 
 __all__ = ["Evaluator"]
@@ -65,16 +66,16 @@ class Evaluator:
         self.images = images
         self._groups = groups
         self._twin = lower(model.module).to(memory_format=torch.channels_last)
-        self._segments = model.family.segments(self._twin)
+        self._segments = self._twin.segments()
         self._batch_size, self._chunk = batch_size, chunk
         self._cache_bytes = _default_cache() if cache_bytes is None else cache_bytes
         self._boundaries: OrderedDict[int, _Boundary] = OrderedDict()
         self._entrance = {group.name: self._first_segment(group) for group in groups}
-        state = self._twin.state_dict()
+        masked = {name for group in groups for name in (*group.outputs, *group.norms)}
         self._pristine = {
-            name: (state[f"{name}.weight"].clone(), state[f"{name}.bias"].clone())
-            for group in groups
-            for name in group.outputs
+            name: tensor.clone()
+            for name, tensor in self._twin.state_dict().items()
+            if name.rpartition(".")[0] in masked
         }
 
     @torch.no_grad()
@@ -125,8 +126,8 @@ class Evaluator:
                 self._boundaries.move_to_end(index)
                 return index, known.chunks[start, stop]
         inputs = torch.from_numpy(self.images.inputs(start, stop))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return 0, list(inputs.split(self._batch_size))
+        batches = [self._twin.fold(time_first(b)) for b in inputs.split(self._batch_size)]
+        return 0, [_channels_last(batch) for batch in batches]
 
     def _remember(
         self, plan: Plan, index: int, chunk: tuple[int, int], batches: list[torch.Tensor]
@@ -160,21 +161,16 @@ class Evaluator:
         )
 
     def _apply(self, plan: Plan) -> None:
-        """Silence the channels that leave: their folded filters and biases become 0."""
-        for name, (weight, bias) in self._pristine.items():
-            layer = self._twin.get_submodule(name)
-            layer.get_parameter("weight").copy_(weight)
-            layer.get_parameter("bias").copy_(bias)
+        """Silence the channels that leave, in the twin: their folded filters and biases."""
+        self._twin.load_state_dict(self._pristine, strict=False)
         kept = plan.as_dict()
         for group in self._groups:
-            if group.name not in kept:
-                continue
-            gone = torch.ones(group.width, dtype=torch.bool)
-            gone[list(kept[group.name])] = False
-            for name in group.outputs:
-                layer = self._twin.get_submodule(name)
-                layer.get_parameter("weight")[gone] = 0.0
-                layer.get_parameter("bias")[gone] = 0.0
+            if group.name in kept:
+                silence(self._twin, group, kept[group.name])
+
+
+def _channels_last(batch: torch.Tensor) -> torch.Tensor:
+    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
 
 def _default_cache() -> int:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.model import SViT
+from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.evaluate import Evaluator
 from primesvt_deploy.pruning.ledger import Candidate, Ledger
-from primesvt_deploy.pruning.plan import Plan, kept_width
+from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
 __all__ = ["HOPELESS_Z", "Judge"]
@@ -50,11 +49,8 @@ class Judge:
         self.groups = tuple(groups)
         self.images = len(images)
         self._ledger = ledger
-        self._multiple = channel_multiple
         self._evaluator = Evaluator(model, groups, images)
-        self._importance: dict[str, torch.Tensor] = {
-            group.name: l2_importance(model.module, group) for group in groups
-        }
+        self._choice = Choice(model.module, groups, channel_multiple)
         self._dense: npt.NDArray[np.bool_] | None = None
 
     def dense(self) -> Accuracy:
@@ -63,12 +59,7 @@ class Judge:
 
     def pruned(self, plan: Plan, group: Group, rate: float) -> Plan:
         """`plan` with the least important share `rate` of one group's channels gone."""
-        keep = kept_width(group, rate, multiple=self._multiple)
-        if keep == group.width:
-            return plan
-        return plan.replacing(
-            group.name, keep_most_important(self._importance[group.name], group, keep)
-        )
+        return self._choice.pruned(plan, group, rate)
 
     def judge(
         self,

@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.robustness import Curve
 
-__all__ = ["PolicyOutcome", "prioritized"]
+__all__ = ["PolicyOutcome", "by_size", "prioritized"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,39 @@ def prioritized(
         drop_points=steps[-1].drop.points if steps else 0.0,
         stopped_by=_reason(met, len(targets), len(curves), judge.max_drop, refused),
         steps=tuple(steps),
+    )
+
+
+def by_size(
+    choice: Choice,
+    groups: Sequence[Group],
+    *,
+    rates: Sequence[float],
+    budget_bytes: int,
+    size_of: Callable[[Plan], int],
+) -> PolicyOutcome:
+    """The same walk where no accuracy is demanded, so that nothing need be evaluated.
+
+    Each layer, from the largest, is pruned at the gentlest rate that meets the budget, else at
+    the largest.
+    """
+    plan = Plan()
+    for group in groups:
+        if size_of(plan) <= budget_bytes:
+            break
+        options = [choice.pruned(plan, group, rate) for rate in sorted(rates)]
+        fitting = [option for option in options if size_of(option) <= budget_bytes]
+        plan = fitting[0] if fitting else options[-1]
+    met = size_of(plan) <= budget_bytes
+    return PolicyOutcome(
+        plan=plan,
+        met=met,
+        bytes=size_of(plan),
+        drop_points=0.0,
+        stopped_by="the budget is met; no accuracy was demanded, none was searched for"
+        if met
+        else "all layers are used up at the rates of the grid",
+        steps=(),
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from .bundle import check_files, read_manifest
 from .errors import BundleError
-from .preprocess import Preprocessing
 from .session import OnnxModel
+from .steps import steps_from_dict
 
 __all__ = ["StoredCheck", "check_outputs"]
 
@@ -56,7 +56,7 @@ def check_outputs(bundle: str | os.PathLike[str], *, threads: int = 0) -> Stored
     check_files(bundle, manifest)
     with np.load(Path(bundle) / "check.npz") as stored:
         pixels, expected = stored["images"], stored["logits"]
-    preprocessing = Preprocessing.from_dict(manifest["model"]["preprocessing"])
+    preprocessing = steps_from_dict(manifest["model"]["preprocessing"])
     model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
     found = model.logits(preprocessing.normalise(pixels))
     outcome = StoredCheck(

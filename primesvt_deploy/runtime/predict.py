@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from .bundle import check_files, read_manifest
 from .errors import BundleError
-from .images import read_image
-from .preprocess import Preprocessing
 from .session import OnnxModel
+from .steps import prepare_file, steps_from_dict
 
 __all__ = ["Classifier", "Prediction"]
 
@@ -65,7 +64,7 @@ class Classifier:
         check_files(bundle, self.manifest)
         try:
             self.labels = tuple(self.manifest["model"]["labels"])
-            self.preprocessing = Preprocessing.from_dict(self.manifest["model"]["preprocessing"])
+            self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
         except KeyError as error:
             raise BundleError(f"{bundle}: the manifest has no {error.args[0]!r}") from error
         self.model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
@@ -81,15 +80,16 @@ class Classifier:
         """Classify image files one by one.
 
         Args:
-            paths: JPEG, PNG or PPM files (more with Pillow), any size.
+            paths: JPEG, PNG or PPM files (more with Pillow), any size; for a model of event
+                frames `.npy` or `.npz` files.
             top: how many labels to report, most probable first.
 
         Raises:
             ImageError: a file cannot be read.
         """
         for path in paths:
-            pixels = self.preprocessing.apply(read_image(path))
-            logits = self.model.logits(pixels[np.newaxis])[0]
+            sample = prepare_file(self.preprocessing, path)
+            logits = self.model.logits(sample[np.newaxis])[0]
             yield Prediction(os.fspath(path), self._top(logits, top), tuple(map(float, logits)))
 
     def _top(self, logits: npt.NDArray[np.float32], top: int) -> tuple[tuple[str, float], ...]:

@@ -84,6 +84,11 @@ class Preprocessing:
         values = asdict(self)
         return values | {"mean": list(self.mean), "std": list(self.std)}
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one image, cropped."""
+        return _CHANNELS * self.height * self.width
+
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Prepare one image.
 

@@ -13,16 +13,22 @@ from .errors import BundleError
 
 __all__ = ["OnnxModel"]
 
+_FRAME_AXES = 5
+
 
 class OnnxModel:
     """A model file loaded in ONNX Runtime, CPU.
 
-    One input `[N, 3, H, W]` float32, one output `[N, K]` float32. Memory patterns are off, as
+    One input, images `[N, C, H, W]` or event frames `[T, N, C, H, W]`, float32; one output
+    `[N, K]` float32. Memory patterns are off, as
     batches vary and they only cost memory; spinning is off, as idle cores save power.
 
     Args:
         path: the `.onnx` file.
         threads: intra-op threads; 0 lets ONNX Runtime choose the physical cores.
+
+    Attributes:
+        fixed_batch: the batch size the file insists on, or None for any.
 
     Raises:
         BundleError: ONNX Runtime refuses the file.
@@ -46,15 +52,17 @@ class OnnxModel:
                 f"onnxruntime {ort.__version__} cannot load {Path(path).name}: {reason}"
             ) from error
         self._input = self.session.get_inputs()[0].name
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The batch size the file insists on, or None for any."""
-        first = self.session.get_inputs()[0].shape[0]
-        return first if isinstance(first, int) else None
+        shape = self.session.get_inputs()[0].shape
+        self._of_frames = len(shape) == _FRAME_AXES
+        size = shape[1 if self._of_frames else 0]
+        self.fixed_batch: int | None = size if isinstance(size, int) else None
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits `[N, K]` of preprocessed images `[N, 3, H, W]`; a fixed batch is filled up."""
+        """Logits `[N, K]` of preprocessed samples; a fixed batch is filled up.
+
+        Args:
+            images: `[N, C, H, W]`, or sequences of frames `[N, T, C, H, W]`.
+        """
         size = self.fixed_batch
         if size is None or len(images) == size:
             return self._run(images)
@@ -66,5 +74,7 @@ class OnnxModel:
         return np.concatenate(parts)
 
     def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self._of_frames:
+            images = np.ascontiguousarray(images.swapaxes(0, 1))
         result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]
         return result

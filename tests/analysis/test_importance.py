@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from primesvt_deploy.analysis.groups import Group, find_groups
@@ -8,7 +10,7 @@ from primesvt_deploy.model import SViT
 
 
 def group_named(model: SViT, name: str) -> Group:
-    groups = find_groups(model.family, model.module, model.config)
+    groups = find_groups(model.module, model.config.input_shape)
     return next(group for group in groups if group.name == name)
 
 
@@ -27,12 +29,13 @@ def test_importance_of_tied_layers_adds_their_filters(tiny: SViT) -> None:
 
 
 def test_the_weakest_channels_leave(tiny: SViT) -> None:
-    group = group_named(tiny, "stem.0")
-    importance = torch.tensor([5.0, 1.0, 4.0, 0.5, 3.0, 2.0])
-    assert keep_most_important(importance, group, 4) == (0, 2, 4, 5)
+    group = group_named(tiny, "stem.1")
+    importance = torch.tensor([5.0, 0.5, 4.0, 2.0])
+    assert keep_most_important(importance, group, 3) == (0, 2, 3)
 
 
 def test_each_head_keeps_its_own_strongest(tiny: SViT) -> None:
-    group = group_named(tiny, "blocks.1.attn.v")  # 8 channels, 2 heads
+    group = replace(group_named(tiny, "blocks.1.attn.v"), width=8)
+    assert group.heads == 2
     importance = torch.tensor([9.0, 8.0, 7.0, 6.0, 1.0, 4.0, 2.0, 3.0])
     assert keep_most_important(importance, group, 4) == (0, 1, 5, 7)

@@ -1,14 +1,14 @@
-"""Spikformer computes what SpikingJelly's class of that name computes."""
+"""Spikformer computes what upstream's code and SpikingJelly's class of that name compute."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from conftest import TINY, enliven
+from families.vectors import converted, singly, vector
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 from torch import nn
@@ -16,9 +16,9 @@ from torch import nn
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.spikformer import SPIKFORMER
-from primesvt_deploy.families.spikformer_net import SpikformerConfig
-from primesvt_deploy.families.units import Neuron
+from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 
 
 def upstream(options: ModelOptions, *, embed: int, depth: int, seed: int, **neurons: Any) -> Any:
@@ -51,8 +51,17 @@ def images(config: SpikformerConfig, count: int, seed: int = 5) -> torch.Tensor:
     return torch.randn(count, *config.input_shape, dtype=torch.float64, generator=generator)
 
 
-def model_of(config: SpikformerConfig, seed: int = 0) -> nn.Module:
-    return enliven(SPIKFORMER.build(config), seed).double()
+def loaded(
+    theirs: Any, options: ModelOptions, **changes: Any
+) -> tuple[SpikformerConfig, nn.Module]:
+    """Our network with their weights, fp64, its configuration changed so."""
+    config, state = SPIKFORMER.convert(theirs.state_dict(), options)
+    assert isinstance(config, SpikformerConfig)
+    config = replace(config, **changes)
+    ours = SPIKFORMER.build(config)
+    fit_widths(ours, state)
+    ours.double().load_state_dict(state)
+    return config, ours
 
 
 @torch.no_grad()
@@ -106,9 +115,7 @@ def test_converted_model_equals_upstream(
     )
     theirs = upstream(options, embed=embed, depth=depth, seed=timesteps)
     lift_attention(theirs, lift)
-    config, state = SPIKFORMER.convert(theirs.state_dict(), options)
-    ours = SPIKFORMER.build(config).double()
-    ours.load_state_dict(state)
+    config, ours = loaded(theirs, options)
     batch = images(config, 4)
     assert_live(ours, batch)
     with torch.no_grad():
@@ -137,11 +144,10 @@ def test_neurons_with_other_parameters_equal_upstream(
         v_reset=v_reset,
         decay_input=decay_input,
     )
-    config, state = SPIKFORMER.convert(theirs.state_dict(), options)
     # A neuron class of one's own gets its parameters everywhere, attention included.
-    config = replace(config, v_reset=v_reset, decay_input=decay_input, attention_tau=1.6)
-    ours = SPIKFORMER.build(config).double()
-    ours.load_state_dict(state)
+    config, ours = loaded(
+        theirs, options, v_reset=v_reset, decay_input=decay_input, attention_tau=1.6
+    )
     batch = images(config, 4)
     with torch.no_grad():
         found = ours(batch)
@@ -153,9 +159,7 @@ def test_neuron_options_mean_what_spikingjellys_arguments_mean(arguments: dict[s
     """Its Spikformer keeps tau from attention, but hands v_threshold on to it."""
     options = ModelOptions(timesteps=4, num_heads=2, image_size=16, patch_size=4, **arguments)
     theirs = upstream(options, embed=16, depth=1, seed=2, **arguments)
-    config, state = SPIKFORMER.convert(theirs.state_dict(), options)
-    ours = SPIKFORMER.build(config).double()
-    ours.load_state_dict(state)
+    config, ours = loaded(theirs, options)
     batch = images(config, 4)
     with torch.no_grad():
         found = ours(batch)
@@ -169,17 +173,13 @@ def test_configuration_read_from_an_upstream_checkpoint() -> None:
     assert config == SpikformerConfig(
         timesteps=4,
         image_size=16,
-        patch_size=4,
         in_channels=3,
         num_classes=7,
         num_heads=2,
         embed_dim=16,
-        stem_widths=(2, 4, 8),
-        qk_widths=(16, 16),
-        v_widths=(16, 16),
-        mlp_widths=(40, 40),
+        depth=2,
+        pooling="0011",
     )
-    assert config.depth == 2
     assert config.input_shape == (3, 16, 16)
 
 
@@ -196,60 +196,37 @@ def test_unknown_family_is_refused() -> None:
         family_named("resnet")
 
 
-@pytest.mark.parametrize("timesteps", [1, 3])
-def test_chained_segments_give_the_logits(timesteps: int) -> None:
-    config = replace(TINY, timesteps=timesteps)
-    model = model_of(config)
-    batch = images(config, 3)
-    with torch.no_grad():
-        state = batch
-        for segment in SPIKFORMER.segments(model):
-            state = segment.run(state)
-        assert torch.equal(state, model(batch))
+VECTORS = {
+    "spikformer_imagenet": ModelOptions(timesteps=4, num_heads=4, image_size=64),
+    "spikformer_cifar": ModelOptions(timesteps=4, num_heads=4, image_size=32),
+    "spikformer_dvs": ModelOptions(timesteps=3, num_heads=4, image_size=128),
+}
 
 
-def test_segments_name_every_parameter_once() -> None:
-    model = model_of(TINY)
-    units = [unit for segment in SPIKFORMER.segments(model) for unit in segment.units]
-    owners = {
-        name: [unit for unit in units if name.startswith(f"{unit}.")]
-        for name, _ in model.named_parameters()
-    }
-    assert all(len(found) == 1 for found in owners.values()), owners
+@pytest.mark.parametrize("name", VECTORS)
+def test_converted_model_equals_upstreams_code(name: str) -> None:
+    content = vector(name)
+    family, config, ours = converted(content["state_dict"], VECTORS[name])
+    assert family is SPIKFORMER
+    assert isinstance(config, SpikformerConfig)
+    assert config.pooling == ("0011" if name == "spikformer_cifar" else "1111")
+    assert config.frames == (name == "spikformer_dvs")
+    expected = content["y_single64"].flatten(0, -2)
+    assert expected.std(dim=0).min() > 1e-3, "the logits do not depend on the image"
+    torch.testing.assert_close(singly(ours, content["x"]), expected, rtol=0.0, atol=1e-9)
 
 
-def test_change_inside_a_segments_units_changes_no_earlier_segment() -> None:
-    model = model_of(TINY)
-    batch = images(TINY, 2)
-
-    @torch.no_grad()
-    def states() -> list[torch.Tensor]:
-        found = [batch]
-        for segment in SPIKFORMER.segments(model):
-            found.append(segment.run(found[-1]))
-        return found[1:]
-
-    for index, segment in enumerate(SPIKFORMER.segments(model)):
-        before = states()
-        weights = [p for unit in segment.units for p in model.get_submodule(unit).parameters()]
-        kept = [weight.detach().clone() for weight in weights]
-        with torch.no_grad():
-            for weight in weights:
-                weight.mul_(-1.0)
-        after = states()
-        with torch.no_grad():
-            for weight, value in zip(weights, kept, strict=True):
-                weight.copy_(value)
-        assert all(map(torch.equal, before[:index], after[:index])), segment.name
-        assert not torch.equal(before[index], after[index]), segment.name
-
-
-@pytest.mark.parametrize("v_reset", [0.0, -0.5, None])
-def test_configuration_survives_json(v_reset: float | None) -> None:
-    config = replace(TINY, v_reset=v_reset, tau=1.5, decay_input=False, attention_scale=0.25)
-    values = json.loads(json.dumps(config.to_dict()))
-    assert None not in values.values(), "TOML has no null"
-    assert SPIKFORMER.config_from_dict(values) == config
+def test_stem_order_matters() -> None:
+    """The trap of the mapping: upstream pools after the neuron, SpikingJelly before it."""
+    content = vector("spikformer_imagenet")
+    options = VECTORS["spikformer_imagenet"]
+    config, state = SPIKFORMER.convert(content["state_dict"], options)
+    assert isinstance(config, SpikformerConfig)
+    wrong = SPIKFORMER.build(replace(config, pool_after_neuron=False))
+    fit_widths(wrong, state)
+    wrong.load_state_dict(state)
+    expected = content["y_single64"].flatten(0, -2)
+    assert (singly(wrong, content["x"]) - expected).abs().max() > 1e-2
 
 
 def test_defaults_may_be_left_out_of_a_configuration() -> None:
@@ -259,17 +236,15 @@ def test_defaults_may_be_left_out_of_a_configuration() -> None:
 
 
 def test_unknown_argument_is_refused() -> None:
-    with pytest.raises(ModelError, match="unknown Spikformer argument 'depth': expected some of"):
-        SPIKFORMER.config_from_dict({**TINY.to_dict(), "depth": 2})
+    with pytest.raises(ModelError, match="spikformer: unknown argument 'dropout': expected some"):
+        SPIKFORMER.config_from_dict({**TINY.to_dict(), "dropout": 2})
 
 
-@pytest.mark.parametrize(
-    "name", ["timesteps", "image_size", "embed_dim", "stem_widths", "mlp_widths"]
-)
+@pytest.mark.parametrize("name", ["timesteps", "image_size", "embed_dim", "depth"])
 def test_missing_argument_is_refused(name: str) -> None:
     values = TINY.to_dict()
     del values[name]
-    with pytest.raises(ModelError, match=f"incomplete Spikformer configuration: .*{name}"):
+    with pytest.raises(ModelError, match=f"spikformer: incomplete configuration: .*{name}"):
         SPIKFORMER.config_from_dict(values)
 
 
@@ -281,22 +256,15 @@ def test_missing_argument_is_refused(name: str) -> None:
         ({"timesteps": 3.5}, "timesteps is 3.5"),
         ({"timesteps": True}, "timesteps is True"),
         ({"image_size": 0}, "image_size is 0"),
-        ({"image_size": 18}, "image size 18 is not a multiple of the patch size 4"),
-        ({"patch_size": 8}, "patch size 8: a Spikformer stem has 4 or 16"),
-        ({"image_size": 8, "patch_size": 16}, "image size 8 is not a multiple"),
+        ({"image_size": 18}, "image size 18 is not a multiple of 4"),
+        ({"image_size": 8, "pooling": "1111"}, "image size 8 is not a multiple of 16"),
+        ({"pooling": "11"}, "pooling is '11': expected four digits"),
+        ({"pooling": 11}, "pooling is 11: expected a string"),
         ({"num_classes": 0}, "num_classes is 0"),
         ({"in_channels": -1}, "in_channels is -1"),
         ({"embed_dim": "wide"}, "embed_dim is 'wide'"),
         ({"num_heads": 0}, "num_heads is 0"),
-        ({"num_heads": 3}, "3 heads do not divide the q/k width 16; .*--heads"),
-        ({"v_widths": [16, 7]}, "2 heads do not divide the v width 7"),
-        ({"stem_widths": [6, 8]}, "stem_widths is .*expected 3 whole numbers"),
-        ({"stem_widths": 6}, "stem_widths is 6"),
-        ({"stem_widths": [6, 8, 0]}, "stem_widths is"),
-        ({"qk_widths": [16]}, "qk_widths is .*expected 2 whole numbers"),
-        ({"v_widths": [16, 8, 8]}, "v_widths is"),
-        ({"mlp_widths": 24}, "mlp_widths is 24"),
-        ({"mlp_widths": [24, "x"]}, "mlp_widths is"),
+        ({"num_heads": 3}, "3 heads do not divide the attention width 16; .*--heads"),
         ({"tau": "x"}, "tau is 'x'"),
         ({"tau": float("nan")}, "tau is nan"),
         ({"v_threshold": None}, "v_threshold is None"),
@@ -325,43 +293,10 @@ def test_neurons_that_cannot_be_are_refused(changes: dict[str, Any], said: str) 
         SPIKFORMER.build(replace(TINY, **changes))
 
 
-def test_neurons_are_at_rest_before_each_call() -> None:
-    model = model_of(TINY)
-    batch = images(TINY, 3)
-    with torch.no_grad():
-        first = model(batch)
-        model(images(TINY, 2, seed=9))
-        assert torch.equal(model(batch), first)
-
-
-@pytest.mark.parametrize("timesteps", [1, 4])
-def test_images_of_a_batch_do_not_touch_each_other(timesteps: int) -> None:
-    config = replace(TINY, timesteps=timesteps)
-    model = model_of(config)
-    batch = images(config, 3)
-    with torch.no_grad():
-        together = model(batch)
-        singly = torch.cat([model(batch[i : i + 1]) for i in range(3)])
-    assert together.shape == (3, 5)
-    torch.testing.assert_close(together, singly, rtol=0.0, atol=1e-12)
-    assert (together[0] - together[1]).abs().max() > 1e-3
-
-
 def test_time_makes_a_difference() -> None:
     batch = images(TINY, 4)
     with torch.no_grad():
-        one, four = (model_of(replace(TINY, timesteps=t))(batch) for t in (1, 4))
+        one, four = (
+            enliven(SPIKFORMER.build(replace(TINY, timesteps=t))).double()(batch) for t in (1, 4)
+        )
     assert (one - four).abs().max() > 1e-3
-
-
-def test_resized_reads_the_widths_from_the_weights() -> None:
-    narrow = replace(
-        TINY,
-        embed_dim=14,
-        stem_widths=(5, 7, 11),
-        qk_widths=(8, 10),
-        v_widths=(6, 4),
-        mlp_widths=(3, 20),
-    )
-    state = SPIKFORMER.build(narrow).state_dict()
-    assert SPIKFORMER.resized(TINY, state) == narrow

@@ -23,7 +23,8 @@ from primesvt_deploy.lowering.unroll import unroll
 def graph_of(constants: ChargeFireReset) -> ir.Model:
     """One LIF node between input and output."""
     attributes = {k: v for k, v in vars(constants).items() if v is not None}
-    attributes["static_input"] = int(constants.static_input)
+    for flag in ("static_input", "half_up"):
+        attributes[flag] = int(attributes[flag])
     float32 = ir.TensorType(ir.DataType.FLOAT)
     x = ir.Value(name="x", type=float32, shape=ir.Shape(["n", 3]))
     node = ir.node(LIF_OP, [x], attributes=attributes, domain=LIF_DOMAIN, name="lif")
@@ -51,12 +52,27 @@ CONSTANTS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(constants=CONSTANTS, seed=st.integers(0, 99))
+COUNTS = st.builds(
+    ChargeFireReset,
+    timesteps=st.integers(1, 4),
+    static_input=st.booleans(),
+    decay=st.sampled_from([0.25, 1.0]),
+    gain=st.just(1.0),
+    offset=st.just(0.0),
+    v_threshold=st.sampled_from([1.0, 0.5]),
+    v_reset=st.none(),
+    levels=st.integers(2, 4),
+    spike_value=st.sampled_from([1.0, 0.25]),
+    half_up=st.booleans(),
+)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(constants=CONSTANTS | COUNTS, seed=st.integers(0, 99))
 def test_spikes_are_those_of_the_torch_neuron(constants: ChargeFireReset, seed: int) -> None:
     rows = 2 if constants.static_input else 2 * constants.timesteps
     # Multiples of 1/16, exact in float32, of which many hit the threshold exactly.
-    drawn = np.random.default_rng(seed).integers(-16, 33, (rows, 3))
+    drawn = np.random.default_rng(seed).integers(-16, 33 * constants.levels, (rows, 3))
     x = (drawn / 16).astype(np.float32)
     model = graph_of(constants)
     unroll(model)
@@ -103,6 +119,19 @@ def test_layers_keep_their_names_and_constants() -> None:
     assert layer.spikes == ("layer.spikes.t0", "layer.spikes.t1", "layer.spikes.t2")
     produced = {value.name for node in model.graph for value in node.outputs}
     assert set(layer.spikes) <= produced
+
+
+def test_constants_that_nearly_agree_are_told_apart() -> None:
+    """Learnt time constants of two layers may differ in the seventh digit."""
+    constants = ChargeFireReset(
+        timesteps=2, static_input=False, decay=0.25000002, gain=1.0, offset=0.25,
+        v_threshold=1.0, v_reset=0.0,
+    )  # fmt: skip
+    model = graph_of(constants)
+    unroll(model)
+    x = np.asarray([[0.5, 0.0, 1.0], [0.5, 1.0, 0.0]], dtype=np.float32)
+    expected = integrate_and_fire(torch.from_numpy(x), constants).numpy()
+    np.testing.assert_array_equal(run(model, x)[0], expected)
 
 
 def test_a_graph_without_neurons_is_refused() -> None:

@@ -15,7 +15,7 @@ from primesvt_deploy.pruning.plan import Plan
 
 @pytest.fixture
 def groups(tiny: SViT) -> tuple[Group, ...]:
-    return find_groups(tiny.family, tiny.module, tiny.config)
+    return find_groups(tiny.module, tiny.config.input_shape)
 
 
 def evaluator(tiny: SViT, groups: tuple[Group, ...], data: DataSet, **options: int) -> Evaluator:

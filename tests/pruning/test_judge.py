@@ -13,7 +13,7 @@ from primesvt_deploy.pruning.plan import Plan
 
 
 def judge_of(tiny: SViT, data: DataSet, ledger: Ledger, **options: float) -> Judge:
-    groups = find_groups(tiny.family, tiny.module, tiny.config)
+    groups = find_groups(tiny.module, tiny.config.input_shape)
     return Judge(tiny, groups, data.search, ledger, **{"max_drop": 3.0, **options})
 
 

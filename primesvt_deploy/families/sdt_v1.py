@@ -1,0 +1,315 @@
+"""Spike-driven Transformer (Yao et al., NeurIPS 2023): its network, and checkpoints of it.
+
+Forms: upstream's ImageNet and CIFAR code, its event-camera code (DVS128 Gesture, and CIFAR10-DVS
+with max pooling inside attention), and SpikingJelly 2.0's `SpikeDrivenTransformer`, which
+computes the same as the ImageNet and CIFAR code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.attention import join_heads, split_heads
+from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.keys import block_count, rename, square_kernels, width_of
+from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+from primesvt_deploy.families.spikformer import check_pooling, chosen_pooling
+from primesvt_deploy.families.units import (
+    ConvBN,
+    ConvBNNeuron,
+    NeuronConvBN,
+    make_neuron,
+    max_pool,
+)
+
+__all__ = ["SDT_V1", "MembraneMLP", "SDTV1Config", "SpikeDrivenTransformer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDTV1Config(NetworkConfig):
+    """A Spike-driven Transformer before pruning; see `NetworkConfig`.
+
+    Args:
+        embed_dim: width D of the residual stream; the stem has D/8, D/4, D/2, D.
+        depth: blocks.
+        pooling: which of the four stem stages pool: `1111` (ImageNet), `0011` (CIFAR,
+            CIFAR10-DVS), `0111` (DVS128 Gesture).
+        num_heads: heads of SDSA; only where `pooled_attention` do they change what it computes.
+        mlp_ratio: hidden width of the MLPs by embed_dim; 1 adds a shortcut around each layer.
+        attention_v_threshold: threshold of the neuron behind the sum over tokens.
+        pooled_attention: SDSA pools k, v and its products, as upstream's CIFAR10-DVS code does.
+    """
+
+    embed_dim: int
+    depth: int
+    pooling: str
+    num_heads: int = 1
+    mlp_ratio: float = 4.0
+    attention_v_threshold: float = 0.5
+    pooled_attention: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        super().__post_init__()
+        check_pooling(self.pooling)
+        self.require_multiple(2 ** self.pooling.count("1"))
+        self.require_heads(self.num_heads, self.embed_dim)
+
+
+class SpikeDrivenAttention(nn.Module):
+    """SDSA: `q * neuron(sum over tokens of k * v)`, then projection.
+
+    Every channel is by itself until the projection, so heads make no difference.
+    """
+
+    def __init__(self, config: SDTV1Config) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.entry = make_neuron(config)
+        self.q, self.k, self.v = (
+            ConvBNNeuron(dim, dim, neuron=make_neuron(config)) for _ in range(3)
+        )
+        self.neuron = make_neuron(config, v_threshold=config.attention_v_threshold)
+        self.proj = ConvBN(dim, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[T*N, D, H, W]` to the same shape."""
+        x = self.entry(x)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        context = self.neuron((k * v).sum(dim=(2, 3), keepdim=True))
+        return cast(torch.Tensor, self.proj(q * context))
+
+    def channel_roles(self) -> Mapping[str, ChannelRole]:
+        """A channel of q, k and v leaves with its input to the projection."""
+        return dict.fromkeys("qkv", ChannelRole("qkv"))
+
+
+class PooledSpikeDrivenAttention(SpikeDrivenAttention):
+    """SDSA of upstream's CIFAR10-DVS code: 3x3 stride-1 max pooling of k, v and the products.
+
+    k and v are pooled over pixels, the products over tokens and neighbouring channels of a head:
+    there no channel can leave by itself.
+    """
+
+    def __init__(self, config: SDTV1Config) -> None:
+        super().__init__(config)
+        self.num_heads = config.num_heads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[T*N, D, H, W]` to the same shape."""
+        x = self.entry(x)
+        q, k, v = self.q(x), _pooled(self.k(x)), _pooled(self.v(x))
+        context = self.neuron(self._mixed(k * v).sum(dim=(2, 3), keepdim=True))
+        return cast(torch.Tensor, self.proj(self._mixed(q * context)))
+
+    def _mixed(self, x: torch.Tensor) -> torch.Tensor:
+        """Pooled over neighbours in the order of tokens, and of channels within a head."""
+        return join_heads(_pooled(split_heads(x, self.num_heads)), x.shape[-2:])
+
+    def channel_roles(self) -> Mapping[str, ChannelRole]:
+        """Slices of one channel, of which each keeps as many: none leaves."""
+        return dict.fromkeys("qkv", ChannelRole("qkv", self.q.conv.out_channels))
+
+    def coupled(self) -> tuple[nn.Module, Sequence[str]]:
+        """See `network.Coupled`."""
+        return _CoupledAttention(self), ()
+
+
+class _CoupledAttention(nn.Module):
+    """Pooling mixes channels but keeps their order."""
+
+    def __init__(self, attention: SpikeDrivenAttention) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = attention.q, attention.k, attention.v, attention.proj
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.proj(self.q(x) * self.k(x) * self.v(x)))
+
+
+def _pooled(x: torch.Tensor) -> torch.Tensor:
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+class MembraneMLP(nn.Module):
+    """Two 1x1 convolutions, a neuron before each, added to the stream of real currents.
+
+    Where the hidden width is the stream's, the first adds to the stream as well.
+    """
+
+    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner_shortcut = width == hidden
+        self.fc1 = NeuronConvBN(width, hidden, neuron=make_neuron(config))
+        self.fc2 = NeuronConvBN(hidden, width, neuron=make_neuron(config))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The stream after the MLP, `[T*N, width, H, W]` to the same shape."""
+        hidden = self.fc1(x)
+        if self.inner_shortcut:
+            hidden = x = x + hidden
+        return cast(torch.Tensor, x + self.fc2(hidden))
+
+    def channel_roles(self) -> Mapping[str, ChannelRole]:
+        """The hidden channels are the MLP's own, unless they are the stream's."""
+        return {} if self.inner_shortcut else {"fc1": ChannelRole("")}
+
+
+class SDTV1Block(nn.Module):
+    """SDSA and MLP, each added to the stream."""
+
+    def __init__(self, config: SDTV1Config) -> None:
+        super().__init__()
+        kind = PooledSpikeDrivenAttention if config.pooled_attention else SpikeDrivenAttention
+        self.attn: nn.Module = kind(config)
+        hidden = round(config.embed_dim * config.mlp_ratio)
+        self.mlp = MembraneMLP(config, config.embed_dim, hidden)
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        """`x + SDSA(x)`."""
+        return x + cast(torch.Tensor, self.attn(x))
+
+
+class SpikeDrivenTransformer(SpikingNetwork):
+    """Stem of four convolutions, positional encoding, blocks, neuron, head.
+
+    The residual stream holds membrane currents. A static image drives every timestep alike, so
+    the first convolution is computed for one step and its neuron presents it T times.
+    """
+
+    def __init__(self, config: SDTV1Config) -> None:
+        super().__init__(config)
+        dim = config.embed_dim
+        widths = (config.in_channels, dim // 8, dim // 4, dim // 2, dim)
+        stages: list[nn.Module] = [
+            ConvBNNeuron(
+                widths[i],
+                widths[i + 1],
+                3,
+                neuron=make_neuron(config, static_input=i == 0),
+                pool="after" if config.pooling[i] == "1" else None,
+            )
+            for i in range(3)
+        ]
+        self.stem = nn.ModuleList([*stages, ConvBN(widths[3], dim, 3)])
+        self.last_pool = max_pool() if config.pooling[3] == "1" else nn.Identity()
+        self.position = NeuronConvBN(dim, dim, 3, neuron=make_neuron(config))
+        self.blocks = nn.ModuleList(SDTV1Block(config) for _ in range(config.depth))
+        self.head_neuron = make_neuron(config)
+        self.head = nn.Linear(dim, config.num_classes)
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Last stem stage and positional encoding, `[T*N, C, H, W]` to `[T*N, D, H', W']`."""
+        x = self.last_pool(self.stem[3](x))
+        return x + cast(torch.Tensor, self.position(x))
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the spikes of the token mean."""
+        return cast(torch.Tensor, self.head(self.over_time(self.head_neuron(x.mean(dim=(2, 3))))))
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Stem stages, then each half block, then the head."""
+        chain = [Segment(f"stem.{i}", (f"stem.{i}",), self.stem[i]) for i in range(3)]
+        chain.append(Segment("embed", ("stem.3", "position"), self.embed))
+        for i, module in enumerate(self.blocks):
+            block = cast(SDTV1Block, module)
+            chain.append(Segment(f"blocks.{i}.attn", (f"blocks.{i}.attn",), block.attend))
+            chain.append(Segment(f"blocks.{i}.mlp", (f"blocks.{i}.mlp",), block.mlp))
+        chain.append(Segment("head", ("head",), self.classify))
+        return tuple(chain)
+
+
+_UPSTREAM_RULES = (
+    (r"patch_embed\.proj_(conv|bn)", r"stem.0.\1"),
+    (r"patch_embed\.proj_(conv|bn)([123])", r"stem.\2.\1"),
+    (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
+    (r"block\.(\d+)\.attn\.(q|k|v|proj)_(conv|bn)", r"blocks.\1.attn.\2.\3"),
+    (r"block\.(\d+)\.mlp\.(fc[12])_(conv|bn)", r"blocks.\1.mlp.\2.\3"),
+)
+_UNUSED = (r"block\.\d+\.attn\.talking_heads",)
+_SPIKINGJELLY_RULES = (
+    (r"patch_embed\.stages\.([012])\.0", r"stem.\1.conv"),
+    (r"patch_embed\.stages\.([012])\.1", r"stem.\1.bn"),
+    (r"patch_embed\.final_stage\.0", "stem.3.conv"),
+    (r"patch_embed\.final_stage\.1", "stem.3.bn"),
+    (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
+    (r"blocks\.(\d+)\.attn\.(q|k|v|proj)_(conv|bn)", r"blocks.\1.attn.\2.\3"),
+    (r"blocks\.(\d+)\.mlp\.(fc[12])", r"blocks.\1.mlp.\2.conv"),
+    (r"blocks\.(\d+)\.mlp\.bn([12])", r"blocks.\1.mlp.fc\2.bn"),
+)
+_HEADS_KEY = "block.0.attn.talking_heads.weight"
+
+
+def _is_spikingjelly(keys: Set[str]) -> bool:
+    return "patch_embed.final_stage.0.weight" in keys
+
+
+def _is_upstream(keys: Set[str]) -> bool:
+    return {"patch_embed.proj_conv3.weight", "patch_embed.rpe_conv.weight", _HEADS_KEY} <= keys
+
+
+def _recognises(keys: Set[str]) -> bool:
+    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
+
+
+def _convert(state: State, options: ModelOptions) -> tuple[SDTV1Config, dict[str, torch.Tensor]]:
+    upstream = _is_upstream(state.keys())
+    rules = _SPIKINGJELLY_RULES if _is_spikingjelly(state.keys()) else _UPSTREAM_RULES
+    ours = square_kernels(rename(state, rules, drop=_UNUSED))
+    in_channels = width_of(ours, "stem.0.conv", axis=1)
+    num_classes = width_of(ours, "head")
+    dim = width_of(ours, "stem.3.conv")
+    frames = options.takes_frames(in_channels)
+    config = SDTV1Config(
+        timesteps=options.demand("timesteps"),
+        image_size=options.demand("image_size"),
+        in_channels=in_channels,
+        num_classes=num_classes,
+        frames=frames,
+        embed_dim=dim,
+        depth=block_count(ours, r"blocks\.(\d+)\."),
+        pooling=(
+            options.demand("pooling") if options.patch_size is None else chosen_pooling(options)
+        ),
+        num_heads=_heads(state, options),
+        mlp_ratio=width_of(ours, "blocks.0.mlp.fc1.conv") / dim,
+        tau=2.0 if options.tau is None else options.tau,
+        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
+        # SpikingJelly's constructor hands v_threshold on to attention.
+        attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
+        # Upstream pools there for CIFAR10-DVS alone: of its two kinds of frames, ten classes.
+        pooled_attention=upstream and frames and num_classes == 10,
+    )
+    return config, ours
+
+
+def _heads(state: State, options: ModelOptions) -> int:
+    """As upstream's unused `talking_heads` tells; elsewhere heads make no difference."""
+    weight = state.get(_HEADS_KEY)
+    if weight is None:
+        return options.num_heads or 1
+    heads = len(weight)
+    if options.num_heads not in (None, heads):
+        raise ModelError(
+            f"{options.num_heads} heads, but the weights are of a model with {heads}; "
+            f"pass --heads {heads} or none"
+        )
+    return heads
+
+
+SDT_V1 = Family(
+    name="sdt-v1",
+    title="Spike-driven Transformer (Yao et al., NeurIPS 2023)",
+    config_type=SDTV1Config,
+    network=SpikeDrivenTransformer,
+    recognises=_recognises,
+    convert=_convert,
+    inputs=InputDefaults(resize_at_224=235),
+)

@@ -1,0 +1,246 @@
+"""Adopt a user's own SViT: a Python object, or a function that makes one."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import functional
+from torch import nn
+
+from primesvt_deploy.checkpoint import read_checkpoint
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork, to_own_keys
+from primesvt_deploy.families.base import Family, InputDefaults
+from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.filling import listed
+from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
+from primesvt_deploy.model import SViT
+
+__all__ = ["OWN", "adopt", "adopted_again", "make"]
+
+_TOLERANCE = 1e-9
+
+
+def _refuse(*_: Any) -> Any:
+    raise ModelError(
+        "this is a model of a class of your own: pass --factory MODULE:FUNCTION that makes it"
+    )
+
+
+OWN = Family(
+    name="own",
+    title="a class of the user's own",
+    config_type=AdoptedConfig,
+    network=_refuse,
+    recognises=lambda _: False,
+    convert=_refuse,
+)
+
+
+def make(factory: str) -> nn.Module:
+    """The module that `module:function` makes, called without arguments.
+
+    The current directory is searched as well.
+
+    Raises:
+        ModelError: no such module or function, it fails, or what it makes is no `nn.Module`.
+    """
+    name, _, function = factory.partition(":")
+    if not name or not function:
+        raise ModelError(f"factory is {factory!r}: expected MODULE:FUNCTION, such as nets:build")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        maker = getattr(importlib.import_module(name), function)
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise ModelError(f"--factory {factory}: {type(error).__name__}: {error}") from error
+    try:
+        made = maker()
+    except Exception as error:
+        raise ModelError(
+            f"--factory {factory}: it failed when called without arguments "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"--factory {factory} made a {type(made).__name__}, expected an nn.Module")
+    return made
+
+
+def adopt(
+    module: nn.Module | Callable[[], nn.Module] | str,
+    *,
+    image_size: int,
+    timesteps: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    ema: bool = False,
+    frames: bool | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    **inputs: Any,
+) -> SViT:
+    """Make a SViT of any module built of SpikingJelly neurons and standard layers.
+
+    Neurons may be IF, LIF, PLIF or I-LIF, in multi-step mode, with any parameters. The module
+    takes images `[N, C, H, W]` or sequences `[T, N, C, H, W]` (or `[N, T, C, H, W]`) and returns
+    logits `[N, K]` or `[T, N, K]`; which of them is found by trying. What the adopted model
+    computes is compared with the module's own output before it is returned.
+
+    Args:
+        module: the module, a function that makes it, or `module:function`; not changed.
+        image_size: height and width of the square input, pixels.
+        timesteps: T; default: the module's attribute `T`.
+        checkpoint: a file of weights for it; default: the weights that it has.
+        ema: read the checkpoint's averaged weights.
+        frames: whether the input is a sequence of event frames; default: where the first
+            convolution takes two channels.
+        labels: class names in the order of the logits; default: `0`, `1`, ...
+        name: what reports call it; default: the class's name.
+        inputs: the fields of `InputOptions`.
+
+    Raises:
+        ModelError: a layer that cannot be lowered, a module that cannot be called so, or weights
+            that do not fit it, in one line.
+    """
+    factory = module if isinstance(module, str) else ""
+    net = make(module) if isinstance(module, str) else module
+    if not isinstance(net, nn.Module):
+        net = net()
+    net = copy.deepcopy(net).float().eval()
+    if checkpoint is not None:
+        path = Path(checkpoint)
+        _load_weights(net, read_checkpoint(path, ema=ema).state, path)
+    config = _probed(net, image_size, timesteps, frames, factory)
+    network = AdoptedNetwork(config, net)
+    _check_same(network, net)
+    return SViT(
+        name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
+        family=OWN,
+        config=config,
+        module=network,
+        preprocessing=input_steps(InputDefaults(), config, InputOptions(**inputs)),
+        labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
+    )
+
+
+def adopted_again(
+    config: AdoptedConfig, factory: str, state: Mapping[str, torch.Tensor], path: Path
+) -> AdoptedNetwork:
+    """The network of a bundle of a user's own model, from its factory and the bundle's weights."""
+    net = make(factory).float().eval()
+    _load_weights(net, to_own_keys(dict(state)), path)
+    return AdoptedNetwork(config, net)
+
+
+def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise ModelError(
+            f"{path} does not fit {type(net).__name__}: {listed('missing', missing)}; "
+            f"{listed('unexpected', unexpected)}"
+        )
+    try:
+        fit_widths(net, state)
+        net.load_state_dict(state)
+    except (ModelError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{path} does not fit {type(net).__name__}: {reason}") from error
+
+
+def _probed(
+    net: nn.Module, image_size: int, timesteps: int | None, frames: bool | None, factory: str
+) -> AdoptedConfig:
+    """How the module is called, by trying."""
+    steps = getattr(net, "T", None) if timesteps is None else timesteps
+    if type(steps) is not int:
+        raise ModelError(
+            f"{type(net).__name__} has no attribute T that tells the timesteps: pass --timesteps"
+        )
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None:
+        raise ModelError(f"{type(net).__name__} has no 2-d convolution: expected a vision model")
+    sequence = first.in_channels == 2 if frames is None else frames
+    plain = AdoptedConfig(
+        timesteps=steps,
+        image_size=image_size,
+        in_channels=first.in_channels,
+        num_classes=1,
+        frames=sequence,
+        sequence_input=False,
+        sequence_output=False,
+        factory=factory,
+    )
+    tried: list[str] = []
+    for config in _ways(plain):
+        outcome = _tried(net, config)
+        if isinstance(outcome, AdoptedConfig):
+            return outcome
+        tried.append(outcome)
+    raise ModelError(f"{type(net).__name__} could not be run: {'; '.join(dict.fromkeys(tried))}")
+
+
+def _ways(plain: AdoptedConfig) -> list[AdoptedConfig]:
+    ways = [] if plain.frames else [plain]
+    return [
+        *ways,
+        replace(plain, sequence_input=True),
+        replace(plain, sequence_input=True, batch_first=True),
+    ]
+
+
+def _tried(net: nn.Module, config: AdoptedConfig) -> AdoptedConfig | str:
+    """`config` completed with what the output tells, or why the module does not run so."""
+    # Another number of samples than of timesteps, so that the axes cannot be confused.
+    samples = 2 if config.timesteps != 2 else 3
+    network = AdoptedNetwork(config, net)
+    try:
+        with torch.no_grad():
+            found = network(config.example(samples))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ModelError) as error:
+        shape = list(config.example(samples).shape)
+        return f"on an input of {shape}: {_first_line(error)}"
+    if not isinstance(found, torch.Tensor):
+        return f"it returns a {type(found).__name__}, expected logits [N, K] or [T, N, K]"
+    steps = (config.timesteps, samples)
+    if found.ndim == 3 and tuple(found.shape[:2]) == steps:
+        return replace(config, sequence_output=True, num_classes=found.shape[2])
+    if found.ndim == 2 and len(found) == samples:
+        return replace(config, num_classes=found.shape[1])
+    return (
+        f"it returns {list(found.shape)} for {samples} samples and {config.timesteps} timesteps, "
+        "expected logits [N, K] or [T, N, K]"
+    )
+
+
+def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
+    """Compare with the module's own neurons, in fp64, twice, so that state kept would show."""
+    config = network.config
+    generator = torch.Generator().manual_seed(0)
+    shape = config.example(2).shape
+    x = 2.0 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    own = AdoptedNetwork(config, net).double()
+    own.net = copy.deepcopy(net).double()
+    ours = copy.deepcopy(network).double()
+    with torch.no_grad():
+        for _ in range(2):
+            functional.reset_net(own.net)
+            difference = float((own(x) - ours(x)).abs().max())
+            if not difference <= _TOLERANCE:
+                raise ModelError(
+                    f"{type(net).__name__} computes something else once its neurons are replaced "
+                    f"(logits differ by {difference:.3g}): does its code look into its neurons, "
+                    "or keep a state of its own?"
+                )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

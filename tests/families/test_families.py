@@ -1,0 +1,218 @@
+"""What holds for the network of every family."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import enliven, make_model
+from families.zoo import ZOO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from primesvt_deploy.analysis.cost import ShippedSize
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.families import FAMILIES
+from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.pruning.cut import check_cut, cut, mask
+from primesvt_deploy.pruning.plan import Plan
+
+NETWORKS: dict[str, SpikingNetwork] = {
+    name: enliven(family.build(config)).double() for name, (family, config) in ZOO.items()
+}
+GROUPS = {name: find_groups(n, ZOO[name][1].input_shape) for name, n in NETWORKS.items()}
+CASES = [(name, group) for name, groups in GROUPS.items() for group in groups]
+every_network = pytest.mark.parametrize("name", ZOO)
+
+
+def inputs(name: str, count: int = 3, seed: int = 5) -> torch.Tensor:
+    config = ZOO[name][1]
+    steps = (config.timesteps,) if config.frames else ()
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*steps, count, *config.input_shape)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def firing_rates(network: SpikingNetwork, batch: torch.Tensor) -> dict[str, float]:
+    """Mean output of every neuron layer by the largest it can give."""
+    rates: dict[str, float] = {}
+
+    def record(name: str) -> Any:
+        def rate(module: Neuron, _inputs: Any, spikes: torch.Tensor) -> None:
+            largest = module.parameters_.levels * module.parameters_.spike_value
+            rates[name] = float(spikes.mean()) / largest
+
+        return rate
+
+    handles = [
+        module.register_forward_hook(record(name))
+        for name, module in network.named_modules()
+        if isinstance(module, Neuron)
+    ]
+    with torch.no_grad():
+        network(batch)
+    for handle in handles:
+        handle.remove()
+    return rates
+
+
+def test_every_family_is_in_the_zoo() -> None:
+    assert {family.name for family, _ in ZOO.values()} == {family.name for family in FAMILIES}
+
+
+@every_network
+def test_every_neuron_layer_is_live(name: str) -> None:
+    """Nothing below is equal for want of spikes."""
+    rates = firing_rates(NETWORKS[name], inputs(name))
+    assert rates
+    dull = {layer: rate for layer, rate in rates.items() if not 0.005 < rate < 0.995}
+    assert not dull
+
+
+@every_network
+def test_logits_depend_on_the_input_and_not_on_the_call_before(name: str) -> None:
+    network = NETWORKS[name]
+    with torch.no_grad():
+        first = network(inputs(name))
+        other = network(inputs(name, seed=9))
+        assert torch.equal(network(inputs(name)), first)
+    assert first.shape == (3, ZOO[name][1].num_classes)
+    assert (first - other).abs().max() > 1e-3
+
+
+@every_network
+def test_samples_of_a_batch_do_not_touch_each_other(name: str) -> None:
+    batch = inputs(name)
+    axis = batch.ndim - 4
+    with torch.no_grad():
+        together = NETWORKS[name](batch)
+        singly = torch.cat([NETWORKS[name](part) for part in batch.split(1, dim=axis)])
+    torch.testing.assert_close(together, singly, rtol=0.0, atol=1e-9)
+
+
+@every_network
+def test_chained_segments_give_the_logits(name: str) -> None:
+    network, batch = NETWORKS[name], inputs(name)
+    with torch.no_grad():
+        state = network.fold(batch)
+        for segment in network.segments():
+            state = segment.run(state)
+        assert torch.equal(state, network(batch))
+
+
+@every_network
+def test_segments_name_every_parameter_once(name: str) -> None:
+    units = [unit for segment in NETWORKS[name].segments() for unit in segment.units]
+    owners = {
+        key: [unit for unit in units if key.startswith(f"{unit}.")]
+        for key, _ in NETWORKS[name].named_parameters()
+    }
+    assert all(len(found) == 1 for found in owners.values()), owners
+
+
+@every_network
+def test_configuration_survives_json(name: str) -> None:
+    family, config = ZOO[name]
+    values = json.loads(json.dumps(config.to_dict()))
+    assert None not in values.values(), "TOML has no null"
+    assert family.config_from_dict(values) == config
+
+
+@every_network
+def test_lowered_network_gives_the_same_logits(name: str) -> None:
+    with torch.no_grad():
+        expected = NETWORKS[name](inputs(name))
+        found = lower(NETWORKS[name])(inputs(name))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-9)
+
+
+@every_network
+def test_lowered_network_has_no_norm_left(name: str) -> None:
+    norms = [m for m in lower(NETWORKS[name]).modules() if "BatchNorm" in type(m).__name__]
+    assert not norms
+
+
+@every_network
+def test_group_names_are_distinct_and_own_every_convolution(name: str) -> None:
+    groups = GROUPS[name]
+    assert len({group.name for group in groups}) == len(groups)
+    writers = [layer for group in groups for layer in group.outputs]
+    assert len(writers) == len(set(writers)), "a layer's channels are in two groups"
+    layers = {
+        layer
+        for layer, module in NETWORKS[name].named_modules()
+        if isinstance(module, torch.nn.Conv2d) and layer not in NETWORKS[name].classifiers
+    }
+    assert set(writers) == layers
+
+
+def kept_indices(group: Group) -> st.SearchStrategy[tuple[int, ...]]:
+    """Random kept channels, equally many in each head."""
+    width = group.width // group.heads
+
+    def spread(size: int) -> st.SearchStrategy[tuple[int, ...]]:
+        head = st.sets(st.integers(0, width - 1), min_size=size, max_size=size)
+        return st.tuples(*[head] * group.heads).map(
+            lambda heads: tuple(h * width + i for h, chosen in enumerate(heads) for i in chosen)
+        )
+
+    return st.integers(1, width).flatmap(spread)
+
+
+def difference(name: str, plan: Plan) -> float:
+    network, groups = NETWORKS[name], GROUPS[name]
+    return check_cut(mask(network, groups, plan), cut(network, groups, plan), inputs(name, 2))
+
+
+@pytest.mark.parametrize(("name", "group"), CASES, ids=lambda case: getattr(case, "name", case))
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_cut_equals_masked_for_every_group(name: str, group: Group, data: st.DataObject) -> None:
+    plan = Plan().replacing(group.name, data.draw(kept_indices(group)))
+    assert difference(name, plan) <= 1e-9
+
+
+@every_network
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_cut_equals_masked_for_all_groups_at_once(name: str, data: st.DataObject) -> None:
+    plan = Plan()
+    for group in GROUPS[name]:
+        plan = plan.replacing(group.name, data.draw(kept_indices(group)))
+    assert difference(name, plan) <= 1e-9
+
+
+@every_network
+def test_cut_weights_load_into_a_network_of_the_dense_configuration(name: str) -> None:
+    family, config = ZOO[name]
+    plan = Plan()
+    for group in GROUPS[name]:
+        width = group.width // group.heads
+        keep = [h * width + i for h in range(group.heads) for i in range(max(width // 2, 1))]
+        plan = plan.replacing(group.name, keep)
+    smaller = cut(NETWORKS[name], GROUPS[name], plan)
+    again = family.build(config).double()
+    fit_widths(again, smaller.state_dict())
+    again.load_state_dict(smaller.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again(inputs(name)), smaller(inputs(name)))
+
+
+@every_network
+def test_predicted_size_equals_the_cut_models(name: str) -> None:
+    family, config = ZOO[name]
+    model = make_model(config, family=family)
+    groups = find_groups(model.module, config.input_shape)
+    plan = Plan()
+    for group in groups:
+        width = group.width // group.heads
+        keep = [h * width + i for h in range(group.heads) for i in range(-(-width // 3))]
+        plan = plan.replacing(group.name, keep)
+    found = ShippedSize(model, groups).parameters(plan.widths(groups))
+    smaller = lower(cut(model.module, groups, plan))
+    assert found == sum(parameter.numel() for parameter in smaller.parameters())

@@ -1,0 +1,69 @@
+"""Test vectors: small upstream models with random weights, and what upstream made of an input.
+
+Each file in `tests/fixtures` is a dict with upstream's `state_dict`, the input `x` [2, C, H, W]
+(frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from primesvt_deploy.families import Family, recognise
+from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.filling import filled
+
+__all__ = ["FIXTURES", "assert_live", "converted", "singly", "vector"]
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+def vector(name: str) -> dict[str, Any]:
+    """The test vector called `name`."""
+    content: dict[str, Any] = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
+    return content
+
+
+def converted(
+    state: dict[str, torch.Tensor], options: ModelOptions
+) -> tuple[Family, NetworkConfig, SpikingNetwork]:
+    """The network, float32, that an upstream state_dict gives; its family by its keys."""
+    family = recognise(state.keys())
+    assert family is not None
+    config, ours = family.convert(state, options)
+    return family, config, filled(family, config, ours, Path("checkpoint.pth"))
+
+
+@torch.no_grad()
+def singly(network: SpikingNetwork, x: torch.Tensor) -> torch.Tensor:
+    """Logits `[n, K]` of the samples in `x` (the first axis), each alone, in fp64."""
+    network = network.double()
+    samples = [sample.unsqueeze(-4).double() for sample in x]
+    return torch.cat([network(sample) for sample in samples])
+
+
+@torch.no_grad()
+def assert_live(network: SpikingNetwork, batch: torch.Tensor) -> None:
+    """Every neuron layer both fires and stays silent: nothing is equal for want of spikes."""
+    rates: dict[str, float] = {}
+
+    def record(name: str) -> Any:
+        def rate(module: Neuron, _inputs: Any, spikes: torch.Tensor) -> None:
+            largest = module.parameters_.levels * module.parameters_.spike_value
+            rates[name] = float(spikes.mean()) / largest
+
+        return rate
+
+    neurons = {n: m for n, m in network.named_modules() if isinstance(m, Neuron)}
+    handles = [neuron.register_forward_hook(record(name)) for name, neuron in neurons.items()]
+    network(batch)
+    for handle in handles:
+        handle.remove()
+    assert rates.keys() == neurons.keys()
+    dull = {name: rate for name, rate in rates.items() if not 0.005 < rate < 0.995}
+    assert not dull, dull
