@@ -42,6 +42,7 @@ OWN = Family(
     network=_refuse,
     recognises=lambda _: False,
     convert=_refuse,
+    flags="--factory --image-size [--timesteps]",
 )
 
 
@@ -222,24 +223,27 @@ def _tried(net: nn.Module, config: AdoptedConfig) -> AdoptedConfig | str:
 
 
 def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
-    """Compare with the module's own neurons, in fp64, twice, so that state kept would show."""
-    config = network.config
+    """Compare with the module and its own neurons, in fp64; twice, so that a state would show."""
     generator = torch.Generator().manual_seed(0)
-    shape = config.example(2).shape
+    shape = network.config.example(2).shape
     x = 2.0 * torch.randn(shape, generator=generator, dtype=torch.float64)
-    own = AdoptedNetwork(config, net).double()
+    own = AdoptedNetwork(network.config, net).double()
     own.net = copy.deepcopy(net).double()
+    functional.reset_net(own.net)
     ours = copy.deepcopy(network).double()
     with torch.no_grad():
-        for _ in range(2):
-            functional.reset_net(own.net)
-            difference = float((own(x) - ours(x)).abs().max())
-            if not difference <= _TOLERANCE:
-                raise ModelError(
-                    f"{type(net).__name__} computes something else once its neurons are replaced "
-                    f"(logits differ by {difference:.3g}): does its code look into its neurons, "
-                    "or keep a state of its own?"
-                )
+        expected, found, again = own(x), ours(x), ours(x)
+    difference = float((expected - found).abs().max())
+    if not difference <= _TOLERANCE:
+        raise ModelError(
+            f"{type(net).__name__} computes something else once its neurons are replaced (logits "
+            f"differ by {difference:.3g}): does its code look into its neurons?"
+        )
+    if not torch.equal(found, again):
+        raise ModelError(
+            f"{type(net).__name__} gives another output when it is called again: it keeps a state "
+            "besides its neurons', which cannot be exported"
+        )
 
 
 def _first_line(error: BaseException) -> str:

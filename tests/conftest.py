@@ -16,6 +16,7 @@ from primesvt_deploy.families import Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.frames import FrameSteps
 from primesvt_deploy.runtime.preprocess import Preprocessing
 
 # Many tiny operators: more threads only wait for one another.
@@ -74,7 +75,9 @@ def make_model(config: NetworkConfig = TINY, seed: int = 0, *, family: Family = 
         family=family,
         config=config,
         module=module,
-        preprocessing=Preprocessing(
+        preprocessing=FrameSteps(config.timesteps, config.in_channels, size, size)
+        if config.frames
+        else Preprocessing(
             height=size,
             width=size,
             resize=size,

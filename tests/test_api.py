@@ -11,7 +11,8 @@ import primesvt_deploy
 
 PUBLIC = [
     "BuildResult", "BuildSettings", "Classifier", "DeployError", "SViT", "SearchSettings",
-    "__version__", "analyze", "build", "export", "load", "open_data", "prune",
+    "__version__",
+    "adopt", "analyze", "build", "export", "load", "open_data", "prune",
 ]  # fmt: skip
 
 

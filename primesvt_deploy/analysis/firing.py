@@ -50,8 +50,9 @@ def measure_firing_rates(
 
     def count(neuron: torch.nn.Module, _: object, spikes: torch.Tensor) -> None:
         name = neurons[neuron]  # type: ignore[index]
-        spikes = cast(Neuron, neuron).folded(spikes)
-        largest[name] = neuron.parameters_.levels * neuron.parameters_.spike_value
+        owner = cast(Neuron, neuron)
+        spikes = owner.folded(spikes)
+        largest[name] = owner.parameters_.levels * owner.parameters_.spike_value
         per_channel = spikes.sum(dim=(0, *range(2, spikes.ndim)), dtype=torch.float64)
         sums[name] = sums.get(name, torch.zeros_like(per_channel)) + per_channel
         values[name] = values.get(name, 0) + spikes.numel()

@@ -19,7 +19,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.naming import group_titles, role_of
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.coupling import coupling_twin
+from primesvt_deploy.families.coupling import coupling_twin, keeps_channels_in_groups
 from primesvt_deploy.families.network import SpikingNetwork
 
 __all__ = ["Group", "find_groups", "read_groups"]
@@ -137,7 +137,7 @@ def _members(graph: tp.DependencyGraph, names: dict[nn.Module, str], items: Any)
 
 def _with_grouped(layers: Mapping[str, nn.Module], found: _Members) -> _Members:
     """Grouped convolutions, which the twin has as depthwise ones, lose inputs with outputs."""
-    grouped = {name for name in found.outputs if _is_grouped(layers[name])}
+    grouped = {name for name in found.outputs if keeps_channels_in_groups(layers[name])}
     return replace(found, inputs=tuple(sorted({*found.inputs, *grouped})))
 
 

@@ -127,6 +127,8 @@ class Family:
             of ours), given what the weights do not tell; raises ModelError. Layers that it does
             not know pass under their names, for the loader to list. Widths and biases follow
             the state_dict, see `families.fit`.
+        flags: what a checkpoint file alone does not tell, as the options to pass; bracketed where
+            some files tell it.
         inputs: evaluation preprocessing.
         note: what a user of the family must know, shown in reports; empty for most.
     """
@@ -137,6 +139,7 @@ class Family:
     network: Callable[[Any], SpikingNetwork]
     recognises: Callable[[Set[str]], bool]
     convert: Callable[[State, ModelOptions], tuple[NetworkConfig, dict[str, torch.Tensor]]]
+    flags: str
     inputs: InputDefaults = InputDefaults()
     note: str = ""
 

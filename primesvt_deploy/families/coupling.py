@@ -19,7 +19,7 @@ from primesvt_deploy.families.network import Coupled, SpikingNetwork
 from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.units import Repeat
 
-__all__ = ["coupling_twin"]
+__all__ = ["coupling_twin", "keeps_channels_in_groups"]
 
 
 def coupling_twin(
@@ -46,10 +46,21 @@ def _replace_below(parent: nn.Module, kept: list[tuple[nn.Module, str]]) -> None
         elif isinstance(child, Coupled):
             replacement, keeps = child.coupled()
             kept.extend((replacement, attribute) for attribute in keeps)
-        elif isinstance(child, nn.Conv2d) and 1 < child.groups < child.in_channels:
-            replacement = _depthwise(child)
+        elif keeps_channels_in_groups(child):
+            replacement = _depthwise(cast(nn.Conv2d, child))
         setattr(parent, name, replacement)
         _replace_below(replacement, kept)
+
+
+def keeps_channels_in_groups(layer: nn.Module) -> bool:
+    """Whether this is a grouped, not depthwise, convolution with as many channels out as in.
+
+    The twin takes its output channels for its input channels, in order, as a residual around it
+    would: then both leave together.
+    """
+    return (
+        isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels == layer.out_channels
+    )
 
 
 def _depthwise(conv: nn.Conv2d) -> nn.Conv2d:

@@ -144,6 +144,7 @@ QKFORMER = Family(
     network=QKFormer,
     recognises=_recognises,
     convert=_convert,
+    flags="--timesteps --image-size [--heads or --stage-heads]",
     inputs=InputDefaults(resize_at_224=256, crops_above_224=False),
     note=(
         "This artifact computes each sample alone. Published numbers were made with batches whose "

@@ -311,5 +311,6 @@ SDT_V1 = Family(
     network=SpikeDrivenTransformer,
     recognises=_recognises,
     convert=_convert,
+    flags="--timesteps --image-size --pooling",
     inputs=InputDefaults(resize_at_224=235),
 )

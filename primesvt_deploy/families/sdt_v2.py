@@ -152,5 +152,6 @@ SDT_V2 = Family(
     network=SDTv2,
     recognises=_recognises,
     convert=_convert,
+    flags="--timesteps --heads --image-size",
     inputs=InputDefaults(resize_at_224=256, crops_above_224=False),
 )

@@ -227,5 +227,6 @@ SDT_V3 = Family(
     network=SDTv3,
     recognises=_recognises,
     convert=_convert,
+    flags="--heads --image-size",
     inputs=InputDefaults(resize_at_224=232, crops_above_224=False),
 )

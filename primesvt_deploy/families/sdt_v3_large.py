@@ -153,5 +153,6 @@ SDT_V3_LARGE = Family(
     network=SDTv3Large,
     recognises=_recognises,
     convert=_convert,
+    flags="--heads --image-size --levels",
     inputs=InputDefaults(resize_at_224=232, crops_above_224=False),
 )

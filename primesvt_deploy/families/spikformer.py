@@ -285,4 +285,5 @@ SPIKFORMER = Family(
     network=Spikformer,
     recognises=_recognises,
     convert=_convert,
+    flags="--timesteps --heads --image-size [--patch-size]",
 )

@@ -134,5 +134,6 @@ SPIKINGRESFORMER = Family(
     network=SpikingResformer,
     recognises=_recognises,
     convert=_convert,
+    flags="--timesteps --image-size",
     inputs=InputDefaults(resize_at_224=235, small=_CIFAR, large=IMAGENET),
 )

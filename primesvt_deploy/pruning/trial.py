@@ -83,9 +83,10 @@ def _mistrust(
     network: SpikingNetwork, groups: Sequence[Group], group: Group, inputs: torch.Tensor
 ) -> str | None:
     """Why the group cannot be trusted, or None if cutting it equals masking it."""
-    keep = [i for i in range(group.width) if i % 3 != 1] if group.width > 1 else []
-    if not keep:
-        return "it has one channel, which cannot leave"
+    width = group.width // group.heads
+    if width == 1:
+        return "there is one channel to a slice, which cannot leave"
+    keep = [h * width + i for h in range(group.heads) for i in range(width) if i % 3 != 1]
     plan = Plan().replacing(group.name, keep)
     try:
         smaller = cut(network, groups, plan)

@@ -1,0 +1,40 @@
+"""`primesvt-deploy models`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from primesvt_deploy.cli.options import json_option
+
+__all__ = ["models"]
+
+
+@click.command()
+@json_option
+def models(*, as_json: bool) -> int:
+    """The reference models that come along, and the families whose checkpoints can be loaded."""
+    from primesvt_deploy.families import FAMILIES
+    from primesvt_deploy.loading import DEFAULT_MODEL, model_names
+    from primesvt_deploy.own import OWN
+
+    known = (*FAMILIES, OWN)
+    if as_json:
+        families = [
+            {"name": f.name, "title": f.title, "flags": f.flags, "note": f.note} for f in known
+        ]
+        click.echo(json.dumps({"models": list(model_names()), "families": families}, indent=1))
+        return 0
+    click.echo("Reference models (--model NAME):")
+    for name in model_names():
+        click.echo(f"  {name}{'  (the default)' if name == DEFAULT_MODEL else ''}")
+    click.echo(
+        "\nFamilies (--checkpoint FILE, recognised by its keys; --family NAME to insist), and what "
+        "to pass\nwhere the file does not tell it:"
+    )
+    width = max(len(family.name) for family in known)
+    for family in known:
+        click.echo(f"  {family.name:{width}}  {family.title}")
+        click.echo(f"  {'':{width}}  {family.flags}")
+    return 0

@@ -1,0 +1,126 @@
+"""Models as users write them, of SpikingJelly's neurons and plain layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from conftest import enliven
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import nn
+
+__all__ = ["Attending", "Convolutional", "Flattened", "attending", "neurons_of_all_kinds"]
+
+
+def neurons_of_all_kinds() -> dict[str, nn.Module]:
+    """One neuron of each supported kind and reset, multi-step."""
+    counts = surrogate.MultiLevelSpikeCount(3)
+    return {
+        "LIF": neuron.LIFNode(tau=1.7, step_mode="m"),
+        "LIF, soft": neuron.LIFNode(v_reset=None, v_threshold=0.7, step_mode="m"),
+        "LIF, no decay": neuron.LIFNode(decay_input=False, v_reset=-0.1, step_mode="m"),
+        "IF": neuron.IFNode(v_threshold=0.8, step_mode="m"),
+        "IF, soft": neuron.IFNode(v_reset=None, step_mode="m"),
+        "PLIF": neuron.ParametricLIFNode(init_tau=3.3, step_mode="m"),
+        "PLIF, no decay": neuron.ParametricLIFNode(
+            init_tau=1.4, decay_input=False, v_reset=None, step_mode="m"
+        ),
+        "I-LIF": neuron.ILIFNode(tau=1.5, surrogate_function=counts, step_mode="m"),
+    }
+
+
+class Convolutional(nn.Module):
+    """Takes and returns sequences, through SpikingJelly's step-mode layers."""
+
+    def __init__(self, node: nn.Module | None = None, channels: int = 3) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            layer.Conv2d(channels, 8, 3, padding=1, bias=False),
+            layer.BatchNorm2d(8),
+            node or neuron.IFNode(),
+            layer.Conv2d(8, 12, 3, padding=1, groups=2),
+            layer.BatchNorm2d(12),
+            neuron.LIFNode(),
+            layer.AdaptiveAvgPool2d(1),
+            layer.Flatten(),
+            layer.Linear(12, 5),
+        )
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+class Flattened(nn.Module):
+    """Repeats the image itself; its classifier reads every pixel of every channel."""
+
+    T = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layer.SeqToANNContainer(nn.Conv2d(3, 6, 3, stride=2, padding=1))
+        self.lif = neuron.LIFNode(step_mode="m")
+        self.head = nn.Linear(6 * 8 * 8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = self.lif(self.conv(x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)))
+        logits: torch.Tensor = self.head(spikes.flatten(2)).mean(0)
+        return logits
+
+
+class Attending(nn.Module):
+    """A small SViT whose head count and width are written into its code."""
+
+    T = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        dim, lif = 16, self._lif
+        self.stem = layer.SeqToANNContainer(
+            nn.Conv2d(3, dim, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(dim)
+        )
+        self.stem_lif = lif()
+        for name in ("q", "k", "v", "proj"):
+            unit = layer.SeqToANNContainer(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim))
+            setattr(self, name, unit)
+            setattr(self, f"{name}_lif", lif())
+        self.attn_lif = lif(v_threshold=0.5)
+        self.fc1 = layer.SeqToANNContainer(nn.Conv1d(dim, 32, 1), nn.BatchNorm1d(32))
+        self.fc1_lif = lif()
+        self.fc2 = layer.SeqToANNContainer(nn.Conv1d(32, dim, 1), nn.BatchNorm1d(dim))
+        self.fc2_lif = lif()
+        self.head = nn.Linear(dim, 5)
+
+    @staticmethod
+    def _lif(**options: Any) -> nn.Module:
+        return neuron.LIFNode(step_mode="m", detach_reset=True, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)
+        x = self.stem_lif(self.stem(x)).flatten(3)
+        steps, n, _, tokens = x.shape
+        q, k, v = (
+            getattr(self, f"{name}_lif")(getattr(self, name)(x)).reshape(steps, n, 2, 8, tokens)
+            for name in "qkv"
+        )
+        attended = (v @ k.transpose(-1, -2) @ q * 0.25).reshape(steps, n, 16, tokens)
+        x = x + self.proj_lif(self.proj(self.attn_lif(attended)))
+        x = x + self.fc2_lif(self.fc2(self.fc1_lif(self.fc1(x))))
+        logits: torch.Tensor = self.head(x.mean(-1))
+        return logits
+
+
+def attending() -> nn.Module:
+    """What `--factory own_nets:attending` makes, with live weights."""
+    return enliven(Attending())
+
+
+def wanting() -> nn.Module:
+    """A factory that cannot be called."""
+    raise OSError("no such data")
+
+
+def no_model() -> list[int]:
+    """A factory of something else."""
+    return [1]
