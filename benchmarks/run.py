@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("saving.py", "latency.py", "tables.py")
+SCRIPTS = ("saving.py", "latency.py", "families.py", "tables.py")
 
 
 def main() -> None:

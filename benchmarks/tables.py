@@ -82,6 +82,36 @@ def latency_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def families_table(found: dict[str, Any]) -> str:
+    """Whole builds at the widths of published models."""
+    lines = [
+        "| model | parameters | GMACs an image | file | latency, median | build | peak memory | "
+        "spikes flipped |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["models"].items():
+        dense, shipped = row["size"]["dense"], row["size"]["shipped"]
+        latency, check = row["latency"], row["verification"]
+        lines.append(
+            f"| {name} | {dense['parameters'] / 1e6:.1f} M to {shipped['parameters'] / 1e6:.1f} M "
+            f"| {dense['macs'] / 1e9:.1f} to {shipped['macs'] / 1e9:.1f} "
+            f"| {dense['file_bytes'] / 1e6:.1f} to {shipped['file_bytes'] / 1e6:.1f} MB "
+            f"| {latency['dense']['median_ms']:.0f} to {latency['shipped']['median_ms']:.0f} ms "
+            f"| {row['build_seconds']:.0f} s | {row['peak_memory_mb'] / 1e3:.1f} GB "
+            f"| {check['flipped_spikes']} of {check['spikes_compared'] / 1e6:.0f} M |"
+        )
+    first = next(iter(found["models"].values()))
+    lines += [
+        "",
+        f"From dense to pruned; {found['machine']['cpu']}, {first['latency']['threads']} threads, "
+        f"onnxruntime {found['machine']['onnxruntime']}, torch {found['machine']['torch']}; "
+        f"{found['images']} random images, {first['verification']['n']} of them compared spike by "
+        f"spike; latency of {min(r['latency']['runs'] for r in found['models'].values())} runs "
+        "or more.",
+    ]
+    return "\n".join(lines)
+
+
 def card_line(found: dict[str, Any]) -> str:
     """The reference model's held-out accuracy."""
     dense = found["points"][0]["accuracy"]["dense"]
@@ -97,10 +127,12 @@ def filled(text: str) -> str:
     """`text` with every marked section written anew from the results."""
     saving = json.loads((RESULTS / "saving.json").read_text())
     latency = json.loads((RESULTS / "latency.json").read_text())
+    families = json.loads((RESULTS / "families.json").read_text())
     sections = {
         "saving": saving_table(saving),
         "time": time_table(saving),
         "latency": latency_table(latency),
+        "families": families_table(families),
         "card": card_line(saving),
     }
     for name, content in sections.items():

@@ -114,7 +114,10 @@ def _finish(
     # However few images decisions rest on, the whole search split is there to verify on.
     seen = splits.search.shuffled(settings.search.seed)
     verification = _verified(pruned.model, shipped, seen, settings, clock)
-    measured = _measure(dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, clock)
+    batch_size = model.batch_of(_EVALUATION_BATCH)
+    measured = _measure(
+        dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, batch_size, clock
+    )
     manifest = compose_manifest(
         dense_model=model,
         pruned=pruned,
@@ -162,6 +165,7 @@ def _measure(
     pruned: bool,
     splits: DataSet,
     settings: BuildSettings,
+    batch_size: int,
     progress: Progress,
 ) -> Measured:
     """Held-out accuracy and single-batch latency of both artifacts, in ONNX Runtime."""
@@ -170,11 +174,13 @@ def _measure(
         OnnxModel(shipped.path, threads=settings.threads) if pruned else models["dense"]
     )
     held_out = splits.held_out
-    size = settings.batch or _EVALUATION_BATCH
+    size = settings.batch or batch_size
     progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if pruned else 1))
-    hits = {"dense": artifact_hits(models["dense"], held_out, progress=progress)}
+    hits = {"dense": artifact_hits(models["dense"], held_out, batch_size=size, progress=progress)}
     hits["shipped"] = (
-        artifact_hits(models["shipped"], held_out, progress=progress) if pruned else hits["dense"]
+        artifact_hits(models["shipped"], held_out, batch_size=size, progress=progress)
+        if pruned
+        else hits["dense"]
     )
     progress.stage("latency", 1)
     latency = _latency(models, held_out, settings.batch or 1)

@@ -51,6 +51,11 @@ class SViT:
         """T."""
         return self.config.timesteps
 
+    def batch_of(self, most: int) -> int:
+        """Samples to pass at once: `most` up to 64 pixels, fewer of larger ones, for memory."""
+        _, height, width = self.config.input_shape
+        return max(1, min(most, most * 64 * 64 // (height * width)))
+
     @property
     def digest(self) -> str:
         """SHA-256 over configuration and weights."""

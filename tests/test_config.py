@@ -18,7 +18,10 @@ NAN, INFINITY = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"max_drop": -0.1}, "max drop is -0.1 points: expected 0 to 100; change --max-drop"),
+        (
+            {"max_drop": -0.1},
+            "max drop is -0.1 points: expected 0 to 100, or off; change",
+        ),
         ({"max_drop": 100.1}, "max drop is 100.1 points"),
         ({"max_drop": NAN}, "max drop is nan points"),
         ({"rates": ()}, "rates are [].*at least one"),

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from primesvt_deploy.families import FAMILIES
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -27,7 +29,7 @@ def test_figures_in_texts_are_those_of_the_result_files(tables: ModuleType) -> N
 
 def test_readme_has_every_table(tables: ModuleType) -> None:
     readme = (ROOT / "README.md").read_text()
-    for section in ("saving", "time", "latency"):
+    for section in ("saving", "time", "latency", "families"):
         assert f"<!-- {section} -->" in readme
 
 
@@ -35,3 +37,10 @@ def test_links_lead_somewhere() -> None:
     for path in [ROOT / "README.md", *(ROOT / "models").glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_readme_lists_every_family_with_the_flags_it_demands() -> None:
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.*)$", (ROOT / "README.md").read_text(), re.M))
+    for family in FAMILIES:
+        demanded = re.sub(r"\[.*?\]", "", family.flags).split()
+        assert all(flag in rows[family.name] for flag in demanded), family.name

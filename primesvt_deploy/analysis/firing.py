@@ -40,9 +40,10 @@ class FiringRate:
 
 @torch.no_grad()
 def measure_firing_rates(
-    model: SViT, images: ImageList, *, batch_size: int = 32
+    model: SViT, images: ImageList, *, batch_size: int | None = None
 ) -> tuple[FiringRate, ...]:
     """Firing rates of every neuron layer on `images`, in the model's order."""
+    size = batch_size or model.batch_of(32)
     neurons = {m: name for name, m in model.module.named_modules() if isinstance(m, Neuron)}
     sums: dict[str, torch.Tensor] = {}
     values: dict[str, int] = {}
@@ -59,8 +60,8 @@ def measure_firing_rates(
 
     handles = [neuron.register_forward_hook(count) for neuron in neurons]
     try:
-        for start in range(0, len(images), batch_size):
-            stop = min(start + batch_size, len(images))
+        for start in range(0, len(images), size):
+            stop = min(start + size, len(images))
             model.logits(torch.from_numpy(images.inputs(start, stop)))
     finally:
         for handle in handles:

@@ -47,7 +47,7 @@ class Evaluator:
         model: the dense SViT.
         groups: its prunable groups.
         images: evaluated in their order.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; None: 32 small ones, fewer large ones.
         chunk: images between two looks at `stop`; a multiple of `batch_size`.
         cache_bytes: at most so much memory for cached states; None: a quarter of the machine's,
             4 GB at most.
@@ -59,7 +59,7 @@ class Evaluator:
         groups: Sequence[Group],
         images: ImageList,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         chunk: int = 128,
         cache_bytes: int | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Evaluator:
         self._groups = groups
         self._twin = lower(model.module).to(memory_format=torch.channels_last)
         self._segments = self._twin.segments()
-        self._batch_size, self._chunk = batch_size, chunk
+        self._batch_size, self._chunk = batch_size or model.batch_of(32), chunk
         self._cache_bytes = _default_cache() if cache_bytes is None else cache_bytes
         self._boundaries: OrderedDict[int, _Boundary] = OrderedDict()
         self._entrance = {group.name: self._first_segment(group) for group in groups}

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import make_prunable, write_arrays, write_model_directory
+from families.vectors import FIXTURES
+from own_nets import attending
+
+from primesvt_deploy import adopt
 
 
 def primesvt(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -52,7 +56,7 @@ def test_help_is_instant() -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = primesvt("--help", cwd=tmp_path).stdout
-    for command in ("build", "analyze", "verify", "run", "inspect"):
+    for command in ("build", "analyze", "models", "verify", "run", "inspect"):
         assert f"\n  {command} " in text
         assert primesvt(command, "--help", cwd=tmp_path).returncode == 0
 
@@ -166,3 +170,76 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
     assert len(found.stderr.strip().splitlines()) == 1, found.stderr
     assert part in found.stderr
     assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_models_lists_reference_models_and_families(tmp_path: Path) -> None:
+    text = primesvt("models", cwd=tmp_path).stdout
+    listed = json.loads(primesvt("models", "--json", cwd=tmp_path).stdout)
+    assert "spikformer-2-192-cifar10  (the default)" in text
+    names = [family["name"] for family in listed["families"]]
+    assert {"spikformer", "sdt-v1", "sdt-v2", "sdt-v3", "qkformer", "own"} <= set(names)
+    for family in listed["families"]:
+        assert family["title"] in text
+        assert family["flags"] in text
+
+
+def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
+    """Only the image size is left to say of timm's checkpoint of a Spike-driven Transformer."""
+    file = FIXTURES / "container_timm_module_prefix.pth.tar"
+    asked = primesvt("analyze", "--checkpoint", file, cwd=tmp_path)
+    assert asked.returncode == 2
+    assert "read as sdt-v1: the weights do not tell the image size: pass --image-size" in (
+        asked.stderr
+    )
+    told = primesvt("analyze", "--checkpoint", file, "--image-size", "32", cwd=tmp_path)
+    assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
+
+
+def test_a_wrong_family_says_what_the_file_looks_like(tmp_path: Path) -> None:
+    file = FIXTURES / "container_timm_module_prefix.pth.tar"
+    found = primesvt("build", "--checkpoint", file, "--family", "qkformer", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "is not a qkformer: its 112 keys" in found.stderr
+    assert found.stderr.strip().endswith("look like sdt-v1")
+
+
+FACTORY = """
+import sys
+sys.path.insert(0, {tests!r})
+from own_nets import attending
+"""
+
+
+def test_a_model_of_ones_own_class_from_its_factory(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
+    write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
+    options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
+    few = ("--robustness-images", "50", "--threads", "1")
+    own = ("--factory", "nets:attending")
+    built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert "left unpruned: " in built.stdout
+    checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "against the torch model: top-1 equal on 120 of 120 images" in checked.stdout
+    refused = primesvt("verify", "bundle", "--data", "d.npz", cwd=tmp_path)
+    assert "made by nets:attending: pass --factory" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--factory", "nets:lost"), "the factory does not tell the image size"),
+        (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for known famil"),
+        (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
+        (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
+        (("--max-drop", "none"), "--max-drop is 'none': expected numbers"),
+    ],
+)
+def test_mistakes_about_a_model_get_one_line(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    found = primesvt("build", *arguments, "--saving", "5", cwd=tmp_path)
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1

@@ -1,0 +1,147 @@
+"""The whole build at the widths of published ImageNet models, random weights, 224 pixels.
+
+    python benchmarks/families.py [NAME ...]
+
+Asks for 30% of the file with the accuracy constraint off: of random weights accuracy says
+nothing. What is measured is that each family's network of that size is read, pruned, cut, checked
+against its masked twin, exported and verified against torch, and what that costs. Each build is a
+process of its own, whose peak memory is recorded; named models alone are measured anew.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, write
+from torch import nn
+
+from primesvt_deploy import BuildSettings, SearchSettings, build, open_data
+from primesvt_deploy.families import family_named
+from primesvt_deploy.inputs import InputOptions, input_steps
+from primesvt_deploy.model import SViT
+
+SAVING = 30.0
+IMAGES = 100
+COMMON: dict[str, Any] = {"timesteps": 4, "image_size": 224, "in_channels": 3, "num_classes": 1000}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Spikformer-8-512": (
+        "spikformer",
+        {
+            "embed_dim": 512,
+            "depth": 8,
+            "num_heads": 8,
+            "pooling": "1111",
+            "pool_after_neuron": True,
+        },
+    ),
+    "SDT-8-512": (
+        "sdt-v1",
+        {"embed_dim": 512, "depth": 8, "num_heads": 8, "pooling": "1111"},
+    ),
+    "SDTv2 15.1M": (
+        "sdt-v2",
+        {"widths": (32, 64, 128, 256, 360), "depths": (1, 1, 2, 6, 2), "num_heads": 8},
+    ),
+    "SDTv2 31.3M": (
+        "sdt-v2",
+        {"widths": (48, 96, 192, 384, 480), "depths": (1, 1, 2, 6, 2), "num_heads": 8},
+    ),
+    "QKFormer-10-384": (
+        "qkformer",
+        {"form": "imagenet", "stage_heads": (6, 6, 6), "embed_dim": 384, "depths": (1, 2, 7)},
+    ),
+    "SpikingResformer-Ti": (
+        "spikingresformer",
+        {
+            "embed_dims": (64, 192, 384),
+            "depths": (1, 2, 3),
+            "num_heads": (1, 3, 6),
+            "patch_sizes": (4, 2, 1),
+        },
+    ),
+}
+
+
+def main() -> None:
+    """Measure the models named on the command line, all by default."""
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measured(sys.argv[2])))
+        return
+    path = RESULTS / "families.json"
+    known = json.loads(path.read_text())["models"] if path.is_file() else {}
+    for name in sys.argv[1:] or MODELS:
+        line = [sys.executable, __file__, "--one", name]
+        found = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
+        known[name] = json.loads(found.stdout.splitlines()[-1])
+        content = {name: known[name] for name in MODELS if name in known}
+        write("families", {"asked_saving_percent": SAVING, "images": IMAGES, "models": content})
+
+
+def measured(name: str) -> dict[str, Any]:
+    """One build: sizes, times and peak memory."""
+    family_name, arguments = MODELS[name]
+    family = family_named(family_name)
+    config = family.config_type.from_dict({**COMMON, **arguments})
+    model = SViT(
+        name=name,
+        family=family,
+        config=config,
+        module=alive(family.build(config)),
+        preprocessing=input_steps(family.inputs, config, InputOptions()),
+        labels=tuple(str(i) for i in range(config.num_classes)),
+    )
+    settings = BuildSettings(saving=SAVING, search=SearchSettings(max_drop=None), verify_images=8)
+    with tempfile.TemporaryDirectory() as directory:
+        data = open_data(model, random_images(Path(directory) / "noise.npz"))
+        started = time.perf_counter()
+        manifest = build(model, Path(directory) / "bundle", settings, data=data).manifest
+        seconds = time.perf_counter() - started
+    return {
+        "family": family_name,
+        "met": manifest["constraints"]["met"],
+        "size": manifest["size"],
+        "latency": manifest["latency"],
+        "verification": manifest["verification"],
+        "build_seconds": round(seconds, 1),
+        "stages_seconds": manifest["seconds"],
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+    }
+
+
+def random_images(path: Path) -> Path:
+    """An `.npz` of noise with labels."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (IMAGES, 224, 224, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=generator.integers(0, 1000, IMAGES))
+    return path
+
+
+@torch.no_grad()
+def alive(module: Any, seed: int = 0) -> Any:
+    """Random weights and norms under which neurons fire now and then."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            shape = layer.weight.shape
+            layer.weight.copy_(0.8 + 1.2 * torch.rand(shape, generator=generator))
+            layer.bias.copy_(0.2 + 0.6 * torch.rand(shape, generator=generator))
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
+            noise = torch.randn(layer.weight.shape, generator=generator)
+            layer.weight.copy_(noise * (2.0 / layer.weight[0].numel()) ** 0.5)
+    for name, buffer in module.named_buffers():
+        if name.endswith("firing_rate"):
+            buffer.fill_(0.2)
+    return module.eval()
+
+
+if __name__ == "__main__":
+    main()
