@@ -86,7 +86,7 @@ def families_table(found: dict[str, Any]) -> str:
     """Whole builds at the widths of published models."""
     lines = [
         "| model | parameters | GMACs an image | file | latency, median | build | peak memory | "
-        "spikes flipped |",
+        "spikes flipped (by rounding in torch alone) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found["models"].items():
@@ -98,7 +98,8 @@ def families_table(found: dict[str, Any]) -> str:
             f"| {dense['file_bytes'] / 1e6:.1f} to {shipped['file_bytes'] / 1e6:.1f} MB "
             f"| {latency['dense']['median_ms']:.0f} to {latency['shipped']['median_ms']:.0f} ms "
             f"| {row['build_seconds']:.0f} s | {row['peak_memory_mb'] / 1e3:.1f} GB "
-            f"| {check['flipped_spikes']} of {check['spikes_compared'] / 1e6:.0f} M |"
+            f"| {check['flipped_spikes'] / 1e6:.2f} of {check['spikes_compared'] / 1e6:.0f} M "
+            f"({check['rounding_flips'] / 1e6:.2f} M) |"
         )
     first = next(iter(found["models"].values()))
     lines += [

@@ -30,13 +30,11 @@ class Checkpoint:
         state: the state_dict.
         arguments: what the training script was called with, where the file tells.
         metadata: of a safetensors file.
-        has_average: whether there are averaged (EMA) weights beside the ones read.
     """
 
     state: dict[str, torch.Tensor]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    has_average: bool = False
 
 
 def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
@@ -69,7 +67,6 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
     return Checkpoint(
         _unprefixed(_nonempty(_checked(weights, path), path)),
         arguments=_arguments(content),
-        has_average=bool(averaged),
     )
 
 

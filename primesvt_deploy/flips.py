@@ -13,6 +13,7 @@ import torch
 
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.lowering.trace import OUTPUT
 from primesvt_deploy.model import SViT
 
 __all__ = ["FlipCounter", "neuron_layers", "observed"]
@@ -51,9 +52,7 @@ class FlipCounter:
         self._model = model
         graph = onnx.load(path)
         produced = {output for node in graph.graph.node for output in node.output}
-        self._tensors = {
-            name: _spike_tensor(name, produced, path) for name in neuron_layers(model)
-        }
+        self._tensors = {name: _spike_tensor(name, produced, path) for name in neuron_layers(model)}
         for tensor in self._tensors.values():
             graph.graph.output.append(onnx.ValueInfoProto(name=tensor))
         options = ort.SessionOptions()
@@ -79,6 +78,12 @@ class FlipCounter:
             self._counts[name].append(differing.sum(axis=2))
         result: npt.NDArray[np.float32] = logits.numpy()
         return result
+
+    def artifact_logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of a batch, from the same graph."""
+        inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
+        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], inputs)[0]
+        return logits
 
     def per_image(self) -> npt.NDArray[np.int64]:
         """Flips of each image over all layers and timesteps."""

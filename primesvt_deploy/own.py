@@ -114,7 +114,7 @@ def adopt(
     net = make(module) if isinstance(module, str) else module
     if not isinstance(net, nn.Module):
         net = net()
-    net = copy.deepcopy(net).float().eval()
+    net = copy.deepcopy(net).cpu().float().eval()
     if checkpoint is not None:
         path = Path(checkpoint)
         _load_weights(net, read_checkpoint(path, ema=ema).state, path)

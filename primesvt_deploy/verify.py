@@ -42,8 +42,9 @@ MAX_FLIP_SHARE = 1e-3
 """Largest share of spikes that may differ."""
 MAX_DISAGREEMENT = 0.01
 """Largest share of images whose top-1 may differ."""
-ROUNDING_FACTOR = 2.0
-"""So many times the flips that rounding makes in the model itself are explained by it."""
+ROUNDING_FACTOR = 4.0
+"""So many times the flips that rounding makes in the model itself are explained by it: artifact
+and model round each in its own way, so about twice as many are usual."""
 _BATCH = 16
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,16 @@ def plan_of(bundle: Path) -> dict[str, Any]:
     plan: dict[str, Any] = json.loads((bundle / "plan.json").read_text())
     assert np.prod([len(kept) for kept in plan["kept"].values()]) > 0
     return plan
+
+
+def test_without_an_accuracy_constraint_nothing_is_evaluated(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    settings = BuildSettings(saving=20.0, search=replace(SEARCH, max_drop=None), verify_images=20)
+    found = build(model, tmp_path / "b", settings, data=data)
+    assert found.met
+    assert found.manifest["constraints"]["max_drop_points"] is None
+    assert found.manifest["accuracy"]["search"] is None
+    assert (found.path / "ledger.jsonl").read_text() == ""
+    assert found.manifest["size"]["saved_percent"]["file"] >= 20.0
+    assert "none was demanded" in (found.path / "report.html").read_text()

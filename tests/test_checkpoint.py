@@ -88,7 +88,6 @@ def test_torch_file(tmp_path: Path, container: str | None, save: object) -> None
     found = read_checkpoint(path)
     assert found.metadata == {}
     assert found.arguments == ({} if container is None else {"lr": 0.1, "T": 4})
-    assert not found.has_average
     assert_same(found.state)
 
 
@@ -98,7 +97,6 @@ def test_averaged_weights_are_read_when_asked_for(tmp_path: Path) -> None:
     torch.save({"state_dict": a_state(), "state_dict_ema": average}, path)
     plain, ema = read_checkpoint(path), read_checkpoint(path, ema=True)
     assert_same(plain.state)
-    assert plain.has_average
     assert torch.equal(ema.state["stem.bias"], a_state()["stem.bias"] + 1)
 
 

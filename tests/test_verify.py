@@ -12,7 +12,7 @@ from primesvt_deploy.artifact.onnx_file import export_onnx
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.model import SViT
-from primesvt_deploy.verify import verify_artifact
+from primesvt_deploy.verify import Verification, verify_artifact
 
 
 @pytest.fixture
@@ -104,3 +104,30 @@ def test_verification_leaves_no_hooks_behind(tiny: SViT, path: Path, tiny_data: 
     verify_artifact(tiny, path, tiny_data.search.first(4))
     assert not any(module._forward_hooks for module in tiny.module.modules())
     assert isinstance(tiny.logits(torch.zeros(1, 3, 16, 16)), torch.Tensor)
+
+
+def chaotic(flipped: int, rounding: int | None, disagreements: int = 0) -> Verification:
+    return Verification(
+        n=100, top1_disagreements=disagreements, disagreeing_images=(), max_difference=1.0,
+        max_difference_without_flips=0.0, images_with_flips=100, spikes_compared=10_000,
+        flips={"stem.0": (flipped,)}, flips_on_disagreements={}, rounding_flips=rounding,
+        rounding_disagreements=disagreements,
+    )  # fmt: skip
+
+
+def test_flips_that_rounding_makes_in_the_model_itself_are_explained_by_it() -> None:
+    assert chaotic(200, None).failures()
+    assert not chaotic(200, 150).failures()
+    (said,) = chaotic(700, 150).failures()
+    assert "700 of 10000 spikes are flipped" in said
+    assert "rounding flips 150 in the model itself" in said
+    assert not chaotic(200, 150, disagreements=8).failures()
+
+
+def test_a_wrong_weight_is_not_explained_by_rounding(
+    tiny: SViT, path: Path, tiny_data: DataSet
+) -> None:
+    outcome = verify_artifact(tiny, altered(path, "stem.1.conv.bias", 0.4), tiny_data.search)
+    assert outcome.rounding_flips is not None, "it was asked"
+    assert outcome.rounding_flips < 1e-3 * outcome.flipped_spikes
+    assert outcome.failures()

@@ -141,6 +141,6 @@ MAXFORMER = Family(
     network=MaxFormer,
     recognises=_recognises,
     convert=_convert,
-    flags="--timesteps --image-size [--heads]",
+    flags="--timesteps --image-size",
     inputs=InputDefaults(resize_at_224=256),
 )

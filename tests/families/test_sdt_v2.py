@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import enliven
-from families.vectors import assert_live, converted, singly, vector
+from families.vectors import FIXTURES, assert_live, converted, singly, vector
 from torch import nn
 
 from primesvt_deploy.analysis.groups import find_groups
@@ -208,7 +208,7 @@ def test_recognised_by_upstreams_keys_alone() -> None:
     assert [family for family in FAMILIES if family.recognises(keys)] == [SDT_V2]
     assert not SDT_V2.recognises(keys - {"head.weight"})
     assert not SDT_V2.recognises(SDTv2(SMALL).state_dict().keys())
-    others = {path.stem for path in Path("tests/fixtures").glob("*.pt")} - VECTORS.keys()
+    others = {path.stem for path in FIXTURES.glob("*.pt")} - VECTORS.keys()
     assert others
     assert not [name for name in others if SDT_V2.recognises(vector(name)["state_dict"].keys())]
 

@@ -57,3 +57,17 @@ def test_median_and_p95() -> None:
 
 def test_the_cpu_has_a_name() -> None:
     assert cpu_name()
+
+
+def test_slow_calls_are_timed_as_often_as_there_is_time() -> None:
+    calls: list[float] = []
+
+    def slow() -> None:
+        calls.append(1)
+        time.sleep(0.02)
+
+    found = measure_latency({"slow": slow}, runs=1000, warmup=1000, seconds=0.3)
+    timed = len(found["slow"].milliseconds)
+    assert 5 <= timed < 20
+    few = measure_latency({"slow": slow}, runs=1000, warmup=1000, seconds=0.0)
+    assert len(few["slow"].milliseconds) == 5, "a median needs some"

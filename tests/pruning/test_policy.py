@@ -10,7 +10,7 @@ import pytest
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policy import PolicyOutcome, prioritized
+from primesvt_deploy.pruning.policy import PolicyOutcome, by_size, prioritized
 from primesvt_deploy.pruning.robustness import Curve, measure_robustness
 
 RATES = (0.2, 0.4, 0.6, 0.8)
@@ -125,3 +125,22 @@ def test_curves_hold_every_rate_of_every_layer() -> None:
     assert [[p.rate for p in curve.points] for curve in curves] == [list(RATES)] * 2
     assert [curve.within for curve in curves] == [(0.2,), RATES]
     assert curves[1].points[-1].drop.points == pytest.approx(2.0)
+
+
+def test_where_no_accuracy_is_demanded_sizes_alone_decide() -> None:
+    groups = (group("big", size=10_000), group("small", size=1_000))
+    judge = MadeUpJudge(groups, {"big": 9.0, "small": 9.0})
+
+    def outcome(budget: int) -> PolicyOutcome:
+        return by_size(judge, groups, rates=RATES, budget_bytes=budget, size_of=bytes_under(groups))
+
+    gentle = outcome(7_000)
+    assert gentle.met
+    assert gentle.plan.widths(groups) == {"big": 6, "small": 10}, "the gentlest rate that fits"
+    deep = outcome(2_500)
+    assert deep.met
+    assert deep.plan.widths(groups) == {"big": 2, "small": 4}, "the largest goes as far as it can"
+    beyond = outcome(100)
+    assert not beyond.met
+    assert beyond.stopped_by == "all layers are used up at the rates of the grid"
+    assert not judge.asked, "nothing was evaluated"

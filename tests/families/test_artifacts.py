@@ -1,0 +1,73 @@
+"""The exported artifact of every upstream test vector gives upstream's logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from families import (
+    test_maxformer,
+    test_qkformer,
+    test_sdt_v1,
+    test_sdt_v2,
+    test_sdt_v3,
+    test_spikformer,
+    test_spikingresformer,
+)
+from families.vectors import FIXTURES, converted, vector
+
+from primesvt_deploy.artifact.onnx_file import export_onnx
+from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.flips import FlipCounter
+from primesvt_deploy.inputs import InputOptions, input_steps
+from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.frames import FrameSteps
+
+OPTIONS: dict[str, ModelOptions] = {
+    **test_spikformer.VECTORS,
+    **test_qkformer.VECTORS,
+    **test_spikingresformer.VECTORS,
+    **test_sdt_v1.VECTORS,
+    **test_maxformer.VECTORS,
+    **test_sdt_v2.VECTORS,
+    **{name: options for name, (_, options) in test_sdt_v3.VECTORS.items()},
+}
+
+
+def test_every_vector_is_exported() -> None:
+    assert OPTIONS.keys() == {path.stem for path in FIXTURES.glob("*.pt")}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
+    known = vector(name)
+    family, config, network = converted(known["state_dict"], OPTIONS[name])
+    size = config.image_size
+    model = SViT(
+        name=name,
+        family=family,
+        config=config,
+        module=network,
+        preprocessing=FrameSteps(config.timesteps, config.in_channels, size, size)
+        if config.frames
+        else input_steps(family.inputs, config, InputOptions()),
+        labels=tuple(str(i) for i in range(config.num_classes)),
+    )
+    artifact = export_onnx(model, tmp_path / "model.onnx")
+    counts = FlipCounter(model, artifact.path, threads=1)
+    batch = known["x"].float().numpy()
+    counts.compare(batch)
+    found = counts.artifact_logits(batch)
+    expected = known["y_single64"]
+    # Some of upstream's code gives logits at every timestep.
+    expected = expected.reshape(len(batch), -1, config.num_classes).mean(dim=1)
+    difference = np.abs(found - expected.numpy()).max(axis=1)
+    explained = counts.per_image() > 0
+    assert (difference[~explained] <= 1e-4).all(), difference
+    assert counts.compared > 0
+    flipped = sum(sum(steps) for steps in counts.by_layer(np.ones(len(batch), bool)).values())
+    assert flipped <= 1e-3 * counts.compared
+    agree = torch.from_numpy(found).argmax(1) == expected.argmax(1)
+    assert agree[torch.from_numpy(~explained)].all()
