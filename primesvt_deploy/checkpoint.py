@@ -63,7 +63,7 @@ def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
     averaged = [key for key in _AVERAGED if _is_state(content, key)]
     if ema and not averaged:
         raise ModelError(f"{path} holds no averaged weights ({', '.join(_AVERAGED)}): drop --ema")
-    weights = content[averaged[0]] if ema else _unwrapped(content)
+    weights = _unwrapped(content[averaged[0]] if ema else content)
     return Checkpoint(
         _unprefixed(_nonempty(_checked(weights, path), path)),
         arguments=_arguments(content),

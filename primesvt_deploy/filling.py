@@ -17,39 +17,25 @@ from primesvt_deploy.families.coupling import coupling_twin
 from primesvt_deploy.families.fit import fit_widths
 from primesvt_deploy.families.network import SpikingNetwork
 
-__all__ = ["fill", "filled", "listed"]
+__all__ = ["filled", "listed"]
 
 
 def filled(
     family: Family, config: NetworkConfig, state: Mapping[str, torch.Tensor], path: Path
 ) -> SpikingNetwork:
-    """A network of `family` with these weights, as wide as they are; see `fill`."""
-    network = family.build(config)
-    fill(network, config.input_shape, state, path, what=f"this {family.name}")
-    return network
-
-
-def fill(
-    network: SpikingNetwork,
-    input_shape: tuple[int, int, int],
-    state: Mapping[str, torch.Tensor],
-    path: Path,
-    *,
-    what: str,
-) -> None:
-    """Give `network` the weights in `state`, float32, in place; evaluation mode.
+    """A network of `family` with these weights, as wide as they are; float32, evaluation mode.
 
     Args:
-        network: its widths are made those of `state`.
-        input_shape: (C, H, W) of one image or frame.
+        family: what to build.
+        config: of the network before pruning.
         state: under the network's own names.
         path: where the weights come from, for messages.
-        what: the network, for messages.
 
     Raises:
         ModelError: keys are missing or unexpected, shapes do not fit the network or each other,
             or a value is not finite.
     """
+    network = family.build(config)
     expected = network.state_dict()
     # Biases come and go with the checkpoint, but for all layers of a kind alike.
     missing = [k for k in sorted(expected.keys() - state.keys()) if not k.endswith(".conv.bias")]
@@ -58,7 +44,7 @@ def fill(
     ]
     if missing or unexpected:
         raise ModelError(
-            f"{path} does not fit {what}: {listed('missing', missing)}; "
+            f"{path} does not fit this {family.name}: {listed('missing', missing)}; "
             f"{listed('unexpected', unexpected)}"
         )
     try:
@@ -70,7 +56,7 @@ def fill(
                 raise ModelError(
                     f"{key} is {list(state[key].shape)}, expected {list(expected[key].shape)}"
                 )
-        _check_flow(network, input_shape)
+        _check_flow(network, config.input_shape)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     state = {k: v.to(expected[k].dtype) for k, v in state.items()}
@@ -78,7 +64,7 @@ def fill(
     if broken:
         raise ModelError(f"{path}: {broken[0]} holds NaN or infinity: use another checkpoint")
     network.load_state_dict(state)
-    network.eval()
+    return network.eval()
 
 
 def listed(what: str, keys: Sequence[str]) -> str:

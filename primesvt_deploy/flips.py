@@ -41,7 +41,7 @@ def neuron_layers(model: SViT) -> dict[str, Neuron]:
     return {
         name.removesuffix(".neuron"): neuron
         for name, neuron in model.module.named_modules()
-        if isinstance(neuron, Neuron)
+        if isinstance(neuron, Neuron) and neuron.used
     }
 
 

@@ -70,7 +70,7 @@ def checked_labels(labels: Sequence[str] | None, classes: int, path: Path) -> tu
     Raises:
         ModelError: not one a class.
     """
-    names = tuple(labels) if labels else tuple(str(i) for i in range(classes))
+    names = tuple(str(i) for i in range(classes)) if labels is None else tuple(labels)
     if len(names) != classes:
         raise ModelError(
             f"{path}: {len(names)} labels for a model of {classes} classes: give one a class"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from primesvt_deploy.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
 from primesvt_deploy.families.adopted import AdoptedConfig
-from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.base import ModelOptions, TrackedOptions
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.filling import filled
@@ -38,6 +38,7 @@ _ARGUMENTS = {
     "pooling": ("pooling_stat",),
 }
 """What training scripts call the options, in the order in which they are believed."""
+_COVERS = {"patch_size": "pooling", "pooling": "patch_size", "stage_heads": "num_heads"}
 
 
 def model_names() -> tuple[str, ...]:
@@ -84,11 +85,15 @@ def load(
     if factory is not None:
         raise ModelError(f"{path} is a file of weights: adopt() takes it with its factory")
     known = {field.name for field in fields(ModelOptions)}
+    inputs = {field.name for field in fields(InputOptions)}
+    unknown = sorted(told.keys() - known - inputs)
+    if unknown:
+        raise TypeError(f"load() has no option {unknown[0]!r}: expected {sorted(known | inputs)}")
     return _load_file(
         path,
         family,
-        ModelOptions(**{k: v for k, v in told.items() if k in known}),
-        InputOptions(**{k: v for k, v in told.items() if k not in known}),
+        {k: v for k, v in told.items() if k in known},
+        InputOptions(**{k: v for k, v in told.items() if k in inputs}),
         labels,
         ema=ema,
     )
@@ -97,7 +102,7 @@ def load(
 def _load_file(
     path: Path,
     family: str | None,
-    options: ModelOptions,
+    told: Mapping[str, Any],
     inputs: InputOptions,
     labels: Sequence[str] | None,
     *,
@@ -105,8 +110,10 @@ def _load_file(
 ) -> SViT:
     checkpoint = read_checkpoint(path, ema=ema)
     kind = _choose_family(path, checkpoint, family)
+    options = TrackedOptions(**{**_stored(checkpoint.arguments, told), **told})
     try:
-        config, state = kind.convert(checkpoint.state, _completed(options, checkpoint.arguments))
+        config, state = kind.convert(checkpoint.state, options)
+        options.require_use(told, kind.name)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error
     return SViT(
@@ -119,15 +126,19 @@ def _load_file(
     )
 
 
-def _completed(options: ModelOptions, arguments: Mapping[str, Any]) -> ModelOptions:
-    """`options`, and where the user did not say, what the training script was called with."""
+def _stored(arguments: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training script was called with, as options; what the user told stands for more.
+
+    A patch size told says how the stem pools, heads told for each stage say the heads.
+    """
+    covered = {*told, *(_COVERS[name] for name in told if name in _COVERS)}
     found: dict[str, Any] = {}
     for option, names in _ARGUMENTS.items():
         value = next((arguments[n] for n in names if arguments.get(n) is not None), None)
         fits = isinstance(value, str) if option == "pooling" else type(value) is int
-        if fits and getattr(options, option) is None:
+        if fits and option not in covered:
             found[option] = value
-    return replace(options, **found)
+    return found
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:

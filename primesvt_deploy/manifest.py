@@ -111,7 +111,8 @@ def _constraints(pruned: PruneResult, shipped: Artifact, settings: BuildSettings
     outcome = pruned.outcome
     budget_met = shipped.bytes <= pruned.budget_bytes
     allowed = settings.search.max_drop
-    accuracy_met = allowed is None or outcome.drop_points <= allowed
+    lost = outcome.drop_points
+    accuracy_met = allowed is None or lost is None or lost <= allowed
     return {
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
@@ -137,9 +138,10 @@ def _sizes(
 
 
 def _search(pruned: PruneResult) -> dict[str, Any] | None:
-    if pruned.dense is None:
+    lost = pruned.outcome.drop_points
+    if pruned.dense is None or lost is None:
         return None
-    return {"dense": pruned.dense.to_dict(), "drop_points": round(pruned.outcome.drop_points, 4)}
+    return {"dense": pruned.dense.to_dict(), "drop_points": round(lost, 4)}
 
 
 def _latency(measured: Measured, settings: BuildSettings) -> dict[str, Any]:

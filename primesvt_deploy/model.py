@@ -10,6 +10,7 @@ import torch
 from primesvt_deploy.families.base import Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.runtime.steps import InputSteps
 
 __all__ = ["SViT", "time_first"]
@@ -58,12 +59,25 @@ class SViT:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over configuration and weights."""
+        """SHA-256 over configuration, neurons and weights; of a user's class over outputs, too."""
         whole = hashlib.sha256(repr(sorted(self.config.to_dict().items())).encode())
         for key, tensor in sorted(self.module.state_dict().items()):
             whole.update(key.encode())
             whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, module in self.module.named_modules():
+            if isinstance(module, Neuron):
+                whole.update(f"{name} {module.parameters_}".encode())
+        if not self.module.couplings_declared:
+            # Nothing else tells what the code of a class of the user's own does.
+            noise = torch.Generator().manual_seed(0)
+            example = torch.randn(self.config.example(1).shape, generator=noise)
+            whole.update(self._outputs(example).numpy().tobytes())
         return whole.hexdigest()
+
+    @torch.no_grad()
+    def _outputs(self, example: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.module(example)
+        return result
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:

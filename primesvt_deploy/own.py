@@ -17,11 +17,12 @@ from torch import nn
 
 from primesvt_deploy.checkpoint import read_checkpoint
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork, to_own_keys
+from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.base import Family, InputDefaults
 from primesvt_deploy.families.fit import fit_widths
 from primesvt_deploy.filling import listed
 from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
+from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT
 
 __all__ = ["OWN", "adopt", "adopted_again", "make"]
@@ -59,16 +60,16 @@ def make(factory: str) -> nn.Module:
         raise ModelError(f"factory is {factory!r}: expected MODULE:FUNCTION, such as nets:build")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    # Importing and calling run the user's code, which may raise anything, or exit.
     try:
         maker = getattr(importlib.import_module(name), function)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        raise ModelError(f"--factory {factory}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"--factory {factory}: {_told(error)}") from error
     try:
         made = maker()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
-            f"--factory {factory}: it failed when called without arguments "
-            f"({type(error).__name__}: {error})"
+            f"--factory {factory}: it failed when called without arguments ({_told(error)})"
         ) from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"--factory {factory} made a {type(made).__name__}, expected an nn.Module")
@@ -114,13 +115,16 @@ def adopt(
     net = make(module) if isinstance(module, str) else module
     if not isinstance(net, nn.Module):
         net = net()
-    net = copy.deepcopy(net).cpu().float().eval()
+    net = _copied(net)
     if checkpoint is not None:
         path = Path(checkpoint)
         _load_weights(net, read_checkpoint(path, ema=ema).state, path)
+    elif ema:
+        raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
     config = _probed(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
     _check_same(network, net)
+    network.mark_unused()
     return SViT(
         name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
         family=OWN,
@@ -135,13 +139,36 @@ def adopted_again(
     config: AdoptedConfig, factory: str, state: Mapping[str, torch.Tensor], path: Path
 ) -> AdoptedNetwork:
     """The network of a bundle of a user's own model, from its factory and the bundle's weights."""
-    net = make(factory).float().eval()
-    _load_weights(net, to_own_keys(dict(state)), path)
-    return AdoptedNetwork(config, net)
+    net = make(factory).cpu().float().eval()
+    own = AdoptedNetwork(config, net).own_keys(state)
+    try:
+        # The bundle's weights are narrower than those of the factory's module.
+        fit_widths(net, own)
+        _load_weights(net, own, path)
+        network = AdoptedNetwork(config, net)
+        network.mark_unused()
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} does not fit what {factory} makes ({_told(error)}): is it the same code?"
+        ) from error
+    return network
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(net).cpu().float().eval()
+    except RuntimeError as error:
+        raise ModelError(
+            f"{type(net).__name__} cannot be copied ({_told(error)}): call spikingjelly."
+            "activation_based.functional.reset_net(model) on it first"
+        ) from error
 
 
 def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     expected = net.state_dict()
+    if not expected.keys() & state.keys() and f"model.{next(iter(state))}" in expected:
+        # A prefix that the module has itself was taken for a wrapper's.
+        state = {f"model.{key}": tensor for key, tensor in state.items()}
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:
@@ -150,11 +177,11 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
             f"{listed('unexpected', unexpected)}"
         )
     try:
-        fit_widths(net, state)
         net.load_state_dict(state)
-    except (ModelError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"{path} does not fit {type(net).__name__}: {reason}") from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} does not fit {type(net).__name__}: {str(error).strip().splitlines()[-1].strip()}"
+        ) from error
 
 
 def _probed(
@@ -206,9 +233,8 @@ def _tried(net: nn.Module, config: AdoptedConfig) -> AdoptedConfig | str:
     try:
         with torch.no_grad():
             found = network(config.example(samples))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ModelError) as error:
-        shape = list(config.example(samples).shape)
-        return f"on an input of {shape}: {_first_line(error)}"
+    except Exception as error:  # the user's code may raise anything
+        return f"on an input of {list(config.example(samples).shape)}: {_told(error)}"
     if not isinstance(found, torch.Tensor):
         return f"it returns a {type(found).__name__}, expected logits [N, K] or [T, N, K]"
     steps = (config.timesteps, samples)
@@ -223,7 +249,7 @@ def _tried(net: nn.Module, config: AdoptedConfig) -> AdoptedConfig | str:
 
 
 def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
-    """Compare with the module and its own neurons, in fp64; twice, so that a state would show."""
+    """Compare with the module and its own neurons, in fp64, and with what will be exported."""
     generator = torch.Generator().manual_seed(0)
     shape = network.config.example(2).shape
     x = 2.0 * torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -231,13 +257,21 @@ def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
     own.net = copy.deepcopy(net).double()
     functional.reset_net(own.net)
     ours = copy.deepcopy(network).double()
-    with torch.no_grad():
-        expected, found, again = own(x), ours(x), ours(x)
-    difference = float((expected - found).abs().max())
+    lowered = lower(network).double()
+    try:
+        with torch.no_grad():
+            expected, found, again, exported = own(x), ours(x), ours(x), lowered(x)
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"{type(net).__name__} cannot be run in double precision, in which it is checked "
+            f"({_told(error)}): does its code cast to float32?"
+        ) from error
+    difference = float(torch.stack([expected - found, expected - exported]).abs().max())
     if not difference <= _TOLERANCE:
         raise ModelError(
             f"{type(net).__name__} computes something else once its neurons are replaced (logits "
-            f"differ by {difference:.3g}): does its code look into its neurons?"
+            f"differ by {difference:.3g}): does its code look into its neurons, call one twice, or "
+            "give one a firing function of its own?"
         )
     if not torch.equal(found, again):
         raise ModelError(
@@ -246,5 +280,7 @@ def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+def _told(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    first = (str(error).strip() or "no reason given").splitlines()[0][:160]
+    return f"{type(error).__name__}: {first}"

@@ -196,7 +196,8 @@ def search_images(data: DataSet, settings: SearchSettings) -> ImageList:
 
 def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
     """Digest of all that an evaluated candidate depends on: what a ledger belongs to."""
-    return fingerprint(model.digest, data.digest, repr(settings.to_dict()), __version__)
+    steps = repr(sorted(model.preprocessing.to_dict().items()))
+    return fingerprint(model.digest, data.digest, steps, repr(settings.to_dict()), __version__)
 
 
 def _search(

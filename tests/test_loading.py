@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,31 @@ def test_options_that_do_not_fit_are_refused(
     with pytest.raises(DeployError, match=said):
         load(checkpoint, **{**OPTIONS, **changes})
     refused(checkpoint, **{**OPTIONS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"levels": 4}, "--levels"), ({"stage_heads": (2, 2)}, "--stage-heads")],
+)
+def test_an_option_that_means_nothing_is_refused(
+    checkpoint: Path, options: dict[str, Any], flag: str
+) -> None:
+    said = refused(checkpoint, **OPTIONS, **options)
+    assert f"{flag} is told by the weights, or means nothing for a spikformer: drop it" in said
+
+
+def test_what_the_user_says_stands_for_more_than_what_the_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    arguments = argparse.Namespace(T=2, num_heads=2, img_size=16, pooling_stat="1111")
+    torch.save({"state_dict": upstream_state(), "args": arguments}, path)
+    assert load(path, patch_size=4).config.pooling == "0011"  # type: ignore[attr-defined]
+    assert load(path).config.pooling == "1111"  # type: ignore[attr-defined]
+    assert load(path, timesteps=5, patch_size=4).timesteps == 5
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(TypeError, match=r"load\(\) has no option 'heads': expected"):
+        load("pyproject.toml", heads=8)
 
 
 def test_keys_of_another_family(tmp_path: Path) -> None:

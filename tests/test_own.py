@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import enliven, write_arrays
 from own_nets import Attending, Convolutional, Flattened, attending, neurons_of_all_kinds
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load
 from primesvt_deploy.artifact.onnx_file import export_onnx
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DeployError, ModelError
+from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
@@ -250,3 +251,99 @@ def test_layers_of_spikingjelly_that_keep_a_state_are_refused() -> None:
     net.net[1] = layer.SynapseFilter(tau=2.0, step_mode="m")
     with pytest.raises(ModelError, match=r"net.1 is a SynapseFilter, which keeps a state"):
         adopt(net, image_size=16, timesteps=3)
+
+
+def lif_net(tau: float) -> nn.Module:
+    return enliven(Convolutional(neuron.LIFNode(tau=tau)))
+
+
+def test_the_digest_names_what_weights_do_not_hold() -> None:
+    """A ledger of a model with another tau, or with other code, is another question's."""
+
+    class Doubled(Convolutional):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    nets = [lif_net(2.0), lif_net(3.0), enliven(Doubled(neuron.LIFNode(tau=2.0)))]
+    digests = {adopt(net, image_size=16, timesteps=3).digest for net in nets}
+    assert len(digests) == 3
+    assert adopt(lif_net(2.0), image_size=16, timesteps=3).digest in digests
+
+
+def test_a_firing_function_of_ones_own_is_refused() -> None:
+    class Twice(surrogate.Sigmoid):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2.0 * super().forward(x)
+
+    net = enliven(Convolutional(neuron.LIFNode(surrogate_function=Twice())))
+    with pytest.raises(ModelError, match="give one a firing function of its own"):
+        adopt(net, image_size=16, timesteps=3)
+    once = neuron.ILIFNode(surrogate_function=surrogate.MultiLevelSpikeCount(1))
+    with pytest.raises(ModelError, match=r"net.2 is an ILIFNode that counts to 1"):
+        adopt(enliven(Convolutional(once)), image_size=16, timesteps=3)
+
+
+def test_a_tau_learnt_after_adoption_is_exported() -> None:
+    net = enliven(Convolutional(neuron.ParametricLIFNode(init_tau=1.5)))
+    model = adopt(net, image_size=16, timesteps=4)
+    with torch.no_grad():
+        model.module.get_parameter("net.net.2.node.w").fill_(-1.0)
+    x = samples(model)
+    torch.testing.assert_close(lower(model.module)(x), model.module(x))
+
+
+def test_a_neuron_under_two_names_and_one_never_called(tmp_path: Path) -> None:
+    class Odd(Convolutional):
+        def __init__(self) -> None:
+            super().__init__()
+            self.alias = self.net[2]
+            self.idle = neuron.LIFNode(step_mode="m")
+
+    model = adopt(enliven(Odd()), image_size=16, timesteps=2)
+    artifact = export_onnx(model, tmp_path / "m.onnx")
+    data = open_data(model, write_arrays(tmp_path / "d.npz", model))
+    assert verify_artifact(model, artifact.path, data.search.first(16)).flipped_spikes == 0
+
+
+def test_code_that_views_and_dropout_are_fine(tmp_path: Path) -> None:
+    class Viewing(Attending):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = layer.Dropout(0.5, step_mode="m")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.drop(x.view(len(x), 3, 16, 16)))
+
+    model = adopt(enliven(Viewing()), image_size=16)
+    data = open_data(model, write_arrays(tmp_path / "d.npz", model))
+    search = SearchSettings(max_drop=100.0, rates=(0.5,), robustness_images=50)
+    settings = BuildSettings(saving=3.0, search=search, verify_images=10)
+    assert build(model, tmp_path / "b", settings, data=data).met
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    """Only a bundle's weights may be narrower than the factory's module."""
+    state = attending().state_dict()
+    state["fc1.0.weight"] = state["fc1.0.weight"][:16].clone()
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"does not fit Attending: size mismatch for fc1"):
+        adopt(FACTORY, image_size=16, checkpoint=tmp_path / "w.pth")
+
+
+def test_a_prefix_that_is_the_models_own_is_kept(tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        T = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Attending()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(x)
+            return logits
+
+    net = enliven(Wrapped())
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    model = adopt(Wrapped, image_size=16, checkpoint=tmp_path / "w.pth")
+    x = samples(model)
+    assert torch.equal(model.module(x), own_logits(net, x).mean(0))

@@ -106,12 +106,14 @@ def test_verification_leaves_no_hooks_behind(tiny: SViT, path: Path, tiny_data: 
     assert isinstance(tiny.logits(torch.zeros(1, 3, 16, 16)), torch.Tensor)
 
 
-def chaotic(flipped: int, rounding: int | None, disagreements: int = 0) -> Verification:
+def chaotic(
+    flipped: int, rounding: int | None, disagreements: int = 0, difference: float = 0.5
+) -> Verification:
     return Verification(
         n=100, top1_disagreements=disagreements, disagreeing_images=(), max_difference=1.0,
         max_difference_without_flips=0.0, images_with_flips=100, spikes_compared=10_000,
         flips={"stem.0": (flipped,)}, flips_on_disagreements={}, rounding_flips=rounding,
-        rounding_disagreements=disagreements,
+        rounding_disagreements=disagreements, rounding_difference=difference,
     )  # fmt: skip
 
 
@@ -122,6 +124,20 @@ def test_flips_that_rounding_makes_in_the_model_itself_are_explained_by_it() -> 
     assert "700 of 10000 spikes are flipped" in said
     assert "rounding flips 150 in the model itself" in said
     assert not chaotic(200, 150, disagreements=8).failures()
+    (said,) = chaotic(200, 150, difference=0.1).failures()
+    assert said == "logits differ by 1, by rounding in the model itself at most by 0.1"
+
+
+def test_another_head_is_found_where_every_image_has_a_flip(
+    tiny: SViT, path: Path, tiny_data: DataSet
+) -> None:
+    """A bias of the head flips no spike, and a flip excuses no difference that it cannot make."""
+    images = tiny_data.search.first(16)
+    wrong = altered(altered(path, "stem.0.conv.bias", 1e-4), "head.bias", 0.5)
+    outcome = verify_artifact(tiny, wrong, images)
+    if outcome.images_with_flips == outcome.n:
+        assert any("by rounding in the model itself" in said for said in outcome.failures())
+    assert outcome.failures()
 
 
 def test_a_wrong_weight_is_not_explained_by_rounding(

@@ -80,9 +80,15 @@ def read_groups(
     example = torch.zeros(1, *input_shape, dtype=next(twin.parameters()).dtype)
     names = {layer: name for name, layer in twin.named_modules()}
     classifiers = [twin.get_submodule(name) for name in network.classifiers]
-    with _quiet():
-        graph = tp.DependencyGraph().build_dependency(twin, example_inputs=example, forward_fn=run)
-        traced = list(graph.get_all_groups(ignored_layers=classifiers))
+    try:
+        with _quiet():
+            graph = tp.DependencyGraph().build_dependency(
+                twin, example_inputs=example, forward_fn=run
+            )
+            traced = list(graph.get_all_groups(ignored_layers=classifiers))
+    except Exception as error:  # torch-pruning fails in many ways on code it cannot follow
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        return (), {"all layers": f"torch-pruning cannot follow the model ({reason})"}
     layers = dict(network.named_modules())
     members: list[_Members] = []
     unreadable: dict[str, str] = {}
@@ -126,6 +132,8 @@ def _members(graph: tp.DependencyGraph, names: dict[nn.Module, str], items: Any)
             outputs.append(name)
         else:
             inputs.append(name)
+    if not outputs:
+        raise PruningError("its channels come from a layer of another kind than a convolution")
     return _Members(
         root,
         width,

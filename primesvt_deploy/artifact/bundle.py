@@ -67,7 +67,8 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
         directory: holds `model.onnx` and nothing else.
         parts: what to write.
     """
-    state = {k: v.detach().contiguous() for k, v in parts.model.module.state_dict().items()}
+    # Copies: layers that a user's model has under two names share their tensors.
+    state = {k: v.detach().contiguous().clone() for k, v in parts.model.module.state_dict().items()}
     # Not save_file, which leaves a file that only its owner reads.
     (directory / "weights.safetensors").write_bytes(save(state))
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")

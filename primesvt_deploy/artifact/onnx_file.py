@@ -40,11 +40,6 @@ class Artifact:
     layers: tuple[UnrolledLayer, ...]
     batch: int | None
 
-    @property
-    def overhead_bytes(self) -> int:
-        """What the file holds beside initializers: nodes and names."""
-        return self.bytes - self.initializer_bytes
-
 
 def export_onnx(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
     """Write `model` as ONNX: norms folded, neurons unrolled over T, float32, opset 18.

@@ -49,6 +49,7 @@ def analyze(
             "dense_search_accuracy": found.dense.to_dict(),
             "layers": [curve.to_dict() for curve in found.curves],
             "firing_rates": [layer.to_dict() for layer in found.firing],
+            "left_unpruned": dict(found.left),
             "settings": search.to_dict(),
         }
         click.echo(json.dumps(content, indent=1))

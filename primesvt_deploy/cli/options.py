@@ -186,7 +186,7 @@ def search_options(function: _F) -> _F:
         **rest: Any,
     ) -> Any:
         search = SearchSettings(
-            max_drop=None if max_drop == "off" else _numbers(max_drop, "--max-drop")[0],
+            max_drop=_max_drop(max_drop),
             rates=_numbers(rates, "--rates"),
             channel_multiple=channel_multiple,
             search_images=search_images,
@@ -209,6 +209,15 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise SettingsError(f"{flag} is {text!r}: expected numbers with commas between") from error
+
+
+def _max_drop(text: str) -> float | None:
+    try:
+        return None if text.strip().lower() == "off" else float(text)
+    except ValueError as error:
+        raise SettingsError(f"--max-drop is {text!r}: expected a number of points, or off") from (
+            error
+        )
 
 
 def _whole_numbers(text: str, flag: str) -> tuple[int, ...]:

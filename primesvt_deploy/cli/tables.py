@@ -24,7 +24,7 @@ def print_build(manifest: Mapping[str, Any], output: Path) -> None:
     """What a build ends with: before and after, the verdict, what to do next."""
     console = Console()
     constraints = manifest["constraints"]
-    if constraints["met"] and manifest["accuracy"]["search"] is None:
+    if not manifest["size"]["saved_percent"]["parameters"]:
         console.print(f"Nothing was pruned: {constraints['stopped_by']}.", highlight=False)
     console.print(_before_and_after(manifest))
     _print_facts(console, manifest)

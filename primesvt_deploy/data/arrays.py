@@ -1,13 +1,15 @@
 """An `.npz` of images and labels.
 
 Arrays: `images` uint8 `[n, H, W, 3]` (0..255) or float (0..1), `labels` int `[n]`; their halves
-are search and held-out. Optional: `train_images`, `train_labels`, and `classes` str `[K]`. For a
-model of event frames: `frames` (and `train_frames`) `[n, T, C, H, W]`, numbers of any kind.
+are search and held-out; H and W are the model's input size, so nothing is resized. Optional:
+`train_images`, `train_labels`, and `classes` str `[K]`. For a model of event frames: `frames` (and
+`train_frames`) `[n, T, C, H, W]`, numbers of any kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,13 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
         sample: npt.NDArray[Any] = everything[number]
         return sample
 
+    steps = model.preprocessing
+    if not isinstance(steps, FrameSteps):
+        # Arrays have the size of the model's input: nothing is left to enlarge and crop.
+        steps = replace(steps, resize=max(steps.height, steps.width))
+
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
-        return ImageList(decode, numbers, classes[numbers], model.preprocessing)
+        return ImageList(decode, numbers, classes[numbers], steps)
 
     return DataSet(
         name=path.stem,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from primesvt_deploy.data.images import MIN_SPLIT, DataSet, ImageList, fingerprint, halves
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.errors import PreprocessingError
 from primesvt_deploy.runtime.frames import FrameSteps
 from primesvt_deploy.runtime.steps import read_sample
 
@@ -51,7 +52,14 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
         search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
 
     def decode(number: int) -> npt.NDArray[Any]:
-        return read_sample(model.preprocessing, everything[number])
+        steps, file = model.preprocessing, everything[number]
+        sample = read_sample(steps, file)
+        if isinstance(steps, FrameSteps):
+            try:
+                steps.crop_batch(sample[np.newaxis])
+            except PreprocessingError as error:
+                raise DataError(f"{file}: {error}") from error
+        return sample
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
         return ImageList(decode, numbers, classes[numbers], model.preprocessing)
@@ -59,7 +67,7 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     names = [f"{file.relative_to(root)}:{_size(file)}" for file in everything]
     return DataSet(
         name=root.name,
-        digest=fingerprint(names, search, held_out),
+        digest=fingerprint(names, classes, search, held_out),
         train=chosen(np.arange(len(files), len(everything))),
         search=chosen(search),
         held_out=chosen(held_out),

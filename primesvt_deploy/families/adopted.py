@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from spikingjelly.activation_based import base as sj_base
+from spikingjelly.activation_based import layer as sj_layer
 from spikingjelly.activation_based import neuron as sj_neuron
 from torch import nn
 
@@ -21,7 +23,7 @@ from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 from primesvt_deploy.families.neuron import Neuron, NeuronParameters, SequenceNeuron
 
-__all__ = ["AdoptedConfig", "AdoptedNetwork", "to_own_keys"]
+__all__ = ["AdoptedConfig", "AdoptedNetwork"]
 
 _SUPPORTED = (
     sj_neuron.LIFNode,
@@ -30,6 +32,8 @@ _SUPPORTED = (
     sj_neuron.ILIFNode,
 )
 _KINDS = "IFNode, LIFNode, ParametricLIFNode or ILIFNode"
+_SOME_TAU = 2.0
+"""A PLIF neuron's own is read from its weights whenever it is asked for."""
 _COSMETIC = {"__init__", "__module__", "__doc__", "__qualname__", "__repr__", "extra_repr"}
 _FORGET = {"__firstlineno__", "__static_attributes__", "__annotations__", "__dict__", "__weakref__"}
 
@@ -90,30 +94,56 @@ class AdoptedNetwork(SpikingNetwork):
         logits = cast(torch.Tensor, self.net(x))
         return logits.mean(dim=0) if self.config.sequence_output else logits
 
+    def own_keys(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A state_dict of this network under the keys of the user's module."""
+        neurons = {
+            f"{name}.node." for name, module in self.named_modules() if isinstance(module, Neuron)
+        }
+        own: dict[str, torch.Tensor] = {}
+        for key, tensor in state.items():
+            place, _, tail = key.rpartition(".")
+            if f"{place}." in neurons:
+                key = f"{place.removesuffix('.node')}.{tail}"
+            own[key.removeprefix("net.")] = tensor
+        return own
 
-def to_own_keys(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """State of an `AdoptedNetwork` under the keys of the user's module."""
-    return {
-        key.removeprefix("net.").replace(".node.", "."): tensor for key, tensor in state.items()
-    }
+    def mark_unused(self) -> None:
+        """Find the neurons that no call reaches: an artifact has no spikes of theirs."""
+        neurons = [module for module in self.modules() if isinstance(module, Neuron)]
+        for neuron in neurons:
+            neuron.used = False
+
+        def mark(neuron: Any, *_: Any) -> None:
+            neuron.used = True
+
+        handles = [neuron.register_forward_hook(mark) for neuron in neurons]
+        try:
+            with torch.no_grad():
+                self(self.config.example(1))
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _with_neurons(net: nn.Module, timesteps: int) -> nn.Module:
-    found = 0
-    for name, module in list(net.named_modules()):
+    # A layer may stand under two names, and is then replaced under both.
+    neurons: dict[int, Neuron] = {}
+    for name, module in list(net.named_modules(remove_duplicate=False)):
         if isinstance(module, _SUPPORTED):
-            neuron = _neuron_of(name, module, timesteps)
             if not name:
                 raise ModelError("the model is a neuron by itself: expected a network")
+            if id(module) not in neurons:
+                neurons[id(module)] = _neuron_of(name, module, timesteps)
             parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, neuron)
-            found += 1
+            setattr(net.get_submodule(parent), child, neurons[id(module)])
+        elif isinstance(module, sj_layer.Dropout | sj_layer.Dropout2d):
+            continue  # nothing in evaluation
         elif isinstance(module, sj_base.MemoryModule | nn.RNNBase):
             raise ModelError(
                 f"{name} is a {type(module).__name__}, which keeps a state that cannot be "
                 f"lowered: expected neurons of SpikingJelly, {_KINDS}"
             )
-    if not found:
+    if not neurons:
         raise ModelError(
             f"the model ({type(net).__name__}) has no spiking neuron: expected {_KINDS} of "
             "SpikingJelly"
@@ -133,7 +163,7 @@ def _neuron_of(name: str, node: Any, timesteps: int) -> Neuron:
             f"{name} is in single-step mode: call spikingjelly.activation_based.functional."
             "set_step_mode(model, 'm') on it, so that one call takes all T timesteps"
         )
-    return SequenceNeuron(_parameters(node), timesteps=timesteps, node=node)
+    return SequenceNeuron(_parameters(name, node), timesteps=timesteps, node=node)
 
 
 def _overridden(kind: type) -> list[str]:
@@ -146,8 +176,13 @@ def _overridden(kind: type) -> list[str]:
     return changed
 
 
-def _parameters(node: Any) -> NeuronParameters:
+def _parameters(name: str, node: Any) -> NeuronParameters:
     if isinstance(node, sj_neuron.ILIFNode):
+        if int(node.surrogate_function.max_spike_count) == 1:
+            raise ModelError(
+                f"{name} is an ILIFNode that counts to 1, and so fires above half its threshold: "
+                "expected 2 levels or more, or a LIFNode"
+            )
         return NeuronParameters(
             tau=float(node.tau),
             v_threshold=float(node.v_threshold),
@@ -157,9 +192,7 @@ def _parameters(node: Any) -> NeuronParameters:
         )
     tau, decay_input = math.inf, False
     if isinstance(node, sj_neuron.ParametricLIFNode):
-        # In double, as SpikingJelly has it when the model is double.
-        tau = 1.0 / float(node.w.detach().double().sigmoid())
-        decay_input = bool(node.decay_input)
+        tau, decay_input = _SOME_TAU, bool(node.decay_input)
     elif isinstance(node, sj_neuron.LIFNode):
         tau, decay_input = float(node.tau), bool(node.decay_input)
     reset = None if node.v_reset is None else float(node.v_reset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,15 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 
-__all__ = ["CIFAR", "IMAGENET", "Family", "InputDefaults", "ModelOptions", "State"]
+__all__ = [
+    "CIFAR",
+    "IMAGENET",
+    "Family",
+    "InputDefaults",
+    "ModelOptions",
+    "State",
+    "TrackedOptions",
+]
 
 State = Mapping[str, torch.Tensor]
 _T = TypeVar("_T")
@@ -72,6 +80,28 @@ class ModelOptions:
         return in_channels == 2 if self.frames is None else self.frames
 
 
+class TrackedOptions(ModelOptions):
+    """Options that know which of them were asked for."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ModelOptions.__dataclass_fields__:
+            object.__getattribute__(self, "__dict__").setdefault("_asked", set()).add(name)
+        return object.__getattribute__(self, name)
+
+    def require_use(self, told: Iterable[str], family: str) -> None:
+        """Refuse options that the user told and that nobody asked for.
+
+        Raises:
+            ModelError: one of `told` means nothing for this checkpoint.
+        """
+        for name in told:
+            if name not in vars(self).get("_asked", set()):
+                flag = name.removeprefix("num_").replace("_", "-")
+                raise ModelError(
+                    f"--{flag} is told by the weights, or means nothing for a {family}: drop it"
+                )
+
+
 _DEMANDS = {
     "timesteps": ("the number of timesteps", "--timesteps"),
     "num_heads": ("the number of heads", "--heads"),
@@ -123,8 +153,8 @@ class Family:
         config_type: its configuration.
         network: its network for a configuration, with fresh weights.
         recognises: whether a state_dict with these keys looks like this family's.
-        convert: configuration and state_dict of our network for an upstream state_dict (or one
-            of ours), given what the weights do not tell; raises ModelError. Layers that it does
+        convert: configuration and state_dict of our network for an upstream state_dict, given
+            what the weights do not tell; raises ModelError. Layers that it does
             not know pass under their names, for the loader to list. Widths and biases follow
             the state_dict, see `families.fit`.
         flags: what a checkpoint file alone does not tell, as the options to pass; bracketed where

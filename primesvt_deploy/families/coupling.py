@@ -37,7 +37,10 @@ def coupling_twin(
 
 
 def _replace_below(parent: nn.Module, kept: list[tuple[nn.Module, str]]) -> None:
-    if isinstance(parent, SpikingNetwork | Repeat):
+    # A user's own module has T in its code.
+    if isinstance(parent, Repeat) or (
+        isinstance(parent, SpikingNetwork) and parent.couplings_declared
+    ):
         parent.timesteps = 1
     for name, child in list(parent.named_children()):
         replacement: nn.Module = child
@@ -71,6 +74,7 @@ def _depthwise(conv: nn.Conv2d) -> nn.Conv2d:
         cast(tuple[int, int], conv.kernel_size),
         stride=cast(tuple[int, int], conv.stride),
         padding=cast(tuple[int, int], conv.padding),
+        dilation=cast(tuple[int, int], conv.dilation),
         groups=conv.in_channels,
         bias=conv.bias is not None,
         dtype=conv.weight.dtype,

@@ -8,7 +8,6 @@ upstream's reads spikes and adds currents.
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import cast
 
 import torch
 
@@ -71,7 +70,6 @@ _SPIKINGJELLY_RULES = (
 _IMAGENET_STEMS = {
     "patch_embed1.embed3.embed_conv.weight",
     "patch_embed1.conv3.weight",
-    "stem.conv3.conv.weight",
 }
 
 
@@ -105,7 +103,8 @@ def _convert(
     dim = width_of(ours, "embeddings.1.conv2.conv")
     config = MaxFormerConfig(
         timesteps=options.demand("timesteps"),
-        num_heads=_heads(state, options, 8 if cifar else max(1, dim // 64)),
+        # In the code, whatever arguments say: upstream's CIFAR script stores another number.
+        num_heads=8 if cifar else max(1, dim // 64),
         image_size=options.demand("image_size"),
         in_channels=in_channels,
         num_classes=width_of(ours, "head"),
@@ -119,19 +118,11 @@ def _convert(
         tau=2.0 if options.tau is None else options.tau,
         v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
         # SpikingJelly's constructor hands v_threshold on to attention.
-        attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
+        attention_v_threshold=0.5
+        if _is_upstream(state.keys()) or options.v_threshold is None
+        else options.v_threshold,
     )
     return config, ours
-
-
-def _heads(state: State, options: ModelOptions, fixed: int) -> int:
-    """Heads of a model whose code has `fixed` ones.
-
-    Upstream's CIFAR script stores another number of heads than its model has.
-    """
-    if _is_upstream(state.keys()) or (options.num_heads is None and _recognises(state.keys())):
-        return fixed
-    return cast(int, options.demand("num_heads"))
 
 
 MAXFORMER = Family(

@@ -7,7 +7,7 @@ to timestep t. Layers without state then need no time axis, and only neurons unf
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -77,6 +77,9 @@ class Neuron(nn.Module):
         static_input: the input is `[N, ...]` and is presented T times over, as the first layer
             of a model of static images sees it; otherwise it is `[T*N, ...]`.
         node: the SpikingJelly neuron that `parameters` describe; None: one is made.
+
+    Attributes:
+        used: whether the network ever calls it.
     """
 
     def __init__(
@@ -88,10 +91,20 @@ class Neuron(nn.Module):
         node: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.parameters_ = parameters
+        self._parameters_told = parameters
         self.timesteps = timesteps
         self.static_input = static_input
+        self.used = True
         self.node = _node(parameters) if node is None else node
+
+    @property
+    def parameters_(self) -> NeuronParameters:
+        """What it computes; a PLIF neuron with the tau that its layer has learnt by now."""
+        if isinstance(self.node, sj_neuron.ParametricLIFNode):
+            # 1 / sigmoid(w), in double as SpikingJelly has it when the model is double.
+            w = self.node.w.detach().double()
+            return replace(self._parameters_told, tau=float(1.0 + (-w).exp()))
+        return self._parameters_told
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes `[T*N, ...]` for input currents `[T*N, ...]` (or static `[N, ...]`)."""

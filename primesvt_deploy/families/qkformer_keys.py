@@ -132,7 +132,9 @@ def _convert(state: State, options: ModelOptions) -> tuple[QKFormerConfig, dict[
         embed_dim=embed_dim,
         depths=tuple(block_count(ours, rf"stages\.{i}\.blocks\.(\d+)\.") for i in stages),
         # SpikingJelly's constructor hands v_threshold on to every neuron.
-        attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
+        attention_v_threshold=0.5
+        if upstream or options.v_threshold is None
+        else options.v_threshold,
     )
     return config, ours
 

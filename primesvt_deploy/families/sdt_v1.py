@@ -267,25 +267,28 @@ def _convert(state: State, options: ModelOptions) -> tuple[SDTV1Config, dict[str
     num_classes = width_of(ours, "head")
     dim = width_of(ours, "stem.3.conv")
     frames = options.takes_frames(in_channels)
+    timesteps, image_size = options.demand("timesteps"), options.demand("image_size")
+    told = options.patch_size is not None
+    pooling = chosen_pooling(options) if told else options.demand("pooling")
     config = SDTV1Config(
-        timesteps=options.demand("timesteps"),
-        image_size=options.demand("image_size"),
+        timesteps=timesteps,
+        image_size=image_size,
         in_channels=in_channels,
         num_classes=num_classes,
         frames=frames,
         embed_dim=dim,
         depth=block_count(ours, r"blocks\.(\d+)\."),
-        pooling=(
-            options.demand("pooling") if options.patch_size is None else chosen_pooling(options)
-        ),
+        pooling=pooling,
         num_heads=_heads(state, options),
         mlp_ratio=width_of(ours, "blocks.0.mlp.fc1.conv") / dim,
         tau=2.0 if options.tau is None else options.tau,
         v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
         # SpikingJelly's constructor hands v_threshold on to attention.
-        attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
-        # Upstream pools there for CIFAR10-DVS alone: of its two kinds of frames, ten classes.
-        pooled_attention=upstream and frames and num_classes == 10,
+        attention_v_threshold=0.5
+        if upstream or options.v_threshold is None
+        else options.v_threshold,
+        # Upstream pools there for CIFAR10-DVS alone: ten classes, of frames pooled in two stages.
+        pooled_attention=upstream and frames and num_classes == 10 and pooling == "0011",
     )
     return config, ours
 

@@ -261,7 +261,9 @@ def _convert(
         tau=2.0 if options.tau is None else options.tau,
         v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
         # SpikingJelly's constructor hands v_threshold on to attention, but not tau.
-        attention_v_threshold=0.5 if options.v_threshold is None else options.v_threshold,
+        attention_v_threshold=0.5
+        if upstream or options.v_threshold is None
+        else options.v_threshold,
         # Upstream's CIFAR10-DVS code alone has another, and Conv1d MLPs to be known by.
         attention_scale=0.25 if upstream and _is_dvs(state) else 0.125,
     )

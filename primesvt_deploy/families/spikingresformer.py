@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -19,7 +19,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.attention import split_heads
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron, NeuronParameters
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.units import ConvBN, NeuronConvBN, Repeat, make_neuron, max_pool
 
 __all__ = ["SpikingResformer", "SpikingResformerConfig"]
@@ -81,35 +81,19 @@ class SpikingResformerConfig(NetworkConfig):
         return int(self.image_size // self.token_stride(stage)) ** 2
 
 
-class ParametricNeuron(Neuron):
-    """A PLIF neuron: its layer's tau is learnt, as `1 / sigmoid(w)` (Fang et al., ICCV 2021)."""
-
-    def __init__(self, parameters: NeuronParameters, *, timesteps: int) -> None:
-        node = sj_neuron.ParametricLIFNode(
-            init_tau=float(parameters.tau),
-            decay_input=parameters.decay_input,
-            v_threshold=parameters.v_threshold,
-            v_reset=parameters.v_reset,
-            detach_reset=True,
-            step_mode="m",
-        )
-        super().__init__(parameters, timesteps=timesteps, node=node)
-
-    @property
-    def parameters_(self) -> NeuronParameters:
-        """What it computes with the tau that it has learnt."""
-        w = self.node.get_parameter("w").detach().double()
-        return replace(self._start, tau=float(1.0 + (-w).exp()))
-
-    @parameters_.setter
-    def parameters_(self, start: NeuronParameters) -> None:
-        self._start = start
-
-
 def _neuron(config: SpikingResformerConfig) -> Neuron:
-    if config.parametric:
-        return ParametricNeuron(config.neuron(), timesteps=config.timesteps)
-    return make_neuron(config)
+    if not config.parametric:
+        return make_neuron(config)
+    # PLIF: each layer's tau is learnt (Fang et al., ICCV 2021).
+    node = sj_neuron.ParametricLIFNode(
+        init_tau=float(config.tau),
+        decay_input=config.decay_input,
+        v_threshold=config.v_threshold,
+        v_reset=config.v_reset,
+        detach_reset=True,
+        step_mode="m",
+    )
+    return Neuron(config.neuron(), timesteps=config.timesteps, node=node)
 
 
 class ScaledProduct(nn.Module):

@@ -65,7 +65,11 @@ class Evaluator:
     ) -> None:
         self.images = images
         self._groups = groups
-        self._twin = lower(model.module).to(memory_format=torch.channels_last)
+        self._twin = lower(model.module)
+        # A user's own code may ask for contiguous tensors (`view`).
+        self._channels_last = model.module.couplings_declared
+        if self._channels_last:
+            self._twin = self._twin.to(memory_format=torch.channels_last)
         self._segments = self._twin.segments()
         self._batch_size, self._chunk = batch_size or model.batch_of(32), chunk
         self._cache_bytes = _default_cache() if cache_bytes is None else cache_bytes
@@ -127,7 +131,9 @@ class Evaluator:
                 return index, known.chunks[start, stop]
         inputs = torch.from_numpy(self.images.inputs(start, stop))
         batches = [self._twin.fold(time_first(b)) for b in inputs.split(self._batch_size)]
-        return 0, [_channels_last(batch) for batch in batches]
+        if self._channels_last:
+            batches = [b.contiguous(memory_format=torch.channels_last) for b in batches]
+        return 0, batches
 
     def _remember(
         self, plan: Plan, index: int, chunk: tuple[int, int], batches: list[torch.Tensor]
@@ -167,10 +173,6 @@ class Evaluator:
         for group in self._groups:
             if group.name in kept:
                 silence(self._twin, group, kept[group.name])
-
-
-def _channels_last(batch: torch.Tensor) -> torch.Tensor:
-    return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
 
 def _default_cache() -> int:

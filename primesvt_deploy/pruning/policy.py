@@ -34,7 +34,8 @@ class PolicyOutcome:
         plan: the channels that stay.
         met: whether its bytes are within the budget.
         bytes: of the model file under the plan, as predicted.
-        drop_points: lost on the search images by the plan (0 for the dense model).
+        drop_points: lost on the search images by the plan (0 for the dense model); None where
+            nothing was evaluated.
         stopped_by: one sentence: why it ended where it did.
         steps: accepted candidates, in order.
     """
@@ -42,7 +43,7 @@ class PolicyOutcome:
     plan: Plan
     met: bool
     bytes: int
-    drop_points: float
+    drop_points: float | None
     stopped_by: str
     steps: tuple[Candidate, ...]
 
@@ -51,7 +52,7 @@ class PolicyOutcome:
         return {
             "met": self.met,
             "predicted_bytes": self.bytes,
-            "search_drop_points": round(self.drop_points, 4),
+            "search_drop_points": None if self.drop_points is None else round(self.drop_points, 4),
             "stopped_by": self.stopped_by,
             "steps": [
                 {"layer": s.group, "rate": s.rate, "kept": s.kept, "drop": s.drop.to_dict()}
@@ -131,7 +132,7 @@ def by_size(
         plan=plan,
         met=met,
         bytes=size_of(plan),
-        drop_points=0.0,
+        drop_points=None,
         stopped_by="the budget is met; no accuracy was demanded, none was searched for"
         if met
         else "all layers are used up at the rates of the grid",

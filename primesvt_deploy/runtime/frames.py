@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -120,7 +119,9 @@ def read_frames(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             return array
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file; check the path") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged archive raises nearly everything
         raise ImageError(
             f"{name}: found no whole array, expected event frames in an .npy or .npz"
         ) from error

@@ -233,7 +233,7 @@ def test_a_model_of_ones_own_class_from_its_factory(tmp_path: Path) -> None:
         (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for known famil"),
         (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
-        (("--max-drop", "none"), "--max-drop is 'none': expected numbers"),
+        (("--max-drop", "none"), "--max-drop is 'none': expected a number of points"),
     ],
 )
 def test_mistakes_about_a_model_get_one_line(

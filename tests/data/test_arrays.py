@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,16 @@ def test_array_too_large_for_memory(
 
     monkeypatch.setattr(np, "load", out_of_memory)
     assert "does not fit into memory" in refused(tiny, path)
+
+
+def test_arrays_of_the_input_size_are_neither_enlarged_nor_cropped(
+    tiny: SViT, tmp_path: Path
+) -> None:
+    """Above 64 pixels families resize before they crop; arrays have that behind them."""
+    enlarging = replace(tiny, preprocessing=replace(tiny.preprocessing, resize=20))
+    images = np.random.default_rng(0).integers(0, 256, (120, 16, 16, 3), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=np.arange(120) % 5)
+    data = open_data(enlarging, tmp_path / "d.npz")
+    first = images[data.search.numbers[0]]
+    expected = tiny.preprocessing.apply(first)
+    np.testing.assert_array_equal(data.search.inputs(0, 1)[0], expected)

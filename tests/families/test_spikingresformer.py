@@ -15,9 +15,9 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
 from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.spikingresformer import (
     DualSpikeSelfAttention,
-    ParametricNeuron,
     SpikingResformerConfig,
 )
 from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
@@ -129,7 +129,7 @@ def test_learnt_time_constants_are_read_from_the_weights() -> None:
     known = vector("spikingresformer_dvs")
     _, _, network = converted(known["state_dict"], VECTORS["spikingresformer_dvs"])
     neuron = network.get_submodule("stages.1.blocks.0.attn.readout.neuron")
-    assert isinstance(neuron, ParametricNeuron)
+    assert isinstance(neuron, Neuron)
     w = known["state_dict"]["layers.1.1.activation_out.w"].double()
     assert neuron.parameters_.tau == pytest.approx(float(1.0 / w.sigmoid()), abs=1e-12)
     assert neuron.parameters_.v_threshold == 1.0
