@@ -179,9 +179,8 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(
-            f"{path} does not fit {type(net).__name__}: {str(error).strip().splitlines()[-1].strip()}"
-        ) from error
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{path} does not fit {type(net).__name__}: {last}") from error
 
 
 def _probed(
