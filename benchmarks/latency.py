@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from common import RESULTS, write
-from primesvt_deploy.families.spikformer_net import SpikformerConfig
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer
@@ -28,6 +27,7 @@ from torch import nn
 from primesvt_deploy import export, load, open_data
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pruning.cut import cut
@@ -78,7 +78,7 @@ def spikingjelly_model(model: SViT) -> nn.Module:
         T=config.timesteps,
         img_size_h=config.image_size,
         img_size_w=config.image_size,
-        patch_size=config.patch_size,
+        patch_size=2 ** config.pooling.count("1"),
         num_classes=config.num_classes,
         embed_dims=config.embed_dim,
         num_heads=config.num_heads,
@@ -113,14 +113,13 @@ def naive_export(model: SViT, path: Path) -> None:
 def pruned_as_measured(model: SViT) -> SViT:
     """The model that `saving.py` built at the paper's saving: its widths, by L2 importance."""
     points = json.loads((RESULTS / "saving.json").read_text())["points"]
-    arguments = next(p["arguments"] for p in points if p["asked_saving_percent"] == SAVING)
-    shape = model.family.build(model.family.config_from_dict(arguments))
+    widths = next(p["widths"] for p in points if p["asked_saving_percent"] == SAVING)
     groups = find_groups(model.module, model.config.input_shape)
     plan = Plan()
     for group in groups:
-        keep = shape.get_parameter(f"{group.root}.weight").shape[0]
         importance = l2_importance(model.module, group)
-        plan = plan.replacing(group.name, keep_most_important(importance, group, keep))
+        kept = keep_most_important(importance, group, widths[group.name])
+        plan = plan.replacing(group.name, kept)
     return model.with_module(cut(model.module, groups, plan))
 
 

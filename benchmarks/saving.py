@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         ledger: bytes = b""
         for saving in SAVINGS:
-            manifest, ledger = built(model, data, saving, Path(directory), ledger)
-            points.append(point(manifest, saving))
+            manifest, widths, ledger = built(model, data, saving, Path(directory), ledger)
+            points.append(point(manifest, widths, saving))
             print(json.dumps(points[-1]["accuracy"]["drop"]))
     write(
         "saving",
@@ -52,14 +52,15 @@ def main() -> None:
 
 def built(
     model: SViT, data: DataSet, saving: float, directory: Path, ledger: bytes
-) -> tuple[dict[str, Any], bytes]:
-    """The manifest and ledger of one build that starts from `ledger`."""
+) -> tuple[dict[str, Any], dict[str, int], bytes]:
+    """Manifest, kept widths and ledger of one build that starts from `ledger`."""
     output = directory / f"saving-{saving:g}"
     settings = BuildSettings(saving=saving)
     if ledger:
         resume_from(ledger, model, data, settings, output)
     result = build(model, output, settings, data=data)
-    return result.manifest, (result.path / "ledger.jsonl").read_bytes()
+    widths = json.loads((result.path / "plan.json").read_text())["widths"]
+    return result.manifest, widths, (result.path / "ledger.jsonl").read_bytes()
 
 
 def resume_from(
@@ -73,7 +74,7 @@ def resume_from(
         workspace.ledger_path(question(model, data, settings.search)).write_bytes(ledger)
 
 
-def point(manifest: dict[str, Any], saving: float) -> dict[str, Any]:
+def point(manifest: dict[str, Any], widths: dict[str, int], saving: float) -> dict[str, Any]:
     """What the result file keeps of one build."""
     shipped = manifest["size"]["shipped"]
     parameter_bytes = 4 * shipped["shipped_parameters"]
@@ -90,7 +91,7 @@ def point(manifest: dict[str, Any], saving: float) -> dict[str, Any]:
             k: manifest["verification"][k]
             for k in ("n", "top1_disagreements", "flipped_spikes", "spikes_compared")
         },
-        "arguments": manifest["model"]["arguments"],
+        "widths": widths,
         "seconds": manifest["seconds"],
     }
 
