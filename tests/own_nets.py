@@ -9,7 +9,7 @@ from conftest import enliven
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
-__all__ = ["Attending", "Convolutional", "Flattened", "attending", "neurons_of_all_kinds"]
+__all__ = ["Attending", "Convolutional", "Flattened", "Fused", "attending", "neurons_of_all_kinds"]
 
 
 def neurons_of_all_kinds() -> dict[str, nn.Module]:
@@ -108,6 +108,43 @@ class Attending(nn.Module):
         x = x + self.proj_lif(self.proj(self.attn_lif(attended)))
         x = x + self.fc2_lif(self.fc2(self.fc1_lif(self.fc1(x))))
         logits: torch.Tensor = self.head(x.mean(-1))
+        return logits
+
+
+class Fused(nn.Module):
+    """Token-last attention with fused q, k and v, taken apart along an axis of its own."""
+
+    T = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        dim = 16
+        self.stem = nn.Sequential(
+            layer.Conv2d(3, 8, 3, padding=1, stride=2, bias=False), layer.BatchNorm2d(8),
+            neuron.IFNode(), layer.Conv2d(8, dim, 3, padding=1, stride=2, bias=False),
+            layer.BatchNorm2d(dim), neuron.IFNode(),
+        )  # fmt: skip
+        self.qkv = layer.Linear(dim, 3 * dim, bias=False)
+        self.qkv_bn = layer.BatchNorm1d(3 * dim)
+        self.qkv_lif, self.attn_lif = neuron.LIFNode(), neuron.LIFNode(v_threshold=0.5)
+        self.proj, self.proj_lif = layer.Linear(dim, dim), neuron.LIFNode()
+        self.mlp = nn.Sequential(
+            layer.Conv1d(dim, 32, 1), layer.BatchNorm1d(32), neuron.LIFNode(),
+            layer.Conv1d(32, dim, 1), layer.BatchNorm1d(dim), neuron.LIFNode(),
+        )  # fmt: skip
+        self.head = nn.Linear(dim, 5)
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)).flatten(3).transpose(2, 3)
+        steps, n, tokens, dim = x.shape
+        y = self.qkv_bn(self.qkv(x).transpose(2, 3)).transpose(2, 3)
+        y = self.qkv_lif(y).reshape(steps, n, tokens, 3, 2, dim // 2).permute(3, 0, 1, 4, 2, 5)
+        q, k, v = y
+        attended = (q @ k.transpose(-1, -2) @ v * 0.25).transpose(2, 3)
+        x = x + self.proj_lif(self.proj(self.attn_lif(attended.reshape(steps, n, tokens, dim))))
+        x = x + self.mlp(x.transpose(2, 3)).transpose(2, 3)
+        logits: torch.Tensor = self.head(x.mean(2)).mean(0)
         return logits
 
 

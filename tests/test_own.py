@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import enliven, write_arrays
-from own_nets import Attending, Convolutional, Flattened, attending, neurons_of_all_kinds
+from own_nets import Attending, Convolutional, Flattened, Fused, attending, neurons_of_all_kinds
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
@@ -102,6 +102,12 @@ def test_groups_that_stand_the_trial_are_prunable_and_the_rest_is_named() -> Non
     assert {"q.0", "k.0", "v.0"} & set(" ".join(found.left).split())
     assert all(found.left.values())
     assert not any("head" in name for name in found.left), "the logits are no group"
+
+
+def test_what_torch_pruning_fails_on_does_not_keep_the_rest_from_being_pruned() -> None:
+    found = prunable_groups(adopt(enliven(Fused()), image_size=16))
+    assert {"mlp.0", "stem.0"} <= {group.name for group in found.groups}
+    assert "qkv" in found.left
 
 
 def test_cut_equals_masked_for_a_users_own_module() -> None:

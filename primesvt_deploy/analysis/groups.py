@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -85,13 +85,11 @@ def read_groups(
             graph = tp.DependencyGraph().build_dependency(
                 twin, example_inputs=example, forward_fn=run
             )
-            traced = list(graph.get_all_groups(ignored_layers=classifiers))
     except Exception as error:  # torch-pruning fails in many ways on code it cannot follow
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        return (), {"all layers": f"torch-pruning cannot follow the model ({reason})"}
+        return (), {"all layers": _lost(error)}
     layers = dict(network.named_modules())
     members: list[_Members] = []
-    unreadable: dict[str, str] = {}
+    traced, unreadable = _traced(graph, names, classifiers)
     for items in traced:
         try:
             members.append(_with_grouped(layers, _members(graph, names, items)))
@@ -102,6 +100,39 @@ def read_groups(
         _described(layers, found, title) for found, title in zip(members, titles, strict=True)
     ]
     return tuple(sorted(groups, key=lambda group: (-group.size, group.name))), unreadable
+
+
+def _traced(
+    graph: tp.DependencyGraph, names: Mapping[nn.Module, str], classifiers: Sequence[nn.Module]
+) -> tuple[list[Any], dict[str, str]]:
+    """torch-pruning's groups, and the layers of those that it fails on, with reasons.
+
+    As its `get_all_groups`, which gives up altogether where one group fails.
+    """
+    groups: list[Any] = []
+    failed: dict[str, str] = {}
+    visited = set(classifiers)
+    for layer in list(graph.module2node):
+        if not isinstance(layer, _LAYERS) or layer in visited:
+            continue
+        pruner = graph.get_pruner_of_module(layer)
+        channels = list(range(pruner.get_out_channels(layer)))
+        try:
+            with _quiet():
+                group = graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
+        except Exception as error:  # in many ways, as above
+            failed[names[layer]] = _lost(error)
+            continue
+        losing = {d.target.module for d, _ in group if graph.is_out_channel_pruning_fn(d.handler)}
+        visited |= losing
+        if not losing & set(classifiers):
+            groups.append(group)
+    return groups, failed
+
+
+def _lost(error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return f"torch-pruning cannot follow the model there ({reason})"
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def by_size(
         drop_points=None,
         stopped_by="the budget is met; no accuracy was demanded, none was searched for"
         if met
-        else "all layers are used up at the rates of the grid",
+        else f"all {len(groups)} layers that can be pruned are used up at the rates of the grid",
         steps=(),
     )
 

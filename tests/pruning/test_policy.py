@@ -142,5 +142,7 @@ def test_where_no_accuracy_is_demanded_sizes_alone_decide() -> None:
     assert deep.plan.widths(groups) == {"big": 2, "small": 4}, "the largest goes as far as it can"
     beyond = outcome(100)
     assert not beyond.met
-    assert beyond.stopped_by == "all layers are used up at the rates of the grid"
+    assert (
+        beyond.stopped_by == "all 2 layers that can be pruned are used up at the rates of the grid"
+    )
     assert not judge.asked, "nothing was evaluated"
