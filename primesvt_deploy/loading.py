@@ -14,14 +14,14 @@ import torch
 from primesvt_deploy.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
-from primesvt_deploy.families.adopted import AdoptedConfig
+from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.base import ModelOptions, TrackedOptions
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.filling import filled
 from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
 from primesvt_deploy.model import SViT
-from primesvt_deploy.own import OWN, adopted_again
+from primesvt_deploy.own import OWN, adopted_again, check_neurons
 from primesvt_deploy.resources import model_directories, models_root
 from primesvt_deploy.runtime.bundle import read_manifest
 from primesvt_deploy.runtime.steps import steps_from_dict
@@ -168,7 +168,10 @@ def _load_directory(path: Path, factory: str | None) -> SViT:
 
 def _load_bundle(path: Path, factory: str | None) -> SViT:
     manifest = read_manifest(path)
-    return _described(manifest["model"], path, path / "weights.safetensors", factory)
+    model = _described(manifest["model"], path, path / "weights.safetensors", factory)
+    if isinstance(model.module, AdoptedNetwork):
+        check_neurons(model.module, manifest.get("neurons", ()), str(factory))
+    return model
 
 
 def _described(

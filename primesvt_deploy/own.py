@@ -20,12 +20,14 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.base import Family, InputDefaults
 from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.filling import listed
 from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
 from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.neurons import ChargeFireReset
 from primesvt_deploy.model import SViT
 
-__all__ = ["OWN", "adopt", "adopted_again", "make"]
+__all__ = ["OWN", "adopt", "adopted_again", "check_neurons", "make"]
 
 _TOLERANCE = 1e-9
 
@@ -55,7 +57,7 @@ def make(factory: str) -> nn.Module:
     Raises:
         ModelError: no such module or function, it fails, or what it makes is no `nn.Module`.
     """
-    name, _, function = factory.partition(":")
+    name, _, function = factory.partition(":") if isinstance(factory, str) else ("", "", "")
     if not name or not function:
         raise ModelError(f"factory is {factory!r}: expected MODULE:FUNCTION, such as nets:build")
     if os.getcwd() not in sys.path:
@@ -152,6 +154,32 @@ def adopted_again(
             f"{path} does not fit what {factory} makes ({_told(error)}): is it the same code?"
         ) from error
     return network
+
+
+def check_neurons(
+    network: AdoptedNetwork, recorded: Sequence[Mapping[str, Any]], factory: str
+) -> None:
+    """Compare a network's neurons with those that its bundle was built with.
+
+    Args:
+        network: from `adopted_again`.
+        recorded: the manifest's `neurons`.
+        factory: for the message.
+
+    Raises:
+        ModelError: a neuron has other constants: weights do not hold them, so they would not tell.
+    """
+    known = {
+        str(entry["name"]): {k: v for k, v in entry.items() if k != "name"} for entry in recorded
+    }
+    for name, module in network.named_modules():
+        if isinstance(module, Neuron) and module.used:
+            found = vars(ChargeFireReset.of(module))
+            if known.get(name) != found:
+                raise ModelError(
+                    f"{factory} makes another {name} than the bundle was built with "
+                    f"({found}, recorded {known.get(name)}): pass the factory of the same code"
+                )
 
 
 def _copied(net: nn.Module) -> nn.Module:

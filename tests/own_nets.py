@@ -153,6 +153,15 @@ def attending() -> nn.Module:
     return enliven(Attending())
 
 
+def attending_otherwise() -> nn.Module:
+    """The same weights, with a time constant that they do not hold."""
+    net = attending()
+    for module in net.modules():
+        if isinstance(module, neuron.LIFNode):
+            module.tau = 3.0
+    return net
+
+
 def wanting() -> nn.Module:
     """A factory that cannot be called."""
     raise OSError("no such data")

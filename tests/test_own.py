@@ -229,6 +229,10 @@ def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) ->
     assert result.manifest["model"]["arguments"]["factory"] == FACTORY
     with pytest.raises(ModelError, match="made by own_nets:attending: pass --factory"):
         load(result.path)
+    with pytest.raises(ModelError, match=r"makes another net.* than the bundle was built with"):
+        load(result.path, factory="own_nets:attending_otherwise")
+    with pytest.raises(ModelError, match="expected MODULE:FUNCTION"):
+        load(result.path, factory=attending)  # type: ignore[arg-type]
     again = load(result.path, factory=FACTORY)
     x = samples(again)
     session = ort.InferenceSession(result.path / "model.onnx")
