@@ -175,10 +175,11 @@ def check_neurons(
     for name, module in network.named_modules():
         if isinstance(module, Neuron) and module.used:
             found = vars(ChargeFireReset.of(module))
-            if known.get(name) != found:
+            layer = name.removesuffix(".neuron")
+            if known.get(layer) != found:
                 raise ModelError(
-                    f"{factory} makes another {name} than the bundle was built with "
-                    f"({found}, recorded {known.get(name)}): pass the factory of the same code"
+                    f"{factory} makes another {layer} than the bundle was built with "
+                    f"({found}, recorded {known.get(layer)}): pass the factory of the same code"
                 )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from conftest import enliven
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based.model.spikformer import Spikformer
 from torch import nn
 
 __all__ = ["Attending", "Convolutional", "Flattened", "Fused", "attending", "neurons_of_all_kinds"]
@@ -160,6 +162,23 @@ def attending_otherwise() -> nn.Module:
         if isinstance(module, neuron.LIFNode):
             module.tau = 3.0
     return net
+
+
+def spikingjellys() -> nn.Module:
+    """SpikingJelly's own Spikformer, as it is."""
+    return enliven(
+        Spikformer(
+            T=2, img_size_h=16, img_size_w=16, patch_size=4, num_classes=5, embed_dims=16,
+            num_heads=2, depths=1,
+        )
+    )  # fmt: skip
+
+
+def spiking_attribute() -> nn.Module:
+    """A unit whose neuron is called `neuron`."""
+    net = Convolutional()
+    net.net[2] = nn.Sequential(OrderedDict(neuron=neuron.IFNode(step_mode="m")))
+    return enliven(net)
 
 
 def wanting() -> nn.Module:

@@ -244,6 +244,18 @@ def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) ->
     assert not outcome.failures()
 
 
+@pytest.mark.parametrize("factory", ["own_nets:spikingjellys", "own_nets:spiking_attribute"])
+def test_neurons_are_recorded_whatever_their_attribute_is_called(
+    factory: str, tmp_path: Path
+) -> None:
+    """SpikingJelly's own classes call theirs `neuron`, a name that layers' names leave out."""
+    model = adopt(factory, image_size=16, timesteps=2)
+    data = open_data(model, write_arrays(tmp_path / "d.npz", model))
+    settings = BuildSettings(budget_mb=20.0, verify_images=10)
+    bundle = build(model, tmp_path / "bundle", settings, data=data).path
+    assert load(bundle, factory=factory).digest == model.digest
+
+
 def test_a_factory_is_for_ones_own_class_alone(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a spikformer: drop --factory"):
         load(factory=FACTORY)
