@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -245,15 +245,28 @@ def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Fami
     if name is None:
         if found is None:
             known = ", ".join(family.name for family in FAMILIES)
+            near = next((f for f in FAMILIES if _without_head(f, keys)), None)
+            like = f"; they look like {near.name}{_without_head(near, keys)}" if near else ""
             raise ModelError(
-                f"{path}: its keys ({first}, ...) are those of no known family ({known})"
+                f"{path}: its keys ({first}, ...) are those of no known family ({known}){like}"
             )
         return found
     wanted = family_named(name)
     if not wanted.recognises(keys):
         like = f"look like {found.name}" if found else "are those of no known family"
-        raise ModelError(f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}")
+        raise ModelError(
+            f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}"
+            f"{_without_head(wanted, keys)}"
+        )
     return wanted
+
+
+def _without_head(family: Family, keys: Set[str]) -> str:
+    """What to say of a file that would be the family's but for its classifier."""
+    for head in ("head.weight", "classifier.weight"):
+        if head not in keys and family.recognises({*keys, head}):
+            return f", and {head} is missing: expected a classifier's whole checkpoint"
+    return ""
 
 
 def describe(model: SViT) -> dict[str, Any]:

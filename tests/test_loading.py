@@ -252,6 +252,15 @@ def test_keys_of_another_family(tmp_path: Path) -> None:
     assert "is not a spikformer: its 2 keys (bias, weight, ...)" in message
 
 
+def test_a_file_without_its_classifier_is_told_from_a_strange_one(tmp_path: Path) -> None:
+    state = upstream_state()
+    del state["head.weight"]
+    path = saved(tmp_path, state)
+    missing = "and head.weight is missing: expected a classifier's whole checkpoint"
+    assert f"they look like spikformer, {missing}" in refused(path, **OPTIONS)
+    assert missing in refused(path, **OPTIONS, family="spikformer")
+
+
 def test_family_named_in_the_file_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(upstream_state(), path, metadata={"family": "resnet"})
