@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 import torch
 from conftest import enliven, make_model
+from families.vectors import assert_live
 from families.zoo import ZOO
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,6 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.families.fit import fit_widths
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
@@ -38,29 +37,6 @@ def inputs(name: str, count: int = 3, seed: int = 5) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
-def firing_rates(network: SpikingNetwork, batch: torch.Tensor) -> dict[str, float]:
-    """Mean output of every neuron layer by the largest it can give."""
-    rates: dict[str, float] = {}
-
-    def record(name: str) -> Any:
-        def rate(module: Neuron, _inputs: Any, spikes: torch.Tensor) -> None:
-            largest = module.parameters_.levels * module.parameters_.spike_value
-            rates[name] = float(spikes.mean()) / largest
-
-        return rate
-
-    handles = [
-        module.register_forward_hook(record(name))
-        for name, module in network.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    with torch.no_grad():
-        network(batch)
-    for handle in handles:
-        handle.remove()
-    return rates
-
-
 def test_every_family_is_in_the_zoo() -> None:
     assert {family.name for family, _ in ZOO.values()} == {family.name for family in FAMILIES}
 
@@ -68,10 +44,7 @@ def test_every_family_is_in_the_zoo() -> None:
 @every_network
 def test_every_neuron_layer_is_live(name: str) -> None:
     """Nothing below is equal for want of spikes."""
-    rates = firing_rates(NETWORKS[name], inputs(name))
-    assert rates
-    dull = {layer: rate for layer, rate in rates.items() if not 0.005 < rate < 0.995}
-    assert not dull
+    assert_live(NETWORKS[name], inputs(name))
 
 
 @every_network

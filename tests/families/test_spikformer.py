@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, enliven
-from families.vectors import converted, singly, vector
+from families.vectors import assert_live, converted, singly, vector
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 from torch import nn
@@ -17,7 +17,6 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
 from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.fit import fit_widths
-from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 
 
@@ -70,27 +69,6 @@ def upstream_logits(model: Any, batch: torch.Tensor) -> torch.Tensor:
     return model(batch).mean(dim=0)
 
 
-def assert_live(model: nn.Module, batch: torch.Tensor) -> None:
-    """Every neuron layer both fires and stays silent: nothing is equal for want of spikes."""
-    rates: dict[str, float] = {}
-
-    def record(name: str) -> Any:
-        return lambda _module, _inputs, spikes: rates.update({name: float(spikes.mean())})
-
-    handles = [
-        module.register_forward_hook(record(name))
-        for name, module in model.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    with torch.no_grad():
-        model(batch)
-    for handle in handles:
-        handle.remove()
-    assert rates
-    dull = {name: rate for name, rate in rates.items() if not 0.01 < rate < 0.99}
-    assert not dull
-
-
 @pytest.mark.parametrize("timesteps", [1, 2, 4])
 @pytest.mark.parametrize(
     ("image_size", "patch_size", "embed", "heads", "depth", "lift"),
@@ -117,7 +95,7 @@ def test_converted_model_equals_upstream(
     lift_attention(theirs, lift)
     config, ours = loaded(theirs, options)
     batch = images(config, 4)
-    assert_live(ours, batch)
+    assert_live(ours, batch, least=0.01)
     with torch.no_grad():
         found = ours(batch)
     expected = upstream_logits(theirs, batch)

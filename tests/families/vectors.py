@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from primesvt_deploy.families import Family, recognise
 from primesvt_deploy.families.base import ModelOptions
@@ -48,7 +49,7 @@ def singly(network: SpikingNetwork, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def assert_live(network: SpikingNetwork, batch: torch.Tensor) -> None:
+def assert_live(network: nn.Module, batch: torch.Tensor, *, least: float = 0.005) -> None:
     """Every neuron layer both fires and stays silent: nothing is equal for want of spikes."""
     rates: dict[str, float] = {}
 
@@ -61,9 +62,10 @@ def assert_live(network: SpikingNetwork, batch: torch.Tensor) -> None:
 
     neurons = {n: m for n, m in network.named_modules() if isinstance(m, Neuron)}
     handles = [neuron.register_forward_hook(record(name)) for name, neuron in neurons.items()]
-    network(batch)
+    with torch.no_grad():
+        network(batch)
     for handle in handles:
         handle.remove()
-    assert rates.keys() == neurons.keys()
-    dull = {name: rate for name, rate in rates.items() if not 0.005 < rate < 0.995}
+    assert rates and rates.keys() == neurons.keys()
+    dull = {name: rate for name, rate in rates.items() if not least < rate < 1.0 - least}
     assert not dull, dull
