@@ -1,0 +1,190 @@
+"""Put a SViT's weights on integer grids, layer by layer, on calibration samples.
+
+A layer is told by what reaches it: counts of spikes, whole multiples of a neuron's output value
+that fit a byte, or real numbers. The layer that sees the image and the classifier stay float32.
+With 8 bits weights are rounded to nearest on the grid of least error; with 4 bits errors are
+compensated on the calibration inputs. Each segment of the network is rounded on what the rounded
+segments before it give, and biases take up the mean of what rounding leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from primesvt_deploy.lowering.counts import BYTE
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.neurons import UnrolledNeuron
+from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.quantization.compensated import compensated
+from primesvt_deploy.quantization.rounding import (
+    channel_grid,
+    group_grid,
+    nearest,
+    rounded_bias,
+)
+
+__all__ = ["quantize"]
+
+_Weighted = nn.Conv2d | nn.Linear
+_ROWS_AT_ONCE = 16
+"""Samples and timesteps whose windows are laid out at once, for memory."""
+_ROWS_KEPT = 4096
+"""Windows of these that count; neighbours tell little more."""
+
+
+@dataclass
+class _Seen:
+    """What reached one layer."""
+
+    counts: bool = True
+    moments: torch.Tensor | float = 0.0
+    sums: torch.Tensor | float = 0.0
+    rows: int = 0
+
+
+@torch.no_grad()
+def quantize(
+    model: SViT, bits: int, samples: torch.Tensor | None = None, *, progress: Progress = SILENT
+) -> SViT:
+    """The lowered twin of `model` with its weights on grids of so many bits.
+
+    Args:
+        model: a SViT; it is not touched.
+        bits: 8 or 4. Grouped convolutions and layers that real numbers reach get 8 in any case.
+        samples: preprocessed samples as data sets give them, to calibrate on; None: noise, which
+            tells spikes from real numbers, and then nothing is compensated.
+        progress: told of each segment.
+    """
+    twin = lower(model.module.float())
+    calibrated = samples is not None
+    batch = time_first(_noise(model) if samples is None else samples)
+    sizes = model.batch_of(32)
+    axis = 1 if batch.ndim == 5 else 0
+    states = [twin.fold(part) for part in batch.split(sizes, dim=axis)]
+    names = {module: name for name, module in twin.named_modules()}
+    exempt = {twin.get_submodule(name) for name in twin.classifiers} | _first(twin, states[0])
+    values = {m.constants.spike_value for m in twin.modules() if isinstance(m, UnrolledNeuron)}
+    segments = twin.segments()
+    progress.stage(f"rounding to {bits} bits", len(segments))
+    for segment in segments:
+        with _watched(twin, exempt, values, moments=bits == 4 and calibrated) as seen:
+            for state in states:
+                segment.run(state)
+        for layer, what in seen.items():
+            _round(cast(_Weighted, layer), what, bits, calibrated)
+        states = [segment.run(state) for state in states]
+        progress.step(", ".join(names[layer] for layer in seen))
+    return model.with_module(twin)
+
+
+def _noise(model: SViT) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(model.config.example(2).shape, generator=generator)
+    return time_first(noise)  # an example has time first; data sets have it second
+
+
+def _first(twin: nn.Module, state: torch.Tensor) -> set[nn.Module]:
+    """The layer that is called first: it sees the image."""
+    called: list[nn.Module] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda module, _inputs: called.append(module))
+        for layer in twin.modules()
+        if isinstance(layer, _Weighted)
+    ]
+    try:
+        cast(Any, twin).segments()[0].run(state[: len(state)])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return set(called[:1])
+
+
+@contextmanager
+def _watched(
+    twin: nn.Module, exempt: set[nn.Module], values: set[float], *, moments: bool
+) -> Iterator[dict[nn.Module, _Seen]]:
+    """Collects what reaches each layer while the network runs, in the order of the calls."""
+    seen: dict[nn.Module, _Seen] = {}
+
+    def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        what = seen.setdefault(layer, _Seen())
+        what.counts = what.counts and any(_is_counts(inputs[0], value) for value in values)
+        for part in inputs[0].split(_ROWS_AT_ONCE):
+            rows = _rows(cast(_Weighted, layer), part)
+            what.rows += len(rows)
+            what.sums = what.sums + rows.sum(dim=0)
+            if moments and what.counts and getattr(layer, "groups", 1) == 1:
+                what.moments = what.moments + rows.T @ rows
+
+    handles = [
+        layer.register_forward_pre_hook(look)
+        for layer in twin.modules()
+        if isinstance(layer, _Weighted) and layer not in exempt
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_counts(x: torch.Tensor, value: float) -> bool:
+    counts = x / value
+    return bool((counts == counts.round()).all() and counts.min() >= 0 and counts.max() <= BYTE)
+
+
+def _rows(layer: _Weighted, x: torch.Tensor) -> torch.Tensor:
+    """What each product of a layer reads, `[rows, K]` in the order of `_matrix`'s columns."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    if layer.groups > 1:
+        return x.mean(dim=(2, 3))
+    padding = cast(tuple[int, int], layer.padding)
+    windows = F.unfold(
+        x, layer.kernel_size, dilation=layer.dilation, padding=padding, stride=layer.stride
+    )
+    pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+    return pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
+
+
+def _matrix(layer: _Weighted) -> torch.Tensor:
+    """Weights `[N, K]`: kernel pixel by kernel pixel, then channel."""
+    weight = layer.weight.detach()
+    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _set(layer: _Weighted, matrix: torch.Tensor) -> None:
+    weight = layer.weight
+    if weight.ndim == 4:
+        n, channels, height, width = weight.shape
+        matrix = matrix.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+    weight.copy_(matrix)
+
+
+def _round(layer: _Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
+    weights = _matrix(layer)
+    grouped = getattr(layer, "groups", 1) > 1
+    if bits == 4 and seen.counts and not grouped:
+        if calibrated and isinstance(seen.moments, torch.Tensor):
+            rounded, grid = compensated(weights, seen.moments / seen.rows)
+        else:
+            grid = group_grid(weights)
+            rounded = nearest(weights, grid)
+    else:
+        grid = channel_grid(weights)
+        rounded = nearest(weights, grid)
+    _set(layer, rounded)
+    if layer.bias is None:
+        return
+    bias = layer.bias.detach()
+    if calibrated and not grouped and isinstance(seen.sums, torch.Tensor):
+        bias = bias + (weights - rounded) @ (seen.sums / seen.rows)
+    layer.bias.copy_(rounded_bias(bias, grid.powers))
