@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,12 @@ from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import PruneResult, prune, question
+from primesvt_deploy.pipeline import question
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.variants import Candidates, Variant, best
 from primesvt_deploy.verify import Verification, verify_artifact
 
 __all__ = ["BuildResult", "build"]
@@ -61,7 +64,7 @@ def build(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> BuildResult:
-    """Prune, export, verify and bundle `model`.
+    """Quantize, prune, export, verify and bundle `model`.
 
     An interrupted build leaves its ledger in `OUTPUT.work/`; the same call resumes from it. A
     budget that no plan meets still gives a bundle, the best found, marked as not meeting it.
@@ -89,18 +92,19 @@ def build(
             clock.message(f"resuming: {len(ledger)} candidates are known from {ledger.path}")
         clock.stage("export of the dense model", 1)
         dense = export_onnx(model, workspace.path / "dense.onnx", batch=settings.batch)
-        pruned = prune(
-            model, settings, data=splits, ledger=ledger, dense_artifact=dense, progress=clock
+        candidates = Candidates(
+            model, settings, splits, ledger, dense, workspace.candidates(), clock
         )
+        variants = [candidates.variant(precision) for precision in settings.precisions]
         staged = workspace.staging()
-        manifest = _finish(model, pruned, dense, splits, staged, settings, ledger, clock)
+        manifest = _finish(model, variants, dense, splits, staged, settings, ledger, clock)
         workspace.place(staged)
     return BuildResult(workspace.output, manifest)
 
 
 def _finish(
     model: SViT,
-    pruned: PruneResult,
+    variants: Sequence[Variant],
     dense: Artifact,
     splits: DataSet,
     staged: Path,
@@ -108,19 +112,21 @@ def _finish(
     ledger: Ledger,
     clock: TimedProgress,
 ) -> dict[str, Any]:
-    """Export, verify, measure and write everything into the staged bundle; its manifest."""
-    clock.stage("export", 1)
-    shipped = export_onnx(pruned.model, staged / "model.onnx", batch=settings.batch)
+    """Verify, measure and write everything into the staged bundle; its manifest."""
+    chosen = best(variants)
+    pruned = chosen.pruned
+    shipped = replace(chosen.artifact, path=staged / "model.onnx")
+    shutil.copyfile(chosen.artifact.path, shipped.path)
     # However few images decisions rest on, the whole search split is there to verify on.
     seen = splits.search.shuffled(settings.search.seed)
-    verification = _verified(pruned.model, shipped, seen, settings, clock)
+    verification = _verified(chosen.twin, shipped, seen, settings, clock)
     batch_size = model.batch_of(_EVALUATION_BATCH)
-    measured = _measure(
-        dense, shipped, bool(pruned.outcome.plan.kept), splits, settings, batch_size, clock
-    )
+    differs = chosen.artifact is not dense
+    measured = _measure(dense, shipped, differs, splits, settings, batch_size, clock)
     manifest = compose_manifest(
         dense_model=model,
-        pruned=pruned,
+        variants=variants,
+        chosen=chosen,
         dense=dense,
         shipped=shipped,
         measured=replace(measured, verification=verification),
@@ -139,6 +145,7 @@ def _finish(
     }
     parts = BundleParts(
         model=pruned.model,
+        twin=None if chosen.twin is pruned.model else chosen.twin,
         manifest=manifest,
         plan=plan,
         ledger=ledger.path or Path(),
@@ -162,7 +169,7 @@ def _verified(
 def _measure(
     dense: Artifact,
     shipped: Artifact,
-    pruned: bool,
+    differs: bool,
     splits: DataSet,
     settings: BuildSettings,
     batch_size: int,
@@ -171,15 +178,15 @@ def _measure(
     """Held-out accuracy and single-batch latency of both artifacts, in ONNX Runtime."""
     models = {"dense": OnnxModel(dense.path, threads=settings.threads)}
     models["shipped"] = (
-        OnnxModel(shipped.path, threads=settings.threads) if pruned else models["dense"]
+        OnnxModel(shipped.path, threads=settings.threads) if differs else models["dense"]
     )
     held_out = splits.held_out
     size = settings.batch or batch_size
-    progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if pruned else 1))
+    progress.stage("held-out accuracy", -(-len(held_out) // size) * (2 if differs else 1))
     hits = {"dense": artifact_hits(models["dense"], held_out, batch_size=size, progress=progress)}
     hits["shipped"] = (
         artifact_hits(models["shipped"], held_out, batch_size=size, progress=progress)
-        if pruned
+        if differs
         else hits["dense"]
     )
     progress.stage("latency", 1)

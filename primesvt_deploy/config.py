@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from primesvt_deploy.errors import SettingsError
 
-__all__ = ["DEFAULT_RATES", "BuildSettings", "SearchSettings"]
+__all__ = ["DEFAULT_RATES", "BudgetOn", "BuildSettings", "Precision", "SearchSettings"]
 
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
+
+
+class Precision(StrEnum):
+    """Of an artifact's weights."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+    INT4 = "int4"
+
+    @property
+    def bits(self) -> int:
+        """Bits a weight."""
+        return {"fp32": 32, "int8": 8, "int4": 4}[self.value]
+
+
+class BudgetOn(StrEnum):
+    """What a budget counts.
+
+    FILE: bytes of the model file. PARAMS: bytes of its weights and biases alone, the paper's
+    metric. RSS: peak resident memory of a fresh process that runs one sample.
+    """
+
+    FILE = "file"
+    PARAMS = "params"
+    RSS = "rss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +96,16 @@ class BuildSettings:
     """What a build is asked for.
 
     Args:
-        budget_mb: megabytes (10^6 bytes) that the model file may have.
-        saving: percent of the dense model's file that must be saved.
+        budget_mb: megabytes (10^6 bytes) that the shipped model may have.
+        saving: percent of the dense float32 model that must be saved.
         search: how candidates are made and judged.
         batch: fixed batch size of the artifact, or None for any.
         threads: of torch and ONNX Runtime; 0: their own choice.
         verify_images: images the artifact is verified on, at least.
+        precision: of the weights; None: whichever is most accurate within the budget.
+        budget_on: what budget and saving count.
+        standard_ops: integer arithmetic in standard ONNX operators alone.
+        ort_format: write the model in ONNX Runtime's own format, too.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -87,6 +117,10 @@ class BuildSettings:
     batch: int | None = None
     threads: int = 0
     verify_images: int = 256
+    precision: Precision | None = Precision.FP32
+    budget_on: BudgetOn = BudgetOn.FILE
+    standard_ops: bool = False
+    ort_format: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -109,11 +143,16 @@ class BuildSettings:
         if self.verify_images < 1:
             raise SettingsError(f"verify images are {self.verify_images}: expected 1 or more")
 
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those to try."""
+        return tuple(Precision) if self.precision is None else (self.precision,)
+
     def budget_bytes(self, dense_bytes: int) -> int:
-        """The stricter of both targets, in bytes of the model file.
+        """The stricter of both targets, in bytes of what the budget counts.
 
         Args:
-            dense_bytes: of the dense model's file.
+            dense_bytes: of the dense float32 model.
         """
         targets = []
         if self.budget_mb is not None:

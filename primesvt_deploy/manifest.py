@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,8 +21,8 @@ from primesvt_deploy.loading import describe
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.latency import Latency, cpu_name
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import PruneResult
 from primesvt_deploy.stats import Accuracy, PairedDrop
+from primesvt_deploy.variants import Variant
 from primesvt_deploy.verify import Verification
 from primesvt_deploy.version import __version__
 
@@ -51,7 +51,8 @@ class Measured:
 def compose_manifest(
     *,
     dense_model: SViT,
-    pruned: PruneResult,
+    variants: Sequence[Variant],
+    chosen: Variant,
     dense: Artifact,
     shipped: Artifact,
     measured: Measured,
@@ -60,6 +61,7 @@ def compose_manifest(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The manifest without `schema`, `files` and its own digest; see design: Bundle."""
+    pruned = chosen.pruned
     description = describe(pruned.model)
     drop = PairedDrop.of(measured.hits["dense"], measured.hits["shipped"])
     return {
@@ -71,8 +73,9 @@ def compose_manifest(
         "neurons": [layer.to_dict() for layer in shipped.layers],
         "notes": [dense_model.family.note] if dense_model.family.note else [],
         "left_unpruned": dict(pruned.left),
-        "constraints": _constraints(pruned, shipped, settings),
-        "size": _sizes(dense_model, pruned.model, dense, shipped),
+        "precision": _precision(variants, chosen, settings),
+        "constraints": _constraints(chosen, settings),
+        "size": _sizes(dense_model, chosen, dense, shipped),
         "accuracy": {
             "data": data.name,
             "data_digest": data.digest,
@@ -80,7 +83,7 @@ def compose_manifest(
             "dense": Accuracy.of(measured.hits["dense"]).to_dict(),
             "shipped": Accuracy.of(measured.hits["shipped"]).to_dict(),
             "drop": drop.to_dict(),
-            "search": _search(pruned),
+            "search": _search(chosen),
         },
         "latency": _latency(measured, settings),
         "verification": measured.verification.to_dict() if measured.verification else None,
@@ -107,41 +110,78 @@ def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _constraints(pruned: PruneResult, shipped: Artifact, settings: BuildSettings) -> dict[str, Any]:
-    outcome = pruned.outcome
-    budget_met = shipped.bytes <= pruned.budget_bytes
-    allowed = settings.search.max_drop
-    lost = outcome.drop_points
-    accuracy_met = allowed is None or lost is None or lost <= allowed
+def _precision(
+    variants: Sequence[Variant], chosen: Variant, settings: BuildSettings
+) -> dict[str, Any]:
+    """What the weights are, and what else was tried."""
     return {
+        "name": chosen.artifact.precision.value,
+        "asked": "auto" if settings.precision is None else settings.precision.value,
+        "standard_ops": settings.standard_ops,
+        "integer_layers": len(chosen.artifact.integer),
+        "real_layers": dict(chosen.artifact.real),
+        "candidates": [
+            {
+                "precision": variant.artifact.precision.value,
+                "pruned": bool(variant.pruned.outcome.plan.kept),
+                "budget_bytes_used": variant.size,
+                "file_bytes": variant.artifact.bytes,
+                "drop": variant.drop.to_dict() if variant.drop else None,
+                "met": variant.budget_met and variant.accuracy_met,
+                "stopped_by": variant.pruned.outcome.stopped_by,
+            }
+            for variant in variants
+        ],
+    }
+
+
+def _constraints(chosen: Variant, settings: BuildSettings) -> dict[str, Any]:
+    pruned = chosen.pruned
+    return {
+        "budget_on": settings.budget_on.value,
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
         "budget_bytes": pruned.budget_bytes,
-        "max_drop_points": allowed,
-        "budget_met": budget_met,
-        "accuracy_met": accuracy_met,
-        "met": budget_met and accuracy_met,
-        "stopped_by": outcome.stopped_by,
+        "used_bytes": chosen.size,
+        "max_drop_points": settings.search.max_drop,
+        "budget_met": chosen.budget_met,
+        "accuracy_met": chosen.accuracy_met,
+        "met": chosen.budget_met and chosen.accuracy_met,
+        "stopped_by": pruned.outcome.stopped_by,
     }
 
 
 def _sizes(
-    dense_model: SViT, shipped_model: SViT, dense: Artifact, shipped: Artifact
+    dense_model: SViT, chosen: Variant, dense: Artifact, shipped: Artifact
 ) -> dict[str, Any]:
-    before = {"file_bytes": dense.bytes, **measure_cost(dense_model).to_dict()}
-    after = {"file_bytes": shipped.bytes, **measure_cost(shipped_model).to_dict()}
+    cost = measure_cost(dense_model)
+    before = {
+        "file_bytes": dense.bytes,
+        "weight_bytes": cost.shipped_bytes,
+        **cost.to_dict(),
+    }
+    after = {
+        "file_bytes": shipped.bytes,
+        "weight_bytes": chosen.weight_bytes,
+        **measure_cost(chosen.pruned.model).to_dict(),
+    }
     saved = {
         name: round(100.0 * (1.0 - after[key] / before[key]), 2)
-        for name, key in (("file", "file_bytes"), ("parameters", "parameters"), ("macs", "macs"))
+        for name, key in (
+            ("file", "file_bytes"),
+            ("weights", "weight_bytes"),
+            ("parameters", "parameters"),
+            ("macs", "macs"),
+        )
     }
     return {"dense": before, "shipped": after, "saved_percent": saved}
 
 
-def _search(pruned: PruneResult) -> dict[str, Any] | None:
-    lost = pruned.outcome.drop_points
-    if pruned.dense is None or lost is None:
+def _search(chosen: Variant) -> dict[str, Any] | None:
+    dense = chosen.pruned.dense
+    if dense is None or chosen.drop is None:
         return None
-    return {"dense": pruned.dense.to_dict(), "drop_points": round(lost, 4)}
+    return {"dense": dense.to_dict(), "drop_points": round(chosen.drop.points, 4)}
 
 
 def _latency(measured: Measured, settings: BuildSettings) -> dict[str, Any]:

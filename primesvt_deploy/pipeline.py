@@ -10,16 +10,11 @@ from pathlib import Path
 
 import torch
 
-from primesvt_deploy.analysis.cost import (
-    BYTES_PER_PARAMETER,
-    Cost,
-    ShippedSize,
-    measure_cost,
-)
+from primesvt_deploy.analysis.cost import Cost, ShippedSize, measure_cost
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.config import BuildSettings, SearchSettings
+from primesvt_deploy.config import BuildSettings, Precision, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.model import SViT, time_first
@@ -32,10 +27,20 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policy import PolicyOutcome, by_size, prioritized
 from primesvt_deploy.pruning.robustness import Curve, measure_robustness
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
+from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.version import __version__
 
-__all__ = ["Analysis", "PruneResult", "analyze", "export", "prune", "question", "search_images"]
+__all__ = [
+    "Analysis",
+    "PruneResult",
+    "Target",
+    "analyze",
+    "export",
+    "prune",
+    "question",
+    "search_images",
+]
 
 _CUT_CHECK_IMAGES = 8
 _FIRING_IMAGES = 256
@@ -71,7 +76,7 @@ class PruneResult:
         outcome: the policy's plan, and whether the budget is met.
         curves: robustness of every layer; empty where the dense model fits the budget.
         groups: the dense model's groups.
-        budget_bytes: what was asked for, in bytes of the model file.
+        budget_bytes: what was asked for, in bytes of what the budget counts.
         dense: top-1 of the dense model on the search split; None where no search was needed.
         left: layers of a user's own module whose channels cannot leave, and why.
     """
@@ -83,6 +88,30 @@ class PruneResult:
     budget_bytes: int
     dense: Accuracy | None
     left: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a plan must come down to, and how much of the constraint it has for that.
+
+    Args:
+        budget_bytes: at most so many bytes of what the budget counts.
+        dense_bytes: what the dense model has.
+        weights: bytes of weights under any widths.
+        reserve: points of the accuracy constraint that are spoken for.
+    """
+
+    budget_bytes: int
+    dense_bytes: int
+    weights: ShippedSize
+    reserve: float = 0.0
+
+    def bytes_of(self, plan: Plan, groups: Sequence[Group]) -> int:
+        """Predicted bytes under a plan: the dense model's less the weights that leave."""
+        if not plan.kept:
+            return self.dense_bytes
+        leaving = self.weights.bytes({}) - self.weights.bytes(plan.widths(groups))
+        return self.dense_bytes - leaving + _SIZE_MARGIN
 
 
 def analyze(
@@ -129,39 +158,43 @@ def prune(
     *,
     data: DataSet | None = None,
     ledger: Ledger | None = None,
-    dense_artifact: Artifact | None = None,
+    target: Target | None = None,
+    prunable: Prunable | None = None,
     progress: Progress = SILENT,
 ) -> PruneResult:
-    """Prune `model` by the prioritized policy until its file fits the budget.
+    """Prune `model` by the prioritized policy until it fits the budget.
 
     Args:
         model: a trained SViT; it is not touched.
         settings: budget and constraint.
         data: default: the data bundled with the model.
         ledger: candidates already known; default: none.
-        dense_artifact: the dense model's export, if there is one already.
+        target: what it must come down to; default: the budget on the float32 file.
+        prunable: the model's groups, if they are known already.
         progress: told of each step.
 
     Raises:
         PruningError: a cut changed the model's outputs.
     """
-    prunable = prunable_groups(model)
+    prunable = prunable or prunable_groups(model)
     groups = prunable.groups
-    artifact = dense_artifact or _export_aside(model)
-    sizes = ShippedSize(model, groups)
-    overhead = artifact.bytes - BYTES_PER_PARAMETER * sizes.parameters({})
+    if target is None:
+        file_bytes = _export_aside(model).bytes
+        target = Target(
+            budget_bytes=settings.budget_bytes(file_bytes),
+            dense_bytes=file_bytes,
+            weights=ShippedSize(model, groups),
+        )
+    chosen = target
 
     def size_of(plan: Plan) -> int:
-        if not plan.kept:
-            return artifact.bytes
-        shipped = BYTES_PER_PARAMETER * sizes.parameters(plan.widths(groups))
-        return shipped + overhead + _SIZE_MARGIN
+        return chosen.bytes_of(plan, groups)
 
-    budget = settings.budget_bytes(artifact.bytes)
-    if artifact.bytes <= budget:
+    budget = target.budget_bytes
+    if target.dense_bytes <= budget:
         return PruneResult(
             model=model,
-            outcome=_unpruned(artifact.bytes),
+            outcome=_unpruned(target.dense_bytes),
             curves=(),
             groups=groups,
             budget_bytes=budget,
@@ -180,13 +213,33 @@ def prune(
         Ledger() if ledger is None else ledger,
         budget,
         size_of,
+        target.reserve,
         progress,
     )
 
 
-def export(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
-    """Write `model` as one ONNX file; see `artifact.onnx_file.export_onnx`."""
-    return export_onnx(model, path, batch=batch)
+def export(
+    model: SViT,
+    path: str | os.PathLike[str],
+    *,
+    batch: int | None = None,
+    precision: Precision | str = Precision.FP32,
+    samples: torch.Tensor | None = None,
+    standard: bool = False,
+) -> Artifact:
+    """Write `model` as one ONNX file; see `artifact.onnx_file.export_onnx`.
+
+    Args:
+        model: what to export.
+        path: the file.
+        batch: a fixed batch size, or None for any.
+        precision: `fp32`, `int8` or `int4`.
+        samples: preprocessed samples to calibrate on; see `quantization.quantize`.
+        standard: standard ONNX operators only.
+    """
+    chosen = Precision(precision)
+    twin = model if chosen is Precision.FP32 else quantize(model, chosen.bits, samples)
+    return export_onnx(twin, path, batch=batch, precision=chosen, standard=standard)
 
 
 def search_images(data: DataSet, settings: SearchSettings) -> ImageList:
@@ -208,10 +261,11 @@ def _search(
     ledger: Ledger,
     budget: int,
     size_of: Callable[[Plan], int],
+    reserve: float,
     progress: Progress,
 ) -> PruneResult:
     groups = prunable.groups
-    judge = _judge(model, groups, images, ledger, settings)
+    judge = _judge(model, groups, images, ledger, settings, reserve)
     progress.stage("dense accuracy", 1)
     dense = judge.dense()
     progress.step(str(dense))
@@ -270,6 +324,7 @@ def _judge(
     images: ImageList,
     ledger: Ledger,
     settings: SearchSettings,
+    reserve: float = 0.0,
 ) -> Judge:
     return Judge(
         model,
@@ -278,14 +333,15 @@ def _judge(
         ledger,
         max_drop=100.0 if settings.max_drop is None else settings.max_drop,
         channel_multiple=settings.channel_multiple,
+        reserve=reserve,
     )
 
 
-def _unpruned(file_bytes: int) -> PolicyOutcome:
+def _unpruned(dense_bytes: int) -> PolicyOutcome:
     return PolicyOutcome(
         plan=Plan(),
         met=True,
-        bytes=file_bytes,
+        bytes=dense_bytes,
         drop_points=0.0,
         stopped_by="the dense model already fits the budget",
         steps=(),

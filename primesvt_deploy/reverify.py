@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.loading import load
+from primesvt_deploy.quantization.stored import restored
 from primesvt_deploy.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.verify import Verification, verify_artifact
 
@@ -22,7 +25,10 @@ def reverify(
     threads: int = 0,
     factory: str | None = None,
 ) -> Verification:
-    """Compare a bundle's artifact with its `weights.safetensors` on held-out images.
+    """Compare a bundle's artifact with its model on held-out images.
+
+    The model is that of `weights.safetensors`, or, where the artifact has integer weights, its
+    quantized twin of `quantized.safetensors`.
 
     Args:
         bundle: its directory.
@@ -38,6 +44,9 @@ def reverify(
     """
     check_files(bundle, read_manifest(bundle))
     model = load(bundle, factory=factory)
+    quantized = Path(bundle) / "quantized.safetensors"
+    if quantized.is_file():
+        model = restored(model, load_file(quantized))
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)

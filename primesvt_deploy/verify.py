@@ -23,7 +23,7 @@ import torch
 
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.flips import FlipCounter, neuron_layers, observed
+from primesvt_deploy.flips import FlipCounter, neuron_layers, observed, spike_value
 from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.runtime.session import OnnxModel
@@ -62,6 +62,8 @@ class Verification:
         spikes_compared: neuron outputs compared, over images, timesteps and layers.
         flips: flipped spikes of each layer, one count a timestep.
         flips_on_disagreements: the same over the images that disagree in top-1.
+        flips_behind_real: of an integer artifact: flips that are left once the model takes over
+            what the artifact's layers on real numbers give; integers leave none.
         rounding_flips: spikes that the model flips against itself in double precision, on the same
             images; None where that was not asked, as flips are rare.
         rounding_disagreements: images on which these two name different classes.
@@ -77,6 +79,7 @@ class Verification:
     spikes_compared: int
     flips: dict[str, tuple[int, ...]]
     flips_on_disagreements: dict[str, tuple[int, ...]]
+    flips_behind_real: int | None = None
     rounding_flips: int | None = None
     rounding_disagreements: int = 0
     rounding_difference: float = 0.0
@@ -150,6 +153,7 @@ class Verification:
             "images_with_flips": self.images_with_flips,
             "flipped_spikes": self.flipped_spikes,
             "spikes_compared": self.spikes_compared,
+            "flips_behind_real": self.flips_behind_real,
             "rounding_flips": self.rounding_flips,
             "rounding_max_abs_logit_difference": None
             if self.rounding_flips is None
@@ -160,10 +164,16 @@ class Verification:
 
     def __str__(self) -> str:
         """One line."""
+        behind = (
+            ""
+            if self.flips_behind_real is None
+            else f" ({self.flips_behind_real} behind the layers on real numbers)"
+        )
         return (
             f"top-1 equal on {self.n - self.top1_disagreements} of {self.n} images, "
-            f"{self.flipped_spikes} of {self.spikes_compared} spikes flipped{self._explanation()}, "
-            f"logits within {self.max_difference_without_flips:.1g} where none is"
+            f"{self.flipped_spikes} of {self.spikes_compared} spikes flipped{behind}"
+            f"{self._explanation()}, logits within {self.max_difference_without_flips:.1g} "
+            "where none is"
         )
 
 
@@ -200,10 +210,25 @@ def verify_artifact(
         found.append(artifact.logits(batch))
         progress.step()
     outcome = _summary(np.concatenate(expected), np.concatenate(found), counts)
+    if counts.of_integers:
+        outcome = replace(
+            outcome,
+            flips_behind_real=_flips_behind_real(model, path, images.first(n), size, threads)
+            if outcome.flipped_spikes
+            else 0,
+        )
     # Without an image that has no flip, nothing else says how close logits must be.
     if outcome.failures() or outcome.images_with_flips == n:
         return _with_rounding(outcome, model, images.first(n), size)
     return outcome
+
+
+def _flips_behind_real(model: SViT, path: Path, images: ImageList, size: int, threads: int) -> int:
+    """Flips once the model takes over what the artifact's layers on real numbers give."""
+    counts = FlipCounter(model, path, threads, share_real=True)
+    for start in range(0, len(images), size):
+        counts.compare(images.inputs(start, min(start + size, len(images))))
+    return int(counts.per_image().sum())
 
 
 def _with_rounding(
@@ -211,7 +236,7 @@ def _with_rounding(
 ) -> Verification:
     """`outcome`, and what rounding does in the model itself."""
     exact = replace(model, module=copy.deepcopy(model.module).double())
-    units = {k: neuron.parameters_.spike_value for k, neuron in neuron_layers(model).items()}
+    units = {name: spike_value(neuron) for name, neuron in neuron_layers(model).items()}
     flips = disagreements = 0
     widest = 0.0
     for start in range(0, len(images), size):

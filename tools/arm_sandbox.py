@@ -215,8 +215,10 @@ def write_view(view: Path, root: Path, cpu: str) -> None:
 @contextmanager
 def building(final: Path) -> Iterator[tuple[Path, Path]]:
     """An empty folder that becomes `final` if all goes well, and a scratch folder beside it."""
-    scratch = final.parent / f".part-{final.name}"
-    shutil.rmtree(scratch, ignore_errors=True)
+    prefix = f".part-{final.name}-"  # then the process: a killed one's apt may still write to its
+    for left in final.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    scratch = final.parent / f"{prefix}{os.getpid()}"
     result = scratch / "result"
     result.mkdir(parents=True)
     yield result, scratch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.packing import GROUP
 from primesvt_deploy.model import SViT
 
 __all__ = ["BYTES_PER_PARAMETER", "Cost", "ShippedSize", "measure_cost"]
 
 BYTES_PER_PARAMETER = 4
 """fp32."""
+_NO_LAYERS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +73,19 @@ def measure_cost(model: SViT) -> Cost:
 
 
 class ShippedSize:
-    """Parameters an artifact would store if groups had other widths; nothing is cut.
+    """What an artifact would store if groups had other widths; nothing is cut.
 
     Args:
-        model: the dense SViT.
+        model: the dense SViT, or its lowered twin.
         groups: its prunable groups.
+        bits: of the weights of each layer that has fewer than 32, by name.
     """
 
-    def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
+    def __init__(
+        self, model: SViT, groups: Sequence[Group], bits: Mapping[str, int] = _NO_LAYERS
+    ) -> None:
         lowered = lower(model.module)
+        self._bits = bits
         self._shapes = {n: tuple(p.shape) for n, p in lowered.named_parameters()}
         self._slices = {n: getattr(layer, "groups", 1) for n, layer in lowered.named_modules()}
         self._out = {layer: group for group in groups for layer in (*group.outputs, *group.norms)}
@@ -88,7 +95,32 @@ class ShippedSize:
         """Weights and biases when each named group has so many channels left."""
         return sum(self._numel(name, shape, widths) for name, shape in self._shapes.items())
 
+    def bytes(self, widths: Mapping[str, int]) -> int:
+        """Bytes of weights, their scales, and biases, when each named group has so many channels.
+
+        Weights of 8 or 4 bits have a float32 scale for each output channel; those of 4 have a
+        byte for each `lowering.packing.GROUP` of them as well.
+        """
+        total = 0
+        for name, shape in self._shapes.items():
+            sizes = self._sizes(name, shape, widths)
+            layer, _, tensor = name.rpartition(".")
+            count = math.prod(sizes)
+            if tensor != "weight" or layer not in self._bits:
+                total += BYTES_PER_PARAMETER * count
+                continue
+            total += BYTES_PER_PARAMETER * sizes[0]
+            if self._bits[layer] == 8:
+                total += count
+            else:
+                groups = -(-(count // sizes[0]) // GROUP) * sizes[0]
+                total += groups * (GROUP // 2 + 1)
+        return total
+
     def _numel(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> int:
+        return math.prod(self._sizes(name, shape, widths))
+
+    def _sizes(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> list[int]:
         layer, _, tensor = name.rpartition(".")
         sizes = list(shape)
         if layer in self._out:
@@ -98,7 +130,7 @@ class ShippedSize:
             slices = self._slices[layer]
             if sizes[1] > 1 or slices == 1:
                 sizes[1] = widths.get(self._in[layer].name, sizes[1] * slices) // slices
-        return math.prod(sizes)
+        return sizes
 
 
 def _count(module: nn.Module) -> int:

@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 import primesvt_deploy.runtime
 from primesvt_deploy.model import SViT
+from primesvt_deploy.quantization.stored import stored_state
 from primesvt_deploy.runtime.bundle import SCHEMA, file_digest, manifest_digest
 
 __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
@@ -42,7 +43,9 @@ class BundleParts:
     """What goes into a bundle beside `model.onnx`, which is there already.
 
     Args:
-        model: the shipped SViT, for `weights.safetensors`.
+        model: the shipped SViT in float32, for `weights.safetensors`.
+        twin: the quantized twin that the artifact computes, for `quantized.safetensors`; None
+            where the artifact is float32.
         manifest: the manifest without `schema`, `files` and its digest.
         plan: for `plan.json`.
         ledger: the ledger's file.
@@ -52,6 +55,7 @@ class BundleParts:
     """
 
     model: SViT
+    twin: SViT | None
     manifest: Mapping[str, Any]
     plan: Mapping[str, Any]
     ledger: Path
@@ -71,6 +75,8 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     state = {k: v.detach().contiguous().clone() for k, v in parts.model.module.state_dict().items()}
     # Not save_file, which leaves a file that only its owner reads.
     (directory / "weights.safetensors").write_bytes(save(state))
+    if parts.twin is not None:
+        (directory / "quantized.safetensors").write_bytes(save(stored_state(parts.twin)))
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():
         shutil.copyfile(parts.ledger, directory / "ledger.jsonl")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from primesvt_deploy.config import Precision
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.integer import lower_to_integers
 from primesvt_deploy.lowering.tidy import tidy
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import UnrolledLayer, unroll
@@ -32,6 +35,9 @@ class Artifact:
         initializer_bytes: of that, weights and constants.
         layers: its neuron layers, in order.
         batch: fixed batch size, or None for any.
+        precision: of its weights.
+        integer: layers that run on integers.
+        real: weighted layers that run on float32 though the precision is less, and why.
     """
 
     path: Path
@@ -39,41 +45,68 @@ class Artifact:
     initializer_bytes: int
     layers: tuple[UnrolledLayer, ...]
     batch: int | None
+    precision: Precision = Precision.FP32
+    integer: tuple[str, ...] = ()
+    real: Mapping[str, str] = field(default_factory=dict)
 
 
-def export_onnx(model: SViT, path: str | os.PathLike[str], *, batch: int | None = None) -> Artifact:
-    """Write `model` as ONNX: norms folded, neurons unrolled over T, float32, opset 18.
+def export_onnx(
+    model: SViT,
+    path: str | os.PathLike[str],
+    *,
+    batch: int | None = None,
+    precision: Precision = Precision.FP32,
+    standard: bool = False,
+) -> Artifact:
+    """Write `model` as ONNX, opset 18: norms folded, neurons unrolled over T.
 
     Args:
-        model: what to export.
+        model: what to export; for less than float32 one from `quantization.quantize`.
         path: the file, replaced whole if it exists.
         batch: a fixed batch size, or None for a dynamic one.
+        precision: of the weights. With less than float32, layers that receive counts of spikes
+            run on integers, through `com.microsoft.MatMulIntegerToFloat`.
+        standard: standard ONNX operators only.
 
     Raises:
         ExportError: the model cannot be traced, or the graph is not valid ONNX.
     """
-    graph = trace(lower(model.module.float()), model.config, batch)
-    layers = unroll(graph)
-    tidy(graph)
-    graph.graph.name = model.name
-    graph.ir_version = _IR_VERSION
-    proto = ir.serde.serialize_model(graph)
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    traced = trace(lower(model.module.float()), model.config, batch)
+    integer: tuple[str, ...] = ()
+    real: Mapping[str, str] = {}
+    if precision is Precision.FP32:
+        layers = unroll(traced)
+    else:
+        lowered = lower_to_integers(traced, standard=standard, pack=precision is Precision.INT4)
+        traced, layers = lowered.model, lowered.layers
+        integer, real = lowered.integer, lowered.real
+    tidy(traced)
     target = Path(path)
-    beside = target.with_name(f"{target.name}.partial")
-    beside.write_bytes(proto.SerializeToString())
-    os.replace(beside, target)
+    _write(traced, model.name, target)
     return Artifact(
         path=target,
         bytes=target.stat().st_size,
         initializer_bytes=sum(
             value.const_value.nbytes
-            for value in graph.graph.initializers.values()
+            for value in traced.graph.initializers.values()
             if value.const_value is not None
         ),
         layers=layers,
         batch=batch,
+        precision=precision,
+        integer=integer,
+        real=real,
     )
+
+
+def _write(model: ir.Model, name: str, target: Path) -> None:
+    model.graph.name = name
+    model.ir_version = _IR_VERSION
+    proto = ir.serde.serialize_model(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    beside = target.with_name(f"{target.name}.partial")
+    beside.write_bytes(proto.SerializeToString())
+    os.replace(beside, target)

@@ -19,7 +19,7 @@ from primesvt_deploy.runtime.bundle import read_manifest
 __all__ = ["Workspace"]
 
 _MARKER = "primesvt-deploy.work"
-_OWN = {_MARKER, "bundle", "previous", "dense.onnx", "dense.onnx.partial"}
+_OWN = {_MARKER, "bundle", "previous", "dense.onnx", "dense.onnx.partial", "candidates"}
 
 
 class Workspace:
@@ -78,7 +78,7 @@ class Workspace:
             # Killed between moving the old bundle away and the new one in.
             os.replace(previous, self.output)
             self._check_output()
-        for leftover in ("bundle", "previous"):
+        for leftover in ("bundle", "previous", "candidates"):
             shutil.rmtree(self.path / leftover, ignore_errors=True)
 
     def __exit__(
@@ -98,6 +98,12 @@ class Workspace:
         """A fresh directory to put the bundle together in."""
         directory = self.path / "bundle"
         directory.mkdir()
+        return directory
+
+    def candidates(self) -> Path:
+        """A directory for artifacts of which one will be shipped."""
+        directory = self.path / "candidates"
+        directory.mkdir(exist_ok=True)
         return directory
 
     def place(self, staged: Path) -> None:

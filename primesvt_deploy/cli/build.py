@@ -15,7 +15,7 @@ from primesvt_deploy.cli.options import (
     set_threads,
     threads_option,
 )
-from primesvt_deploy.config import BuildSettings, SearchSettings
+from primesvt_deploy.config import BudgetOn, BuildSettings, Precision, SearchSettings
 
 if TYPE_CHECKING:
     from primesvt_deploy.model import SViT
@@ -24,8 +24,24 @@ __all__ = ["build"]
 
 
 @click.command()
-@click.option("--budget-mb", type=float, help="Megabytes (10^6 bytes) the model file may have.")
-@click.option("--saving", type=float, help="Percent of the dense model's file to save.")
+@click.option("--budget-mb", type=float, help="Megabytes (10^6 bytes) the model may have.")
+@click.option("--saving", type=float, help="Percent of the dense float32 model to save.")
+@click.option(
+    "--budget-on",
+    type=click.Choice([what.value for what in BudgetOn]),
+    default=BudgetOn.FILE.value,
+    show_default=True,
+    help="What both count: the model file, its weights, or peak resident memory as it runs.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice([*(p.value for p in Precision), "auto"]),
+    default=Precision.FP32.value,
+    show_default=True,
+    help="Of the weights; auto: the most accurate within the budget.",
+)
+@click.option("--standard-ops", is_flag=True, help="Integers in standard ONNX operators alone.")
+@click.option("--ort-format", is_flag=True, help="Write model.ort too, for memory-mapped weights.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -45,6 +61,10 @@ def build(
     search: SearchSettings,
     budget_mb: float | None,
     saving: float | None,
+    budget_on: str,
+    precision: str,
+    standard_ops: bool,
+    ort_format: bool,
     output: Path,
     force: bool,
     batch: int | None,
@@ -52,7 +72,7 @@ def build(
     threads: int,
     as_json: bool,
 ) -> int:
-    """Prune a trained SViT under a memory budget and write a verified ONNX bundle.
+    """Shrink a trained SViT to a memory budget and write a verified ONNX bundle.
 
     With no --model or --checkpoint it builds the reference model. A build that is interrupted
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
@@ -64,7 +84,15 @@ def build(
     from primesvt_deploy.data import open_data
 
     settings = BuildSettings(
-        budget_mb=budget_mb, saving=saving, search=search, batch=batch, threads=threads
+        budget_mb=budget_mb,
+        saving=saving,
+        search=search,
+        batch=batch,
+        threads=threads,
+        precision=None if precision == "auto" else Precision(precision),
+        budget_on=BudgetOn(budget_on),
+        standard_ops=standard_ops,
+        ort_format=ort_format,
     )
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
@@ -81,7 +109,8 @@ def build(
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     """One paragraph: the best point reached, what stopped it, what to relax."""
-    wanted, size = manifest["constraints"], manifest["size"]["shipped"]["file_bytes"]
+    wanted = manifest["constraints"]
+    size = wanted["used_bytes"]
     search = manifest["accuracy"]["search"]
     lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no search"
     allowed = "any loss" if wanted["max_drop_points"] is None else f"{wanted['max_drop_points']:g}"

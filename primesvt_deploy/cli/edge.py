@@ -11,6 +11,9 @@ from primesvt_deploy.cli.options import json_option, threads_option
 
 __all__ = ["inspect", "run", "verify"]
 
+_PROFILE = click.option(
+    "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
+)
 _BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -18,13 +21,21 @@ _BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
 @_BUNDLE
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")
+@_PROFILE
 @threads_option
 @json_option
-def run(bundle: Path, images: tuple[str, ...], top: int, threads: int, as_json: bool) -> int:
+def run(
+    bundle: Path,
+    images: tuple[str, ...],
+    top: int,
+    profile: str | None,
+    threads: int,
+    as_json: bool,
+) -> int:
     """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
     from primesvt_deploy.runtime.main import classify_and_print
 
-    classify_and_print(bundle, images, top=top, threads=threads, as_json=as_json)
+    classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)
     return 0
 
 
@@ -53,6 +64,7 @@ def inspect(bundle: Path, as_json: bool) -> int:
 )
 @click.option("--factory", metavar="MODULE:FUNCTION", help="Of a bundle of your own class.")
 @click.option("--quick", is_flag=True, help="Files and stored check only, as without torch.")
+@_PROFILE
 @threads_option
 @json_option
 def verify(
@@ -61,6 +73,7 @@ def verify(
     images: int,
     factory: str | None,
     quick: bool,
+    profile: str | None,
     threads: int,
     as_json: bool,
 ) -> int:
@@ -71,7 +84,7 @@ def verify(
     """
     from primesvt_deploy.runtime.check import check_outputs
 
-    stored = check_outputs(bundle, threads=threads)
+    stored = check_outputs(bundle, threads=threads, profile=profile)
     outcome: dict[str, object] = {"files": "intact", "stored_outputs": stored.to_dict()}
     lines = ["files: intact", f"stored outputs: {stored}"]
     if not quick:

@@ -89,6 +89,42 @@ def _limit(search: SearchSettings) -> str:
     return "off" if search.max_drop is None else f"{search.max_drop:g}"
 
 
+def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> None:
+    """What the weights are, layers that stay real, and what auto chose from."""
+    if precision is None:
+        return
+    if len(precision["candidates"]) > 1:
+        table = Table("precision", "pruned", "file", "search drop, points", "constraints")
+        for entry in precision["candidates"]:
+            drop = entry["drop"]
+            table.add_row(
+                entry["precision"] + (" (chosen)" if _is_chosen(entry, precision) else ""),
+                "yes" if entry["pruned"] else "no",
+                f"{entry['file_bytes'] / 1e6:.2f} MB",
+                f"{drop['points']:.2f}" if drop else _DASH,
+                "met" if entry["met"] else "not met",
+            )
+        console.print(table)
+    if precision["name"] == "fp32":
+        return
+    real = precision["real_layers"]
+    console.print(
+        f"{precision['name']}: {precision['integer_layers']} layers run on integers, "
+        f"{len(real)} on float32",
+        highlight=False,
+    )
+    by_reason: dict[str, list[str]] = {}
+    for layer, reason in real.items():
+        by_reason.setdefault(reason, []).append(layer)
+    for reason, layers in by_reason.items():
+        shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if layers[3:] else "")
+        console.print(f"note: on float32: {shown}: {reason}", highlight=False, markup=False)
+
+
+def _is_chosen(entry: Mapping[str, Any], precision: Mapping[str, Any]) -> bool:
+    return bool(entry["precision"] == precision["name"])
+
+
 def _print_left(console: Console, left: Mapping[str, str]) -> None:
     for layer, reason in left.items():
         console.print(f"left unpruned: {layer}: {reason}", highlight=False, markup=False)
@@ -103,6 +139,7 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
     table = Table("", "before", "after", "change")
     for name, key, unit, share in (
         ("model file", "file_bytes", "MB", "file"),
+        ("weights alone", "weight_bytes", "MB", "weights"),
         ("parameters", "parameters", "M", "parameters"),
         ("MACs an image", "macs", "M", "macs"),
     ):
@@ -146,6 +183,7 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
             "the constraint is judged on the search split, so ask for a little less to be safe",
             highlight=False,
         )
+    _print_precision(console, manifest.get("precision"))
     for note in manifest.get("notes", ()):
         console.print(f"note: {note}", highlight=False, markup=False)
     _print_left(console, manifest.get("left_unpruned", {}))

@@ -53,9 +53,11 @@ class GridWeights:
 def grid_of(weights: npt.NDArray[np.float32]) -> GridWeights | None:
     """The grid that `weights` (output channels first) lie on; None if they lie on none."""
     flat = weights.reshape(len(weights), -1).astype(np.float64)
+    if not np.isfinite(flat).all():
+        return None
     exponents = _lowest_bit(flat)
     codes = np.ldexp(flat, -exponents[:, None])
-    if not np.isfinite(codes).all() or np.abs(codes).max(initial=0.0) > _MOST:
+    if np.abs(codes).max(initial=0.0) > _MOST:
         return None
     return GridWeights(codes.astype(np.int8).reshape(weights.shape), exponents)
 

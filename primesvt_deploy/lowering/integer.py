@@ -8,18 +8,19 @@ values about moves bytes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from primesvt_deploy.lowering.counts import Counts, constant, find_counts
+from primesvt_deploy.lowering.counts import constant, find_counts
 from primesvt_deploy.lowering.forms import Form, Forms
 from primesvt_deploy.lowering.grid import GridWeights, grid_of
 from primesvt_deploy.lowering.neurons import LIF_DOMAIN, ChargeFireReset
-from primesvt_deploy.lowering.packing import stored_codes
-from primesvt_deploy.lowering.products import CONTRIB, Products, Window, window_of
+from primesvt_deploy.lowering.packing import UNPACK, stored_codes, unpack_function
+from primesvt_deploy.lowering.products import CONTRIB, Products, window_of
 from primesvt_deploy.lowering.steps import (
     Constants,
     Currents,
@@ -28,6 +29,7 @@ from primesvt_deploy.lowering.steps import (
     fire,
 )
 from primesvt_deploy.lowering.unroll import (
+    REAL_KEY,
     UnrolledLayer,
     constants_of,
     layer_name,
@@ -85,6 +87,7 @@ class _Lowering:
     layers: list[UnrolledLayer] = field(default_factory=list)
     integer: list[str] = field(default_factory=list)
     real: dict[str, str] = field(default_factory=dict)
+    _inexact: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         graph = self.traced.graph
@@ -126,7 +129,13 @@ class _Lowering:
         if not self.standard:
             self._graph.opset_imports[CONTRIB] = 1
         model = ir.Model(self._graph, ir_version=self.traced.ir_version)
+        packed = any(node.op_type == UNPACK for node in self._forms.nodes)
         record(model, self.layers)
+        model.metadata_props[REAL_KEY] = json.dumps(self._inexact)
+        if packed:
+            function = unpack_function(self._graph.opset_imports[""])
+            model.functions[function.identifier()] = function
+            self._graph.opset_imports[LIF_DOMAIN] = 1
         return Lowered(
             model=model, layers=tuple(self.layers), integer=tuple(self.integer), real=self.real
         )
@@ -178,6 +187,9 @@ class _Lowering:
             window = None
         if grid is None or window is None:
             self.real[layer] = reason
+            # Sums of whole multiples are exact in float32, too.
+            if grid is None:
+                self._inexact.append(layer)
             return self._stored_convolution(node, array)
         self.integer.append(layer)
         codes = grid.codes.transpose(2, 3, 1, 0).reshape(-1, len(grid.codes))
@@ -197,6 +209,7 @@ class _Lowering:
         grid, reason = self._grid(source, np.ascontiguousarray(array.T))
         if grid is None:
             self.real[layer] = reason
+            self._inexact.append(layer)
             return False
         self.integer.append(layer)
         parts = self._forms.get(source, Form(counts=True))
@@ -223,9 +236,7 @@ class _Lowering:
         tape = self._forms.tape(layer)
         stored = stored_codes(tape, self._constants, codes, packed=self.pack)
         biases = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        exact = biases is None or (
-            grid.holds(biases / np.float32(counts.unit), counts.most)
-        )
+        exact = biases is None or (grid.holds(biases / np.float32(counts.unit), counts.most))
         lif = self._only_neuron(output)
         raised = stepped and lif is not None and can_be_raised(lif)
         scales = grid.scales * np.float32(counts.unit)
@@ -236,9 +247,7 @@ class _Lowering:
                 factor = np.float32(factor / lif.decay**t)
             added = None if biases is None else biases * factor
             currents.append(
-                self._products.product(
-                    tape, part, stored, scales * factor, added, t, exact=exact
-                )
+                self._products.product(tape, part, stored, scales * factor, added, t, exact=exact)
             )
         if lif is None:
             self._forms.put(output, Form(last=last, stepped=stepped), tuple(currents))
@@ -255,7 +264,7 @@ class _Lowering:
         grid = grid_of(weights)
         if grid is None:
             return None, "its weights are not of 8 bits"
-        if not np.frexp(counts.unit)[0] == 0.5:
+        if np.frexp(counts.unit)[0] != 0.5:
             return None, "its input is no multiple of a power of two"
         if 2 * counts.most * int(np.abs(grid.codes.astype(np.int64)).max(initial=0)) > _NO_OVERFLOW:
             return None, "its input could overflow 16 bits"
@@ -309,7 +318,8 @@ class _Lowering:
             return False
         last = all(self._forms.prefers_last(value) for value in tensors)
         inputs = [
-            self._forms.one(value, Form(last=last)) if constant(value) is None
+            self._forms.one(value, Form(last=last))
+            if constant(value) is None
             else self._as_is(value)
             for value in (a, b)
         ]
@@ -379,5 +389,7 @@ class _Lowering:
         self._forms.nodes.append(copy)
 
 
-_STEP_FACTOR = 1
+_STEP_FACTOR = 4
+"""Activations over weights, in bytes, from which single steps are computed apart."""
 _WORTH_BYTES = 64
+"""Weights from which storing them as bytes saves more than its operators weigh."""

@@ -100,6 +100,10 @@ class UnrolledNeuron(nn.Module):
             return self._as_node(x)
         return integrate_and_fire(x, self.constants)
 
+    def folded(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Outputs of this neuron as `[T*N, ...]`."""
+        return spikes
+
     def _as_node(self, x: torch.Tensor) -> torch.Tensor:
         attributes = {k: v for k, v in asdict(self.constants).items() if v is not None}
         for flag in ("static_input", "half_up"):
@@ -123,6 +127,10 @@ class UnrolledSequence(UnrolledNeuron):
         spikes = super().forward(x.flatten(0, 1))
         unfolded: torch.Tensor = spikes.unflatten(0, (self.constants.timesteps, -1))
         return unfolded
+
+    def folded(self, spikes: torch.Tensor) -> torch.Tensor:
+        """Outputs of this neuron as `[T*N, ...]`."""
+        return spikes.flatten(0, 1)
 
 
 def integrate_and_fire(x: torch.Tensor, constants: ChargeFireReset) -> torch.Tensor:

@@ -19,14 +19,27 @@ from primesvt_deploy.lowering.counts import constant
 from primesvt_deploy.lowering.neurons import LIF_DOMAIN, LIF_OP, ChargeFireReset
 from primesvt_deploy.lowering.steps import Constants, Currents, Tape, can_be_negated, fire
 
-__all__ = ["NEURONS_KEY", "UnrolledLayer", "constants_of", "layer_name", "neuron_nodes", "unroll"]
+__all__ = [
+    "NEURONS_KEY",
+    "REAL_KEY",
+    "UnrolledLayer",
+    "constants_of",
+    "layer_name",
+    "neuron_nodes",
+    "record",
+    "unroll",
+]
 
 NEURONS_KEY = "primesvt.neurons"
-"""Model metadata: JSON list of the neuron layers and their constants.
+"""Model metadata: JSON list of the neurons there are, each with its constants and the `names` of
+the layers that have them.
 
 A layer's spikes are the tensors `<name>.spikes.t<t>`, and all of them `<name>.spikes`; of type
 uint8 they are counts. Their `layout` is that of the torch module (`NCHW`, any rank) or `NHWC`.
 """
+REAL_KEY = "primesvt.real"
+"""Model metadata of an integer artifact: JSON list of the layers whose weights meet real numbers,
+so that their outputs are rounded as the machine adds."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,14 @@ def unroll(model: ir.Model) -> tuple[UnrolledLayer, ...]:
 def record(model: ir.Model, layers: Sequence[UnrolledLayer]) -> None:
     """Note the layers in the model's metadata, once no LIF node is left."""
     model.opset_imports.pop(LIF_DOMAIN, None)
-    model.metadata_props[NEURONS_KEY] = json.dumps([layer.to_dict() for layer in layers])
+    alike: dict[tuple[ChargeFireReset, str], list[str]] = {}
+    for layer in layers:
+        alike.setdefault((layer.constants, layer.layout), []).append(layer.name)
+    entries = [
+        {"names": names, "layout": layout, **vars(constants)}
+        for (constants, layout), names in alike.items()
+    ]
+    model.metadata_props[NEURONS_KEY] = json.dumps(entries, separators=(",", ":"))
 
 
 def neuron_nodes(graph: ir.Graph) -> list[ir.Node]:

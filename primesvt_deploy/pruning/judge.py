@@ -33,6 +33,7 @@ class Judge:
         ledger: where candidates are kept.
         max_drop: percentage points that a plan may lose.
         channel_multiple: channels (per head) are kept in multiples of this.
+        reserve: points of them that are spoken for, such as by quantization.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Judge:
         *,
         max_drop: float,
         channel_multiple: int = 1,
+        reserve: float = 0.0,
     ) -> None:
         self.max_drop = max_drop
+        self.allowed = max_drop - reserve
         self.groups = tuple(groups)
         self.images = len(images)
         self._ledger = ledger
@@ -114,7 +117,7 @@ class Judge:
 
     def within(self, candidate: Candidate) -> bool:
         """Whether a candidate was seen whole and keeps the accuracy constraint."""
-        return not candidate.stopped_early and candidate.drop.points <= self.max_drop
+        return not candidate.stopped_early and candidate.drop.points <= self.allowed
 
     def _dense_hits(self) -> npt.NDArray[np.bool_]:
         if self._dense is None:

@@ -102,7 +102,7 @@ def prioritized(
         met=met,
         bytes=size_of(plan),
         drop_points=steps[-1].drop.points if steps else 0.0,
-        stopped_by=_reason(met, len(targets), len(curves), judge.max_drop, refused),
+        stopped_by=_reason(met, len(targets), len(curves), judge.allowed, refused),
         steps=tuple(steps),
     )
 

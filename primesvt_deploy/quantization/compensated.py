@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from primesvt_deploy.lowering.packing import GROUP
+from primesvt_deploy.lowering.packing import GROUP, MOST
 from primesvt_deploy.quantization.rounding import Grid, group_powers, multipliers, nearest
 
 __all__ = ["compensated"]
@@ -34,13 +34,13 @@ def compensated(weights: torch.Tensor, moments: torch.Tensor) -> tuple[torch.Ten
                 group = slice(column, min(column + GROUP, rest.shape[1]))
                 step = powers * multipliers(rest[:, group], powers, importance[group])
             value = rest[:, column : column + 1]
-            rounded[:, column : column + 1] = nearest(value, Grid(step, 7, powers))
+            rounded[:, column : column + 1] = nearest(value, Grid(step, MOST, powers))
             steps[:, column : column + 1] = step
             error = (value - rounded[:, column : column + 1]) / factor[column, column]
             rest[:, column:stop] -= error * factor[column, column:stop]
             errors[:, column - start : column - start + 1] = error
         rest[:, stop:] -= errors @ factor[start:stop, stop:]
-    return rounded.to(dtype), Grid(steps.to(dtype), 7, powers.to(dtype))
+    return rounded.to(dtype), Grid(steps.to(dtype), MOST, powers.to(dtype))
 
 
 def _inverse_factor(moments: torch.Tensor) -> torch.Tensor:
@@ -49,4 +49,5 @@ def _inverse_factor(moments: torch.Tensor) -> torch.Tensor:
     damping = _DAMPING * diagonal.mean().clamp_min(1e-12)
     damped = moments + torch.diag(damping + torch.zeros_like(diagonal))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor

@@ -152,7 +152,8 @@ def _rows(layer: _Weighted, x: torch.Tensor) -> torch.Tensor:
         x, layer.kernel_size, dilation=layer.dilation, padding=padding, stride=layer.stride
     )
     pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
-    return pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
+    kept: torch.Tensor = pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
+    return kept
 
 
 def _matrix(layer: _Weighted) -> torch.Tensor:

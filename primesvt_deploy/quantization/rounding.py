@@ -58,16 +58,12 @@ def channel_grid(weights: torch.Tensor, importance: torch.Tensor | None = None) 
     return Grid(powers, _CODES, powers)
 
 
-def group_grid(weights: torch.Tensor, importance: torch.Tensor | None = None) -> Grid:
+def group_grid(weights: torch.Tensor) -> Grid:
     """4 bits: for every `GROUP` inputs of a channel the multiplier of least squared error."""
     powers = group_powers(weights)
+    parts = weights.split(GROUP, dim=1)
     steps = torch.cat(
-        [
-            multipliers(part, powers, None if importance is None else importance[start : start + GROUP])
-            .expand(-1, part.shape[1])
-            for start, part in _groups(weights)
-        ],
-        dim=1,
+        [multipliers(part, powers, None).expand(-1, part.shape[1]) for part in parts], dim=1
     )
     return Grid(steps * powers, MOST, powers)
 
@@ -95,13 +91,6 @@ def rounded_bias(bias: torch.Tensor, powers: torch.Tensor) -> torch.Tensor:
     return (bias / unit).round() * unit
 
 
-def _groups(weights: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
-    starts = range(0, weights.shape[1], GROUP)
-    return [(start, weights[:, start : start + GROUP]) for start in starts]
-
-
-def _errors(
-    weights: torch.Tensor, grid: Grid, importance: torch.Tensor | None
-) -> torch.Tensor:
+def _errors(weights: torch.Tensor, grid: Grid, importance: torch.Tensor | None) -> torch.Tensor:
     squares = (nearest(weights, grid) - weights).square()
     return (squares if importance is None else squares * importance).sum(dim=1)

@@ -46,8 +46,15 @@ class StoredCheck:
         )
 
 
-def check_outputs(bundle: str | os.PathLike[str], *, threads: int = 0) -> StoredCheck:
+def check_outputs(
+    bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+) -> StoredCheck:
     """Check a bundle's files, then run its stored images and compare the logits.
+
+    Args:
+        bundle: its directory.
+        threads: see `OnnxModel`.
+        profile: name of the session profile to run them under; None: the bundle's default.
 
     Raises:
         BundleError: a file is missing or altered, or too many outputs differ.
@@ -57,7 +64,7 @@ def check_outputs(bundle: str | os.PathLike[str], *, threads: int = 0) -> Stored
     with np.load(Path(bundle) / "check.npz") as stored:
         pixels, expected = stored["images"], stored["logits"]
     preprocessing = steps_from_dict(manifest["model"]["preprocessing"])
-    model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
+    model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
     found = model.logits(preprocessing.normalise(pixels))
     outcome = StoredCheck(
         n=len(expected),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,12 +53,15 @@ class Classifier:
     Args:
         bundle: its directory.
         threads: see `OnnxModel`.
+        profile: name of a session profile, `latency` or `low-memory`; None: the bundle's default.
 
     Raises:
         BundleError: the bundle is incomplete, altered, or cannot be loaded.
     """
 
-    def __init__(self, bundle: str | os.PathLike[str], *, threads: int = 0) -> None:
+    def __init__(
+        self, bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+    ) -> None:
         self.manifest = read_manifest(bundle)
         check_files(bundle, self.manifest)
         try:
@@ -67,7 +69,7 @@ class Classifier:
             self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
         except KeyError as error:
             raise BundleError(f"{bundle}: the manifest has no {error.args[0]!r}") from error
-        self.model = OnnxModel(Path(bundle) / "model.onnx", threads=threads)
+        self.model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
 
     @property
     def meets_constraints(self) -> bool:

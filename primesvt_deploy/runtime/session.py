@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,52 +12,99 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from .errors import BundleError
+from .profiles import LATENCY, SessionProfile, make_profile, read_session
 
-__all__ = ["OnnxModel"]
+__all__ = ["OnnxModel", "check_version"]
 
 _FRAME_AXES = 5
+_LEVELS = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+_UPGRADE = "pip install -U onnxruntime"
+_UNKNOWN = (
+    # What onnxruntime says, from 1.16 to 1.32 at least, and what it is that it does not know.
+    (r"Fatal error: (\S*):(\w+)\(-?\d+\) is not a registered function/op", r"the operator \1::\2"),
+    (r"No Op registered for (\w+) with domain_version of (\d+)", r"the operator \1 of opset \2"),
+    (
+        r"Could not find an implementation for (\w+)\((\d+)\) node",
+        r"the operator \1 (version \2) for the types it has",
+    ),
+    (
+        r"Opset (\d+) is under development.* for domain (\S+) is till opset (\d+)",
+        r"opset \1 of \2, only up to \3",
+    ),
+    (
+        r"Unsupported model IR version: (\d+), max supported IR version: (\d+)",
+        r"ONNX file format (IR) \1, only up to \2",
+    ),
+    (r"ORT format model version \[(\d+)\] is not supported", r"version \1 of its own format"),
+)
 
 
 class OnnxModel:
     """A model file loaded in ONNX Runtime, CPU.
 
     One input, images `[N, C, H, W]` or event frames `[T, N, C, H, W]`, float32; one output
-    `[N, K]` float32. Memory patterns are off, as
-    batches vary and they only cost memory; spinning is off, as idle cores save power.
+    `[N, K]` float32.
 
     Args:
-        path: the `.onnx` file.
+        path: the `.onnx` or `.ort` file.
         threads: intra-op threads; 0 lets ONNX Runtime choose the physical cores.
+        profile: session options; None: those of `latency`. Memory patterns are off there, as
+            batches vary and they only cost memory; spinning is off, as idle cores save power.
 
     Attributes:
         fixed_batch: the batch size the file insists on, or None for any.
+        sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
 
     Raises:
-        BundleError: ONNX Runtime refuses the file.
+        BundleError: there is no such file, or ONNX Runtime refuses it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        profile: SessionProfile | None = None,
+    ) -> None:
+        if not Path(path).is_file():
+            raise BundleError(f"there is no model file at {os.fspath(path)}: check the path")
+        options = _options(profile or make_profile(LATENCY), threads)
         try:
             self.session = ort.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            reason = str(error).splitlines()[0][:200]
-            raise BundleError(
-                f"onnxruntime {ort.__version__} cannot load {Path(path).name}: {reason}"
-            ) from error
+            raise _refusal(Path(path).name, str(error)) from error
         self._input = self.session.get_inputs()[0].name
-        shape = self.session.get_inputs()[0].shape
+        shape = list(self.session.get_inputs()[0].shape)
         self._of_frames = len(shape) == _FRAME_AXES
-        size = shape[1 if self._of_frames else 0]
+        size = shape.pop(1 if self._of_frames else 0)
         self.fixed_batch: int | None = size if isinstance(size, int) else None
+        self.sample_shape: tuple[int, ...] = tuple(shape)
+
+    @classmethod
+    def of_bundle(
+        cls, bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+    ) -> OnnxModel:
+        """The model of a bundle, whose files are not checked here.
+
+        Args:
+            bundle: its directory.
+            threads: as above.
+            profile: name of a session profile; None or empty: the bundle's default.
+
+        Raises:
+            BundleError: no such profile, an onnxruntime that is too old, or as above.
+        """
+        session = read_session(bundle)
+        chosen = session.profile(profile)
+        check_version(session.requires)
+        return cls(Path(bundle) / chosen.file, threads=threads, profile=chosen)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits `[N, K]` of preprocessed samples; a fixed batch is filled up.
@@ -78,3 +127,59 @@ class OnnxModel:
             images = np.ascontiguousarray(images.swapaxes(0, 1))
         result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]
         return result
+
+
+def check_version(requires: Mapping[str, str]) -> None:
+    """Refuse an onnxruntime that is too old for a model.
+
+    Args:
+        requires: the least version, by `domain::Operator` or `opset`.
+
+    Raises:
+        BundleError: it is too old; all that it lacks is named.
+    """
+    lacking = [
+        f"{what} (needs {version} or newer)"
+        for what, version in requires.items()
+        if _numbers(ort.__version__) < _numbers(version)
+    ]
+    if lacking:
+        raise BundleError(
+            f"onnxruntime {ort.__version__} is too old for {', '.join(lacking)}: {_UPGRADE}"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`1.26.0.dev3` as (1, 26): what is not a number ends it, zeros at the end are none."""
+    leading = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in leading.group().split(".")] if leading else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _options(profile: SessionProfile, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _LEVELS[profile.graph_optimization_level]
+    options.enable_mem_pattern = profile.enable_mem_pattern
+    options.enable_mem_reuse = profile.enable_mem_reuse
+    options.enable_cpu_mem_arena = profile.enable_cpu_mem_arena
+    for key, value in profile.config.items():
+        options.add_session_config_entry(key, value)
+    options.log_severity_level = 3
+    return options
+
+
+def _refusal(name: str, said: str) -> BundleError:
+    for pattern, unknown in _UNKNOWN:
+        found = re.search(pattern, said, re.DOTALL)
+        if found:
+            return BundleError(
+                f"onnxruntime {ort.__version__} does not know {found.expand(unknown)}, which "
+                f"{name} uses: {_UPGRADE}"
+            )
+    reason = (said.splitlines() or ["no reason given"])[0][:200]
+    return BundleError(f"onnxruntime {ort.__version__} cannot load {name}: {reason}")

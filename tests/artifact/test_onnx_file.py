@@ -90,7 +90,7 @@ def test_names_follow_the_modules(artifact: Artifact) -> None:
     nodes = {node.name: node.op_type for node in graph.node}
     assert nodes["stem.0.conv"] == "Conv"
     assert nodes["blocks.1.mlp.fc2.conv"] == "Conv"
-    assert nodes["blocks.0.attn.q.fired.t2"] == "GreaterOrEqual"
+    assert nodes["blocks.0.attn.q.fired.t2"] == "LessOrEqual"
     assert len(nodes) == len(graph.node), "node names are not unique"
     names = [output for node in graph.node for output in node.output]
     assert len(set(names)) == len(names)

@@ -1,0 +1,105 @@
+"""Memory that a model takes in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from primesvt_deploy.errors import BundleError, DeployError
+from primesvt_deploy.runtime import memory
+from primesvt_deploy.runtime.profiles import LATENCY, SessionProfile
+
+__all__ = ["MemoryUse", "measure_memory"]
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Resident memory of a fresh Python process that runs a model.
+
+    Args:
+        profile: name of the session profile.
+        stages: bytes of `VmHWM` (peak so far), `VmRSS` and `RssAnon` (of it, what no file backs),
+            at `start`, `imported` (numpy, onnxruntime), `session`, `first run` and `steady`.
+    """
+
+    profile: str
+    stages: Mapping[str, Mapping[str, int]]
+
+    @property
+    def peak(self) -> int:
+        """Most that was resident at any time, bytes."""
+        return self.stages["steady"]["VmHWM"]
+
+    @property
+    def imported(self) -> int:
+        """The same before any model: Python, numpy and onnxruntime."""
+        return self.stages["imported"]["VmHWM"]
+
+    @property
+    def anonymous(self) -> int:
+        """In steady state, bytes that the system cannot read again from a file."""
+        return self.stages["steady"]["RssAnon"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "profile": self.profile,
+            "peak_bytes": self.peak,
+            "imported_bytes": self.imported,
+            "anonymous_bytes": self.anonymous,
+            "stages": {stage: dict(figures) for stage, figures in self.stages.items()},
+        }
+
+
+def measure_memory(
+    path: str | os.PathLike[str],
+    *,
+    profile: SessionProfile | str = LATENCY,
+    threads: int = 0,
+    batch: int = 1,
+) -> MemoryUse:
+    """Load and run a model in a fresh process.
+
+    Args:
+        path: a model file.
+        profile: how to load it: a profile, or `latency`, `low-memory` or `defaults` (those of ONNX
+            Runtime itself).
+        threads: of ONNX Runtime; 0: its own choice.
+        batch: samples a run.
+
+    Raises:
+        BundleError: the model cannot be loaded or run.
+        DeployError: the system tells no memory use; Linux does.
+    """
+    name = profile if isinstance(profile, str) else profile.name
+    asked = profile if isinstance(profile, str) else json.dumps(profile.to_dict())
+    command = [sys.executable, "-m", memory.__name__, os.path.abspath(path), "--profile", asked]
+    command += ["--threads", str(threads), "--batch", str(batch)]
+    home = str(Path(__file__).parents[2])
+    search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search}
+    )
+    if ended.returncode:
+        raise BundleError(_last_words(Path(path).name, ended))
+    stages = json.loads(ended.stdout)
+    if None in stages["start"].values():
+        raise DeployError("this system has no /proc/self/status: measure memory on Linux")
+    return MemoryUse(name, stages)
+
+
+def _last_words(name: str, ended: subprocess.CompletedProcess[str]) -> str:
+    """One line on a process that did not end well."""
+    if ended.returncode < 0:
+        how = f"was ended by {signal.Signals(-ended.returncode).name}: is there enough memory?"
+    else:
+        said = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
+        how = f"failed: {said[-1].removeprefix('error: ')}"
+    return f"measuring the memory of {name} {how}"

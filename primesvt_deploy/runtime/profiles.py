@@ -1,0 +1,263 @@
+"""How a bundle wants its session: profiles of ONNX Runtime options, kept in `session.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError
+
+__all__ = [
+    "DEFAULTS",
+    "LATENCY",
+    "LOW_MEMORY",
+    "SESSION_SCHEMA",
+    "BundleSession",
+    "SessionProfile",
+    "make_profile",
+    "read_session",
+    "session_json",
+]
+
+SESSION_SCHEMA = "primesvt-session/1"
+LATENCY = "latency"
+LOW_MEMORY = "low-memory"
+DEFAULTS = "defaults"
+"""ONNX Runtime's own options, to compare with; no bundle has them."""
+
+_FILE = "session.json"
+_MODEL = "model.onnx"
+_LEVELS = ("all", "extended", "basic", "disabled")
+_CLASHING = {
+    "session.use_ort_model_bytes_directly",
+    "session.use_ort_model_bytes_for_initializers",
+}
+_NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
+_NO_PREPACKING = {"session.disable_prepacking": "1"}
+# Mapping needs onnxruntime 1.26; older ones pass over the entry and read the file.
+_MAPPED = {
+    "session.use_memory_mapped_ort_model": "1",
+    "session.use_ort_model_bytes_for_initializers": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionProfile:
+    """ONNX Runtime session options under a name, and the model file they are for.
+
+    Attributes:
+        name: what a user calls it.
+        file: the model file's name in the bundle.
+        graph_optimization_level: `all`, `extended`, `basic` or `disabled`.
+        enable_mem_pattern: plan memory for each input shape.
+        enable_mem_reuse: let tensors share buffers.
+        enable_cpu_mem_arena: keep freed memory for the next tensor.
+        config: further entries, by ONNX Runtime's keys.
+
+    Raises:
+        BundleError: a value that is none of these.
+    """
+
+    name: str
+    file: str = _MODEL
+    graph_optimization_level: str = "all"
+    enable_mem_pattern: bool = False
+    enable_mem_reuse: bool = True
+    enable_cpu_mem_arena: bool = True
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check all fields; see the class."""
+        flags = (self.enable_mem_pattern, self.enable_mem_reuse, self.enable_cpu_mem_arena)
+        for name, value, right, expected in (
+            ("name", self.name, _is_text(self.name), "a name"),
+            ("file", self.file, _is_plain_name(self.file), "the name of a file in the bundle"),
+            (
+                "graph_optimization_level",
+                self.graph_optimization_level,
+                self.graph_optimization_level in _LEVELS,
+                f"one of {', '.join(_LEVELS)}",
+            ),
+            ("enable_*", flags, all(type(flag) is bool for flag in flags), "true or false"),
+            ("config", self.config, _is_text_by_text(self.config), "texts by their keys"),
+        ):
+            if not right:
+                raise BundleError(
+                    f"session profile: {name} is {value!r}, expected {expected}; copy the bundle "
+                    "again"
+                )
+        if all(self.config.get(key) == "1" for key in _CLASHING):
+            raise BundleError(
+                f"session profile: {' and '.join(sorted(_CLASHING))} crash onnxruntime together; "
+                "drop one"
+            )
+
+    @classmethod
+    def from_dict(cls, d: object) -> SessionProfile:
+        """Make one from what `to_dict` gives; raises BundleError."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(d, Mapping) or set(d) != names:
+            found = sorted(map(str, d)) if isinstance(d, Mapping) else type(d).__name__
+            raise BundleError(
+                f"session profile: found {found}, expected {sorted(names)}; copy the bundle again"
+            )
+        return cls(**d)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {**asdict(self), "config": dict(self.config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleSession:
+    """What a bundle's `session.json` says.
+
+    Attributes:
+        requires: the least onnxruntime version, by `domain::Operator` or `opset`.
+        default: name of the profile that is taken where none is asked for.
+        profiles: by name.
+    """
+
+    requires: Mapping[str, str]
+    default: str
+    profiles: Mapping[str, SessionProfile]
+
+    def profile(self, name: str | None = None) -> SessionProfile:
+        """The profile called `name`, or the default one.
+
+        Raises:
+            BundleError: there is none of that name.
+        """
+        chosen = name or self.default
+        if chosen not in self.profiles:
+            raise BundleError(
+                f"there is no session profile {chosen!r}: pass {' or '.join(self.profiles)}"
+            )
+        return self.profiles[chosen]
+
+
+def make_profile(name: str, file: str = _MODEL) -> SessionProfile:
+    """The profile `latency`, `low-memory` or `defaults` for a model file.
+
+    `low-memory` does without what repacks weights: layouts for the CPU's cache (optimization
+    `all`) and prepacking. Weights of a `.ort` file stay in the file, mapped; its graph is optimized
+    already. Reuse stays on and so does the arena: without it peaks are higher.
+
+    Args:
+        name: of the profile.
+        file: name of the model file, `.onnx` or `.ort`.
+
+    Raises:
+        BundleError: no such profile.
+    """
+    if name == LATENCY:
+        return SessionProfile(name=name, file=file, config=_NO_SPINNING)
+    if name == DEFAULTS:
+        return SessionProfile(name=name, file=file, enable_mem_pattern=True)
+    if name != LOW_MEMORY:
+        raise BundleError(
+            f"there is no session profile {name!r}: pass {LATENCY}, {LOW_MEMORY} or {DEFAULTS}"
+        )
+    frugal = {**_NO_SPINNING, **_NO_PREPACKING}
+    if file.endswith(".ort"):
+        return SessionProfile(
+            name=name, file=file, graph_optimization_level="disabled", config={**frugal, **_MAPPED}
+        )
+    return SessionProfile(name=name, file=file, graph_optimization_level="extended", config=frugal)
+
+
+def session_json(
+    *,
+    requires: Mapping[str, str] | None = None,
+    default: str = LATENCY,
+    low_memory_file: str = _MODEL,
+) -> dict[str, Any]:
+    """What a bundle's `session.json` is to hold.
+
+    Args:
+        requires: the least onnxruntime version, such as `1.20`, by what needs it: an operator as
+            `domain::Name` (`ai.onnx` for the standard ones), or `opset`.
+        default: `latency` or `low-memory`.
+        low_memory_file: the model file that `low-memory` loads.
+
+    Raises:
+        BundleError: a value of another kind.
+    """
+    content = {
+        "schema": SESSION_SCHEMA,
+        "requires": dict(requires or {}),
+        "default": default,
+        "profiles": {
+            LATENCY: make_profile(LATENCY).to_dict(),
+            LOW_MEMORY: make_profile(LOW_MEMORY, low_memory_file).to_dict(),
+        },
+    }
+    _parsed(content)
+    return content
+
+
+def read_session(bundle: str | os.PathLike[str]) -> BundleSession:
+    """A bundle's `session.json`; a bundle without one, of an older build, gets the defaults.
+
+    Raises:
+        BundleError: the file is damaged or of another schema.
+    """
+    path = Path(bundle) / _FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        content = session_json()
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{path} is damaged: it is not whole JSON; copy the bundle again") from (
+            error
+        )
+    try:
+        return _parsed(content)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _parsed(content: object) -> BundleSession:
+    if not isinstance(content, Mapping) or content.get("schema") != SESSION_SCHEMA:
+        found = content.get("schema") if isinstance(content, Mapping) else type(content).__name__
+        raise BundleError(
+            f"found schema {found!r}, expected {SESSION_SCHEMA!r}: use the matching primesvt-deploy"
+        )
+    requires, profiles = content.get("requires"), content.get("profiles")
+    if not _is_versions(requires) or not isinstance(profiles, Mapping):
+        raise BundleError(
+            f"found requires {requires!r} and profiles of type {type(profiles).__name__}, expected "
+            "versions and profiles by name; copy the bundle again"
+        )
+    session = BundleSession(
+        requires=dict(requires or {}),
+        default=str(content.get("default")),
+        profiles={name: SessionProfile.from_dict(profile) for name, profile in profiles.items()},
+    )
+    session.profile()
+    return session
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _is_plain_name(value: object) -> bool:
+    return _is_text(value) and value not in (".", "..") and not set("/\\") & set(str(value))
+
+
+def _is_text_by_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_text(part) for pair in value.items() for part in pair
+    )
+
+
+def _is_versions(value: Any) -> bool:
+    return _is_text_by_text(value) and all(
+        re.fullmatch(r"\d+(\.\d+)*", version) for version in value.values()
+    )
