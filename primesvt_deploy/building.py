@@ -15,10 +15,13 @@ import torch
 
 from primesvt_deploy.artifact.bundle import CHECK_BYTES, BundleParts, write_bundle
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
+from primesvt_deploy.artifact.ort_file import write_ort_file
+from primesvt_deploy.artifact.requirements import required_versions
 from primesvt_deploy.artifact.workspace import Workspace
 from primesvt_deploy.config import BuildSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
@@ -27,9 +30,10 @@ from primesvt_deploy.pipeline import question
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
+from primesvt_deploy.runtime.profiles import LOW_MEMORY, make_profile, session_json
 from primesvt_deploy.runtime.session import OnnxModel
 from primesvt_deploy.variants import Candidates, Variant, best
-from primesvt_deploy.verify import Verification, verify_artifact
+from primesvt_deploy.verify import LOGIT_TOLERANCE, Verification, verify_artifact
 
 __all__ = ["BuildResult", "build"]
 
@@ -117,6 +121,7 @@ def _finish(
     pruned = chosen.pruned
     shipped = replace(chosen.artifact, path=staged / "model.onnx")
     shutil.copyfile(chosen.artifact.path, shipped.path)
+    ort_file = write_ort_file(shipped.path, staged / "model.ort") if settings.ort_format else None
     # However few images decisions rest on, the whole search split is there to verify on.
     seen = splits.search.shuffled(settings.search.seed)
     verification = _verified(chosen.twin, shipped, seen, settings, clock)
@@ -135,6 +140,12 @@ def _finish(
         seconds=clock.seconds(),
     )
     images, logits = _check_set(seen, OnnxModel(shipped.path, threads=settings.threads))
+    session = session_json(
+        requires=required_versions(shipped.path),
+        low_memory_file=ort_file.name if ort_file else shipped.path.name,
+    )
+    if ort_file is not None:
+        _require_same(ort_file, seen.preprocessing.normalise(images), logits)
     outcome = pruned.outcome.to_dict()
     curves = [curve.to_dict() for curve in pruned.curves]
     plan = {
@@ -147,6 +158,7 @@ def _finish(
         model=pruned.model,
         twin=None if chosen.twin is pruned.model else chosen.twin,
         manifest=manifest,
+        session=session,
         plan=plan,
         ledger=ledger.path or Path(),
         report=render_report(manifest, curves, outcome),
@@ -154,6 +166,20 @@ def _finish(
         check_logits=logits,
     )
     return write_bundle(staged, parts)
+
+
+def _require_same(
+    ort_file: Path, inputs: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
+) -> None:
+    """Refuse an ORT-format file that gives other logits than the file it was made of."""
+    profile = make_profile(LOW_MEMORY, ort_file.name)
+    found = OnnxModel(ort_file, profile=profile).logits(inputs)
+    difference = float(np.median(np.abs(found - expected).max(axis=1)))
+    if not difference <= LOGIT_TOLERANCE:
+        raise VerificationError(
+            f"{ort_file.name} gives other logits than model.onnx (by {difference:.3g}); build "
+            "without --ort-format, and please report it"
+        )
 
 
 def _verified(

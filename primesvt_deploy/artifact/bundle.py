@@ -47,6 +47,7 @@ class BundleParts:
         twin: the quantized twin that the artifact computes, for `quantized.safetensors`; None
             where the artifact is float32.
         manifest: the manifest without `schema`, `files` and its digest.
+        session: for `session.json`.
         plan: for `plan.json`.
         ledger: the ledger's file.
         report: HTML.
@@ -57,6 +58,7 @@ class BundleParts:
     model: SViT
     twin: SViT | None
     manifest: Mapping[str, Any]
+    session: Mapping[str, Any]
     plan: Mapping[str, Any]
     ledger: Path
     report: str
@@ -68,7 +70,7 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     """Write all parts into `directory`, the manifest last; the finished manifest.
 
     Args:
-        directory: holds `model.onnx` and nothing else.
+        directory: holds the model files and nothing else.
         parts: what to write.
     """
     # Copies: layers that a user's model has under two names share their tensors.
@@ -77,6 +79,7 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     (directory / "weights.safetensors").write_bytes(save(state))
     if parts.twin is not None:
         (directory / "quantized.safetensors").write_bytes(save(stored_state(parts.twin)))
+    (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():
         shutil.copyfile(parts.ledger, directory / "ledger.jsonl")

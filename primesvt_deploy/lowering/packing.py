@@ -31,20 +31,21 @@ _Bytes = npt.NDArray[np.uint8]
 
 
 def pack(codes: _Codes) -> tuple[_Bytes, _Bytes] | None:
-    """Nibbles `[P / 2, N]` and multipliers `[P / GROUP, N]` of codes `[K, N]`; None if beyond them.
+    """Nibbles `[G, N, GROUP / 2]` and multipliers `[G, N]` of codes `[K, N]`; None if beyond them.
 
-    P is K rounded up to whole groups. Low nibbles hold the first P / 2 rows, high ones the rest.
+    G is the number of groups, the last one filled up with zeros. Low nibbles hold the first half
+    of a group, high ones the second.
     """
-    rows = -(-len(codes) // GROUP) * GROUP
-    padded = np.zeros((rows, codes.shape[1]), dtype=np.int64)
+    groups = -(-len(codes) // GROUP)
+    padded = np.zeros((groups * GROUP, codes.shape[1]), dtype=np.int64)
     padded[: len(codes)] = codes
-    groups = padded.reshape(-1, GROUP, codes.shape[1])
-    multipliers = np.gcd.reduce(groups, axis=1).clip(min=1)
-    small = groups // multipliers[:, None]
+    by_group = padded.reshape(groups, GROUP, -1).transpose(0, 2, 1)
+    multipliers = np.gcd.reduce(by_group, axis=2).clip(min=1)
+    small = by_group // multipliers[..., None]
     if np.abs(small).max(initial=0) > MOST:
         return None
-    nibbles = (small.reshape(rows, -1) + _OFFSET).astype(np.uint8)
-    low, high = nibbles[: rows // 2], nibbles[rows // 2 :]
+    nibbles = (small + _OFFSET).astype(np.uint8)
+    low, high = nibbles[..., : GROUP // 2], nibbles[..., GROUP // 2 :]
     return low | (high << 4), multipliers.astype(np.uint8)
 
 
@@ -60,37 +61,32 @@ def stored_codes(tape: Tape, constants: Constants, codes: _Codes, *, packed: boo
 
 
 def unpack_function(opset: int) -> ir.Function:
-    """`Unpack4(nibbles [P / 2, N], multipliers [P / GROUP, N], K [1]) -> codes [K, N]`, int8."""
+    """`Unpack4(nibbles [G, N, GROUP / 2], multipliers [G, N], K [1]) -> codes [K, N]`, int8.
+
+    ONNX Runtime keeps whatever it folds until all is folded, so everything is done on bytes but
+    the product, which is one MatMulInteger of `[GROUP, 1]` by `[1, 1]` for each multiplier.
+    """
     nibbles, multipliers, rows = (ir.Value(name=n) for n in ("nibbles", "multipliers", "rows"))
     tape = Tape("unpack")
 
-    def known(name: str, value: npt.NDArray[Any]) -> ir.Value:
-        return tape.one("Constant", name, value=ir.tensor(value))
+    def known(name: str, value: Any, kind: Any) -> ir.Value:
+        return tape.one("Constant", name, value=ir.tensor(np.asarray(value, dtype=kind)))
 
-    low = tape.one("BitwiseAnd", "low", nibbles, known("mask", np.asarray(15, np.uint8)))
-    four = known("four", np.asarray(4, np.uint8))
-    high = tape.one("BitShift", "high", nibbles, four, direction="RIGHT")
-    both = tape.one("Concat", "offset", low, high, axis=0)
-    wide = tape.one("Cast", "wide", both, to=ir.DataType.INT32)
-    centred = tape.one("Sub", "centred", wide, known("half", np.asarray(_OFFSET, np.int32)))
-    # Groups as `[P / GROUP, GROUP * N]`, a row of multipliers repeated along each.
-    first = known("first", np.asarray([0], np.int64))
-    sizes = tape.one("Shape", "sizes", multipliers)
-    groups = tape.one("Gather", "groups", sizes, first)
-    columns = tape.one("Gather", "columns", sizes, known("second", np.asarray([1], np.int64)))
-    length = known("length", np.asarray([GROUP], np.int64))
-    cube = tape.one("Concat", "cube", groups, length, columns, axis=0)
-    grouped = tape.one("Reshape", "grouped", centred, cube)
-    factors = tape.one("Cast", "factors", multipliers, to=ir.DataType.INT32)
-    factors = tape.one(
-        "Unsqueeze", "factors.row", factors, known("axis", np.asarray([1], np.int64))
-    )
-    scaled = tape.one("Mul", "scaled", grouped, factors)
-    rest = known("rest", np.asarray([-1], np.int64))
-    matrix = tape.one("Concat", "matrix", rest, columns, axis=0)
-    whole = tape.one("Reshape", "whole", scaled, matrix)
-    kept = tape.one("Slice", "kept", whole, first, rows, first)
-    codes = tape.one("Cast", "codes", kept, to=ir.DataType.INT8)
+    low = tape.one("BitwiseAnd", "low", nibbles, known("mask", 15, np.uint8))
+    high = tape.one("BitShift", "high", nibbles, known("four", 4, np.uint8), direction="RIGHT")
+    both = tape.one("Concat", "offset", low, high, axis=2)
+    columns = tape.one("Unsqueeze", "columns", both, known("last", [3], np.int64))
+    factors = tape.one("Unsqueeze", "factors", multipliers, known("lasts", [2, 3], np.int64))
+    middle = known("middle", _OFFSET, np.uint8)
+    products = tape.one("MatMulInteger", "products", columns, factors, middle)
+    narrow = tape.one("Cast", "narrow", products, to=ir.DataType.INT8)
+    flat = tape.one("Squeeze", "flat", narrow, known("end", [3], np.int64))
+    turned = tape.one("Transpose", "turned", flat, perm=[0, 2, 1])
+    sizes = tape.one("Shape", "sizes", multipliers, start=1)
+    matrix = tape.one("Concat", "matrix", known("rest", [-1], np.int64), sizes, axis=0)
+    whole = tape.one("Reshape", "whole", turned, matrix)
+    first = known("first", [0], np.int64)
+    codes = tape.one("Slice", "codes", whole, first, rows, first)
     graph = ir.Graph(
         [nibbles, multipliers, rows], [codes], nodes=tape.nodes, opset_imports={"": opset}
     )

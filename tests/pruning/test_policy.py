@@ -32,6 +32,10 @@ class MadeUpJudge:
     max_drop: float = 3.0
     asked: list[tuple[str, str, float]] = field(default_factory=list)
 
+    @property
+    def allowed(self) -> float:
+        return self.max_drop
+
     def pruned(self, plan: Plan, group: Group, rate: float) -> Plan:
         return plan.replacing(group.name, range(group.width - int(rate * group.width)))
 

@@ -1,0 +1,23 @@
+"""Which onnxruntime an ONNX file needs, by what needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+__all__ = ["OLDEST", "required_versions"]
+
+OLDEST = "1.20"
+"""The oldest onnxruntime that artifacts are meant for; what they need is older or as old."""
+
+
+def required_versions(path: Path) -> dict[str, str]:
+    """Least onnxruntime version by `opset` and by `domain::Name` of contributed operators."""
+    model = onnx.load(path, load_external_data=False)
+    special = {
+        f"{node.domain}::{node.op_type}"
+        for node in model.graph.node
+        if node.domain not in ("", "ai.onnx")
+    }
+    return {"opset": OLDEST, **dict.fromkeys(sorted(special), OLDEST)}
