@@ -130,9 +130,14 @@ def main() -> None:
     pruned = pruned_as_measured(model)
     image = data.held_out.inputs(0, 1)
     with tempfile.TemporaryDirectory() as directory:
-        paths = {name: Path(directory) / f"{name}.onnx" for name in ("dense", "pruned", "naive")}
+        names = ("dense", "pruned", "naive", "int8", "int8_standard", "int4")
+        paths = {name: Path(directory) / f"{name}.onnx" for name in names}
         export(model, paths["dense"])
         export(pruned, paths["pruned"])
+        export(model, paths["int8"], precision="int8")
+        export(model, paths["int8_standard"], precision="int8", standard=True)
+        # Speed does not depend on what the weights are, so nothing is calibrated.
+        export(model, paths["int4"], precision="int4")
         naive_export(model, paths["naive"])
         check_same(model, paths, image)
         results = [measured(model, paths, image, threads) for threads in (1, 2)]
@@ -184,6 +189,9 @@ def measured(
             "dense_than_spikingjelly_eager": ratio(latencies, "spikingjelly_eager", "dense"),
             "dense_than_naive": ratio(latencies, "naive", "dense"),
             "pruned_than_dense": ratio(latencies, "dense", "pruned"),
+            "int8_than_dense": ratio(latencies, "dense", "int8"),
+            "int8_standard_than_dense": ratio(latencies, "dense", "int8_standard"),
+            "int4_than_dense": ratio(latencies, "dense", "int4"),
             "pruned_than_spikingjelly_eager": ratio(latencies, "spikingjelly_eager", "pruned"),
         },
     }

@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("saving.py", "latency.py", "families.py", "tables.py")
+SCRIPTS = (
+    "saving.py",
+    "latency.py",
+    "alternatives.py",
+    "precision.py",
+    "exactness.py",
+    "families.py",
+    "tables.py",
+)
 
 
 def main() -> None:

@@ -57,11 +57,16 @@ def time_table(found: dict[str, Any]) -> str:
 
 def latency_table(found: dict[str, Any]) -> str:
     """Latency of one image."""
-    columns = ("spikingjelly_eager", "naive", "dense", "pruned")
-    titles = ("SpikingJelly eager", "naive torch.onnx export", "our dense artifact", "our pruned")
+    columns = ("spikingjelly_eager", "naive", "dense", "pruned", "int8", "int4")
+    titles = (
+        *("SpikingJelly eager", "naive torch.onnx export"),
+        *("our fp32", "our fp32, pruned", "our int8", "our int4"),
+    )
     lines = [
-        "| threads | " + " | ".join(titles) + " | dense vs eager | dense vs naive |",
-        "|---|" + "---|" * (len(columns) + 2),
+        "| threads | "
+        + " | ".join(titles)
+        + " | fp32 vs eager | fp32 vs naive | int8 vs fp32 (standard operators) |",
+        "|---|" + "---|" * (len(columns) + 3),
     ]
     for row in found["by_threads"]:
         cells = [f"{row[c]['median_ms']:.1f} ms ({row[c]['p95_ms']:.1f})" for c in columns]
@@ -70,15 +75,130 @@ def latency_table(found: dict[str, Any]) -> str:
             f"| {row['threads']} | "
             + " | ".join(cells)
             + f" | {faster['dense_than_spikingjelly_eager']:.2f}x faster "
-            f"| {faster['dense_than_naive']:.2f}x faster |"
+            f"| {faster['dense_than_naive']:.2f}x faster "
+            f"| {faster['int8_than_dense']:.2f}x faster "
+            f"({faster['int8_standard_than_dense']:.2f}x) |"
         )
     size = {name: f"{value / 1e6:.2f} MB" for name, value in found["file_bytes"].items()}
     lines += [
         "",
         f"Median (p95) of {found['runs']} runs, batch {found['batch']}, interleaved in one "
         f"process, {found['machine']['cpu']}. Files: naive {size['naive']}, dense {size['dense']}, "
-        f"pruned {size['pruned']}.",
+        f"pruned {size['pruned']}, int8 {size['int8']}, int4 {size['int4']}.",
     ]
+    return "\n".join(lines)
+
+
+def precision_table(found: dict[str, Any]) -> str:
+    """Whole builds of the reference model in each precision."""
+    lines = [
+        "| artifact | file | saved | held-out top-1 (95%) | drop, points (95%) | "
+        "spikes flipped against torch | layers on integers |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference = found["reference"]
+    for name, row in reference["builds"].items():
+        accuracy, drop, check = row["accuracy"]["shipped"], row["accuracy"]["drop"], row
+        low, high = accuracy["interval95_percent"]
+        least, most = drop["interval95_points"]
+        verified = check["verification"]
+        missed = "" if row["met"] else " (constraints not met)"
+        lines.append(
+            f"| {name}{missed} | {row['size']['shipped']['file_bytes'] / 1e6:.3f} MB "
+            f"| {row['size']['saved_percent']['file']:.1f}% "
+            f"| {accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}] "
+            f"| {drop['points']:.2f} [{least:.1f}, {most:.1f}] "
+            f"| {verified['flipped_spikes']} of {verified['spikes_compared'] / 1e6:.0f} M "
+            f"({verified['n']} images) "
+            f"| {row['integer_layers']} of {row['integer_layers'] + len(row['real_layers'])} |"
+        )
+    first = next(iter(reference["builds"].values()))
+    dense = first["accuracy"]["dense"]
+    low, high = dense["interval95_percent"]
+    lines += [
+        "",
+        f"Dense fp32: {first['size']['dense']['file_bytes'] / 1e6:.3f} MB, "
+        f"{dense['top1_percent']:.2f}% [{low:.1f}, {high:.1f}], n = {dense['n']}, "
+        f"{found['machine']['cpu']}, onnxruntime {found['machine']['onnxruntime']}.",
+    ]
+    return "\n".join(lines)
+
+
+def memory_table(found: dict[str, Any]) -> str:
+    """Peak resident memory of a process that runs an artifact."""
+    kinds = ("defaults", "latency", "low-memory", "low-memory, .ort")
+    lines = [
+        "| model | artifact | " + " | ".join(("ONNX Runtime's defaults", *kinds[1:])) + " |",
+        "|---|---|" + "---|" * len(kinds),
+    ]
+    rows = {found["reference"]["model"]: found["reference"]["memory"]}
+    rows |= {name: row["memory"] for name, row in found["widths"].items()}
+    for model, by_artifact in rows.items():
+        for artifact, memory in by_artifact.items():
+            cells = [
+                f"{memory[k]['peak_bytes'] / 1e6:.0f} ({memory[k]['anonymous_bytes'] / 1e6:.0f})"
+                for k in kinds
+            ]
+            lines.append(f"| {model} | {artifact} | " + " | ".join(cells) + " |")
+    any_row = next(iter(found["reference"]["memory"].values()))
+    lines += [
+        "",
+        f"MB, peak (in steady state, what no file backs), medians of {any_row['processes']} fresh "
+        f"processes, one image, one thread. Python with numpy and onnxruntime alone: "
+        f"{any_row['imported_bytes'] / 1e6:.0f} MB.",
+    ]
+    return "\n".join(lines)
+
+
+def widths_table(found: dict[str, Any]) -> str:
+    """Sizes and latencies at the widths of published models."""
+    lines = [
+        "| model | fp32 | int8 | int4 | threads | fp32 | int8 | int4 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["widths"].items():
+        size = {k: f"{v / 1e6:.1f} MB" for k, v in row["file_bytes"].items()}
+        for threads, times in row["latency_by_threads"].items():
+            faster = times["times_faster"]
+            lines.append(
+                f"| {name} | {size['fp32']} | {size['int8']} | {size['int4']} | {threads} "
+                f"| {times['fp32']['median_ms']:.0f} ms "
+                f"| {times['int8']['median_ms']:.0f} ms ({faster['int8_than_fp32']:.2f}x faster) "
+                f"| {times['int4']['median_ms']:.0f} ms ({faster['int4_than_fp32']:.2f}x faster) |"
+            )
+    runs = min(
+        t["runs"] for r in found["widths"].values() for t in r["latency_by_threads"].values()
+    )
+    lines += [
+        "",
+        f"Dense, random weights, 224 pixels, T = 4, one image; {found['machine']['cpu']}, medians "
+        f"of {runs} interleaved runs or more.",
+    ]
+    return "\n".join(lines)
+
+
+def exactness_table(found: dict[str, Any]) -> str:
+    """Spikes of integer artifacts against torch and against emulated ARM."""
+    lines = [
+        "| artifact | images | spikes flipped against torch | behind the float layers | "
+        "standard operators | emulated Cortex-A72, A76 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in found["precisions"].items():
+        arm = row["arm"]
+        emulated = "not run"
+        if arm:
+            equal = [arm[cpu]["bit_identical_tensors"] for cpu in ("cortex-a72", "cortex-a76")]
+            emulated = (
+                f"{equal[0]}, {equal[1]} of {arm['tensors']} tensors bit-identical "
+                f"({arm['images']} images)"
+            )
+        lines.append(
+            f"| {name} | {row['images']} "
+            f"| {row['flipped_spikes']} of {row['spikes_compared'] / 1e6:.0f} M "
+            f"| {row['flips_behind_float_layers']} "
+            f"| {'bit-identical' if row['standard_operators_equal'] else 'differ'} | {emulated} |"
+        )
     return "\n".join(lines)
 
 
@@ -129,7 +249,13 @@ def filled(text: str) -> str:
     saving = json.loads((RESULTS / "saving.json").read_text())
     latency = json.loads((RESULTS / "latency.json").read_text())
     families = json.loads((RESULTS / "families.json").read_text())
+    precision = json.loads((RESULTS / "precision.json").read_text())
+    exactness = json.loads((RESULTS / "exactness.json").read_text())
     sections = {
+        "precision": precision_table(precision),
+        "memory": memory_table(precision),
+        "widths": widths_table(precision),
+        "exactness": exactness_table(exactness),
         "saving": saving_table(saving),
         "time": time_table(saving),
         "latency": latency_table(latency),

@@ -1,0 +1,151 @@
+"""Bytes, held-out accuracy and memory of every precision; and at the widths of published models.
+
+    python benchmarks/precision.py [reference | NAME ...]
+
+On the reference model each row is a whole `build`, decided on the search split, reported on the
+held-out one. At published widths weights and images are random, so what is measured there is
+size, latency (all precisions interleaved in one process, at one and two threads) and peak memory
+of a fresh process, which is the median of three.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS, write
+from families import COMMON, MODELS, alive
+
+from primesvt_deploy import BuildSettings, build, export, load, open_data
+from primesvt_deploy.artifact.ort_file import write_ort_file
+from primesvt_deploy.config import Precision
+from primesvt_deploy.families import family_named
+from primesvt_deploy.inputs import InputOptions, input_steps
+from primesvt_deploy.measure.latency import measure_latency
+from primesvt_deploy.measure.memory import measure_memory
+from primesvt_deploy.model import SViT
+from primesvt_deploy.runtime.profiles import make_profile
+from primesvt_deploy.runtime.session import OnnxModel
+
+WIDE = ("Spikformer-8-512", "SDT-8-512", "QKFormer-10-384")
+BUILDS = {
+    "int8": BuildSettings(saving=73.0, precision=Precision.INT8),
+    "int4": BuildSettings(saving=85.0, precision=Precision.INT4),
+    "int4, pruned": BuildSettings(saving=90.0, precision=Precision.INT4),
+}
+PROCESSES = 3
+RUNS, SECONDS = 40, 60.0
+
+
+def main() -> None:
+    """Measure what the command line names, all by default; the rest stays as it is."""
+    path = RESULTS / "precision.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    content = {key: known.get(key, {}) for key in ("reference", "widths")}
+    for name in sys.argv[1:] or ("reference", *WIDE):
+        if name == "reference":
+            content["reference"] = reference()
+        else:
+            content["widths"][name] = at_width(name)
+        write("precision", content)
+
+
+def reference() -> dict[str, Any]:
+    """Whole builds of the reference model."""
+    model = load()
+    data = open_data(model)
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        export(model, Path(directory) / "fp32.onnx")
+        memory = {"fp32": memory_of(Path(directory) / "fp32.onnx")}
+        for name, settings in BUILDS.items():
+            result = build(model, Path(directory) / name, settings, data=data)
+            manifest = result.manifest
+            rows[name] = {
+                "met": manifest["constraints"]["met"],
+                "stopped_by": manifest["constraints"]["stopped_by"],
+                "size": manifest["size"],
+                "integer_layers": manifest["precision"]["integer_layers"],
+                "real_layers": manifest["precision"]["real_layers"],
+                "accuracy": {
+                    k: manifest["accuracy"][k] for k in ("dense", "shipped", "drop", "search")
+                },
+                "verification": {
+                    k: manifest["verification"][k]
+                    for k in ("n", "flipped_spikes", "flips_behind_real", "spikes_compared")
+                },
+                "seconds": manifest["seconds"],
+            }
+            memory[name] = memory_of(result.path / "model.onnx")
+            print(name, json.dumps(rows[name]["accuracy"]["drop"]))
+    return {"model": model.name, "data": data.name, "builds": rows, "memory": memory}
+
+
+def at_width(name: str) -> dict[str, Any]:
+    """The dense model of random weights in every precision."""
+    family_name, arguments = MODELS[name]
+    family = family_named(family_name)
+    config = family.config_type.from_dict({**COMMON, **arguments})
+    model = SViT(
+        name=name,
+        family=family,
+        config=config,
+        module=alive(family.build(config)),
+        preprocessing=input_steps(family.inputs, config, InputOptions()),
+        labels=tuple(str(i) for i in range(config.num_classes)),
+    )
+    image = np.random.default_rng(0).standard_normal((1, *config.input_shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as directory:
+        paths = {p.value: Path(directory) / f"{p.value}.onnx" for p in Precision}
+        artifacts = {p.value: export(model, paths[p.value], precision=p) for p in Precision}
+        latency = {str(t): latencies(paths, image, t) for t in (1, 2)}
+        return {
+            "file_bytes": {k: artifact.bytes for k, artifact in artifacts.items()},
+            "integer_layers": len(artifacts["int8"].integer),
+            "real_layers": dict(artifacts["int8"].real),
+            "latency_by_threads": latency,
+            "memory": {k: memory_of(path) for k, path in paths.items()},
+        }
+
+
+def latencies(paths: dict[str, Path], image: np.ndarray, threads: int) -> dict[str, Any]:
+    """Interleaved latencies, and how many times faster than float32 each is."""
+    models = {name: OnnxModel(path, threads=threads) for name, path in paths.items()}
+    calls = {name: (lambda m=model: m.logits(image)) for name, model in models.items()}
+    found = measure_latency(calls, runs=RUNS, warmup=3, seconds=SECONDS)
+    times = {name: latency.to_dict() for name, latency in found.items()}
+    faster = {
+        f"{name}_than_fp32": round(found["fp32"].median / found[name].median, 3)
+        for name in ("int8", "int4")
+    }
+    return {"runs": len(found["fp32"].milliseconds), **times, "times_faster": faster}
+
+
+def memory_of(path: Path) -> dict[str, Any]:
+    """Peak resident memory of fresh processes under each profile, bytes, one thread."""
+    mapped = write_ort_file(path, path.with_suffix(".bench.ort"))
+    kinds = {
+        "defaults": (path, make_profile("defaults")),
+        "latency": (path, make_profile("latency")),
+        "low-memory": (path, make_profile("low-memory")),
+        "low-memory, .ort": (mapped, make_profile("low-memory", mapped.name)),
+    }
+    found: dict[str, Any] = {"processes": PROCESSES}
+    for name, (file, profile) in kinds.items():
+        uses = [measure_memory(file, profile=profile, threads=1) for _ in range(PROCESSES)]
+        found[name] = {
+            "peak_bytes": statistics.median(use.peak for use in uses),
+            "anonymous_bytes": statistics.median(use.anonymous for use in uses),
+        }
+        found["imported_bytes"] = statistics.median(use.imported for use in uses)
+    mapped.unlink()
+    return found
+
+
+if __name__ == "__main__":
+    main()

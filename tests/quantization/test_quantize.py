@@ -1,0 +1,96 @@
+"""Quantized twins: which layers, on what grids, and that the model is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_model
+from families.zoo import ZOO
+
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.grid import grid_of
+from primesvt_deploy.model import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.quantization.stored import bits_of, restored, stored_state
+
+
+def samples(model: SViT, count: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return torch.randn(count, *model.config.input_shape, generator=generator)
+
+
+def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT) -> None:
+    before = {k: v.clone() for k, v in tiny.module.state_dict().items()}
+    bits = bits_of(quantize(tiny, 8), 8)
+    weighted = {
+        name
+        for name, layer in lower(tiny.module).named_modules()
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
+    }
+    assert weighted - set(bits) == {"stem.0.conv", "head"}
+    after = tiny.module.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_four_bits_are_four_where_spikes_arrive(tiny: SViT) -> None:
+    twin = quantize(tiny, 4, samples(tiny))
+    assert set(bits_of(twin, 4).values()) == {4}
+
+
+def test_layers_that_real_numbers_reach_get_eight_bits() -> None:
+    family, config = ZOO["sdt-v2"]
+    model = make_model(config, family=family)
+    bits = bits_of(quantize(model, 4, samples(model)), 4)
+    assert set(bits.values()) == {4, 8}
+
+
+def test_eight_bits_hardly_move_a_layers_currents(tiny: SViT) -> None:
+    """Logits of random networks tell nothing: one flipped spike changes all that follows."""
+    batch = samples(tiny)
+    exact, found = (
+        _currents(module, batch) for module in (lower(tiny.module), quantize(tiny, 8).module)
+    )
+    assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+    assert not torch.equal(found, exact)
+
+
+def test_calibrated_biases_hold_the_mean_currents(tiny: SViT) -> None:
+    """Rounding to four bits moves a layer's mean current; the bias takes it up."""
+    batch = samples(tiny, 32)
+    exact, plain, calibrated = lower(tiny.module), quantize(tiny, 4), quantize(tiny, 4, batch)
+    means = [_mean_current(m, batch) for m in (exact, plain.module, calibrated.module)]
+    error = [(mean - means[0]).abs().mean() for mean in means[1:]]
+    assert error[1] < 0.5 * error[0]
+
+
+def _mean_current(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return _currents(module, batch).mean(dim=(0, 2, 3))
+
+
+def _currents(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    """Of the first layer behind spikes, whose input is the same in all twins."""
+    seen: list[torch.Tensor] = []
+    layer = module.get_submodule("stem.1.conv")
+    handle = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
+    with torch.no_grad():
+        module(batch)
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_stored_twin_comes_back(tiny: SViT, bits: int) -> None:
+    twin = quantize(tiny, bits, samples(tiny))
+    state = stored_state(twin)
+    assert state["stem.1.conv.codes"].dtype == torch.int8
+    assert "stem.1.conv.weight" not in state
+    again = restored(tiny, state)
+    batch = samples(tiny, 8)
+    assert torch.equal(again.logits(batch), twin.logits(batch))
+    assert grid_of(again.module.get_submodule("stem.1.conv").weight.numpy()) is not None
+
+
+def test_quantizing_is_deterministic(tiny: SViT) -> None:
+    batch = samples(tiny)
+    first, second = (stored_state(quantize(tiny, 4, batch)) for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
