@@ -5,7 +5,7 @@
 On the reference model each row is a whole `build`, decided on the search split, reported on the
 held-out one. At published widths weights and images are random, so what is measured there is
 size, latency (all precisions interleaved in one process, at one and two threads) and peak memory
-of a fresh process, which is the median of three.
+of a fresh process: the median of three on the reference model, a single one at published widths.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def at_width(name: str) -> dict[str, Any]:
             "integer_layers": len(artifacts["int8"].integer),
             "real_layers": dict(artifacts["int8"].real),
             "latency_by_threads": latency,
-            "memory": {k: memory_of(path) for k, path in paths.items()},
+            "memory": {k: memory_of(path, processes=1) for k, path in paths.items()},
         }
 
 
@@ -126,7 +126,7 @@ def latencies(paths: dict[str, Path], image: np.ndarray, threads: int) -> dict[s
     return {"runs": len(found["fp32"].milliseconds), **times, "times_faster": faster}
 
 
-def memory_of(path: Path) -> dict[str, Any]:
+def memory_of(path: Path, processes: int = PROCESSES) -> dict[str, Any]:
     """Peak resident memory of fresh processes under each profile, bytes, one thread."""
     mapped = write_ort_file(path, path.with_suffix(".bench.ort"))
     kinds = {
@@ -135,9 +135,9 @@ def memory_of(path: Path) -> dict[str, Any]:
         "low-memory": (path, make_profile("low-memory")),
         "low-memory, .ort": (mapped, make_profile("low-memory", mapped.name)),
     }
-    found: dict[str, Any] = {"processes": PROCESSES}
+    found: dict[str, Any] = {"processes": processes}
     for name, (file, profile) in kinds.items():
-        uses = [measure_memory(file, profile=profile, threads=1) for _ in range(PROCESSES)]
+        uses = [measure_memory(file, profile=profile, threads=1) for _ in range(processes)]
         found[name] = {
             "peak_bytes": statistics.median(use.peak for use in uses),
             "anonymous_bytes": statistics.median(use.anonymous for use in uses),

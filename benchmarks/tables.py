@@ -144,7 +144,8 @@ def memory_table(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"MB, peak (in steady state, what no file backs), medians of {any_row['processes']} fresh "
-        f"processes, one image, one thread. Python with numpy and onnxruntime alone: "
+        "processes on the reference model, one process at published widths; one image, one thread. "
+        f"Python with numpy and onnxruntime alone: "
         f"{any_row['imported_bytes'] / 1e6:.0f} MB.",
     ]
     return "\n".join(lines)

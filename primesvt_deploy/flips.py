@@ -13,8 +13,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from torch import nn
 
 from primesvt_deploy.errors import VerificationError
+from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.lowering.neurons import UnrolledNeuron
 from primesvt_deploy.lowering.trace import OUTPUT
@@ -46,7 +48,7 @@ def observed(
     ]
     for name, tensor in given.items():
         layer = model.module.get_submodule(name)
-        handles.append(layer.register_forward_hook(lambda *_, t=tensor: t))
+        handles.append(layer.register_forward_hook(lambda _m, _x, y, t=tensor: t.reshape(y.shape)))
     try:
         return model.logits(batch), spikes
     finally:
@@ -59,7 +61,7 @@ def neuron_layers(model: SViT) -> dict[str, Neuron | UnrolledNeuron]:
     return {
         name.removesuffix(".neuron"): neuron
         for name, neuron in model.module.named_modules()
-        if (isinstance(neuron, Neuron) and neuron.used) or isinstance(neuron, UnrolledNeuron)
+        if isinstance(neuron, Neuron | UnrolledNeuron) and neuron.used
     }
 
 
@@ -90,7 +92,7 @@ class FlipCounter:
         graph = onnx.load(path)
         told = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
         self.real = tuple(
-            name for name in told.get(REAL_KEY, ()) if name not in model.module.classifiers
+            name for name in told.get(REAL_KEY, ()) if _can_be_shared(name, model.module)
         )
         self.of_integers = REAL_KEY in told
         self._layouts = {
@@ -102,7 +104,9 @@ class FlipCounter:
             name: _spike_tensors(name, model.timesteps, produced, path) for name in self._neurons
         }
         self._taken = (
-            {name: _layer_tensor(name, produced, path) for name in self.real} if share_real else {}
+            {name: _layer_tensor(name, graph.graph, path) for name in self.real}
+            if share_real
+            else {}
         )
         wanted = [*(t for group in self._tensors.values() for t in group), *self._taken.values()]
         for tensor in wanted:
@@ -181,8 +185,17 @@ def _spike_tensors(layer: str, timesteps: int, produced: set[str], path: Path) -
     raise VerificationError(f"{path} has no spikes of layer {layer}: it is not this model's")
 
 
-def _layer_tensor(layer: str, produced: set[str], path: Path) -> str:
-    for name in (layer, f"{layer}.conv", f"{layer}.matmul", f"{layer}.gemm"):
+def _can_be_shared(layer: str, network: SpikingNetwork) -> bool:
+    """Whether a layer is a module whose output is that of one tensor, in front of a neuron."""
+    known = dict(network.named_modules())
+    weighted = isinstance(known.get(layer), nn.Conv1d | nn.Conv2d | nn.Linear)
+    return weighted and layer not in network.classifiers
+
+
+def _layer_tensor(layer: str, graph: onnx.GraphProto, path: Path) -> str:
+    """The tensor that holds what a layer gives: behind its bias, if that is added apart."""
+    produced = {output for node in graph.node for output in node.output}
+    for name in (layer, f"{layer}.conv", f"{layer}.gemm", f"{layer}.add", f"{layer}.matmul"):
         if name in produced:
             return name
     raise VerificationError(f"{path} has no output of layer {layer}: it is not this model's")

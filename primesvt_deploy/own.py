@@ -170,7 +170,8 @@ def check_neurons(
         ModelError: a neuron has other constants: weights do not hold them, so they would not tell.
     """
     known = {
-        str(entry["name"]): {k: v for k, v in entry.items() if k != "name"} for entry in recorded
+        str(entry["name"]): {k: v for k, v in entry.items() if k not in ("name", "layout")}
+        for entry in recorded
     }
     for name, module in network.named_modules():
         if isinstance(module, Neuron) and module.used:

@@ -99,19 +99,26 @@ class Target:
         dense_bytes: what the dense model has.
         weights: bytes of weights under any widths.
         reserve: points of the accuracy constraint that are spoken for.
+        per_byte: what a byte of weights less takes off.
+        margin: by how much a prediction may be short.
     """
 
     budget_bytes: int
     dense_bytes: int
     weights: ShippedSize
     reserve: float = 0.0
+    per_byte: float = 1.0
+    margin: int = _SIZE_MARGIN
 
     def bytes_of(self, plan: Plan, groups: Sequence[Group]) -> int:
         """Predicted bytes under a plan: the dense model's less the weights that leave."""
         if not plan.kept:
             return self.dense_bytes
-        leaving = self.weights.bytes({}) - self.weights.bytes(plan.widths(groups))
-        return self.dense_bytes - leaving + _SIZE_MARGIN
+        return self.dense_bytes - round(self.per_byte * self.leaving(plan, groups)) + self.margin
+
+    def leaving(self, plan: Plan, groups: Sequence[Group]) -> int:
+        """Bytes of weights that leave under a plan."""
+        return self.weights.bytes({}) - self.weights.bytes(plan.widths(groups))
 
 
 def analyze(

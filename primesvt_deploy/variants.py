@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,9 @@ from primesvt_deploy.pipeline import PruneResult, Target, prune, search_images
 from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policy import PolicyOutcome
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.quantization.stored import bits_of
 from primesvt_deploy.runtime.session import OnnxModel
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
@@ -40,6 +41,10 @@ _CALIBRATION = 128
 _FEWEST_CALIBRATION = 32
 _EVALUATION_BATCH = 16
 _ATTEMPTS = 4
+_PROCESSES = 3
+_RSS_PER_BYTE = 2.5
+"""Resident bytes for each byte of weights, to begin with: a file is read, unpacked and packed."""
+_RSS_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,15 @@ def best(variants: Sequence[Variant]) -> Variant:
     return max(variants, key=merit)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A twin, its artifact, and bytes of what the budget counts."""
+
+    twin: SViT
+    artifact: Artifact
+    size: int
+
+
 class Candidates:
     """Makes variants of one model.
 
@@ -120,45 +134,96 @@ class Candidates:
         self._progress = progress
         self._prunable: Prunable | None = None
         self._dense_hits: npt.NDArray[np.bool_] | None = None
-        self._budget = settings.budget_bytes(self._size(model, dense))
+        self._dense_peak = 0
+        dense_size = self._size(model, dense)
+        if settings.budget_on is BudgetOn.RSS:
+            self._dense_peak = dense_size
+        self._budget = settings.budget_bytes(dense_size)
         self._refuse_less_than_nothing()
 
     def variant(self, precision: Precision) -> Variant:
         """The model in a precision, pruned if it must be."""
-        twin, artifact = self._exported(self._model, precision, "dense")
-        size = self._size(twin, artifact)
-        if size <= self._budget:
-            return self._judged(self._pruned(self._target(twin, artifact, size)), twin, artifact)
-        quantized = precision is not Precision.FP32
-        lost = self._drop(artifact) if quantized and self._settings.search.max_drop else None
-        target = self._target(twin, artifact, size)
-        target = replace(target, reserve=max(0.0, lost.points) if lost else 0.0)
+        dense = self._made(self._model, precision, "dense")
+        lost = self._lost(dense.artifact)
+        target = self._target(dense, lost)
+        allowed = self._settings.search.max_drop
+        if lost is not None and allowed is not None and lost.points > allowed:
+            return self._alone(dense, target, lost, allowed)
+        if dense.size <= self._budget:
+            return self._variant(dense, self._pruned(target), lost)
         for _ in range(_ATTEMPTS):
             pruned = self._pruned(target)
-            twin, artifact = self._exported(pruned.model, precision, "pruned")
-            beyond = self._size(twin, artifact) - self._budget
-            if beyond <= 0 or not pruned.outcome.met:
+            made = self._made(pruned.model, precision, "pruned")
+            lost = self._lost(made.artifact)
+            again = self._corrected(target, pruned, made, lost)
+            if again is None:
                 break
-            target = replace(target, budget_bytes=target.budget_bytes - beyond)
-        return self._judged(replace(pruned, budget_bytes=self._budget), twin, artifact)
+            target = again
+        return self._variant(made, pruned, lost)
 
-    def _exported(self, model: SViT, precision: Precision, name: str) -> tuple[SViT, Artifact]:
-        if precision is Precision.FP32 and model is self._model:
-            return model, self._dense
-        twin = model
+    def _corrected(
+        self, target: Target, pruned: PruneResult, made: _Made, lost: PairedDrop | None
+    ) -> Target | None:
+        """What to ask the policy for instead, once the artifact is measured; None: nothing."""
+        leaving = target.leaving(pruned.outcome.plan, pruned.groups)
+        if not leaving:
+            return None
+        saved = target.dense_bytes - made.size
+        beyond = made.size - self._budget
+        if self._settings.budget_on is BudgetOn.RSS and saved > 0:
+            far = abs(beyond) > _RSS_TOLERANCE * (target.dense_bytes - self._budget)
+            learnt = replace(target, per_byte=saved / leaving)
+            if far and abs(learnt.per_byte / target.per_byte - 1.0) > _RSS_TOLERANCE:
+                return learnt
+        if beyond > 0 and pruned.outcome.met:
+            return replace(target, budget_bytes=target.budget_bytes - beyond)
+        allowed = self._settings.search.max_drop
+        if lost is not None and allowed is not None and lost.points > allowed:
+            return replace(target, reserve=target.reserve + lost.points - allowed)
+        return None
+
+    def _alone(self, dense: _Made, target: Target, lost: PairedDrop, allowed: float) -> Variant:
+        """The dense model, where quantizing it costs more than may be lost: no search helps."""
+        reason = (
+            f"{dense.artifact.precision.value} alone, without pruning, loses {lost.points:.2f} "
+            f"points on the search split, more than {allowed:g}"
+        )
+        outcome = PolicyOutcome(
+            plan=Plan(),
+            met=dense.size <= self._budget,
+            bytes=dense.size,
+            drop_points=0.0,
+            stopped_by=reason,
+            steps=(),
+        )
+        pruned = PruneResult(
+            model=self._model,
+            outcome=outcome,
+            curves=(),
+            groups=self._groups().groups,
+            budget_bytes=self._budget,
+            dense=None,
+            left=self._groups().left,
+        )
+        return self._variant(dense, pruned, lost, reason)
+
+    def _made(self, model: SViT, precision: Precision, name: str) -> _Made:
+        """`model` quantized, exported and measured."""
+        twin, artifact = model, self._dense
         if precision is not Precision.FP32:
             samples = self._samples() if precision is Precision.INT4 else None
             twin = quantize(model, precision.bits, samples, progress=self._progress)
-        self._progress.stage(f"export, {precision.value}", 1)
-        artifact = export_onnx(
-            twin,
-            self._directory / f"{name}-{precision.value}.onnx",
-            batch=self._settings.batch,
-            precision=precision,
-            standard=self._settings.standard_ops,
-        )
-        self._progress.step()
-        return twin, artifact
+        if precision is not Precision.FP32 or model is not self._model:
+            self._progress.stage(f"export, {precision.value}", 1)
+            artifact = export_onnx(
+                twin,
+                self._directory / f"{name}-{precision.value}.onnx",
+                batch=self._settings.batch,
+                precision=precision,
+                standard=self._settings.standard_ops,
+            )
+            self._progress.step()
+        return _Made(twin, artifact, self._size(twin, artifact))
 
     def _samples(self) -> torch.Tensor:
         images = search_images(self._data, self._settings.search)
@@ -176,40 +241,62 @@ class Candidates:
             progress=self._progress,
         )
 
-    def _target(self, twin: SViT, artifact: Artifact, size: int) -> Target:
-        bits = bits_of(twin, artifact.precision.bits)
-        return Target(
+    def _target(self, dense: _Made, lost: PairedDrop | None) -> Target:
+        on = self._settings.budget_on
+        target = Target(
             budget_bytes=self._budget,
-            dense_bytes=size,
-            weights=ShippedSize(twin, self._groups().groups, bits),
+            dense_bytes=dense.size,
+            weights=ShippedSize(dense.twin, self._groups().groups, dense.artifact.bits),
+            reserve=max(0.0, lost.points) if lost else 0.0,
         )
+        if on is BudgetOn.RSS:
+            return replace(target, per_byte=_RSS_PER_BYTE, margin=0)
+        return replace(target, margin=0) if on is BudgetOn.PARAMS else target
 
     def _groups(self) -> Prunable:
         self._prunable = self._prunable or prunable_groups(self._model)
         return self._prunable
 
-    def _judged(self, pruned: PruneResult, twin: SViT, artifact: Artifact) -> Variant:
-        demanded = self._settings.search.max_drop is not None or self._settings.precision is None
-        drop: PairedDrop | None = None
-        if artifact.precision is not Precision.FP32 and demanded:
-            drop = self._drop(artifact)
-        elif pruned.outcome.steps:
-            drop = pruned.outcome.steps[-1].drop
-        elif artifact.precision is Precision.FP32 and not pruned.outcome.plan.kept:
-            drop = PairedDrop(0, 0, len(search_images(self._data, self._settings.search)))
-        elif demanded:
-            drop = self._drop(artifact)
+    def _lost(self, artifact: Artifact) -> PairedDrop | None:
+        """What quantizing costs on the search split; None where nobody asks, or for float32."""
+        asked = self._settings.search.max_drop is not None or self._settings.precision is None
+        return self._drop(artifact) if asked and artifact.precision is not Precision.FP32 else None
+
+    def _variant(
+        self,
+        made: _Made,
+        pruned: PruneResult,
+        lost: PairedDrop | None,
+        reason: str | None = None,
+    ) -> Variant:
+        drop = lost
+        if made.artifact.precision is Precision.FP32:
+            drop = self._drop_of_pruning(made, pruned)
         if drop is not None and pruned.dense is None and self._dense_hits is not None:
             pruned = replace(pruned, dense=Accuracy.of(self._dense_hits))
+        # The policy went by predictions; what counts is measured.
+        met = made.size <= self._budget
+        told = reason or pruned.outcome.stopped_by
+        if met and not pruned.outcome.met:
+            told = "the budget is met"
+        outcome = replace(pruned.outcome, met=met, bytes=made.size, stopped_by=told)
         return Variant(
-            pruned=pruned,
-            twin=twin,
-            artifact=artifact,
-            size=self._size(twin, artifact),
-            weight_bytes=_weight_bytes(twin, artifact),
+            pruned=replace(pruned, outcome=outcome, budget_bytes=self._budget),
+            twin=made.twin,
+            artifact=made.artifact,
+            size=made.size,
+            weight_bytes=_weight_bytes(made.twin, made.artifact),
             drop=drop,
             max_drop=self._settings.search.max_drop,
         )
+
+    def _drop_of_pruning(self, made: _Made, pruned: PruneResult) -> PairedDrop | None:
+        if pruned.outcome.steps:
+            return pruned.outcome.steps[-1].drop
+        if not pruned.outcome.plan.kept:
+            return PairedDrop(0, 0, len(search_images(self._data, self._settings.search)))
+        # Sizes alone decided; several precisions are compared by accuracy all the same.
+        return self._drop(made.artifact) if self._settings.precision is None else None
 
     def _drop(self, artifact: Artifact) -> PairedDrop:
         """What an artifact loses on the search split against the dense float32 model."""
@@ -237,8 +324,15 @@ class Candidates:
         if self._settings.budget_on is BudgetOn.PARAMS:
             return _weight_bytes(twin, artifact)
         if self._settings.budget_on is BudgetOn.RSS:
-            return measure_memory(artifact.path, threads=self._settings.threads).peak
+            if artifact is self._dense and self._dense_peak:
+                return self._dense_peak
+            return self._peak(artifact.path)
         return artifact.bytes
+
+    def _peak(self, path: Path) -> int:
+        """Median of a few processes."""
+        threads = self._settings.threads
+        return int(median(measure_memory(path, threads=threads).peak for _ in range(_PROCESSES)))
 
     def _refuse_less_than_nothing(self) -> None:
         if self._settings.budget_on is not BudgetOn.RSS:
@@ -252,5 +346,4 @@ class Candidates:
 
 
 def _weight_bytes(twin: SViT, artifact: Artifact) -> int:
-    bits = bits_of(twin, artifact.precision.bits) if artifact.integer else {}
-    return ShippedSize(twin, (), bits).bytes({})
+    return ShippedSize(twin, (), artifact.bits).bytes({})

@@ -64,6 +64,7 @@ class Verification:
         flips_on_disagreements: the same over the images that disagree in top-1.
         flips_behind_real: of an integer artifact: flips that are left once the model takes over
             what the artifact's layers on real numbers give; integers leave none.
+        exact: whether it must be none: in the networks of known families all else is integers.
         rounding_flips: spikes that the model flips against itself in double precision, on the same
             images; None where that was not asked, as flips are rare.
         rounding_disagreements: images on which these two name different classes.
@@ -80,6 +81,7 @@ class Verification:
     flips: dict[str, tuple[int, ...]]
     flips_on_disagreements: dict[str, tuple[int, ...]]
     flips_behind_real: int | None = None
+    exact: bool = False
     rounding_flips: int | None = None
     rounding_disagreements: int = 0
     rounding_difference: float = 0.0
@@ -99,6 +101,11 @@ class Verification:
             found.append(
                 f"logits differ by {self.max_difference:.3g}, by rounding in the model itself at "
                 f"most by {self.rounding_difference:.3g}"
+            )
+        if self.exact and self.flips_behind_real:
+            found.append(
+                f"{self.flips_behind_real} spikes are flipped behind the layers on real numbers, "
+                "where integers leave none"
             )
         if not self.max_difference_without_flips <= LOGIT_TOLERANCE:
             found.append(
@@ -216,6 +223,7 @@ def verify_artifact(
             flips_behind_real=_flips_behind_real(model, path, images.first(n), size, threads)
             if outcome.flipped_spikes
             else 0,
+            exact=model.module.couplings_declared,
         )
     # Without an image that has no flip, nothing else says how close logits must be.
     if outcome.failures() or outcome.images_with_flips == n:

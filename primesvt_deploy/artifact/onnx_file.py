@@ -38,6 +38,7 @@ class Artifact:
         precision: of its weights.
         integer: layers that run on integers.
         real: weighted layers that run on float32 though the precision is less, and why.
+        bits: of a stored weight, by layer, where they are fewer than 32.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Artifact:
     precision: Precision = Precision.FP32
     integer: tuple[str, ...] = ()
     real: Mapping[str, str] = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -74,12 +76,13 @@ def export_onnx(
     traced = trace(lower(model.module.float()), model.config, batch)
     integer: tuple[str, ...] = ()
     real: Mapping[str, str] = {}
+    bits: Mapping[str, int] = {}
     if precision is Precision.FP32:
         layers = unroll(traced)
     else:
         lowered = lower_to_integers(traced, standard=standard, pack=precision is Precision.INT4)
         traced, layers = lowered.model, lowered.layers
-        integer, real = lowered.integer, lowered.real
+        integer, real, bits = lowered.integer, lowered.real, lowered.bits
     tidy(traced)
     target = Path(path)
     _write(traced, model.name, target)
@@ -96,6 +99,7 @@ def export_onnx(
         precision=precision,
         integer=integer,
         real=real,
+        bits=bits,
     )
 
 

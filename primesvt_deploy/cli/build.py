@@ -117,7 +117,7 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     return (
         f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
         f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "
-        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, or add finer "
-        f"--rates. The best bundle found is kept in {output}, marked as not meeting the "
-        "constraints."
+        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, add finer "
+        f"--rates, or try another --precision. The best bundle found is kept in {output}, marked "
+        "as not meeting the constraints."
     )

@@ -51,7 +51,7 @@ def lower(module: _Module) -> _Module:
         for name, child in list(unit.named_children()):
             if isinstance(child, Neuron):
                 unrolled = UnrolledSequence if isinstance(child, SequenceNeuron) else UnrolledNeuron
-                setattr(unit, name, unrolled(ChargeFireReset.of(child)))
+                setattr(unit, name, unrolled(ChargeFireReset.of(child), used=child.used))
         if isinstance(unit, _AbsorbsGain) and isinstance(unit.neuron, UnrolledNeuron):
             unit.absorb_gain(unit.neuron.give_up_gain())
     for unit in lowered.modules():

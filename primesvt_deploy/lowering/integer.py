@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from primesvt_deploy.errors import ExportError
 from primesvt_deploy.lowering.counts import constant, find_counts
 from primesvt_deploy.lowering.forms import Form, Forms
 from primesvt_deploy.lowering.grid import GridWeights, grid_of
@@ -52,12 +53,14 @@ class Lowered:
         layers: its neuron layers, in order.
         integer: names of the weighted layers that run on integers.
         real: of those that run on float32, and why.
+        bits: of a stored weight, by layer, where they are fewer than 32.
     """
 
     model: ir.Model
     layers: tuple[UnrolledLayer, ...]
     integer: tuple[str, ...]
     real: dict[str, str]
+    bits: dict[str, int]
 
 
 def lower_to_integers(
@@ -73,7 +76,7 @@ def lower_to_integers(
         stepped: compute layers with more activations than weights step by step.
 
     Raises:
-        ExportError: the graph has no neuron.
+        ExportError: the graph has no neuron, or neurons of several timesteps.
     """
     return _Lowering(model, standard=standard, pack=pack, stepped=stepped).run()
 
@@ -87,11 +90,16 @@ class _Lowering:
     layers: list[UnrolledLayer] = field(default_factory=list)
     integer: list[str] = field(default_factory=list)
     real: dict[str, str] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
     _inexact: list[str] = field(default_factory=list)
+    _calls: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         graph = self.traced.graph
-        self._timesteps = constants_of(neuron_nodes(graph)[0]).timesteps
+        told = {constants_of(node).timesteps for node in neuron_nodes(graph)}
+        if len(told) > 1:
+            raise ExportError(f"neurons have {sorted(told)} timesteps: expected one number for all")
+        (self._timesteps,) = told
         inputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in graph.inputs]
         self._graph = ir.Graph(
             inputs, [], nodes=[], opset_imports=graph.opset_imports.copy(), name=graph.name
@@ -107,6 +115,7 @@ class _Lowering:
         self._rules: dict[str, Callable[[ir.Node], bool]] = {
             "Conv": self._convolution,
             "MatMul": self._matmul,
+            "Gemm": self._gemm,
             "ReduceMean": self._mean,
             **dict.fromkeys(("Add", "Mul", "Sub", "Div"), self._elementwise),
             **dict.fromkeys(moving, self._moving),
@@ -137,7 +146,11 @@ class _Lowering:
             model.functions[function.identifier()] = function
             self._graph.opset_imports[LIF_DOMAIN] = 1
         return Lowered(
-            model=model, layers=tuple(self.layers), integer=tuple(self.integer), real=self.real
+            model=model,
+            layers=tuple(self.layers),
+            integer=tuple(self.integer),
+            real=self.real,
+            bits=self.bits,
         )
 
     # Neurons
@@ -146,10 +159,9 @@ class _Lowering:
         lif, layer = constants_of(node), layer_name(node).removesuffix(".neuron")
         source, output = node.inputs[0], node.outputs[0]
         assert source is not None
+        last = self._forms.prefers_last(source)
         currents = self._charges.get(source)
-        last = True
         if currents is None:
-            last = self._forms.prefers_last(source)
             once = lif.static_input or lif.timesteps == 1
             parts = self._forms.get(source, Form(last=last, stepped=not once))
             currents = Currents(parts * lif.timesteps if once else parts)
@@ -183,7 +195,7 @@ class _Lowering:
         window = window_of(node)
         grid, reason = self._grid(source, array)
         if grid is not None and (window is None or window.groups > 1):
-            reason = "its convolution is grouped" if window else "its padding is not explicit"
+            reason = "its convolution is grouped" if window else "it is no plain 2-d convolution"
             window = None
         if grid is None or window is None:
             self.real[layer] = reason
@@ -195,28 +207,70 @@ class _Lowering:
         codes = grid.codes.transpose(2, 3, 1, 0).reshape(-1, len(grid.codes))
         stepped = self._steps_pay(codes, output)
         parts = self._forms.get(source, Form(counts=True, last=True, stepped=stepped))
-        tape = self._forms.tape(layer)
+        tape = self._forms.tape(self._unique(f"{layer}.input"))
         windows = [self._products.windows(tape, part, window, t) for t, part in enumerate(parts)]
         self._weighted(node, windows, grid, codes, stepped=stepped, last=True)
         return True
 
     def _matmul(self, node: ir.Node) -> bool:
-        source, weight = node.inputs
-        array = constant(weight)
-        if source is None or array is None or array.ndim != 2:
+        """A product with a matrix of weights, `[K, N]`."""
+        array = constant(node.inputs[1])
+        if array is None or array.ndim != 2 or constant(node.inputs[0]) is not None:
             return False
+        return self._linear(node, np.ascontiguousarray(array.T))
+
+    def _gemm(self, node: ir.Node) -> bool:
+        """The same with a bias, of a matrix of inputs."""
+        given = {name: a.value for name, a in node.attributes.items()}
+        array = constant(node.inputs[1])
+        plain = (given.get("alpha", 1.0), given.get("beta", 1.0)) == (1.0, 1.0)
+        if array is None or not plain or given.get("transA", 0):
+            return False
+        return self._linear(node, array if given.get("transB", 0) else array.T)
+
+    def _linear(self, node: ir.Node, weights: np.ndarray) -> bool:
+        """A layer of weights `[N, K]`."""
+        source = node.inputs[0]
+        assert source is not None
         layer = layer_name(node)
-        grid, reason = self._grid(source, np.ascontiguousarray(array.T))
+        grid, reason = self._grid(source, weights)
         if grid is None:
             self.real[layer] = reason
             self._inexact.append(layer)
-            return False
+            return self._stored_linear(node, weights)
         self.integer.append(layer)
         parts = self._forms.get(source, Form(counts=True))
-        self._weighted(
-            node, list(parts), grid, np.ascontiguousarray(grid.codes.T), stepped=False, last=False
-        )
+        codes = np.ascontiguousarray(grid.codes.T)
+        self._weighted(node, list(parts), grid, codes, stepped=False, last=False)
         return True
+
+    def _stored_linear(self, node: ir.Node, weights: np.ndarray) -> bool:
+        """A float product whose weights, if on a grid, are stored as bytes."""
+        grid = grid_of(weights)
+        if grid is None or weights.size < _WORTH_BYTES:
+            return False
+        restored = self._restored(node, np.ascontiguousarray(grid.codes.T), grid.scales)
+        source, bias = self._as_is(node.inputs[0]), node.inputs[2:]
+        tape = self._forms.tape(self._unique(layer_name(node)))
+        product = tape.one("MatMul", "matmul", source, restored)
+        if bias and bias[0] is not None:
+            product = tape.one("Add", "add", product, self._as_is(bias[0]))
+        self._forms.put(node.outputs[0], Form(), (product,))
+        return True
+
+    def _restored(self, node: ir.Node, codes: np.ndarray, scales: np.ndarray) -> ir.Value:
+        """Float weights from codes and what they are multiplied by."""
+        self.bits[layer_name(node)] = 8
+        tape = self._forms.tape(self._unique(layer_name(node)))
+        stored = self._constants.array(codes, f"{tape.layer}.codes")
+        values = tape.one("Cast", "levels", stored, to=ir.DataType.FLOAT)
+        scale = self._constants.array(scales, f"{tape.layer}.scale")
+        return tape.one("Mul", "weight", values, scale)
+
+    def _unique(self, layer: str) -> str:
+        """A name for the nodes of a layer that may be called more than once."""
+        calls = self._calls[layer] = self._calls.get(layer, 0) + 1
+        return layer if calls == 1 else f"{layer}.call{calls}"
 
     def _weighted(
         self,
@@ -233,13 +287,18 @@ class _Lowering:
         assert source is not None
         counts = self._forms.counts[source]
         layer = layer_name(node)
-        tape = self._forms.tape(layer)
+        tape = self._forms.tape(self._unique(layer))
         stored = stored_codes(tape, self._constants, codes, packed=self.pack)
+        self.bits[layer] = 4 if stored.producer() is not None else 8
         biases = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        exact = biases is None or (grid.holds(biases / np.float32(counts.unit), counts.most))
+        scales = grid.scales
+        whole = np.zeros_like(scales) if biases is None else biases
+        exact = grid.holds(whole / np.float32(counts.unit), counts.most)
+        if not exact:
+            self._inexact.append(layer)
         lif = self._only_neuron(output)
         raised = stepped and lif is not None and can_be_raised(lif)
-        scales = grid.scales * np.float32(counts.unit)
+        scales = scales * np.float32(counts.unit)
         currents = []
         for t, part in enumerate(rows):
             factor = np.float32(1.0 if lif is None else -1.0)
@@ -252,8 +311,8 @@ class _Lowering:
         if lif is None:
             self._forms.put(output, Form(last=last, stepped=stepped), tuple(currents))
             return
-        self._forms.put(output, Form(last=True, stepped=stepped), tuple(currents))
-        charged = self._forms.get(output, Form(last=True, stepped=lif.timesteps > 1))
+        self._forms.put(output, Form(last=last, stepped=stepped), tuple(currents))
+        charged = self._forms.get(output, Form(last=last, stepped=lif.timesteps > 1))
         self._charges[output] = Currents(charged, negated=True, raised=raised)
 
     def _grid(self, source: ir.Value, weights: np.ndarray) -> tuple[GridWeights | None, str]:
@@ -292,13 +351,8 @@ class _Lowering:
         grid = grid_of(weights)
         if grid is None or weights.size < _WORTH_BYTES:
             return False
-        tape = self._forms.tape(layer_name(node))
-        codes = self._constants.array(grid.codes, f"{tape.layer}.codes")
-        values = tape.one("Cast", "levels", codes, to=ir.DataType.FLOAT)
-        scales = self._constants.array(
-            grid.scales.reshape(-1, *[1] * (weights.ndim - 1)), f"{tape.layer}.scale"
-        )
-        restored = tape.one("Mul", "weight", values, scales)
+        scales = grid.scales.reshape(-1, *[1] * (weights.ndim - 1))
+        restored = self._restored(node, grid.codes, scales)
         inputs = [self._as_is(node.inputs[0]), restored, *map(self._as_is, node.inputs[2:])]
         self._copied(node, inputs, Form())
         return True
@@ -342,9 +396,10 @@ class _Lowering:
 
     def _mean(self, node: ir.Node) -> bool:
         """Means over height and width, in either layout."""
-        source, axes = node.inputs[0], constant(node.inputs[1])
+        source = node.inputs[0]
+        axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
         assert source is not None
-        keeps = bool(node.attributes["keepdims"].value)
+        keeps = "keepdims" not in node.attributes or bool(node.attributes["keepdims"].value)
         if axes is None or sorted(axes.tolist()) != [2, 3] or keeps:
             return False
         if not self._forms.prefers_last(source):

@@ -84,9 +84,10 @@ class ChargeFireReset:
 class UnrolledNeuron(nn.Module):
     """A neuron without state; `constants.gain` is 1 once the layer before has absorbed it."""
 
-    def __init__(self, constants: ChargeFireReset) -> None:
+    def __init__(self, constants: ChargeFireReset, *, used: bool = True) -> None:
         super().__init__()
         self.constants = constants
+        self.used = used
 
     def give_up_gain(self) -> float:
         """Return the input gain for another layer to apply, and apply none from now on."""

@@ -36,6 +36,10 @@ from primesvt_deploy.lowering.neurons import ChargeFireReset
 __all__ = ["Constants", "Currents", "Tape", "can_be_negated", "can_be_raised", "fire"]
 
 
+_MOST_RAISED = 60
+"""Powers of two by which currents are raised, at most."""
+
+
 class Constants:
     """Initializers shared by value: neurons have theirs in common."""
 
@@ -53,6 +57,8 @@ class Constants:
         """An initializer of that name and content; asked for again, the same one."""
         key = (name, array.dtype.str, array.shape, array.tobytes())
         if key not in self._values:
+            if name in self._graph.initializers:
+                name = f"{name}.{len(self._values)}"
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
             value = ir.Value(
                 name=name,
@@ -122,8 +128,11 @@ def can_be_negated(lif: ChargeFireReset) -> bool:
 
 
 def can_be_raised(lif: ChargeFireReset) -> bool:
-    """Whether the decay is a power of two below 1."""
-    return 0.0 < lif.decay < 1.0 and math.frexp(lif.decay)[0] == 0.5 and lif.gain == 1.0
+    """Whether the decay is a power of two below 1, and its powers are far from overflowing."""
+    if not 0.0 < lif.decay < 1.0 or lif.gain != 1.0:
+        return False
+    significand, exponent = math.frexp(lif.decay)
+    return significand == 0.5 and lif.timesteps * (1 - exponent) <= _MOST_RAISED
 
 
 def fire(

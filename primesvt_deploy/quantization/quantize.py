@@ -18,12 +18,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.counts import BYTE
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.lowering.neurons import UnrolledNeuron
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.quantization.compensated import compensated
+from primesvt_deploy.quantization.norms import fold_called_norms
 from primesvt_deploy.quantization.rounding import (
     channel_grid,
     group_grid,
@@ -31,9 +33,9 @@ from primesvt_deploy.quantization.rounding import (
     rounded_bias,
 )
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "twin_of"]
 
-_Weighted = nn.Conv2d | nn.Linear
+_Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
 _ROWS_AT_ONCE = 16
 """Samples and timesteps whose windows are laid out at once, for memory."""
 _ROWS_KEPT = 4096
@@ -63,19 +65,20 @@ def quantize(
             tells spikes from real numbers, and then nothing is compensated.
         progress: told of each segment.
     """
-    twin = lower(model.module.float())
+    twin = twin_of(model)
     calibrated = samples is not None
     batch = time_first(_noise(model) if samples is None else samples)
     sizes = model.batch_of(32)
     axis = 1 if batch.ndim == 5 else 0
     states = [twin.fold(part) for part in batch.split(sizes, dim=axis)]
     names = {module: name for name, module in twin.named_modules()}
-    exempt = {twin.get_submodule(name) for name in twin.classifiers} | _first(twin, states[0])
+    exempt = {twin.get_submodule(name) for name in twin.classifiers} | _ends(twin, states[0])
     values = {m.constants.spike_value for m in twin.modules() if isinstance(m, UnrolledNeuron)}
     segments = twin.segments()
     progress.stage(f"rounding to {bits} bits", len(segments))
     for segment in segments:
-        with _watched(twin, exempt, values, moments=bits == 4 and calibrated) as seen:
+        moments = bits == 4 and calibrated
+        with _watched(twin, exempt, values, rows_wanted=calibrated, moments=moments) as seen:
             for state in states:
                 segment.run(state)
         for layer, what in seen.items():
@@ -85,14 +88,22 @@ def quantize(
     return model.with_module(twin)
 
 
+def twin_of(model: SViT) -> SpikingNetwork:
+    """The lowered module of `model`, with every norm folded that can be."""
+    twin = lower(model.module.float())
+    if model.module.couplings_declared:
+        return twin
+    return fold_called_norms(twin, time_first(_noise(model)))
+
+
 def _noise(model: SViT) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(model.config.example(2).shape, generator=generator)
     return time_first(noise)  # an example has time first; data sets have it second
 
 
-def _first(twin: nn.Module, state: torch.Tensor) -> set[nn.Module]:
-    """The layer that is called first: it sees the image."""
+def _ends(twin: SpikingNetwork, state: torch.Tensor) -> set[nn.Module]:
+    """The layer that is called first, which sees the image, and a user's own classifier."""
     called: list[nn.Module] = []
     handles = [
         layer.register_forward_pre_hook(lambda module, _inputs: called.append(module))
@@ -100,16 +111,21 @@ def _first(twin: nn.Module, state: torch.Tensor) -> set[nn.Module]:
         if isinstance(layer, _Weighted)
     ]
     try:
-        cast(Any, twin).segments()[0].run(state[: len(state)])
+        twin.segments()[0].run(state)
     finally:
         for handle in handles:
             handle.remove()
-    return set(called[:1])
+    return {called[0], *(called[-1:] if not twin.couplings_declared else [])} if called else set()
 
 
 @contextmanager
 def _watched(
-    twin: nn.Module, exempt: set[nn.Module], values: set[float], *, moments: bool
+    twin: nn.Module,
+    exempt: set[nn.Module],
+    values: set[float],
+    *,
+    rows_wanted: bool,
+    moments: bool,
 ) -> Iterator[dict[nn.Module, _Seen]]:
     """Collects what reaches each layer while the network runs, in the order of the calls."""
     seen: dict[nn.Module, _Seen] = {}
@@ -117,11 +133,13 @@ def _watched(
     def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         what = seen.setdefault(layer, _Seen())
         what.counts = what.counts and any(_is_counts(inputs[0], value) for value in values)
+        if not rows_wanted:
+            return
         for part in inputs[0].split(_ROWS_AT_ONCE):
             rows = _rows(cast(_Weighted, layer), part)
             what.rows += len(rows)
             what.sums = what.sums + rows.sum(dim=0)
-            if moments and what.counts and getattr(layer, "groups", 1) == 1:
+            if moments and what.counts and _is_dense(layer):
                 what.moments = what.moments + rows.T @ rows
 
     handles = [
@@ -145,21 +163,29 @@ def _rows(layer: _Weighted, x: torch.Tensor) -> torch.Tensor:
     """What each product of a layer reads, `[rows, K]` in the order of `_matrix`'s columns."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
-    if layer.groups > 1:
-        return x.mean(dim=(2, 3))
-    padding = cast(tuple[int, int], layer.padding)
-    windows = F.unfold(
-        x, layer.kernel_size, dilation=layer.dilation, padding=padding, stride=layer.stride
-    )
+    if not _is_dense(layer):
+        return x.flatten(-1 if isinstance(layer, nn.Conv1d) else -2).mean(dim=-1).flatten(0, -2)
+    assert isinstance(layer, nn.Conv2d)
+    x = x.flatten(0, -4)  # a time axis of its own
+    # Whatever `padding` and `padding_mode` say, this is what the layer itself goes by.
+    around = cast(Any, layer)._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, around, mode=mode)
+    windows = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
     pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
     kept: torch.Tensor = pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
     return kept
 
 
+def _is_dense(layer: nn.Module) -> bool:
+    """Whether a layer's products run over all inputs, of a pixel or a window of pixels."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
 def _matrix(layer: _Weighted) -> torch.Tensor:
     """Weights `[N, K]`: kernel pixel by kernel pixel, then channel."""
     weight = layer.weight.detach()
-    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight.flatten(1)
 
 
 def _set(layer: _Weighted, matrix: torch.Tensor) -> None:
@@ -167,13 +193,13 @@ def _set(layer: _Weighted, matrix: torch.Tensor) -> None:
     if weight.ndim == 4:
         n, channels, height, width = weight.shape
         matrix = matrix.reshape(n, height, width, channels).permute(0, 3, 1, 2)
-    weight.copy_(matrix)
+    weight.copy_(matrix.reshape(weight.shape))
 
 
 def _round(layer: _Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
     weights = _matrix(layer)
-    grouped = getattr(layer, "groups", 1) > 1
-    if bits == 4 and seen.counts and not grouped:
+    dense = _is_dense(layer)
+    if bits == 4 and seen.counts and dense:
         if calibrated and isinstance(seen.moments, torch.Tensor):
             rounded, grid = compensated(weights, seen.moments / seen.rows)
         else:
@@ -186,6 +212,6 @@ def _round(layer: _Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
     if layer.bias is None:
         return
     bias = layer.bias.detach()
-    if calibrated and not grouped and isinstance(seen.sums, torch.Tensor):
+    if calibrated and dense and isinstance(seen.sums, torch.Tensor):
         bias = bias + (weights - rounded) @ (seen.sums / seen.rows)
     layer.bias.copy_(rounded_bias(bias, grid.powers))

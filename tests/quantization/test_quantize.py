@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import make_model
 from families.zoo import ZOO
 
+from primesvt_deploy.artifact.onnx_file import export_onnx
+from primesvt_deploy.config import Precision
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.lowering.grid import grid_of
 from primesvt_deploy.model import SViT
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.quantization.stored import bits_of, restored, stored_state
+from primesvt_deploy.quantization.stored import restored, stored_state
+
+
+def bits_of(twin: SViT, bits: int, directory: Path) -> dict[str, int]:
+    """Bits of the weights in the file."""
+    precision = Precision.INT4 if bits == 4 else Precision.INT8
+    return dict(export_onnx(twin, directory / "model.onnx", precision=precision).bits)
 
 
 def samples(model: SViT, count: int = 16) -> torch.Tensor:
@@ -19,9 +29,9 @@ def samples(model: SViT, count: int = 16) -> torch.Tensor:
     return torch.randn(count, *model.config.input_shape, generator=generator)
 
 
-def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT) -> None:
+def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT, tmp_path: Path) -> None:
     before = {k: v.clone() for k, v in tiny.module.state_dict().items()}
-    bits = bits_of(quantize(tiny, 8), 8)
+    bits = bits_of(quantize(tiny, 8), 8, tmp_path)
     weighted = {
         name
         for name, layer in lower(tiny.module).named_modules()
@@ -32,15 +42,15 @@ def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT) -> None:
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-def test_four_bits_are_four_where_spikes_arrive(tiny: SViT) -> None:
+def test_four_bits_are_four_where_spikes_arrive(tiny: SViT, tmp_path: Path) -> None:
     twin = quantize(tiny, 4, samples(tiny))
-    assert set(bits_of(twin, 4).values()) == {4}
+    assert set(bits_of(twin, 4, tmp_path).values()) == {4}
 
 
-def test_layers_that_real_numbers_reach_get_eight_bits() -> None:
+def test_layers_that_real_numbers_reach_get_eight_bits(tmp_path: Path) -> None:
     family, config = ZOO["sdt-v2"]
     model = make_model(config, family=family)
-    bits = bits_of(quantize(model, 4, samples(model)), 4)
+    bits = bits_of(quantize(model, 4, samples(model)), 4, tmp_path)
     assert set(bits.values()) == {4, 8}
 
 
