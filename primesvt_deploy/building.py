@@ -18,7 +18,7 @@ from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.artifact.ort_file import write_ort_file
 from primesvt_deploy.artifact.requirements import required_versions
 from primesvt_deploy.artifact.workspace import Workspace
-from primesvt_deploy.config import BuildSettings
+from primesvt_deploy.config import BuildSettings, Precision
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
@@ -143,6 +143,7 @@ def _finish(
     session = session_json(
         requires=required_versions(shipped.path),
         low_memory_file=ort_file.name if ort_file else shipped.path.name,
+        fold_at_load=shipped.precision is not Precision.INT4,
     )
     if ort_file is not None:
         _require_same(ort_file, seen.preprocessing.normalise(images), logits)

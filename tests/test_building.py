@@ -50,7 +50,7 @@ def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
     names = {path.name for path in built.path.iterdir()}
     assert names == {
         "check.npz", "ledger.jsonl", "manifest.json", "model.onnx", "plan.json", "report.html",
-        "run.py", "runtime", "weights.safetensors",
+        "run.py", "runtime", "session.json", "weights.safetensors",
     }  # fmt: skip
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
 

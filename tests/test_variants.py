@@ -79,7 +79,7 @@ def test_a_bundle_of_integers_is_whole(
     manifest = result.manifest
     assert manifest["precision"]["name"] == precision.value
     assert manifest["precision"]["integer_layers"] == 16
-    assert list(manifest["precision"]["real_layers"]) == ["stem.0.conv"]
+    assert list(manifest["precision"]["real_layers"]) == ["stem.0.conv", "head"]
     assert manifest["verification"]["passed"]
     assert manifest["verification"]["flips_behind_real"] == 0
     size = manifest["size"]

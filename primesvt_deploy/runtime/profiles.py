@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ def session_json(
     requires: Mapping[str, str] | None = None,
     default: str = LATENCY,
     low_memory_file: str = _MODEL,
+    fold_at_load: bool = True,
 ) -> dict[str, Any]:
     """What a bundle's `session.json` is to hold.
 
@@ -184,17 +185,22 @@ def session_json(
             `domain::Name` (`ai.onnx` for the standard ones), or `opset`.
         default: `latency` or `low-memory`.
         low_memory_file: the model file that `low-memory` loads.
+        fold_at_load: False: under `low-memory` packed weights are unpacked as they are used, layer
+            by layer, rather than all of them at load.
 
     Raises:
         BundleError: a value of another kind.
     """
+    frugal = make_profile(LOW_MEMORY, low_memory_file)
+    if not fold_at_load:
+        frugal = replace(frugal, graph_optimization_level="disabled")
     content = {
         "schema": SESSION_SCHEMA,
         "requires": dict(requires or {}),
         "default": default,
         "profiles": {
             LATENCY: make_profile(LATENCY).to_dict(),
-            LOW_MEMORY: make_profile(LOW_MEMORY, low_memory_file).to_dict(),
+            LOW_MEMORY: frugal.to_dict(),
         },
     }
     _parsed(content)
