@@ -1,6 +1,6 @@
 """Bytes, held-out accuracy and memory of every precision; and at the widths of published models.
 
-    python benchmarks/precision.py [reference | NAME ...]
+    python benchmarks/precision.py [--memory] [reference | NAME ...]
 
 On the reference model each row is a whole `build`, decided on the search split, reported on the
 held-out one. At published widths weights and images are random, so what is measured there is
@@ -50,9 +50,12 @@ def main() -> None:
     path = RESULTS / "precision.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     content = {key: known.get(key, {}) for key in ("reference", "widths")}
-    for name in sys.argv[1:] or ("reference", *WIDE):
+    again = sys.argv[1:2] == ["--memory"]  # of published widths alone, the rest as it is
+    for name in sys.argv[1 + again :] or ("reference", *WIDE):
         if name == "reference":
             content["reference"] = reference()
+        elif again:
+            content["widths"][name]["memory"] = at_width(name, timed=False)["memory"]
         else:
             content["widths"][name] = at_width(name)
         write("precision", content)
@@ -89,7 +92,7 @@ def reference() -> dict[str, Any]:
     return {"model": model.name, "data": data.name, "builds": rows, "memory": memory}
 
 
-def at_width(name: str) -> dict[str, Any]:
+def at_width(name: str, *, timed: bool = True) -> dict[str, Any]:
     """The dense model of random weights in every precision."""
     family_name, arguments = MODELS[name]
     family = family_named(family_name)
@@ -106,7 +109,7 @@ def at_width(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         paths = {p.value: Path(directory) / f"{p.value}.onnx" for p in Precision}
         artifacts = {p.value: export(model, paths[p.value], precision=p) for p in Precision}
-        latency = {str(t): latencies(paths, image, t) for t in (1, 2)}
+        latency = {str(t): latencies(paths, image, t) for t in (1, 2) if timed}
         return {
             "file_bytes": {k: artifact.bytes for k, artifact in artifacts.items()},
             "integer_layers": len(artifacts["int8"].integer),
