@@ -60,6 +60,7 @@ def render_report(
 
 _SECTIONS = (
     *("tool", "created", "model", "constraints", "size", "accuracy", "latency"),
+    "precision",
     *("notes", "left_unpruned"),
     *("verification", "policy", "seconds", "versions", "files"),
 )

@@ -232,3 +232,25 @@ def test_a_gain_is_called_one(render: Render) -> None:
     text = render(accuracy__drop__points=-0.3).text
     assert "top-1 drops by -0.30 points (a gain)" in text
     assert "+0.30 points" in text
+
+
+def test_integers_and_what_auto_chose_from_are_told(render: Render) -> None:
+    precision = {
+        "name": "int8",
+        "integer_layers": 16,
+        "real_layers": {"stem.0.conv": "its input is real"},
+        "candidates": [
+            {
+                "precision": "fp32",
+                "pruned": True,
+                "file_bytes": 4_000_000,
+                "drop": {"points": 1.25},
+            },
+            {"precision": "int8", "pruned": False, "file_bytes": 1_560_000, "drop": None},
+        ],
+    }
+    page = render(precision=precision, constraints__budget_on="params")
+    text = " ".join(page.text.split())
+    assert "16 layers run on integers, on float32 stem.0.conv (its input is real); tried:" in text
+    assert "fp32 pruned, 4.00 MB, 1.25 points lost; int8, 1.56 MB" in text
+    assert "bytes of weights and biases)" in text
