@@ -53,7 +53,7 @@ def main() -> None:
     again = sys.argv[1:2] == ["--memory"]  # of published widths alone, the rest as it is
     for name in sys.argv[1 + again :] or ("reference", *WIDE):
         if name == "reference":
-            content["reference"] = reference()
+            reference(content)
         elif again:
             content["widths"][name]["memory"] = at_width(name, timed=False)["memory"]
         else:
@@ -61,14 +61,20 @@ def main() -> None:
         write("precision", content)
 
 
-def reference() -> dict[str, Any]:
-    """Whole builds of the reference model."""
+def reference(content: dict[str, Any]) -> None:
+    """Whole builds of the reference model, each kept as it ends."""
     model = load()
     data = open_data(model)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
         export(model, Path(directory) / "fp32.onnx")
         memory = {"fp32": memory_of(Path(directory) / "fp32.onnx")}
+        content["reference"] = {
+            "model": model.name,
+            "data": data.name,
+            "builds": rows,
+            "memory": memory,
+        }
         for name, settings in BUILDS.items():
             result = build(model, Path(directory) / name, settings, data=data)
             manifest = result.manifest
@@ -88,8 +94,7 @@ def reference() -> dict[str, Any]:
                 "seconds": manifest["seconds"],
             }
             memory[name] = memory_of(result.path / "model.onnx")
-            print(name, json.dumps(rows[name]["accuracy"]["drop"]))
-    return {"model": model.name, "data": data.name, "builds": rows, "memory": memory}
+            write("precision", content)
 
 
 def at_width(name: str, *, timed: bool = True) -> dict[str, Any]:

@@ -178,7 +178,10 @@ class Candidates:
         if beyond > 0 and pruned.outcome.met:
             return replace(target, budget_bytes=target.budget_bytes - beyond)
         allowed = self._settings.search.max_drop
-        if lost is not None and allowed is not None and lost.points > allowed:
+        out_of_reach = beyond > 0  # and pruning less would only leave it further
+        if out_of_reach or lost is None or allowed is None:
+            return None
+        if lost.points > allowed:
             return replace(target, reserve=target.reserve + lost.points - allowed)
         return None
 
