@@ -119,7 +119,9 @@ def integer_part(file: Path, batch: np.ndarray, directory: Path) -> tuple[Path, 
     """The graph from the float layers' outputs on, every spike tensor an output; its inputs."""
     graph = onnx.load(file)
     told = {entry.key: entry.value for entry in graph.metadata_props}
-    real = json.loads(told[REAL_KEY])
+    produced = {output for node in graph.graph.node for output in node.output}
+    # The classifier is behind all spikes, so nothing is taken from it.
+    real = [name for name in json.loads(told[REAL_KEY]) if name in produced]
     spikes = [
         output
         for node in graph.graph.node

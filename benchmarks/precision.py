@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 from common import RESULTS, write
-from families import COMMON, MODELS, alive
+from wide import COMMON, MODELS, alive
 
 from primesvt_deploy import BuildSettings, build, export, load, open_data
 from primesvt_deploy.artifact.ort_file import write_ort_file
