@@ -148,7 +148,7 @@ def _finish(
     if ort_file is not None:
         _require_same(ort_file, seen.preprocessing.normalise(images), logits)
     outcome = pruned.outcome.to_dict()
-    curves = [curve.to_dict() for curve in pruned.curves]
+    curves = [curve.to_dict() for curve in pruned.outcome.curves]
     plan = {
         **pruned.outcome.plan.to_dict(),
         "widths": pruned.outcome.plan.widths(pruned.groups),

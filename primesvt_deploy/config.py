@@ -9,8 +9,21 @@ from typing import Any
 
 from primesvt_deploy.errors import SettingsError
 
-__all__ = ["DEFAULT_RATES", "BudgetOn", "BuildSettings", "Precision", "SearchSettings"]
+__all__ = [
+    "DEFAULT_RATES",
+    "POLICY_NAMES",
+    "RECOVERY_STEPS",
+    "BudgetOn",
+    "BuildSettings",
+    "FinetuneSettings",
+    "Precision",
+    "SearchSettings",
+]
 
+POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
+"""Of `pruning.policies`, the default first."""
+RECOVERY_STEPS = ("free", "bias", "refit", "norms")
+"""Of `pruning.recovery`."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
 
@@ -51,7 +64,10 @@ class SearchSettings:
         channel_multiple: channels (per head) are kept in multiples of this.
         search_images: search images a decision rests on; None: all.
         robustness_images: images a point of a robustness curve rests on.
-        seed: of the image order, and of the split where a data source has none.
+        seed: of the image order, of the split where a data source has none, and of the random
+            policy.
+        policy: which channels leave (`POLICY_NAMES`).
+        recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`).
 
     Raises:
         SettingsError: a value is out of range.
@@ -63,9 +79,23 @@ class SearchSettings:
     search_images: int | None = None
     robustness_images: int = 512
     seed: int = 0
+    policy: str = POLICY_NAMES[0]
+    recover: tuple[str, ...] = RECOVERY_STEPS
 
     def __post_init__(self) -> None:
-        """Refuse values out of range; sort the rates."""
+        """Refuse values out of range; sort rates and recovery steps."""
+        if self.policy not in POLICY_NAMES:
+            raise SettingsError(
+                f"policy is {self.policy!r}: expected one of {', '.join(POLICY_NAMES)}"
+            )
+        unknown = [step for step in self.recover if step not in RECOVERY_STEPS]
+        if unknown:
+            raise SettingsError(
+                f"recovery step {unknown[0]!r} is none: expected some of "
+                f"{', '.join(RECOVERY_STEPS)}, or all, or none"
+            )
+        steps = tuple(step for step in RECOVERY_STEPS if step in self.recover)
+        object.__setattr__(self, "recover", steps)
         if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
             raise SettingsError(
                 f"max drop is {self.max_drop} points: expected 0 to 100, or off; change --max-drop"
@@ -88,7 +118,80 @@ class SearchSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "rates": list(self.rates)}
+        return {**asdict(self), "rates": list(self.rates), "recover": list(self.recover)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How a pruned model is trained on.
+
+    Args:
+        epochs: passes over the train split.
+        timesteps: T of each epoch, the last one's for those beyond; empty: the model's own. Fewer
+            first is cheaper; the last must be the model's own.
+        learning_rate: peak of AdamW's, after a warm-up, falling to 0 as a cosine.
+        warmup: share of all steps over which it rises.
+        weight_decay: on weights; biases and norms have none.
+        batch_size: images a step.
+        distillation: weight of the divergence from the dense model's probabilities in the loss;
+            the rest is cross-entropy with the labels.
+        temperature: of that divergence's probabilities.
+        images: train images used, the first in an order fixed by `seed`; None: all.
+        seed: of order and augmentation.
+        device: `cpu`, `cuda`, or `auto`: CUDA where there is one.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    epochs: int = 1
+    timesteps: tuple[int, ...] = ()
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    batch_size: int = 64
+    distillation: float = 0.5
+    temperature: float = 2.0
+    images: int | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(
+                    f"fine-tuning {name.replace('_', ' ')} are {getattr(self, name)}: expected "
+                    f"{least} or more"
+                )
+        for name, low, high in (
+            ("learning_rate", 0.0, 1.0),
+            ("warmup", 0.0, 1.0),
+            ("weight_decay", 0.0, 1.0),
+            ("distillation", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(
+                    f"fine-tuning {name.replace('_', ' ')} is {getattr(self, name)}: expected "
+                    f"{low:g} to {high:g}"
+                )
+        if not 0.0 < self.temperature < math.inf:
+            raise SettingsError(f"temperature is {self.temperature}: expected more than 0")
+        if any(steps < 1 for steps in self.timesteps):
+            raise SettingsError(f"timesteps are {list(self.timesteps)}: expected 1 or more each")
+        if self.images is not None and self.images < self.batch_size:
+            raise SettingsError(
+                f"fine-tuning images are {self.images}: expected a batch of {self.batch_size} at "
+                "least"
+            )
+
+    def steps_of(self, epoch: int, timesteps: int) -> int:
+        """T of an epoch (from 0) of a model of so many timesteps."""
+        return self.timesteps[min(epoch, len(self.timesteps) - 1)] if self.timesteps else timesteps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "timesteps": list(self.timesteps)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ def compose_manifest(
         },
         "latency": _latency(measured, settings),
         "verification": measured.verification.to_dict() if measured.verification else None,
-        "policy": {"name": "prioritized", **settings.search.to_dict()},
+        "policy": {"name": settings.search.policy, **settings.search.to_dict()},
         "seconds": dict(seconds),
         "versions": versions(),
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, replace
 
 import torch
 
+from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.base import Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.families.timesteps import set_timesteps
 from primesvt_deploy.runtime.steps import InputSteps
 
 __all__ = ["SViT", "time_first"]
@@ -84,6 +87,30 @@ class SViT:
         """Logits `[N, K]` of preprocessed samples, as data sets give them (see `time_first`)."""
         result: torch.Tensor = self.module(time_first(images))
         return result
+
+    def at_timesteps(self, timesteps: int) -> SViT:
+        """The same weights run for another number of timesteps.
+
+        Raises:
+            ModelError: T cannot be chosen: frames come in a given number, a module of the user's
+                own has it in its code, or it is not 1 to the model's own.
+        """
+        if timesteps == self.timesteps:
+            return self
+        if self.config.frames or not self.module.couplings_declared:
+            why = "its frames" if self.config.frames else "its own code"
+            raise ModelError(
+                f"{self.name} runs for the {self.timesteps} timesteps of {why}: they cannot be "
+                f"{timesteps}"
+            )
+        if not 1 <= timesteps <= self.timesteps:
+            raise ModelError(
+                f"timesteps are {timesteps}: expected 1 to {self.timesteps}, what {self.name} was "
+                "trained with"
+            )
+        module = copy.deepcopy(self.module)
+        set_timesteps(module, timesteps)
+        return replace(self, config=replace(self.config, timesteps=timesteps), module=module)
 
     def with_module(self, module: SpikingNetwork) -> SViT:
         """The same SViT with another (pruned) module."""

@@ -13,6 +13,7 @@ import torch
 from primesvt_deploy.analysis.cost import Cost, ShippedSize, measure_cost
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.config import BuildSettings, Precision, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
@@ -24,8 +25,10 @@ from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policy import PolicyOutcome, by_size, prioritized
-from primesvt_deploy.pruning.robustness import Curve, measure_robustness
+from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
+from primesvt_deploy.pruning.policies.prioritized import by_size
+from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.pruning.robustness import Curve
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.stats import Accuracy
@@ -36,7 +39,10 @@ __all__ = [
     "PruneResult",
     "Target",
     "analyze",
+    "calibration_images",
+    "carried_out",
     "export",
+    "make_judge",
     "prune",
     "question",
     "search_images",
@@ -74,7 +80,6 @@ class PruneResult:
     Args:
         model: the cut model.
         outcome: the policy's plan, and whether the budget is met.
-        curves: robustness of every layer; empty where the dense model fits the budget.
         groups: the dense model's groups.
         budget_bytes: what was asked for, in bytes of what the budget counts.
         dense: top-1 of the dense model on the search split; None where no search was needed.
@@ -83,7 +88,6 @@ class PruneResult:
 
     model: SViT
     outcome: PolicyOutcome
-    curves: tuple[Curve, ...]
     groups: tuple[Group, ...]
     budget_bytes: int
     dense: Accuracy | None
@@ -144,13 +148,13 @@ def analyze(
     images = search_images(splits, chosen)
     prunable = prunable_groups(model)
     groups = prunable.groups
-    judge = _judge(model, groups, images, Ledger(), chosen)
+    recovery = Recovery(model, groups, calibration_images(splits, chosen), chosen.recover)
+    judge = make_judge(model, groups, images, Ledger(), chosen, recovery)
     progress.stage("dense accuracy", 1)
     dense = judge.dense()
     progress.step(str(dense))
-    curves = measure_robustness(
-        judge, rates=chosen.rates, limit=chosen.robustness_images, progress=progress
-    )
+    search = Search(judge=judge, settings=chosen, size_of=lambda _: 0, progress=progress)
+    curves = search.curves("l2", judge.choice())
     progress.stage("firing rates", 1)
     firing = measure_firing_rates(model, images.first(_FIRING_IMAGES))
     progress.step()
@@ -169,7 +173,7 @@ def prune(
     prunable: Prunable | None = None,
     progress: Progress = SILENT,
 ) -> PruneResult:
-    """Prune `model` by the prioritized policy until it fits the budget.
+    """Prune `model` by the policy that the settings name until it fits the budget.
 
     Args:
         model: a trained SViT; it is not touched.
@@ -197,32 +201,14 @@ def prune(
     def size_of(plan: Plan) -> int:
         return chosen.bytes_of(plan, groups)
 
-    budget = target.budget_bytes
-    if target.dense_bytes <= budget:
-        return PruneResult(
-            model=model,
-            outcome=_unpruned(target.dense_bytes),
-            curves=(),
-            groups=groups,
-            budget_bytes=budget,
-            dense=None,
-            left=prunable.left,
-        )
-    if settings.search.max_drop is None:
-        return _by_size(model, settings.search, prunable, budget, size_of)
-    splits = data or open_data(model, seed=settings.search.seed)
-    images = search_images(splits, settings.search)
-    return _search(
-        model,
-        settings.search,
-        prunable,
-        images,
-        Ledger() if ledger is None else ledger,
-        budget,
-        size_of,
-        target.reserve,
-        progress,
-    )
+    if target.dense_bytes <= target.budget_bytes:
+        return _result(model, prunable, target, _unpruned(target.dense_bytes))
+    search = settings.search
+    if search.max_drop is None and search.policy == "prioritized":
+        return _by_size(model, search, prunable, target, size_of, data)
+    splits = data or open_data(model, seed=search.seed)
+    known = Ledger() if ledger is None else ledger
+    return _searched(model, search, prunable, splits, known, target, size_of, progress)
 
 
 def export(
@@ -254,85 +240,118 @@ def search_images(data: DataSet, settings: SearchSettings) -> ImageList:
     return data.search.shuffled(settings.seed).first(settings.search_images or len(data.search))
 
 
+def calibration_images(data: DataSet, settings: SearchSettings) -> ImageList:
+    """Images to recover pruned models on: of the train split, or of the search split without one.
+
+    Held-out images are never among them.
+    """
+    source = data.train if len(data.train) >= CALIBRATION_IMAGES else data.search
+    return source.shuffled(settings.seed).first(CALIBRATION_IMAGES)
+
+
 def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
     """Digest of all that an evaluated candidate depends on: what a ledger belongs to."""
     steps = repr(sorted(model.preprocessing.to_dict().items()))
-    return fingerprint(model.digest, data.digest, steps, repr(settings.to_dict()), __version__)
+    # All policies ask the same question of a plan: they share a ledger.
+    asked = {name: value for name, value in settings.to_dict().items() if name != "policy"}
+    return fingerprint(model.digest, data.digest, steps, repr(asked), __version__)
 
 
-def _search(
+def _searched(
     model: SViT,
     settings: SearchSettings,
     prunable: Prunable,
-    images: ImageList,
+    splits: DataSet,
     ledger: Ledger,
-    budget: int,
+    target: Target,
     size_of: Callable[[Plan], int],
-    reserve: float,
     progress: Progress,
 ) -> PruneResult:
     groups = prunable.groups
-    judge = _judge(model, groups, images, ledger, settings, reserve)
+    images = search_images(splits, settings)
+    recovery = Recovery(model, groups, calibration_images(splits, settings), settings.recover)
+    judge = make_judge(model, groups, images, ledger, settings, recovery, target.reserve)
     progress.stage("dense accuracy", 1)
     dense = judge.dense()
     progress.step(str(dense))
-    curves = measure_robustness(
-        judge, rates=settings.rates, limit=settings.robustness_images, progress=progress
-    )
-    outcome = prioritized(judge, curves, budget_bytes=budget, size_of=size_of, progress=progress)
+    search = Search(judge=judge, settings=settings, size_of=size_of, progress=progress)
+    outcome = POLICIES[settings.policy].search(search, target.budget_bytes)
     few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
-    return PruneResult(
-        model=_carried_out(model, groups, outcome.plan, few),
-        outcome=outcome,
-        curves=curves,
-        groups=groups,
-        budget_bytes=budget,
-        dense=dense,
-        left=prunable.left,
-    )
+    pruned = carried_out(model, groups, outcome.plan, few, recovery)
+    return _result(pruned, prunable, target, outcome, dense)
 
 
 def _by_size(
     model: SViT,
     settings: SearchSettings,
     prunable: Prunable,
-    budget: int,
+    target: Target,
     size_of: Callable[[Plan], int],
+    data: DataSet | None,
 ) -> PruneResult:
-    """What meets the budget where no accuracy is demanded."""
+    """What meets the budget where no accuracy is demanded; recovered where there are data."""
     groups = prunable.groups
-    choice = Choice(model.module, groups, settings.channel_multiple)
-    outcome = by_size(choice, groups, rates=settings.rates, budget_bytes=budget, size_of=size_of)
+    importance = {group.name: l2_importance(model.module, group) for group in groups}
+    choice = Choice(importance, settings.channel_multiple)
+    outcome = by_size(
+        choice, groups, rates=settings.rates, budget_bytes=target.budget_bytes, size_of=size_of
+    )
+    recovery = None
+    if data is not None:
+        recovery = Recovery(model, groups, calibration_images(data, settings), settings.recover)
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(model.config.example(1).shape, generator=generator)
+    pruned = carried_out(model, groups, outcome.plan, noise, recovery)
+    return _result(pruned, prunable, target, outcome)
+
+
+def _result(
+    model: SViT,
+    prunable: Prunable,
+    target: Target,
+    outcome: PolicyOutcome,
+    dense: Accuracy | None = None,
+) -> PruneResult:
     return PruneResult(
-        model=_carried_out(model, groups, outcome.plan, noise),
+        model=model,
         outcome=outcome,
-        curves=(),
-        groups=groups,
-        budget_bytes=budget,
-        dense=None,
+        groups=prunable.groups,
+        budget_bytes=target.budget_bytes,
+        dense=dense,
         left=prunable.left,
     )
 
 
-def _carried_out(model: SViT, groups: Sequence[Group], plan: Plan, few: torch.Tensor) -> SViT:
-    """The cut model, once it is seen to equal the masked one on a `few` inputs."""
+def carried_out(
+    model: SViT,
+    groups: Sequence[Group],
+    plan: Plan,
+    few: torch.Tensor,
+    recovery: Recovery | None = None,
+) -> SViT:
+    """The recovered and cut model, once it is seen to equal the masked one on a `few` inputs.
+
+    Raises:
+        PruningError: it does not.
+    """
     if not plan.kept:
         return model
-    module = cut(model.module, groups, plan)
-    check_cut(mask(model.module, groups, plan), module, few)
-    return model.with_module(module)
+    masked = recovery.recovered(plan) if recovery else mask(model.module, groups, plan)
+    smaller = cut(masked, groups, plan)
+    check_cut(masked, smaller, few)
+    return model.with_module(smaller)
 
 
-def _judge(
+def make_judge(
     model: SViT,
     groups: Sequence[Group],
     images: ImageList,
     ledger: Ledger,
     settings: SearchSettings,
+    recovery: Recovery,
     reserve: float = 0.0,
 ) -> Judge:
+    """What judges plans on the search `images`, by the settings' constraint."""
     return Judge(
         model,
         groups,
@@ -341,6 +360,7 @@ def _judge(
         max_drop=100.0 if settings.max_drop is None else settings.max_drop,
         channel_multiple=settings.channel_multiple,
         reserve=reserve,
+        recovery=recovery,
     )
 
 

@@ -29,7 +29,7 @@ from primesvt_deploy.pipeline import PruneResult, Target, prune, search_images
 from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policy import PolicyOutcome
+from primesvt_deploy.pruning.policies import PolicyOutcome
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.runtime.session import OnnxModel
@@ -202,7 +202,6 @@ class Candidates:
         pruned = PruneResult(
             model=self._model,
             outcome=outcome,
-            curves=(),
             groups=self._groups().groups,
             budget_bytes=self._budget,
             dense=None,

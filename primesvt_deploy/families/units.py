@@ -155,8 +155,9 @@ class Repeat(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.timesteps = 1 if config.frames else config.timesteps
+        self.frames = config.frames
+        self.timesteps = config.timesteps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[N, ...]` to `[T*N, ...]`."""
-        return x if self.timesteps == 1 else torch.cat([x] * self.timesteps)
+        return x if self.frames or self.timesteps == 1 else torch.cat([x] * self.timesteps)

@@ -39,23 +39,29 @@ class _Simplifies(Protocol):
     def simplify_folded(self) -> None: ...
 
 
-def lower(module: _Module) -> _Module:
+def lower(module: _Module, *, fold_norms: bool = True) -> _Module:
     """A copy of `module` of plain arithmetic: norms folded, neurons unrolled; same outputs.
 
     Neurons whose unit has `absorb_gain` end with gain 1. The argument is left as it is.
+
+    Args:
+        module: a network, or a part of one.
+        fold_norms: False: neurons are unrolled and all else stays as it is.
     """
     lowered = copy.deepcopy(module).eval().requires_grad_(False)
     for unit in list(lowered.modules()):
-        if isinstance(unit, ConvBN):
+        if isinstance(unit, ConvBN) and fold_norms:
             _fold_norms(unit)
         for name, child in list(unit.named_children()):
             if isinstance(child, Neuron):
                 unrolled = UnrolledSequence if isinstance(child, SequenceNeuron) else UnrolledNeuron
                 setattr(unit, name, unrolled(ChargeFireReset.of(child), used=child.used))
-        if isinstance(unit, _AbsorbsGain) and isinstance(unit.neuron, UnrolledNeuron):
+        if not (fold_norms and isinstance(unit, _AbsorbsGain)):
+            continue
+        if isinstance(unit.neuron, UnrolledNeuron):
             unit.absorb_gain(unit.neuron.give_up_gain())
     for unit in lowered.modules():
-        if isinstance(unit, _Simplifies):
+        if isinstance(unit, _Simplifies) and fold_norms:
             unit.simplify_folded()
     return lowered
 

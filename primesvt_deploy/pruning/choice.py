@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from torch import nn
+import torch
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.analysis.importance import keep_most_important
 from primesvt_deploy.pruning.plan import Plan, kept_width
 
 __all__ = ["Choice"]
 
 
 class Choice:
-    """Chooses channels by the L2 norm of their filters (PrimeSVT).
+    """Chooses channels by their importance.
 
     Args:
-        module: the dense network.
-        groups: its prunable groups.
+        importance: `[width]` of each group, by name; larger stays longer.
         channel_multiple: channels (per head) are kept in multiples of this.
+        free: what is left once free channels are gone; those leave before all others.
     """
 
-    def __init__(self, module: nn.Module, groups: Sequence[Group], channel_multiple: int) -> None:
-        self._multiple = channel_multiple
-        self._importance = {group.name: l2_importance(module, group) for group in groups}
+    def __init__(
+        self,
+        importance: Mapping[str, torch.Tensor],
+        channel_multiple: int,
+        free: Plan | None = None,
+    ) -> None:
+        self.multiple = channel_multiple
+        self._importance = dict(importance)
+        for name, kept in free.kept if free else ():
+            if name in self._importance:
+                last = torch.full_like(self._importance[name], -1.0)
+                last[list(kept)] = self._importance[name][list(kept)]
+                self._importance[name] = last
 
     def pruned(self, plan: Plan, group: Group, rate: float) -> Plan:
         """`plan` with the least important share `rate` of one group's channels gone."""
-        keep = kept_width(group, rate, multiple=self._multiple)
-        if keep == group.width:
+        return self.with_width(plan, group, kept_width(group, rate, multiple=self.multiple))
+
+    def with_width(self, plan: Plan, group: Group, width: int) -> Plan:
+        """`plan` with the `width` most important channels of one group left."""
+        if width == group.width:
             return plan
         return plan.replacing(
-            group.name, keep_most_important(self._importance[group.name], group, keep)
+            group.name, keep_most_important(self._importance[group.name], group, width)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ class Candidate:
     Args:
         plan: digest of the plan.
         limit: images it was to be judged on at most.
-        step: `dense`, `robustness` or `policy`.
-        group: the group that was varied; empty for the dense model.
+        step: `dense`, `free`, `robustness`, or the policy that asked.
+        group: the group that was varied; empty where it was none or several.
         rate: share of the group's channels removed.
         kept: channels it has left.
         correct, lost, gained, n: outcome on the search images seen (see `PairedDrop`).
         stopped_early: hopeless before all `limit` images.
         seconds: it took.
+        divergence: mean over the images seen of the Kullback-Leibler divergence of its class
+            probabilities from the dense model's, nats; None where nobody asked.
+        channels: which channels of each pruned group stay (see `Plan.packed`).
         flags: hex of the packed per-image flags; the dense model's alone.
     """
 
@@ -50,6 +53,8 @@ class Candidate:
     n: int
     stopped_early: bool
     seconds: float
+    divergence: float | None = None
+    channels: dict[str, str] = field(default_factory=dict)
     flags: str = ""
 
     @property

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.errors import PruningError
 
@@ -59,6 +61,16 @@ class Plan:
         """The inverse of `to_dict`."""
         return cls(tuple((name, tuple(indices)) for name, indices in values["kept"].items()))
 
+    def packed(self, groups: Iterable[Group]) -> dict[str, str]:
+        """Which channels of each pruned group stay, as hex of packed flags: short in a ledger."""
+        widths = {group.name: group.width for group in groups}
+        return {name: _packed(indices, widths[name]) for name, indices in self.kept}
+
+    @classmethod
+    def from_packed(cls, flags: Mapping[str, str]) -> Plan:
+        """The inverse of `packed`."""
+        return cls(tuple((name, _unpacked(text)) for name, text in flags.items()))
+
     def check(self, groups: Iterable[Group]) -> None:
         """Refuse a plan that these groups cannot follow.
 
@@ -79,6 +91,17 @@ class Plan:
             per_head = {sum(i // head_width == h for i in indices) for h in range(group.heads)}
             if len(per_head) > 1:
                 raise PruningError(f"{name}: heads would keep unequal widths {sorted(per_head)}")
+
+
+def _packed(indices: tuple[int, ...], width: int) -> str:
+    flags = np.zeros(width, dtype=np.bool_)
+    flags[list(indices)] = True
+    return np.packbits(flags).tobytes().hex()
+
+
+def _unpacked(text: str) -> tuple[int, ...]:
+    flags = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
+    return tuple(int(i) for i in np.flatnonzero(flags))
 
 
 def kept_width(group: Group, rate: float, *, multiple: int) -> int:

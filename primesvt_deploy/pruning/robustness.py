@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
@@ -61,6 +62,7 @@ def measure_robustness(
     *,
     rates: Sequence[float],
     limit: int | None = None,
+    choice: Choice | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Curve, ...]:
     """Curves of every group, largest first.
@@ -69,19 +71,28 @@ def measure_robustness(
         judge: evaluates on the search split.
         rates: shares of a layer's channels to remove, each in (0, 1).
         limit: images a point at most; a hopeless point is given up sooner.
+        choice: of the channels that leave; None: the judge's own.
         progress: told of each point.
     """
     progress.stage("robustness", len(judge.groups) * len(rates))
-    return tuple(_curve(judge, group, sorted(rates), limit, progress) for group in judge.groups)
+    pruned = judge.pruned if choice is None else choice.pruned
+    return tuple(
+        _curve(judge, group, sorted(rates), limit, pruned, progress) for group in judge.groups
+    )
 
 
 def _curve(
-    judge: Judge, group: Group, rates: Sequence[float], limit: int | None, progress: Progress
+    judge: Judge,
+    group: Group,
+    rates: Sequence[float],
+    limit: int | None,
+    pruned: Callable[[Plan, Group, float], Plan],
+    progress: Progress,
 ) -> Curve:
     points: list[Candidate] = []
     within: list[float] = []
     for rate in rates:
-        plan = judge.pruned(Plan(), group, rate)
+        plan = pruned(Plan(), group, rate)
         if not plan.kept:
             # The channel multiple rounds this rate to the whole layer: nothing would leave.
             progress.step(f"{group.name} at {rate:.0%}: rounds to the whole layer")

@@ -12,15 +12,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.counts import BYTE
 from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.matrices import (
+    Weighted,
+    input_rows,
+    is_dense,
+    set_weights,
+    weight_matrix,
+)
 from primesvt_deploy.lowering.neurons import UnrolledNeuron
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
@@ -35,11 +41,8 @@ from primesvt_deploy.quantization.rounding import (
 
 __all__ = ["quantize", "twin_of"]
 
-_Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
 _ROWS_AT_ONCE = 16
 """Samples and timesteps whose windows are laid out at once, for memory."""
-_ROWS_KEPT = 4096
-"""Windows of these that count; neighbours tell little more."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ def quantize(
             for state in states:
                 segment.run(state)
         for layer, what in seen.items():
-            _round(cast(_Weighted, layer), what, bits, calibrated)
+            _round(cast(Weighted, layer), what, bits, calibrated)
         states = [segment.run(state) for state in states]
         progress.step(", ".join(names[layer] for layer in seen))
     return model.with_module(twin)
@@ -108,7 +111,7 @@ def _ends(twin: SpikingNetwork, state: torch.Tensor) -> set[nn.Module]:
     handles = [
         layer.register_forward_pre_hook(lambda module, _inputs: called.append(module))
         for layer in twin.modules()
-        if isinstance(layer, _Weighted)
+        if isinstance(layer, Weighted)
     ]
     try:
         twin.segments()[0].run(state)
@@ -136,16 +139,16 @@ def _watched(
         if not rows_wanted:
             return
         for part in inputs[0].split(_ROWS_AT_ONCE):
-            rows = _rows(cast(_Weighted, layer), part)
+            rows = input_rows(cast(Weighted, layer), part)
             what.rows += len(rows)
             what.sums = what.sums + rows.sum(dim=0)
-            if moments and what.counts and _is_dense(layer):
+            if moments and what.counts and is_dense(layer):
                 what.moments = what.moments + rows.T @ rows
 
     handles = [
         layer.register_forward_pre_hook(look)
         for layer in twin.modules()
-        if isinstance(layer, _Weighted) and layer not in exempt
+        if isinstance(layer, Weighted) and layer not in exempt
     ]
     try:
         yield seen
@@ -159,46 +162,9 @@ def _is_counts(x: torch.Tensor, value: float) -> bool:
     return bool((counts == counts.round()).all() and counts.min() >= 0 and counts.max() <= BYTE)
 
 
-def _rows(layer: _Weighted, x: torch.Tensor) -> torch.Tensor:
-    """What each product of a layer reads, `[rows, K]` in the order of `_matrix`'s columns."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])
-    if not _is_dense(layer):
-        return x.flatten(-1 if isinstance(layer, nn.Conv1d) else -2).mean(dim=-1).flatten(0, -2)
-    assert isinstance(layer, nn.Conv2d)
-    x = x.flatten(0, -4)  # a time axis of its own
-    # Whatever `padding` and `padding_mode` say, this is what the layer itself goes by.
-    around = cast(Any, layer)._reversed_padding_repeated_twice
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = F.pad(x, around, mode=mode)
-    windows = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
-    kept: torch.Tensor = pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
-    return kept
-
-
-def _is_dense(layer: nn.Module) -> bool:
-    """Whether a layer's products run over all inputs, of a pixel or a window of pixels."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-
-
-def _matrix(layer: _Weighted) -> torch.Tensor:
-    """Weights `[N, K]`: kernel pixel by kernel pixel, then channel."""
-    weight = layer.weight.detach()
-    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight.flatten(1)
-
-
-def _set(layer: _Weighted, matrix: torch.Tensor) -> None:
-    weight = layer.weight
-    if weight.ndim == 4:
-        n, channels, height, width = weight.shape
-        matrix = matrix.reshape(n, height, width, channels).permute(0, 3, 1, 2)
-    weight.copy_(matrix.reshape(weight.shape))
-
-
-def _round(layer: _Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
-    weights = _matrix(layer)
-    dense = _is_dense(layer)
+def _round(layer: Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
+    weights = weight_matrix(layer)
+    dense = is_dense(layer)
     if bits == 4 and seen.counts and dense:
         if calibrated and isinstance(seen.moments, torch.Tensor):
             rounded, grid = compensated(weights, seen.moments / seen.rows)
@@ -208,7 +174,7 @@ def _round(layer: _Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
     else:
         grid = channel_grid(weights)
         rounded = nearest(weights, grid)
-    _set(layer, rounded)
+    set_weights(layer, rounded)
     if layer.bias is None:
         return
     bias = layer.bias.detach()

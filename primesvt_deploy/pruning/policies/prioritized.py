@@ -12,73 +12,40 @@ Given a budget in bytes and the points of accuracy that may be lost:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.robustness import Curve
 
-__all__ = ["PolicyOutcome", "by_size", "prioritized"]
+__all__ = ["Prioritized", "by_size", "prioritized"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyOutcome:
-    """What the policy found.
+class Prioritized:
+    """The paper's policy, on the paper's choice of channels (the L2 norm of their filters)."""
 
-    Args:
-        plan: the channels that stay.
-        met: whether its bytes are within the budget.
-        bytes: of the model file under the plan, as predicted.
-        drop_points: lost on the search images by the plan (0 for the dense model); None where
-            nothing was evaluated.
-        stopped_by: one sentence: why it ended where it did.
-        steps: accepted candidates, in order.
-    """
+    name = "prioritized"
 
-    plan: Plan
-    met: bool
-    bytes: int
-    drop_points: float | None
-    stopped_by: str
-    steps: tuple[Candidate, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for `plan.json`."""
-        return {
-            "met": self.met,
-            "predicted_bytes": self.bytes,
-            "search_drop_points": None if self.drop_points is None else round(self.drop_points, 4),
-            "stopped_by": self.stopped_by,
-            "steps": [
-                {"layer": s.group, "rate": s.rate, "kept": s.kept, "drop": s.drop.to_dict()}
-                for s in self.steps
-            ],
-        }
+    def search(self, search: Search, budget_bytes: int) -> PolicyOutcome:
+        """See `Policy.search`."""
+        curves = search.curves("l2", search.judge.choice())
+        return prioritized(search, curves, budget_bytes=budget_bytes)
 
 
-def prioritized(
-    judge: Judge,
-    curves: Sequence[Curve],
-    *,
-    budget_bytes: int,
-    size_of: Callable[[Plan], int],
-    progress: Progress = SILENT,
-) -> PolicyOutcome:
+def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -> PolicyOutcome:
     """Compress from the largest target layer to the smallest until the budget is met.
 
     Args:
-        judge: evaluates plans on the search split.
+        search: evaluates plans on the search split.
         curves: robustness of the layers, largest first.
         budget_bytes: bytes that the model file may have.
-        size_of: predicted bytes of the model file under a plan.
-        progress: told of each candidate.
     """
-    plan, steps = Plan(), list[Candidate]()
+    judge, size_of, progress = search.judge, search.size_of, search.progress
+    plan, free = judge.start()
+    steps = [free] if free else []
     refused: Candidate | None = None
     targets = [curve for curve in curves if curve.is_target]
     progress.stage("prioritized policy", len(targets))
@@ -104,6 +71,7 @@ def prioritized(
         drop_points=steps[-1].drop.points if steps else 0.0,
         stopped_by=_reason(met, len(targets), len(curves), judge.allowed, refused),
         steps=tuple(steps),
+        curves=tuple(curves),
     )
 
 
@@ -154,7 +122,7 @@ def _deepest_within(
     options = [(rate, p) for rate, p in options if not fitting or rate <= fitting[0]]
     refused: Candidate | None = None
     for rate, option in reversed(options):
-        candidate = judge.judge(option, step="policy", group=curve.group, rate=rate)
+        candidate = judge.judge(option, step="prioritized", group=curve.group, rate=rate)
         if judge.within(candidate):
             return (option, candidate), refused
         refused = candidate

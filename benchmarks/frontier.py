@@ -1,0 +1,209 @@
+"""Held-out accuracy against bytes for every policy: bare, recovered, fine-tuned.
+
+    python benchmarks/frontier.py                    # all series; hours on two cores
+    python benchmarks/frontier.py greedy uniform     # some policies
+    python benchmarks/frontier.py recovery           # each recovery step by itself
+    python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
+
+On the reference model. Decisions rest on search images, figures on held-out ones, in torch (an
+artifact equals its model). `benchmarks/work/` keeps what an interrupted run had: the same command
+goes on there. Rows in the results file are kept as they end; rows of other versions are replaced
+when their series is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, write
+from frontier_plot import draw
+
+from primesvt_deploy import SearchSettings, load, open_data
+from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.frontier import frontier, torch_hits
+from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.pipeline import calibration_images, carried_out
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.trial import prunable_groups
+from primesvt_deploy.stats import Accuracy, PairedDrop
+from primesvt_deploy.training.finetune import finetune
+
+SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
+DEEPER = (85.0, 90.0)
+SEARCH_IMAGES = 2000
+HELD_OUT = {"greedy": None}
+"""Held-out images of a policy; others: `OTHERS_HELD_OUT`."""
+OTHERS_HELD_OUT = 2500
+SEEDS = {"random": (0, 1, 2)}
+TIMESTEPS = (1, 2, 3)
+RECOVERIES = {
+    "none": (),
+    "bias": ("bias",),
+    "refit": ("refit",),
+    "norms": ("norms",),
+    "bias, norms": ("bias", "norms"),
+    "refit, norms": ("refit", "norms"),
+    "all": RECOVERY_STEPS,
+}
+FINETUNED = (50.0, 60.0, 70.0, 80.0)
+RECIPE = FinetuneSettings(epochs=3, timesteps=(2, 2, 4), learning_rate=1e-3)
+WORK = Path(__file__).parent / "work" / "frontier"
+
+
+def main() -> None:
+    """Run the series that were asked for and write `results/frontier.json` and the plot."""
+    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "finetune"]
+    model = load()
+    data = open_data(model)
+    for name in asked:
+        if name == "recovery":
+            keep("recovery", recovery_rows(model, data))
+        elif name == "finetune":
+            finetuned(model, data)
+        else:
+            for recover in ("all", "none"):
+                for seed in SEEDS.get(name, (0,)):
+                    keep("series", [series(model, data, name, recover, seed)])
+    draw(json.loads((RESULTS / "frontier.json").read_text()))
+
+
+def settings_of(policy: str, recover: str, seed: int = 0) -> SearchSettings:
+    """No accuracy constraint: every budget is reached."""
+    return SearchSettings(
+        max_drop=None,
+        policy=policy,
+        recover=RECOVERIES[recover],
+        seed=seed,
+        search_images=SEARCH_IMAGES,
+    )
+
+
+def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> dict[str, Any]:
+    """One policy's points."""
+    whole = policy == "greedy" and recover == "all"
+    found = frontier(
+        model,
+        WORK / f"{policy}-{recover}-{seed}",
+        settings_of(policy, recover, seed),
+        data=data,
+        savings=(*SAVINGS, *DEEPER) if whole else SAVINGS,
+        timesteps=TIMESTEPS if whole else (),
+        held_out_images=HELD_OUT.get(policy, OTHERS_HELD_OUT),
+    )
+    points = [
+        {k: v for k, v in point.items() if k not in ("key", "channels")}
+        for point in found["points"]
+    ]
+    print(policy, recover, seed, [p["drop"]["points"] for p in points], flush=True)
+    return {
+        "policy": policy,
+        "recovery": recover,
+        "seed": seed,
+        "settings": found["settings"],
+        "dense": found["dense"],
+        "points": points,
+    }
+
+
+def plan_at(policy: str, saving: float) -> Plan:
+    """The plan of a finished series."""
+    content = json.loads((WORK / f"{policy}-all-0" / "frontier.json").read_text())
+    (point,) = (p for p in content["points"] if p["asked_saving_percent"] == saving)
+    return Plan.from_packed(point["channels"])
+
+
+def pruned_by(model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...]) -> SViT:
+    """The model cut to a plan, recovered by some steps."""
+    settings = settings_of("greedy", "none")
+    groups = prunable_groups(model).groups
+    recovery = Recovery(model, groups, calibration_images(data, settings), steps)
+    few = time_first(torch.from_numpy(data.search.inputs(0, 8)))
+    return carried_out(model, groups, plan, few, recovery)
+
+
+def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
+    """Each recovery step by itself and together, on the same plans."""
+    images = data.held_out.shuffled(0).first(OTHERS_HELD_OUT)
+    dense = torch_hits(model, images)
+    rows = []
+    for policy, saving in (("greedy", 60.0), ("uniform", 30.0)):
+        plan = plan_at(policy, saving)
+        for name, steps in RECOVERIES.items():
+            hits = torch_hits(pruned_by(model, data, plan, steps), images)
+            rows.append(
+                {
+                    "plan_of": policy,
+                    "asked_saving_percent": saving,
+                    "recovery": name,
+                    "held_out": Accuracy.of(hits).to_dict(),
+                    "drop": PairedDrop.of(dense, hits).to_dict(),
+                }
+            )
+            print(rows[-1]["plan_of"], name, rows[-1]["drop"]["points"], flush=True)
+    return rows
+
+
+def finetuned(model: SViT, data: DataSet) -> None:
+    """Our policy's points trained on, and the dense model trained as long: the fair baseline."""
+    dense_hits = torch_hits(model, data.held_out)
+    baseline = trained(model, model, data, "dense")
+    baseline_hits = torch_hits(baseline["model"], data.held_out)
+    keep("finetuned", [finetuned_row("dense", baseline, baseline_hits, dense_hits, baseline_hits)])
+    for saving in FINETUNED:
+        pruned = pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
+        found = trained(pruned, model, data, f"{saving:g}")
+        hits = torch_hits(found["model"], data.held_out)
+        row = finetuned_row("greedy", found, hits, dense_hits, baseline_hits)
+        keep("finetuned", [{**row, "asked_saving_percent": saving}])
+
+
+def trained(pruned: SViT, dense: SViT, data: DataSet, name: str) -> dict[str, Any]:
+    """A fine-tuned model and what it took."""
+    started = time.perf_counter()
+    found = finetune(pruned, dense, data.train, RECIPE, checkpoint=WORK / f"finetune-{name}.pt")
+    print(name, found.losses, f"{time.perf_counter() - started:.0f} s", flush=True)
+    facts = {"losses": found.losses, "images": found.images, "seconds": found.seconds}
+    return {"model": found.model, "facts": facts}
+
+
+def finetuned_row(policy: str, found: dict[str, Any], hits: Any, dense: Any, same: Any) -> Any:
+    """One fine-tuned point, against the dense model as it was and trained as long."""
+    return {
+        "policy": policy,
+        "asked_saving_percent": 0.0,
+        "held_out": Accuracy.of(hits).to_dict(),
+        "drop": PairedDrop.of(dense, hits).to_dict(),
+        "drop_against_dense_trained_as_long": PairedDrop.of(same, hits).to_dict(),
+        "recipe": RECIPE.to_dict(),
+        **found["facts"],
+    }
+
+
+KEYS = {
+    "series": ("policy", "recovery", "seed"),
+    "recovery": ("plan_of", "asked_saving_percent", "recovery"),
+    "finetuned": ("policy", "asked_saving_percent"),
+}
+
+
+def keep(part: str, rows: list[dict[str, Any]]) -> None:
+    """Put rows into the results file in place of those of the same name."""
+    path = RESULTS / "frontier.json"
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    names = [tuple(row[key] for key in KEYS[part]) for row in rows]
+    others = [
+        row for row in content.get(part, ()) if tuple(row[key] for key in KEYS[part]) not in names
+    ]
+    merged = {name: content.get(name, []) for name in KEYS} | {part: others + rows}
+    write("frontier", {"model": load().name, **merged})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Importance by what the layers that read a channel could not make up for without it.
+
+Channels are eliminated one after another. The one that goes is that whose removal, once the
+weights of the others are refitted by least squares, changes the readers' outputs least:
+`sum_l tr(W_c [H_l^-1]_cc^-1 W_c^T) / tr(W_l H_l W_l^T)` over the readers l, for the columns c of
+the channel (a kernel's pixels together) and the covariance H_l of what l reads. Source: the
+optimal brain surgeon (Hassibi and Stork, 1993) for whole structures, as in ZipLM (Kurtic et al.,
+NeurIPS 2023, section 3.1); spikes are the inputs here, and readers are summed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.importance import l2_importance
+from primesvt_deploy.analysis.moments import InputMoments, Moments
+from primesvt_deploy.lowering.matrices import Weighted, weight_matrix
+
+__all__ = ["DAMPING", "damped", "reconstruction_importance"]
+
+DAMPING = 0.01
+"""Of a covariance, relative to its mean diagonal."""
+
+
+def damped(covariance: torch.Tensor) -> torch.Tensor:
+    """A covariance with `DAMPING` of its mean variance added to the diagonal."""
+    amount = DAMPING * covariance.diagonal().mean().clamp_min(1e-12)
+    return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
+
+
+def reconstruction_importance(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
+    """Importance `[width]` of the group's channels, float64: the step at which each would leave.
+
+    Where no dense layer reads the channels (such as q and k of an attention): the L2 norm of their
+    filters times the rates at which they spike.
+    """
+    readers = [
+        _Reader.of(cast(Weighted, module.get_submodule(name)), seen, group.width)
+        for name in group.inputs
+        if (seen := moments.inputs.get(name)) is not None and seen.covariance is not None
+    ]
+    if not readers:
+        return _by_activity(module, group, moments)
+    importance = torch.zeros(group.width, dtype=torch.float64)
+    alive = torch.ones(group.width, dtype=torch.bool)
+    head_width = group.width // group.heads
+    for step in range(head_width):
+        losses = sum((reader.losses() for reader in readers), torch.zeros(group.width))
+        losses = losses.masked_fill(~alive, float("inf"))
+        leaving = losses.view(group.heads, head_width).argmin(dim=1)
+        for channel in (leaving + torch.arange(group.heads) * head_width).tolist():
+            importance[channel] = step
+            alive[channel] = False
+            if step + 1 < head_width:
+                for reader in readers:
+                    reader.eliminate(channel)
+    return importance
+
+
+@dataclass
+class _Reader:
+    """Weights `[N, K]` of a layer that reads the channels, and the inverse covariance `[K, K]`."""
+
+    weights: torch.Tensor
+    inverse: torch.Tensor
+    width: int
+
+    @classmethod
+    def of(cls, layer: Weighted, seen: InputMoments, width: int) -> _Reader:
+        assert seen.covariance is not None
+        covariance = damped(seen.covariance)
+        weights = weight_matrix(layer).double()
+        power = ((weights @ covariance) * weights).sum().clamp_min(1e-30)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        return cls(weights / power.sqrt(), inverse, width)
+
+    @property
+    def pixels(self) -> int:
+        return self.weights.shape[1] // self.width
+
+    def losses(self) -> torch.Tensor:
+        """Share of the output's power lost with each channel, `[width]`."""
+        if self.pixels == 1:
+            return self.weights.square().sum(dim=0) / self.inverse.diagonal()
+        columns = self._columns(torch.arange(self.width))
+        blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
+        own = self.weights[:, columns].permute(1, 2, 0)
+        solved: torch.Tensor = torch.linalg.solve(blocks, own)
+        return (own * solved).sum(dim=(1, 2))
+
+    def eliminate(self, channel: int) -> None:
+        """Refit the others' weights for the loss of a channel, whose columns become zero."""
+        columns = self._columns(torch.tensor([channel]))[0]
+        rows = self.inverse[columns]
+        share = torch.linalg.solve(rows[:, columns], rows)
+        self.weights -= self.weights[:, columns] @ share
+        self.inverse -= self.inverse[:, columns] @ share
+        # Rounding leaves next to nothing there; a one keeps the block invertible.
+        self.weights[:, columns] = 0.0
+        self.inverse[columns, :] = 0.0
+        self.inverse[:, columns] = 0.0
+        self.inverse[columns, columns] = 1.0
+
+    def _columns(self, channels: torch.Tensor) -> torch.Tensor:
+        """Columns of each channel, `[channels, pixels]`."""
+        return channels[:, None] + torch.arange(self.pixels)[None] * self.width
+
+
+def _by_activity(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
+    importance = l2_importance(module, group)
+    for name in group.outputs:
+        if name in moments.rates:
+            importance = importance * moments.rates[name]
+    return importance

@@ -1,0 +1,60 @@
+"""A convolution or linear layer as a matrix product: its weights `[N, K]`, its inputs `[rows, K]`.
+
+Columns run kernel pixel by kernel pixel, then channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["Weighted", "input_rows", "is_dense", "set_weights", "weight_matrix"]
+
+Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
+_ROWS_KEPT = 4096
+"""Windows of a call that count; neighbours tell little more."""
+
+
+def is_dense(layer: nn.Module) -> bool:
+    """Whether a layer's products run over all inputs, of a pixel or a window of pixels."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def weight_matrix(layer: Weighted) -> torch.Tensor:
+    """Weights `[N, K]`."""
+    weight = layer.weight.detach()
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight.flatten(1)
+
+
+@torch.no_grad()
+def set_weights(layer: Weighted, matrix: torch.Tensor) -> None:
+    """The inverse of `weight_matrix`, in place."""
+    weight = layer.weight
+    if weight.ndim == 4:
+        n, channels, height, width = weight.shape
+        matrix = matrix.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+    weight.copy_(matrix.reshape(weight.shape))
+
+
+def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
+    """What each product of a layer reads of its input `x`, `[rows, K]`.
+
+    Of a layer that is not dense (see `is_dense`): the mean of each channel, `[rows, channels]`.
+    """
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    if not is_dense(layer):
+        return x.flatten(-1 if isinstance(layer, nn.Conv1d) else -2).mean(dim=-1).flatten(0, -2)
+    assert isinstance(layer, nn.Conv2d)
+    x = x.flatten(0, -4)  # a time axis of its own
+    # Whatever `padding` and `padding_mode` say, this is what the layer itself goes by.
+    around = cast(Any, layer)._reversed_padding_repeated_twice
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = F.pad(x, around, mode=mode)
+    windows = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+    pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+    kept: torch.Tensor = pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
+    return kept

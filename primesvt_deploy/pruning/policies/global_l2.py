@@ -1,0 +1,97 @@
+"""Torch-pruning's own global magnitude pruner: one ranking over the channels of all layers.
+
+Source: `torch_pruning.pruner.BasePruner(global_pruning=True)` with `GroupMagnitudeImportance(p=2)`
+(Fang et al., DepGraph, CVPR 2023); what it would prune is taken, and carried out by our cut.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.families.coupling import coupling_twin
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.along_path import AlongPath
+from primesvt_deploy.pruning.policies.base import Search
+
+__all__ = ["GlobalL2"]
+
+_STEPS = 100
+
+
+class GlobalL2(AlongPath):
+    """The channels of least group magnitude leave, wherever they are; heads stay equal."""
+
+    name = "global-l2"
+
+    def path(self, search: Search) -> Sequence[Plan]:
+        """Plans at rising shares of all channels."""
+        model, groups = search.judge.model, search.judge.groups
+        twin, run = coupling_twin(model.module)
+        twin.requires_grad_(True)
+        shape = model.config.input_shape
+        example = torch.zeros(1, *shape, dtype=next(twin.parameters()).dtype)
+        roots = {twin.get_submodule(name): group for group in groups for name in group.outputs}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own deprecations
+            pruner = tp.pruner.BasePruner(
+                twin,
+                example,
+                importance=tp.importance.GroupMagnitudeImportance(p=2),
+                global_pruning=True,
+                pruning_ratio=1.0,
+                iterative_steps=_STEPS,
+                ignored_layers=_others(twin, roots),
+                out_channel_groups={m: g.heads for m, g in roots.items() if g.heads > 1},
+                forward_fn=run,
+            )
+            plans = [search.judge.free]
+            while len(plans) < _STEPS:
+                plans.append(self._next(search, plans[-1], pruner, roots))
+        return [plan for i, plan in enumerate(plans) if plan.kept and plan != plans[i - 1]]
+
+    def _next(
+        self, search: Search, plan: Plan, pruner: tp.BasePruner, roots: dict[nn.Module, Group]
+    ) -> Plan:
+        """What the pruner would remove next; a channel of each head stays at least.
+
+        A group of which nothing would stay it leaves out altogether: that stays as it was.
+        """
+        for removed in pruner.step(interactive=True):
+            dependency, indices = removed[0]
+            group = roots.get(dependency.target.module)
+            if group is None:
+                continue
+            gone = set(map(int, indices)) | _free(search, group)
+            kept = _equal_heads(group, gone, search.settings.channel_multiple)
+            if len(kept) < group.width:
+                plan = plan.replacing(group.name, kept)
+        return plan
+
+
+def _free(search: Search, group: Group) -> set[int]:
+    kept = search.judge.free[group.name]
+    return set() if kept is None else set(range(group.width)) - set(kept)
+
+
+def _equal_heads(group: Group, gone: set[int], multiple: int) -> list[int]:
+    """The channels that stay, as many of each head as of the widest, in whole multiples."""
+    width = group.width // group.heads
+    heads = [range(h * width, (h + 1) * width) for h in range(group.heads)]
+    staying = max(sum(i not in gone for i in head) for head in heads)
+    keep = min(-(-max(staying, 1) // multiple) * multiple, width)
+    kept: list[int] = []
+    for head in heads:
+        kept.extend(sorted(head, key=lambda i: (i in gone, i))[:keep])
+    return sorted(kept)
+
+
+def _others(twin: nn.Module, roots: dict[nn.Module, Group]) -> list[nn.Module]:
+    """Layers that no group prunes: classifiers, and what could not be read or trusted."""
+    layers = (nn.Conv1d, nn.Conv2d, nn.Linear)
+    return [layer for layer in twin.modules() if isinstance(layer, layers) and layer not in roots]

@@ -1,0 +1,55 @@
+"""One rate for all layers; the channels by L2 norm, or at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from primesvt_deploy.pruning.choice import Choice
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.along_path import AlongPath
+from primesvt_deploy.pruning.policies.base import Search
+
+__all__ = ["Random", "Uniform"]
+
+_STEPS = 256
+
+
+class Uniform(AlongPath):
+    """One rate for all layers, channels by L2 norm: where PSViT (Zhang et al., 2025) starts."""
+
+    name = "uniform"
+
+    def path(self, search: Search) -> Sequence[Plan]:
+        """Plans at rising rates."""
+        return _at_one_rate(search, search.judge.choice())
+
+
+class Random(AlongPath):
+    """One rate for all layers, channels at random (by the search's seed): a floor."""
+
+    name = "random"
+
+    def path(self, search: Search) -> Sequence[Plan]:
+        """Plans at rising rates; each takes channels from the one before."""
+        generator = torch.Generator().manual_seed(search.settings.seed)
+        scores = {
+            group.name: torch.rand(group.width, generator=generator, dtype=torch.float64)
+            for group in search.judge.groups
+        }
+        return _at_one_rate(search, search.judge.choice(scores))
+
+
+def _at_one_rate(search: Search, choice: Choice) -> list[Plan]:
+    plans: list[Plan] = []
+    for step in range(1, _STEPS):
+        plan = search.judge.free
+        for group in search.judge.groups:
+            narrower = choice.pruned(Plan(), group, step / _STEPS)[group.name]
+            free = search.judge.free[group.name]
+            if narrower is not None and (free is None or len(narrower) < len(free)):
+                plan = plan.replacing(group.name, narrower)
+        if plan.kept and (not plans or plan != plans[-1]):
+            plans.append(plan)
+    return plans

@@ -1,0 +1,153 @@
+"""Recovery without gradients: what calibration images tell of a pruned model makes up for it.
+
+Steps, by name, each by itself or together:
+
+- `free`: channels that calibration shows to be constant leave before all others (`pruning.free`);
+- `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
+- `refit`: so do those layers' weights, by least squares; includes `bias`;
+- `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`).
+
+All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+
+import torch
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.moments import Moments, measure_moments
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.pruning.cut import silence
+from primesvt_deploy.pruning.norms import NORMS, NormStatistics, matched_norms, recorded_norms
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.refit import Refit
+
+__all__ = ["CALIBRATION_IMAGES", "Recovery"]
+
+CALIBRATION_IMAGES = 256
+_NORM_IMAGES = 128
+"""One batch, so that a norm's statistics are known when what follows it runs."""
+
+
+class Recovery:
+    """Recovers pruned forms of one model.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+        images: to calibrate on; `CALIBRATION_IMAGES` are enough.
+        steps: names of the steps above.
+    """
+
+    def __init__(
+        self, model: SViT, groups: Sequence[Group], images: ImageList, steps: Collection[str]
+    ) -> None:
+        self._model, self._groups, self._images = model, tuple(groups), images
+        self.steps = frozenset(steps)
+        self.matches_norms = "norms" in self.steps
+
+    @cached_property
+    def moments(self) -> Moments:
+        """What the dense model's layers read."""
+        twin = lower(self._model.module)
+        size = self._model.batch_of(32)
+        count = min(CALIBRATION_IMAGES, len(self._images))
+        starts = range(0, count, size)
+        batches = (self._batch(start, min(start + size, count)) for start in starts)
+        return measure_moments(twin, self._groups, batches)
+
+    @cached_property
+    def state(self) -> torch.Tensor:
+        """The calibration batch as the chain's first state."""
+        count = max(2, self._model.batch_of(_NORM_IMAGES))
+        return self._base.fold(self.samples(count))
+
+    def masked(self, plan: Plan) -> SpikingNetwork:
+        """The dense network without the channels that leave, its readers recovered.
+
+        Its neurons are unrolled; its norms stand as they are and are not matched yet.
+        """
+        network = copy.deepcopy(self._base)
+        self._prepare(network, plan)
+        return network
+
+    @torch.no_grad()
+    def match(
+        self,
+        network: SpikingNetwork,
+        state: torch.Tensor,
+        start: int = 0,
+        remember: Callable[[int, torch.Tensor], None] = lambda index, state: None,
+    ) -> None:
+        """Match the norms of `network` from segment `start` on, whose entrance `state` is.
+
+        Args:
+            network: of `masked`.
+            state: what the calibration batch is at that segment.
+            start: index of the segment.
+            remember: told of the state at the entrance of each segment.
+        """
+        with matched_norms(network, self._dense_norms):
+            for index, segment in enumerate(network.segments()):
+                if index >= start:
+                    remember(index, state)
+                    state = segment.run(state)
+
+    @torch.no_grad()
+    def recovered(self, plan: Plan) -> SpikingNetwork:
+        """The dense module without the channels that leave, all steps done; ready to be cut."""
+        module = copy.deepcopy(self._model.module)
+        self._prepare(module, plan)
+        if self.matches_norms and plan.kept:
+            network = self.masked(plan)
+            self.match(network, self.state)
+            for name, norm in network.named_modules():
+                if isinstance(norm, NORMS):
+                    module.get_submodule(name).load_state_dict(norm.state_dict())
+        return module
+
+    def _prepare(self, network: SpikingNetwork, plan: Plan) -> None:
+        if self._refit is not None:
+            self._refit.apply(network, plan)
+        kept = plan.as_dict()
+        for group in self._groups:
+            if group.name in kept:
+                silence(network, group, kept[group.name])
+
+    @cached_property
+    def _base(self) -> SpikingNetwork:
+        return lower(self._model.module, fold_norms=False)
+
+    @cached_property
+    def _refit(self) -> Refit | None:
+        if not self.steps & {"bias", "refit", "free"}:
+            return None
+        return Refit(
+            self._groups,
+            self.moments,
+            weights="refit" in self.steps,
+            means=bool(self.steps & {"bias", "refit"}),
+        )
+
+    @cached_property
+    def _dense_norms(self) -> NormStatistics:
+        with recorded_norms(self._base) as found, torch.no_grad():
+            state = self.state
+            for segment in self._base.segments():
+                state = segment.run(state)
+        return found
+
+    def samples(self, count: int) -> torch.Tensor:
+        """The first calibration samples, as the network takes them."""
+        return self._batch(0, min(count, len(self._images)))
+
+    def _batch(self, start: int, stop: int) -> torch.Tensor:
+        return time_first(torch.from_numpy(self._images.inputs(start, stop)))

@@ -1,0 +1,71 @@
+"""Training batches in an order, and with an augmentation, that seed, epoch and image fix.
+
+So a run that is resumed at any step sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.model import time_first
+
+__all__ = ["Batches"]
+
+_SHIFT = 8
+"""Crops move by up to an eighth of the sides."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Shuffled, augmented batches; a last one that is not whole is left out.
+
+    Args:
+        images: the train split.
+        batch_size: images a batch.
+        seed: of order and augmentation.
+        mirrored: whether samples may be flipped left to right.
+    """
+
+    images: ImageList
+    batch_size: int
+    seed: int
+    mirrored: bool = True
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.images) // self.batch_size
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The order of an epoch's images."""
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+
+    def batch(self, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples, as networks take them, and labels `[N]`."""
+        chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        samples = [self._augmented(epoch, int(number)) for number in chosen]
+        labels = torch.from_numpy(self.images.labels[chosen])
+        return time_first(torch.from_numpy(np.stack(samples))), labels
+
+    def _augmented(self, epoch: int, number: int) -> npt.NDArray[np.float32]:
+        """A sample shifted at random, edges filled with the mean colour, and flipped or not."""
+        generator = np.random.default_rng([self.seed, epoch, number])
+        sample: npt.NDArray[np.float32] = self.images.inputs(number, number + 1)[0]
+        height, width = sample.shape[-2:]
+        down, right = (
+            int(generator.integers(-(size // _SHIFT), size // _SHIFT + 1))
+            for size in (height, width)
+        )
+        moved = np.zeros_like(sample)
+        moved[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = (
+            sample[
+                ..., max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+            ]
+        )
+        if self.mirrored and generator.random() < 0.5:
+            moved = np.ascontiguousarray(moved[..., ::-1])
+        return moved
