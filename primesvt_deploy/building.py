@@ -22,6 +22,7 @@ from primesvt_deploy.config import BuildSettings, Precision
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
+from primesvt_deploy.frontier import KnownFrontier
 from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
@@ -32,6 +33,7 @@ from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.runtime.profiles import LOW_MEMORY, make_profile, session_json
 from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.training.finetune import check_finetune
 from primesvt_deploy.variants import Candidates, Variant, best
 from primesvt_deploy.verify import LOGIT_TOLERANCE, Verification, verify_artifact
 
@@ -66,9 +68,10 @@ def build(
     *,
     data: DataSet | None = None,
     force: bool = False,
+    known: KnownFrontier | None = None,
     progress: Progress = SILENT,
 ) -> BuildResult:
-    """Quantize, prune, export, verify and bundle `model`.
+    """Quantize, prune, fine-tune, export, verify and bundle `model`.
 
     An interrupted build leaves its ledger in `OUTPUT.work/`; the same call resumes from it. A
     budget that no plan meets still gives a bundle, the best found, marked as not meeting it.
@@ -79,11 +82,14 @@ def build(
         settings: budget and constraint.
         data: default: the data bundled with the model.
         force: replace a bundle that stands at `output`.
+        known: take the plan from this frontier's candidates; nothing is searched anew, and images,
+            seed and recovery are the frontier's.
         progress: told of each step.
 
     Raises:
         OutputError: the output cannot be written.
-        DataError: data that do not fit the model.
+        DataError: data that do not fit the model, or too few to fine-tune on.
+        SettingsError: a frontier of something else, or timesteps that cannot be.
         VerificationError: the artifact is not its model; nothing is written.
     """
     if settings.threads:
@@ -91,19 +97,42 @@ def build(
     clock = TimedProgress(progress)
     with Workspace(output, force=force) as workspace:
         splits = data or open_data(model, seed=settings.search.seed)
-        ledger = Ledger(workspace.ledger_path(question(model, splits, settings.search)))
-        if len(ledger):
+        if known is not None:
+            searched = replace(known.search, max_drop=settings.search.max_drop)
+            settings = replace(settings, search=searched)
+        _check(model, splits, settings)
+        if known is not None:
+            ledger = known.ledger(model, splits)
+        else:
+            ledger = Ledger(workspace.ledger_path(question(model, splits, settings.pruning)))
+        if len(ledger) and known is None:
             clock.message(f"resuming: {len(ledger)} candidates are known from {ledger.path}")
         clock.stage("export of the dense model", 1)
         dense = export_onnx(model, workspace.path / "dense.onnx", batch=settings.batch)
         candidates = Candidates(
-            model, settings, splits, ledger, dense, workspace.candidates(), clock
+            model,
+            settings,
+            splits,
+            ledger,
+            dense,
+            workspace.candidates(),
+            clock,
+            known=ledger if known else None,
+            checkpoints=workspace.checkpoints(),
         )
         variants = [candidates.variant(precision) for precision in settings.precisions]
         staged = workspace.staging()
         manifest = _finish(model, variants, dense, splits, staged, settings, ledger, clock)
         workspace.place(staged)
     return BuildResult(workspace.output, manifest)
+
+
+def _check(model: SViT, splits: DataSet, settings: BuildSettings) -> None:
+    """Refuse, before any work, what would fail after hours of it."""
+    if settings.finetune is not None:
+        check_finetune(model, splits.train, settings.finetune, splits.name)
+    if settings.ship_timesteps is not None:
+        model.at_timesteps(settings.ship_timesteps)
 
 
 def _finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -209,6 +209,11 @@ class BuildSettings:
         budget_on: what budget and saving count.
         standard_ops: integer arithmetic in standard ONNX operators alone.
         ort_format: write the model in ONNX Runtime's own format, too.
+        finetune: how a pruned model is trained on before it is shipped; None: not at all.
+        finetune_slack: points that pruning may lose beyond the constraint where fine-tuning
+            follows; the shipped artifact has to keep the constraint itself.
+        ship_timesteps: T of the shipped model; None: the model's own.
+        smallest: no budget: as small as the constraint allows (from known candidates alone).
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -224,10 +229,14 @@ class BuildSettings:
     budget_on: BudgetOn = BudgetOn.FILE
     standard_ops: bool = False
     ort_format: bool = False
+    finetune: FinetuneSettings | None = None
+    finetune_slack: float = 10.0
+    ship_timesteps: int | None = None
+    smallest: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        if self.budget_mb is None and self.saving is None:
+        if self.budget_mb is None and self.saving is None and not self.smallest:
             raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
         if self.budget_mb is not None and not (
             math.isfinite(self.budget_mb) and self.budget_mb > 0
@@ -245,6 +254,19 @@ class BuildSettings:
             raise SettingsError(f"threads are {self.threads}: expected 0 (automatic) or more")
         if self.verify_images < 1:
             raise SettingsError(f"verify images are {self.verify_images}: expected 1 or more")
+        if not 0.0 <= self.finetune_slack <= 100.0:
+            raise SettingsError(
+                f"fine-tuning slack is {self.finetune_slack} points: expected 0 to 100"
+            )
+        if self.ship_timesteps is not None and self.ship_timesteps < 1:
+            raise SettingsError(f"ship timesteps are {self.ship_timesteps}: expected 1 or more")
+
+    @property
+    def pruning(self) -> SearchSettings:
+        """How the policy searches: with slack where fine-tuning follows."""
+        if self.finetune is None or self.search.max_drop is None:
+            return self.search
+        return replace(self.search, max_drop=min(self.search.max_drop + self.finetune_slack, 100.0))
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -262,5 +284,7 @@ class BuildSettings:
             targets.append(self.budget_mb * _MB)
         if self.saving is not None:
             targets.append(dense_bytes * (100.0 - self.saving) / 100.0)
+        if not targets:
+            return 0  # `smallest`: no plan is small enough
         # Rounded first: 1.001 * 10^6 is 1000999.9999999999 in binary and means 1001000.
         return math.floor(round(min(targets), 3))

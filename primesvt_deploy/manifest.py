@@ -88,6 +88,7 @@ def compose_manifest(
         "latency": _latency(measured, settings),
         "verification": measured.verification.to_dict() if measured.verification else None,
         "policy": {"name": settings.search.policy, **settings.search.to_dict()},
+        "finetune": _finetune(chosen, settings),
         "seconds": dict(seconds),
         "versions": versions(),
     }
@@ -175,6 +176,18 @@ def _sizes(
         )
     }
     return {"dense": before, "shipped": after, "saved_percent": saved}
+
+
+def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None:
+    if chosen.finetuned is None or settings.finetune is None:
+        return None
+    found = chosen.finetuned
+    return {
+        **settings.finetune.to_dict(),
+        "losses": [round(loss, 5) for loss in found.losses],
+        "images_seen": found.images,
+        "seconds": found.seconds,
+    }
 
 
 def _search(chosen: Variant) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.judge import Judge
+from primesvt_deploy.pruning.known import best_known
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
@@ -171,6 +172,7 @@ def prune(
     ledger: Ledger | None = None,
     target: Target | None = None,
     prunable: Prunable | None = None,
+    known: Ledger | None = None,
     progress: Progress = SILENT,
 ) -> PruneResult:
     """Prune `model` by the policy that the settings name until it fits the budget.
@@ -182,6 +184,7 @@ def prune(
         ledger: candidates already known; default: none.
         target: what it must come down to; default: the budget on the float32 file.
         prunable: the model's groups, if they are known already.
+        known: answer from this ledger alone, without any evaluation (see `frontier`).
         progress: told of each step.
 
     Raises:
@@ -203,12 +206,16 @@ def prune(
 
     if target.dense_bytes <= target.budget_bytes:
         return _result(model, prunable, target, _unpruned(target.dense_bytes))
-    search = settings.search
+    search = settings.pruning
+    if known is not None:
+        splits = data or open_data(model, seed=search.seed)
+        budget = None if settings.smallest else target.budget_bytes
+        return _answered(model, search, prunable, splits, known, target, size_of, budget)
     if search.max_drop is None and search.policy == "prioritized":
         return _by_size(model, search, prunable, target, size_of, data)
     splits = data or open_data(model, seed=search.seed)
-    known = Ledger() if ledger is None else ledger
-    return _searched(model, search, prunable, splits, known, target, size_of, progress)
+    ledger = Ledger() if ledger is None else ledger
+    return _searched(model, search, prunable, splits, ledger, target, size_of, progress)
 
 
 def export(
@@ -279,6 +286,30 @@ def _searched(
     few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
     pruned = carried_out(model, groups, outcome.plan, few, recovery)
     return _result(pruned, prunable, target, outcome, dense)
+
+
+def _answered(
+    model: SViT,
+    settings: SearchSettings,
+    prunable: Prunable,
+    splits: DataSet,
+    known: Ledger,
+    target: Target,
+    size_of: Callable[[Plan], int],
+    budget_bytes: int | None,
+) -> PruneResult:
+    """The best of the candidates that a ledger knows."""
+    groups = prunable.groups
+    images = search_images(splits, settings)
+    dense = known.find(Plan().digest, len(images))
+    allowed = None if settings.max_drop is None else settings.max_drop - target.reserve
+    outcome = best_known(
+        known, images=len(images), size_of=size_of, budget_bytes=budget_bytes, allowed=allowed
+    )
+    recovery = Recovery(model, groups, calibration_images(splits, settings), settings.recover)
+    few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
+    pruned = carried_out(model, groups, outcome.plan, few, recovery)
+    return _result(pruned, prunable, target, outcome, dense.accuracy if dense else None)
 
 
 def _by_size(

@@ -1,5 +1,8 @@
 """A model in one precision, pruned as far as the budget asks, and the best of several.
 
+A pruned model is fine-tuned, and set to fewer timesteps, where that is asked for, before it is
+quantized.
+
 With less than float32 the dense model is quantized first. If it fits the budget, nothing is
 pruned; else what quantizing costs on the search split is set aside from the accuracy constraint,
 the rest is the policy's, and the pruned model is quantized anew. What counts is measured of the
@@ -25,15 +28,23 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.memory import measure_memory
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import PruneResult, Target, prune, search_images
+from primesvt_deploy.pipeline import (
+    PruneResult,
+    Target,
+    calibration_images,
+    prune,
+    search_images,
+)
 from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import PolicyOutcome
+from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.runtime.session import OnnxModel
 from primesvt_deploy.stats import Accuracy, PairedDrop
+from primesvt_deploy.training.finetune import Finetuned, finetune
 
 __all__ = ["Candidates", "Variant", "best"]
 
@@ -60,6 +71,7 @@ class Variant:
         drop: what it loses against the dense float32 model on the search split; None where
             nothing was evaluated.
         max_drop: points that may be lost; None: any.
+        finetuned: how the pruned model was trained on, if it was.
     """
 
     pruned: PruneResult
@@ -69,6 +81,7 @@ class Variant:
     weight_bytes: int
     drop: PairedDrop | None
     max_drop: float | None
+    finetuned: Finetuned | None = None
 
     @property
     def budget_met(self) -> bool:
@@ -117,6 +130,8 @@ class Candidates:
         dense: the dense float32 artifact.
         directory: where artifacts go.
         progress: told of each step.
+        known: answer from this ledger alone, without a search.
+        checkpoints: where fine-tuning keeps its progress.
     """
 
     def __init__(
@@ -128,7 +143,11 @@ class Candidates:
         dense: Artifact,
         directory: Path,
         progress: Progress,
+        *,
+        known: Ledger | None = None,
+        checkpoints: Path | None = None,
     ) -> None:
+        self._known, self._checkpoints = known, checkpoints
         self._model, self._settings, self._data = model, settings, data
         self._ledger, self._dense, self._directory = ledger, dense, directory
         self._progress = progress
@@ -143,30 +162,36 @@ class Candidates:
 
     def variant(self, precision: Precision) -> Variant:
         """The model in a precision, pruned if it must be."""
-        dense = self._made(self._model, precision, "dense")
+        dense = self._made(self._at_timesteps(self._model), precision, "dense")
         lost = self._lost(dense.artifact)
         target = self._target(dense, lost)
         allowed = self._settings.search.max_drop
         if lost is not None and allowed is not None and lost.points > allowed:
-            return self._alone(dense, target, lost, allowed)
+            return self._alone(dense, lost, allowed)
         if dense.size <= self._budget:
-            return self._variant(dense, self._pruned(target), lost)
+            pruned = replace(self._pruned(target), model=self._at_timesteps(self._model))
+            return self._variant(dense, pruned, lost)
+        finetuned: Finetuned | None = None
         for _ in range(_ATTEMPTS):
             pruned = self._pruned(target)
+            finetuned = self._finetuned(pruned)
+            if finetuned is not None:
+                pruned = replace(pruned, model=finetuned.model)
+            pruned = replace(pruned, model=self._at_timesteps(pruned.model))
             made = self._made(pruned.model, precision, "pruned")
-            lost = self._lost(made.artifact)
+            lost = self._lost(made.artifact) if finetuned is None else self._drop_asked(made)
             again = self._corrected(target, pruned, made, lost)
             if again is None:
                 break
             target = again
-        return self._variant(made, pruned, lost)
+        return replace(self._variant(made, pruned, lost), finetuned=finetuned)
 
     def _corrected(
         self, target: Target, pruned: PruneResult, made: _Made, lost: PairedDrop | None
     ) -> Target | None:
         """What to ask the policy for instead, once the artifact is measured; None: nothing."""
         leaving = target.leaving(pruned.outcome.plan, pruned.groups)
-        if not leaving:
+        if not leaving or self._settings.smallest:
             return None
         saved = target.dense_bytes - made.size
         beyond = made.size - self._budget
@@ -179,13 +204,13 @@ class Candidates:
             return replace(target, budget_bytes=target.budget_bytes - beyond)
         allowed = self._settings.search.max_drop
         out_of_reach = beyond > 0  # and pruning less would only leave it further
-        if out_of_reach or lost is None or allowed is None:
+        if out_of_reach or lost is None or allowed is None or self._settings.finetune:
             return None
         if lost.points > allowed:
             return replace(target, reserve=target.reserve + lost.points - allowed)
         return None
 
-    def _alone(self, dense: _Made, target: Target, lost: PairedDrop, allowed: float) -> Variant:
+    def _alone(self, dense: _Made, lost: PairedDrop, allowed: float) -> Variant:
         """The dense model, where quantizing it costs more than may be lost: no search helps."""
         reason = (
             f"{dense.artifact.precision.value} alone, without pruning, loses {lost.points:.2f} "
@@ -200,7 +225,7 @@ class Candidates:
             steps=(),
         )
         pruned = PruneResult(
-            model=self._model,
+            model=self._at_timesteps(self._model),
             outcome=outcome,
             groups=self._groups().groups,
             budget_bytes=self._budget,
@@ -240,8 +265,32 @@ class Candidates:
             ledger=self._ledger,
             target=target,
             prunable=self._groups(),
+            known=self._known,
             progress=self._progress,
         )
+
+    def _finetuned(self, pruned: PruneResult) -> Finetuned | None:
+        settings, plan = self._settings.finetune, pruned.outcome.plan
+        if settings is None or not plan.kept:
+            return None
+        beside = self._checkpoints
+        return finetune(
+            pruned.model,
+            self._model,
+            self._data.train,
+            settings,
+            checkpoint=beside / f"finetune-{plan.digest}.pt" if beside else None,
+            progress=self._progress,
+        )
+
+    def _at_timesteps(self, model: SViT) -> SViT:
+        """The model at the T that is to be shipped."""
+        steps = self._settings.ship_timesteps
+        if steps is None:
+            return model
+        images = calibration_images(self._data, self._settings.search)
+        count = min(len(images), self._model.batch_of(_CALIBRATION))
+        return with_timesteps(model, steps, torch.from_numpy(images.inputs(0, count)))
 
     def _target(self, dense: _Made, lost: PairedDrop | None) -> Target:
         on = self._settings.budget_on
@@ -261,8 +310,15 @@ class Candidates:
 
     def _lost(self, artifact: Artifact) -> PairedDrop | None:
         """What quantizing costs on the search split; None where nobody asks, or for float32."""
-        asked = self._settings.search.max_drop is not None or self._settings.precision is None
-        return self._drop(artifact) if asked and artifact.precision is not Precision.FP32 else None
+        changed = artifact.precision is not Precision.FP32 or self._settings.ship_timesteps
+        return self._drop(artifact) if self._accuracy_asked and changed else None
+
+    def _drop_asked(self, made: _Made) -> PairedDrop | None:
+        return self._drop(made.artifact) if self._accuracy_asked else None
+
+    @property
+    def _accuracy_asked(self) -> bool:
+        return self._settings.search.max_drop is not None or self._settings.precision is None
 
     def _variant(
         self,
@@ -272,18 +328,19 @@ class Candidates:
         reason: str | None = None,
     ) -> Variant:
         drop = lost
-        if made.artifact.precision is Precision.FP32:
+        if drop is None and made.artifact.precision is Precision.FP32:
             drop = self._drop_of_pruning(made, pruned)
         if drop is not None and pruned.dense is None and self._dense_hits is not None:
             pruned = replace(pruned, dense=Accuracy.of(self._dense_hits))
         # The policy went by predictions; what counts is measured.
-        met = made.size <= self._budget
+        budget = made.size if self._settings.smallest else self._budget
+        met = made.size <= budget
         told = reason or pruned.outcome.stopped_by
         if met and not pruned.outcome.met:
             told = "the budget is met"
         outcome = replace(pruned.outcome, met=met, bytes=made.size, stopped_by=told)
         return Variant(
-            pruned=replace(pruned, outcome=outcome, budget_bytes=self._budget),
+            pruned=replace(pruned, outcome=outcome, budget_bytes=budget),
             twin=made.twin,
             artifact=made.artifact,
             size=made.size,

@@ -100,7 +100,7 @@ def test_the_ledger_holds_every_candidate(built: BuildResult) -> None:
     assert steps[0] == "dense"
     # Ten layers at three rates; of two channels (`stem.0`) a quarter is none, 75% is as 50%.
     assert steps.count("robustness") == 10 * len(SEARCH.rates) - 2
-    assert "policy" in steps
+    assert "prioritized" in steps
 
 
 def test_the_same_build_gives_the_same_plan(

@@ -104,6 +104,8 @@ def test_search_settings_as_json() -> None:
         "search_images": 100,
         "robustness_images": 512,
         "seed": 0,
+        "policy": "prioritized",
+        "recover": ["free", "bias", "refit", "norms"],
     }
 
 

@@ -21,7 +21,7 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import PruneResult
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policy import PolicyOutcome
+from primesvt_deploy.pruning.policies import PolicyOutcome
 from primesvt_deploy.quantization.stored import restored
 from primesvt_deploy.reverify import reverify
 from primesvt_deploy.runtime.check import check_outputs
@@ -37,7 +37,7 @@ def variant(size: int, lost: int, *, budget: int = 100, file_bytes: int = 10) ->
     )
     model = make_model()
     pruned = PruneResult(
-        model=model, outcome=outcome, curves=(), groups=(), budget_bytes=budget, dense=None,
+        model=model, outcome=outcome, groups=(), budget_bytes=budget, dense=None,
         left={},
     )  # fmt: skip
     artifact = Artifact(

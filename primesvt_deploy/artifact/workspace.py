@@ -19,7 +19,8 @@ from primesvt_deploy.runtime.bundle import read_manifest
 __all__ = ["Workspace"]
 
 _MARKER = "primesvt-deploy.work"
-_OWN = {_MARKER, "bundle", "previous", "dense.onnx", "dense.onnx.partial", "candidates"}
+_LEFT = ("bundle", "previous", "candidates")
+_OWN = {_MARKER, *_LEFT, "dense.onnx", "dense.onnx.partial", "checkpoints"}
 
 
 class Workspace:
@@ -78,7 +79,7 @@ class Workspace:
             # Killed between moving the old bundle away and the new one in.
             os.replace(previous, self.output)
             self._check_output()
-        for leftover in ("bundle", "previous", "candidates"):
+        for leftover in _LEFT:
             shutil.rmtree(self.path / leftover, ignore_errors=True)
 
     def __exit__(
@@ -103,6 +104,12 @@ class Workspace:
     def candidates(self) -> Path:
         """A directory for artifacts of which one will be shipped."""
         directory = self.path / "candidates"
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def checkpoints(self) -> Path:
+        """A directory for the progress of fine-tuning, from which it resumes."""
+        directory = self.path / "checkpoints"
         directory.mkdir(exist_ok=True)
         return directory
 

@@ -11,6 +11,7 @@ import click
 from primesvt_deploy.cli.analyze import analyze
 from primesvt_deploy.cli.build import build
 from primesvt_deploy.cli.edge import inspect, run, verify
+from primesvt_deploy.cli.frontier import frontier
 from primesvt_deploy.cli.models import models
 from primesvt_deploy.errors import DeployError
 from primesvt_deploy.version import __version__
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for _command in (build, analyze, models, verify, run, inspect):
+for _command in (build, frontier, analyze, models, verify, run, inspect):
     cli.add_command(_command)
 
 

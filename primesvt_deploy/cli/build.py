@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from primesvt_deploy.cli.options import (
+    finetune_options,
     json_option,
     model_options,
     search_options,
     set_threads,
     threads_option,
 )
-from primesvt_deploy.config import BudgetOn, BuildSettings, Precision, SearchSettings
+from primesvt_deploy.config import (
+    BudgetOn,
+    BuildSettings,
+    FinetuneSettings,
+    Precision,
+    SearchSettings,
+)
 
 if TYPE_CHECKING:
     from primesvt_deploy.model import SViT
@@ -51,8 +58,24 @@ __all__ = ["build"]
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that stands at --output.")
 @click.option("--batch", type=int, help="Fixed batch size.  [default: any]")
+@click.option("--ship-timesteps", type=int, help="T of the shipped model.  [default: its own]")
+@click.option(
+    "--finetune-slack",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Points beyond --max-drop that pruning may lose where --finetune follows.",
+)
+@click.option(
+    "--frontier",
+    "frontier_path",
+    type=click.Path(path_type=Path),
+    help="Answer from what `frontier` wrote there: nothing is searched. Without a budget: as small "
+    "as --max-drop allows.",
+)
 @model_options
 @search_options
+@finetune_options
 @threads_option
 @json_option
 def build(
@@ -68,6 +91,10 @@ def build(
     output: Path,
     force: bool,
     batch: int | None,
+    ship_timesteps: int | None,
+    finetune: FinetuneSettings | None,
+    finetune_slack: float,
+    frontier_path: Path | None,
     data: Path | None,
     threads: int,
     as_json: bool,
@@ -82,7 +109,9 @@ def build(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_build
     from primesvt_deploy.data import open_data
+    from primesvt_deploy.frontier import KnownFrontier
 
+    known = KnownFrontier.read(frontier_path) if frontier_path else None
     settings = BuildSettings(
         budget_mb=budget_mb,
         saving=saving,
@@ -93,11 +122,17 @@ def build(
         budget_on=BudgetOn(budget_on),
         standard_ops=standard_ops,
         ort_format=ort_format,
+        ship_timesteps=ship_timesteps,
+        finetune=finetune,
+        finetune_slack=finetune_slack,
+        smallest=frontier_path is not None and budget_mb is None and saving is None,
     )
     set_threads(threads)
-    splits = open_data(model, data, seed=search.seed)
+    splits = open_data(model, data, seed=known.search.seed if known else search.seed)
     with Bars() as bars:
-        result = build_bundle(model, output, settings, data=splits, force=force, progress=bars)
+        result = build_bundle(
+            model, output, settings, data=splits, force=force, known=known, progress=bars
+        )
     if as_json:
         click.echo(json.dumps({"bundle": str(result.path), **result.manifest}, indent=1))
     else:
@@ -117,7 +152,7 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     return (
         f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
         f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "
-        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, add finer "
-        f"--rates, or try another --precision. The best bundle found is kept in {output}, marked "
-        "as not meeting the constraints."
+        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, or try "
+        "--policy greedy, --finetune EPOCHS or another --precision. The best bundle found is kept "
+        f"in {output}, marked as not meeting the constraints."
     )

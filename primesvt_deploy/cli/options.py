@@ -9,13 +9,28 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from primesvt_deploy.config import DEFAULT_RATES, SearchSettings
+from primesvt_deploy.config import (
+    DEFAULT_RATES,
+    POLICY_NAMES,
+    RECOVERY_STEPS,
+    FinetuneSettings,
+    SearchSettings,
+)
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
     from primesvt_deploy.model import SViT
 
-__all__ = ["json_option", "model_options", "search_options", "set_threads", "threads_option"]
+__all__ = [
+    "finetune_options",
+    "json_option",
+    "model_options",
+    "numbers",
+    "search_options",
+    "set_threads",
+    "threads_option",
+    "whole_numbers",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -82,13 +97,20 @@ _OF_OWN = (
 
 _SEARCH_OPTIONS = (
     click.option(
-        "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
+        "--policy",
+        type=click.Choice(POLICY_NAMES),
+        default=POLICY_NAMES[0],
+        show_default=True,
+        help="Which channels leave.",
     ),
     click.option(
-        "--max-drop",
-        default="3",
+        "--recover",
+        default="all",
         show_default=True,
-        help="Points of top-1 that may be lost on the search split, or off.",
+        help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all; or none.",
+    ),
+    click.option(
+        "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
     ),
     click.option(
         "--rates",
@@ -113,6 +135,30 @@ _SEARCH_OPTIONS = (
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of image order, split."),
 )
+
+_FINETUNE_OPTIONS = (
+    click.option("--finetune", type=int, metavar="EPOCHS", help="Train the pruned model on."),
+    click.option(
+        "--finetune-timesteps", metavar="T,T,...", help="T of each epoch, the model's own last."
+    ),
+    click.option("--learning-rate", type=float, help="Its peak.  [default: 0.001]"),
+    click.option("--batch-size", type=int, help="Training images a step.  [default: 64]"),
+    click.option("--train-images", type=int, help="So many of the train split.  [default: all]"),
+    click.option(
+        "--distillation",
+        type=float,
+        help="Weight of the dense model's answers against labels, 0 to 1.  [default: 0.5]",
+    ),
+    click.option("--device", help="Trains there: cpu, cuda or auto.  [default: auto]"),
+)
+_FINETUNE_FIELDS = {
+    "finetune_timesteps": "timesteps",
+    "learning_rate": "learning_rate",
+    "batch_size": "batch_size",
+    "train_images": "images",
+    "distillation": "distillation",
+    "device": "device",
+}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 threads_option = click.option(
@@ -140,10 +186,10 @@ def model_options(function: _F) -> _F:
             raise SettingsError("--model and --checkpoint name two models: pass one of them")
         options = {
             "num_heads": heads,
-            "stage_heads": _whole_numbers(stage_heads, "--stage-heads") if stage_heads else None,
+            "stage_heads": whole_numbers(stage_heads, "--stage-heads") if stage_heads else None,
             "labels": _lines(labels) if labels else None,
-            "mean": _numbers(mean, "--mean") if mean else None,
-            "std": _numbers(std, "--std") if std else None,
+            "mean": numbers(mean, "--mean") if mean else None,
+            "std": numbers(std, "--std") if std else None,
             **{option: rest.pop(option) for option in _PASSED_ON},
         }
         if factory is not None and name is None:
@@ -171,8 +217,19 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
     return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _OF_OWN})
 
 
-def search_options(function: _F) -> _F:
-    """Adds the search's options; the command receives `search` and `data` (a path or None)."""
+def search_options(function: _F, *, max_drop: str = "3") -> _F:
+    """Adds the search's options; the command receives `search` and `data` (a path or None).
+
+    Args:
+        function: the command.
+        max_drop: default of `--max-drop`.
+    """
+    limit = click.option(
+        "--max-drop",
+        default=max_drop,
+        show_default=True,
+        help="Points of top-1 that may be lost on the search split, or off.",
+    )
 
     @wraps(function)
     def wrapped(
@@ -183,11 +240,15 @@ def search_options(function: _F) -> _F:
         search_images: int | None,
         robustness_images: int,
         seed: int,
+        policy: str,
+        recover: str,
         **rest: Any,
     ) -> Any:
         search = SearchSettings(
+            policy=policy,
+            recover=_recovery(recover),
             max_drop=_max_drop(max_drop),
-            rates=_numbers(rates, "--rates"),
+            rates=numbers(rates, "--rates"),
             channel_multiple=channel_multiple,
             search_images=search_images,
             robustness_images=robustness_images,
@@ -195,7 +256,30 @@ def search_options(function: _F) -> _F:
         )
         return function(search=search, **rest)
 
-    return cast(_F, _with(_SEARCH_OPTIONS, wrapped))
+    return cast(_F, _with((limit, *_SEARCH_OPTIONS), wrapped))
+
+
+def finetune_options(function: _F) -> _F:
+    """Adds the options of fine-tuning; the command receives `finetune` (settings or None)."""
+
+    @wraps(function)
+    def wrapped(*, finetune: int | None, **rest: Any) -> Any:
+        told = {name: rest.pop(name) for name in _FINETUNE_FIELDS}
+        given = {_FINETUNE_FIELDS[name]: v for name, v in told.items() if v is not None}
+        if "timesteps" in given:
+            given["timesteps"] = whole_numbers(given["timesteps"], "--finetune-timesteps")
+        if finetune is None and given:
+            flag = next(name for name, value in told.items() if value is not None)
+            raise SettingsError(f"--{flag.replace('_', '-')} needs --finetune EPOCHS: pass both")
+        settings = None if finetune is None else FinetuneSettings(epochs=finetune, **given)
+        return function(finetune=settings, **rest)
+
+    return cast(_F, _with(_FINETUNE_OPTIONS, wrapped))
+
+
+def _recovery(text: str) -> tuple[str, ...]:
+    named = {"all": RECOVERY_STEPS, "none": ()}
+    return named.get(text) or tuple(p.strip() for p in text.split(",") if text != "none")
 
 
 def _with(options: tuple[Callable[[Any], Any], ...], function: Any) -> Any:
@@ -204,7 +288,8 @@ def _with(options: tuple[Callable[[Any], Any], ...], function: Any) -> Any:
     return function
 
 
-def _numbers(text: str, flag: str) -> tuple[float, ...]:
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Numbers with commas between."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -220,7 +305,8 @@ def _max_drop(text: str) -> float | None:
         )
 
 
-def _whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:

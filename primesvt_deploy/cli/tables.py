@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from primesvt_deploy.model import SViT
     from primesvt_deploy.pipeline import Analysis
 
-__all__ = ["print_analysis", "print_build", "print_bundle"]
+__all__ = ["print_analysis", "print_build", "print_bundle", "print_frontier"]
 
 _DASH = "\N{EN DASH}"
 
@@ -49,6 +49,46 @@ def print_bundle(manifest: Mapping[str, Any]) -> None:
     for name, entry in manifest["files"].items():
         files.add_row(name, f"{entry['bytes']:,}", entry["sha256"][:16])
     console.print(files)
+
+
+def print_frontier(content: Mapping[str, Any], output: Path) -> None:
+    """Points from the largest to the smallest, and what they cost."""
+    console = Console()
+    dense = content["dense"]
+    steps = sorted({row["T"] for p in content["points"] for row in p.get("timesteps", ())})
+    table = Table(
+        "saved",
+        "weights",
+        "search drop",
+        "held-out top-1",
+        "held-out drop",
+        *(f"at T = {t}" for t in steps),
+        "evaluations",
+        title=f"{content['model']}, {content['policy']}: dense "
+        f"{dense['weight_bytes'] / 1e6:.2f} MB, {_top1(dense['held_out'])}",
+    )
+    for point in content["points"]:
+        by_steps = {row["T"]: row for row in point.get("timesteps", ())}
+        low, high = point["drop"]["interval95_points"]
+        table.add_row(
+            f"{point['saved_percent']:.1f}%" + ("" if point["met"] else " (not met)"),
+            f"{point['weight_bytes'] / 1e6:.3f} MB",
+            f"{point['search']['points']:.2f}" if point["search"] else _DASH,
+            _top1(point["held_out"]),
+            f"{point['drop']['points']:.2f} [{low:.1f}, {high:.1f}]",
+            *(_at_steps(by_steps[t]) if t in by_steps else _DASH for t in steps),
+            f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
+        )
+    console.print(table)
+    console.print(
+        f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
+        f"try: primesvt-deploy build --frontier {shlex.quote(str(output))} --max-drop 1",
+        highlight=False,
+    )
+
+
+def _at_steps(row: Mapping[str, Any]) -> str:
+    return f"{row['held_out']['top1_percent']:.2f}%, {row['latency']['median_ms']:.1f} ms"
 
 
 def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:

@@ -12,34 +12,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-__all__ = ["NORMS", "NormStatistics", "matched_norms", "recorded_norms"]
+__all__ = ["NORMS", "Received", "matched_norms", "recorded_norms"]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d
 _LEAST_VARIANCE = 1e-10
 
-NormStatistics = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""Mean and variance `[channels]`, float64, of what each norm received, by name."""
+
+@dataclass(frozen=True)
+class Received:
+    """What one norm of the dense model received, and holds; each `[channels]`, float64.
+
+    Args:
+        mean: of its input.
+        variance: of its input.
+        held_mean: its own running mean.
+        held_variance: its own running variance.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    held_mean: torch.Tensor
+    held_variance: torch.Tensor
 
 
 @contextmanager
-def recorded_norms(network: nn.Module) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Collects what each norm receives while the network runs once on one batch."""
-    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+def recorded_norms(network: nn.Module) -> Iterator[dict[str, Received]]:
+    """Collects what each norm receives, by name, while the network runs once on one batch."""
+    found: dict[str, Received] = {}
 
     def record(name: str, norm: _Norm, x: torch.Tensor) -> None:
-        found[name] = _statistics(x)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        held = norm.running_mean.double(), norm.running_var.double()
+        found[name] = Received(*_statistics(x), *held)
 
     with _before_norms(network, record):
         yield found
 
 
 @contextmanager
-def matched_norms(network: nn.Module, dense: NormStatistics) -> Iterator[None]:
+def matched_norms(network: nn.Module, dense: Mapping[str, Received]) -> Iterator[None]:
     """Sets the statistics of each norm, in place, while the network runs once on one batch.
 
     Channels whose norm has no weight left (silenced ones), and those that never vary, keep theirs.
@@ -51,7 +69,7 @@ def matched_norms(network: nn.Module, dense: NormStatistics) -> Iterator[None]:
 
     def match(name: str, norm: _Norm, x: torch.Tensor) -> None:
         if name in dense:
-            _match(norm, *dense[name], *_statistics(x))
+            _match(norm, dense[name], *_statistics(x))
 
     with _before_norms(network, match):
         yield
@@ -79,24 +97,17 @@ def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, variance
 
 
-def _match(
-    norm: _Norm,
-    dense_mean: torch.Tensor,
-    dense_variance: torch.Tensor,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-) -> None:
+def _match(norm: _Norm, dense: Received, mean: torch.Tensor, variance: torch.Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    held_mean, held_variance = norm.running_mean.double(), norm.running_var.double() + norm.eps
-    varies = (variance > _LEAST_VARIANCE) & (dense_variance > _LEAST_VARIANCE)
-    scaled = held_variance * variance / dense_variance.clamp_min(_LEAST_VARIANCE)
-    new_variance = torch.where(varies, scaled, held_variance).clamp_min(norm.eps)
-    ratio = (new_variance / held_variance).sqrt()
-    new_mean = mean - (dense_mean - held_mean) * ratio
+    held = dense.held_variance + norm.eps
+    varies = (variance > _LEAST_VARIANCE) & (dense.variance > _LEAST_VARIANCE)
+    scaled = held * variance / dense.variance.clamp_min(_LEAST_VARIANCE)
+    new_variance = torch.where(varies, scaled, held).clamp_min(norm.eps)
+    new_mean = mean - (dense.mean - dense.held_mean) * (new_variance / held).sqrt()
     if norm.weight is not None:
         alive = norm.weight.double() != 0.0
-        new_variance = torch.where(alive, new_variance, held_variance)
-        new_mean = torch.where(alive, new_mean, held_mean)
+        new_variance = torch.where(alive, new_variance, norm.running_var + norm.eps)
+        new_mean = torch.where(alive, new_mean, norm.running_mean.double())
     norm.running_mean.copy_(new_mean)
     norm.running_var.copy_(new_variance - norm.eps)

@@ -26,7 +26,7 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.pruning.cut import silence
-from primesvt_deploy.pruning.norms import NORMS, NormStatistics, matched_norms, recorded_norms
+from primesvt_deploy.pruning.norms import NORMS, Received, matched_norms, recorded_norms
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.refit import Refit
 
@@ -138,7 +138,7 @@ class Recovery:
         )
 
     @cached_property
-    def _dense_norms(self) -> NormStatistics:
+    def _dense_norms(self) -> dict[str, Received]:
         with recorded_norms(self._base) as found, torch.no_grad():
             state = self.state
             for segment in self._base.segments():

@@ -20,6 +20,7 @@ from torch import nn
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.moments import InputMoments, Moments
 from primesvt_deploy.analysis.reconstruction import damped
+from primesvt_deploy.families.units import ConvBN
 from primesvt_deploy.lowering.matrices import Weighted, set_weights, weight_matrix
 from primesvt_deploy.pruning.plan import Plan
 
@@ -58,11 +59,13 @@ class Refit:
                 seen = self._moments.get(reader)
                 if seen is not None and seen.covariance is not None:
                     layer = cast(Weighted, module.get_submodule(reader))
-                    self._refit(reader, layer, seen, group.width, kept)
+                    shift = self._refit(reader, layer, seen, group.width, kept)
+                    _add_bias(module, reader, layer, shift)
 
     def _refit(
         self, name: str, layer: Weighted, seen: InputMoments, width: int, kept: tuple[int, ...]
-    ) -> None:
+    ) -> torch.Tensor:
+        """Set the layer's weights; what its bias must take up is returned, `[N]`."""
         before = weight_matrix(layer).double()
         stays = _columns(width, before.shape[1] // width, kept)
         after = torch.where(stays, before, torch.zeros_like(before))
@@ -72,12 +75,8 @@ class Refit:
         if not self._means:
             constant = seen.constant.repeat(before.shape[1] // width)
             mean = torch.where(constant, mean, torch.zeros_like(mean))
-        shift = ((before - after) @ mean).to(layer.weight.dtype)
         set_weights(layer, after.to(layer.weight.dtype))
-        if layer.bias is None:
-            layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
-        else:
-            layer.bias += shift
+        return ((before - after) @ mean).to(layer.weight.dtype)
 
     def _share(
         self, name: str, seen: InputMoments, kept: tuple[int, ...], stays: torch.Tensor
@@ -94,6 +93,19 @@ class Refit:
                 self._shares.popitem(last=False)
         self._shares.move_to_end((name, kept))
         return known
+
+
+def _add_bias(module: nn.Module, name: str, layer: Weighted, shift: torch.Tensor) -> None:
+    """Add to a layer's bias, or take from the mean of the norm behind it where it has none."""
+    if layer.bias is not None:
+        layer.bias += shift
+        return
+    unit = module.get_submodule(name.rpartition(".")[0])
+    norm = unit.bn if isinstance(unit, ConvBN) and unit.conv is layer else None
+    if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm.running_mean -= shift
+    else:
+        layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
 
 
 def _columns(width: int, pixels: int, kept: tuple[int, ...]) -> torch.Tensor:

@@ -43,7 +43,7 @@ def test_hits_are_those_of_the_masked_model(
     seen = []
     for group in groups:
         plan = Plan().replacing(group.name, half(group))
-        flags = judge.hits(plan, keep=[group])
+        flags = judge.outcome(plan, keep=[group]).hits
         np.testing.assert_array_equal(flags, plainly(tiny, groups, plan, tiny_data))
         seen.append(flags.sum())
     assert len(set(seen)) > 1, "every mask gives the same accuracy: the test sees nothing"
@@ -53,13 +53,13 @@ def test_a_cached_prefix_changes_nothing(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
     cached = evaluator(tiny, groups, tiny_data)
-    cached.hits(Plan(), keep=groups)
+    cached.outcome(Plan(), keep=groups)
     uncached = evaluator(tiny, groups, tiny_data, cache_bytes=0)
     plan = Plan()
     for group in reversed(groups):
         plan = plan.replacing(group.name, half(group))
         np.testing.assert_array_equal(
-            cached.hits(plan, keep=[group]), uncached.hits(plan, keep=[group])
+            cached.outcome(plan, keep=[group]).hits, uncached.outcome(plan, keep=[group]).hits
         )
 
 
@@ -68,11 +68,11 @@ def test_a_small_cache_evicts_and_stays_right(
 ) -> None:
     # Room for about one boundary's states.
     small = evaluator(tiny, groups, tiny_data, cache_bytes=120 * 3 * 16 * 16 * 2)
-    small.hits(Plan(), keep=groups)
+    small.outcome(Plan(), keep=groups)
     for group in groups:
         plan = Plan().replacing(group.name, half(group))
         np.testing.assert_array_equal(
-            small.hits(plan, keep=[group]), plainly(tiny, groups, plan, tiny_data)
+            small.outcome(plan, keep=[group]).hits, plainly(tiny, groups, plan, tiny_data)
         )
 
 
@@ -81,29 +81,30 @@ def test_prefixes_are_really_reused(
 ) -> None:
     judge = evaluator(tiny, groups, tiny_data)
     last = next(group for group in groups if group.name == "blocks.1.mlp")
-    judge.hits(Plan(), keep=groups)
+    judge.outcome(Plan(), keep=groups)
     calls = []
     first_stage = judge._twin.get_submodule("stem.0")
     first_stage.register_forward_hook(lambda *_: calls.append(1))
-    judge.hits(Plan().replacing(last.name, half(last)), keep=[last])
+    judge.outcome(Plan().replacing(last.name, half(last)), keep=[last])
     assert not calls
-    judge.hits(Plan().replacing("stem.0", [0]))
+    first = next(group for group in groups if group.name == "stem.0")
+    judge.outcome(Plan().replacing("stem.0", [0]), keep=[first])
     assert calls
 
 
 def test_evaluation_stops_when_asked_to(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
-    flags = evaluator(tiny, groups, tiny_data).hits(Plan(), stop=lambda seen: len(seen) >= 64)
-    assert len(flags) == 64
+    found = evaluator(tiny, groups, tiny_data).outcome(Plan(), stop=lambda seen: len(seen) >= 64)
+    assert len(found.hits) == len(found.logits) == 64
 
 
 def test_the_limit_is_kept(tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet) -> None:
-    assert len(evaluator(tiny, groups, tiny_data).hits(Plan(), limit=50)) == 50
+    assert len(evaluator(tiny, groups, tiny_data).outcome(Plan(), limit=50).hits) == 50
 
 
 def test_masks_are_lifted_again(tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet) -> None:
     judge = evaluator(tiny, groups, tiny_data)
-    dense = judge.hits(Plan())
-    judge.hits(Plan().replacing("residual", [0]))
-    np.testing.assert_array_equal(judge.hits(Plan()), dense)
+    dense = judge.outcome(Plan()).hits
+    judge.outcome(Plan().replacing("residual", [0]))
+    np.testing.assert_array_equal(judge.outcome(Plan()).hits, dense)

@@ -16,7 +16,7 @@ The plans passed form a path; the first within the budget is judged on the whole
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,9 @@ __all__ = ["Greedy"]
 _STAGE = 0.125
 """Share of the dense bytes between two measurements of the curves."""
 _FRACTIONS = (0.85, 0.6, 0.35, 0.12)
-"""Of a layer's present width: where its curve is measured."""
+"""Of a layer's present width: where its curve is measured first."""
+_LATER_FRACTIONS = _FRACTIONS[:-1]
+"""And where it is measured again: no stage goes deeper."""
 _NOTCHES = 32
 """Steps from a layer's whole width to none."""
 _HOPELESS_Z = 2.576
@@ -108,11 +110,13 @@ class _Walk:
         plan = self._search.judge.free
         if plan.kept:
             yield plan
+        fractions: Sequence[float] = _FRACTIONS
         while True:
             base = self._judged(plan)
             if self._is_hopeless(base):
                 return
-            curves = self._measured(plan, base)
+            curves = self._measured(plan, base, fractions)
+            fractions = _LATER_FRACTIONS
             before = self._search.size_of(plan)
             while self._search.size_of(plan) > before - _STAGE * self._dense_bytes:
                 step = self._next(plan, curves)
@@ -149,17 +153,21 @@ class _Walk:
         group = best[1]
         return self._narrowed(plan, group, self._notched(group, widths[group.name]))
 
-    def _measured(self, plan: Plan, base: Candidate) -> dict[str, _Expected]:
+    def _measured(
+        self, plan: Plan, base: Candidate, fractions: Sequence[float]
+    ) -> dict[str, _Expected]:
         widths = plan.widths(self._groups)
         self._search.progress.stage(
             f"sensitivity at {self._search.size_of(plan) / 1e6:.2f} MB",
-            len(self._groups) * len(_FRACTIONS),
+            len(self._groups) * len(fractions),
         )
-        return {g.name: self._curve(plan, base, g, widths[g.name]) for g in self._groups}
+        return {g.name: self._curve(plan, base, g, widths[g.name], fractions) for g in self._groups}
 
-    def _curve(self, plan: Plan, base: Candidate, group: Group, width: int) -> _Expected:
+    def _curve(
+        self, plan: Plan, base: Candidate, group: Group, width: int, fractions: Sequence[float]
+    ) -> _Expected:
         points = {width: 0.0}
-        for fraction in _FRACTIONS:
+        for fraction in fractions:
             narrower = self._rounded(group, fraction * width)
             if narrower in points:
                 self._search.progress.step()

@@ -1,0 +1,91 @@
+"""`primesvt-deploy frontier`."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from primesvt_deploy.cli.options import (
+    json_option,
+    model_options,
+    numbers,
+    search_options,
+    set_threads,
+    threads_option,
+    whole_numbers,
+)
+from primesvt_deploy.config import SearchSettings
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model import SViT
+
+__all__ = ["frontier"]
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("frontier"),
+    show_default=True,
+    help="Where frontier.json, its plot and the ledger go.",
+)
+@click.option(
+    "--savings",
+    default="10,20,30,40,50,60,70,80",
+    show_default=True,
+    help="Percents of the weights to save, a point each.",
+)
+@click.option("--ship-timesteps", help="Report each point at these T as well, such as 1,2,4.")
+@click.option("--held-out-images", type=int, help="Held-out images to report on.  [default: all]")
+@model_options
+@partial(search_options, max_drop="off")
+@threads_option
+@json_option
+def frontier(
+    *,
+    model: SViT,
+    search: SearchSettings,
+    output: Path,
+    savings: str,
+    ship_timesteps: str | None,
+    held_out_images: int | None,
+    data: Path | None,
+    threads: int,
+    as_json: bool,
+) -> int:
+    """Accuracy against size over many budgets, from one search.
+
+    Then `build --frontier DIR --budget-mb 3`, or `--max-drop 1` alone, takes the best plan that is
+    known without searching again. An interrupted frontier goes on when the same command is run.
+    With --max-drop the search ends where more would be lost.
+    """
+    from primesvt_deploy.cli.bars import Bars
+    from primesvt_deploy.cli.tables import print_frontier
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.frontier import frontier as find_frontier
+    from primesvt_deploy.report.frontier import draw_frontier
+
+    set_threads(threads)
+    splits = open_data(model, data, seed=search.seed)
+    with Bars() as bars:
+        found = find_frontier(
+            model,
+            output,
+            search,
+            data=splits,
+            savings=numbers(savings, "--savings"),
+            timesteps=whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else (),
+            held_out_images=held_out_images,
+            progress=bars,
+        )
+    draw_frontier(found, output)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        print_frontier(found, output)
+    return 0

@@ -1,0 +1,40 @@
+"""A frontier as a plot: held-out top-1 against bytes of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+__all__ = ["draw_frontier"]
+
+_BLUE, _GREY = "#0072b2", "#808080"
+
+
+def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
+    """Write `frontier.png` and `frontier.svg` beside `frontier.json`.
+
+    Args:
+        content: of `frontier.json`.
+        directory: where they go.
+    """
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    dense = content["dense"]
+    rows = [*content["points"], {**dense, "pareto": True}]
+    rows.sort(key=lambda row: row["weight_bytes"])
+    sizes = [row["weight_bytes"] / 1e6 for row in rows]
+    tops = [row["held_out"]["top1_percent"] for row in rows]
+    low, high = zip(*(row["held_out"]["interval95_percent"] for row in rows), strict=True)
+    axes.fill_between(sizes, low, high, color=_BLUE, alpha=0.15, linewidth=0)
+    axes.plot(sizes, tops, "o-", color=_BLUE, markersize=4)
+    axes.axhline(dense["held_out"]["top1_percent"], color=_GREY, linewidth=0.8)
+    axes.set_xlabel("weights and biases, MB (float32)")
+    axes.set_ylabel(f"held-out top-1, % (n = {dense['held_out']['n']}, 95% interval)")
+    axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10)
+    axes.set_xlim(left=0.0)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(directory / "frontier.png")
+    figure.savefig(directory / "frontier.svg", metadata={"Date": None})
