@@ -60,7 +60,9 @@ def measured(name: str) -> dict[str, Any]:
         preprocessing=input_steps(family.inputs, config, InputOptions()),
         labels=tuple(str(i) for i in range(config.num_classes)),
     )
-    settings = BuildSettings(saving=SAVING, search=SearchSettings(max_drop=None), verify_images=8)
+    settings = BuildSettings(
+        saving=SAVING, search=SearchSettings(max_drop=None, recover=()), verify_images=8
+    )
     with tempfile.TemporaryDirectory() as directory:
         data = open_data(model, random_images(Path(directory) / "noise.npz"))
         started = time.perf_counter()

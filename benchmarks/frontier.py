@@ -1,8 +1,10 @@
 """Held-out accuracy against bytes for every policy: bare, recovered, fine-tuned.
 
     python benchmarks/frontier.py                    # all series; hours on two cores
-    python benchmarks/frontier.py greedy uniform     # some policies
+    python benchmarks/frontier.py greedy uniform     # some policies, bare and recovered
+    python benchmarks/frontier.py greedy/none        # one of both
     python benchmarks/frontier.py recovery           # each recovery step by itself
+    python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
 
 On the reference model. Decisions rest on search images, figures on held-out ones, in torch (an
@@ -13,6 +15,7 @@ when their series is run again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
@@ -26,23 +29,25 @@ from frontier_plot import draw
 from primesvt_deploy import SearchSettings, load, open_data
 from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.frontier import frontier, torch_hits
+from primesvt_deploy.frontiers import frontier, torch_hits
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.pipeline import calibration_images, carried_out
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.stats import Accuracy, PairedDrop
 from primesvt_deploy.training.finetune import finetune
 
 SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 DEEPER = (85.0, 90.0)
-SEARCH_IMAGES = 2000
-HELD_OUT = {"greedy": None}
-"""Held-out images of a policy; others: `OTHERS_HELD_OUT`."""
-OTHERS_HELD_OUT = 2500
+WHOLE = ("greedy", "all")
+"""The series with the most images behind a point."""
+SEARCH_IMAGES, OTHERS_SEARCH_IMAGES = 2000, 1000
+OTHERS_HELD_OUT = 2000
+"""Of all other series; of that one: all."""
 SEEDS = {"random": (0, 1, 2)}
-TIMESTEPS = (1, 2, 3)
+TIMESTEPS = (1, 2, 3, 4)
 RECOVERIES = {
     "none": (),
     "bias": ("bias",),
@@ -59,18 +64,21 @@ WORK = Path(__file__).parent / "work" / "frontier"
 
 def main() -> None:
     """Run the series that were asked for and write `results/frontier.json` and the plot."""
-    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "finetune"]
+    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "timesteps", "finetune"]
     model = load()
     data = open_data(model)
     for name in asked:
         if name == "recovery":
             keep("recovery", recovery_rows(model, data))
+        elif name == "timesteps":
+            keep("timesteps", timestep_rows(model, data))
         elif name == "finetune":
             finetuned(model, data)
         else:
-            for recover in ("all", "none"):
-                for seed in SEEDS.get(name, (0,)):
-                    keep("series", [series(model, data, name, recover, seed)])
+            policy, _, only = name.partition("/")
+            for recover in (only,) if only else ("all", "none"):
+                for seed in SEEDS.get(policy, (0,)):
+                    keep("series", [series(model, data, policy, recover, seed)])
     draw(json.loads((RESULTS / "frontier.json").read_text()))
 
 
@@ -81,21 +89,20 @@ def settings_of(policy: str, recover: str, seed: int = 0) -> SearchSettings:
         policy=policy,
         recover=RECOVERIES[recover],
         seed=seed,
-        search_images=SEARCH_IMAGES,
+        search_images=SEARCH_IMAGES if (policy, recover) == WHOLE else OTHERS_SEARCH_IMAGES,
     )
 
 
 def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> dict[str, Any]:
     """One policy's points."""
-    whole = policy == "greedy" and recover == "all"
+    whole = (policy, recover) == WHOLE
     found = frontier(
         model,
         WORK / f"{policy}-{recover}-{seed}",
         settings_of(policy, recover, seed),
         data=data,
         savings=(*SAVINGS, *DEEPER) if whole else SAVINGS,
-        timesteps=TIMESTEPS if whole else (),
-        held_out_images=HELD_OUT.get(policy, OTHERS_HELD_OUT),
+        held_out_images=None if whole else OTHERS_HELD_OUT,
     )
     points = [
         {k: v for k, v in point.items() if k not in ("key", "channels")}
@@ -150,6 +157,33 @@ def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
+def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
+    """The dense model and two of our policy's at fewer timesteps, norms matched or not."""
+    images = data.held_out.shuffled(0).first(OTHERS_HELD_OUT)
+    dense = torch_hits(model, images)
+    calibration = calibration_images(data, settings_of("greedy", "none"))
+    samples = torch.from_numpy(calibration.inputs(0, 128))
+    rows = []
+    for saving in (0.0, 60.0, 80.0):
+        pruned = model
+        if saving:
+            pruned = pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
+        for steps in TIMESTEPS:
+            for matched in (True, False):
+                fewer = with_timesteps(pruned, steps, samples if matched else None)
+                hits = torch_hits(fewer, images)
+                rows.append(
+                    {
+                        "asked_saving_percent": saving,
+                        "T": steps,
+                        "norms_matched": matched,
+                        "held_out": Accuracy.of(hits).to_dict(),
+                        "drop": PairedDrop.of(dense, hits).to_dict(),
+                    }
+                )
+    return rows
+
+
 def finetuned(model: SViT, data: DataSet) -> None:
     """Our policy's points trained on, and the dense model trained as long: the fair baseline."""
     dense_hits = torch_hits(model, data.held_out)
@@ -189,12 +223,20 @@ def finetuned_row(policy: str, found: dict[str, Any], hits: Any, dense: Any, sam
 KEYS = {
     "series": ("policy", "recovery", "seed"),
     "recovery": ("plan_of", "asked_saving_percent", "recovery"),
+    "timesteps": ("asked_saving_percent", "T", "norms_matched"),
     "finetuned": ("policy", "asked_saving_percent"),
 }
 
 
 def keep(part: str, rows: list[dict[str, Any]]) -> None:
     """Put rows into the results file in place of those of the same name."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # series may run beside each other
+        _keep(part, rows)
+
+
+def _keep(part: str, rows: list[dict[str, Any]]) -> None:
     path = RESULTS / "frontier.json"
     content = json.loads(path.read_text()) if path.is_file() else {}
     names = [tuple(row[key] for key in KEYS[part]) for row in rows]

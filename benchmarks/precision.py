@@ -23,7 +23,7 @@ import onnx
 from common import RESULTS, write
 from wide import COMMON, MODELS, alive
 
-from primesvt_deploy import BuildSettings, build, export, load, open_data
+from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, open_data
 from primesvt_deploy.artifact.ort_file import write_ort_file
 from primesvt_deploy.config import Precision
 from primesvt_deploy.families import family_named
@@ -38,8 +38,10 @@ from primesvt_deploy.runtime.session import OnnxModel
 WIDE = ("Spikformer-8-512", "SDT-8-512", "QKFormer-10-384")
 BUILDS = {
     "int8": BuildSettings(saving=73.0, precision=Precision.INT8),
-    "int4": BuildSettings(saving=85.0, precision=Precision.INT4),
-    "int4, pruned": BuildSettings(saving=90.0, precision=Precision.INT4),
+    "int4": BuildSettings(saving=85.0, precision=Precision.INT4, search=SearchSettings(recover=())),
+    "int4, pruned": BuildSettings(
+        saving=90.0, precision=Precision.INT4, search=SearchSettings(policy="greedy")
+    ),
 }
 PROCESSES = 3
 RUNS, SECONDS = 40, 60.0

@@ -13,6 +13,7 @@ SCRIPTS = (
     "precision.py",
     "exactness.py",
     "families.py",
+    "frontier.py",
     "tables.py",
 )
 

@@ -17,11 +17,13 @@ from typing import Any
 
 from common import write
 
-from primesvt_deploy import BuildSettings, build, load, open_data
+from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model import SViT
 
 PAPER_SAVING = 26.68
+FAITHFUL = SearchSettings(policy="prioritized", recover=())
+"""The paper's policy and nothing else."""
 SAVINGS = (PAPER_SAVING, 10.0, 20.0, 30.0, 40.0, 50.0)
 
 
@@ -55,7 +57,7 @@ def built(
 ) -> tuple[dict[str, Any], dict[str, int], bytes]:
     """Manifest, kept widths and ledger of one build that starts from `ledger`."""
     output = directory / f"saving-{saving:g}"
-    settings = BuildSettings(saving=saving)
+    settings = BuildSettings(saving=saving, search=FAITHFUL)
     if ledger:
         resume_from(ledger, model, data, settings, output)
     result = build(model, output, settings, data=data)

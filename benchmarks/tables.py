@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from frontier_tables import finetuned_table, frontier_table, recovery_table, timesteps_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -252,6 +254,7 @@ def filled(text: str) -> str:
     families = json.loads((RESULTS / "families.json").read_text())
     precision = json.loads((RESULTS / "precision.json").read_text())
     exactness = json.loads((RESULTS / "exactness.json").read_text())
+    frontier = json.loads((RESULTS / "frontier.json").read_text())
     sections = {
         "precision": precision_table(precision),
         "memory": memory_table(precision),
@@ -261,6 +264,10 @@ def filled(text: str) -> str:
         "time": time_table(saving),
         "latency": latency_table(latency),
         "families": families_table(families),
+        "frontier": frontier_table(frontier),
+        "recovery": recovery_table(frontier),
+        "timesteps": timesteps_table(frontier),
+        "finetuned": finetuned_table(frontier),
         "card": card_line(saving),
     }
     for name, content in sections.items():

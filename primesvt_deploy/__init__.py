@@ -17,20 +17,24 @@ from primesvt_deploy.version import __version__
 
 if TYPE_CHECKING:
     from primesvt_deploy.building import BuildResult, build
-    from primesvt_deploy.config import BuildSettings, SearchSettings
+    from primesvt_deploy.config import BuildSettings, FinetuneSettings, SearchSettings
     from primesvt_deploy.data import open_data
     from primesvt_deploy.errors import DeployError
+    from primesvt_deploy.frontiers import KnownFrontier, frontier
     from primesvt_deploy.loading import load
     from primesvt_deploy.model import SViT
     from primesvt_deploy.own import adopt
     from primesvt_deploy.pipeline import analyze, export, prune
     from primesvt_deploy.runtime.predict import Classifier
+    from primesvt_deploy.training.finetune import finetune
 
 __all__ = [
     "BuildResult",
     "BuildSettings",
     "Classifier",
     "DeployError",
+    "FinetuneSettings",
+    "KnownFrontier",
     "SViT",
     "SearchSettings",
     "__version__",
@@ -38,6 +42,8 @@ __all__ = [
     "analyze",
     "build",
     "export",
+    "finetune",
+    "frontier",
     "load",
     "open_data",
     "prune",
@@ -48,12 +54,16 @@ _HOMES = {
     "BuildSettings": "config",
     "Classifier": "runtime.predict",
     "DeployError": "errors",
+    "FinetuneSettings": "config",
+    "KnownFrontier": "frontiers",
     "SViT": "model",
     "SearchSettings": "config",
     "adopt": "own",
     "analyze": "pipeline",
     "build": "building",
     "export": "pipeline",
+    "finetune": "training.finetune",
+    "frontier": "frontiers",
     "load": "loading",
     "open_data": "data",
     "prune": "pipeline",

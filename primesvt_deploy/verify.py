@@ -12,6 +12,7 @@ in double precision: rounding that flips as many spikes there explains them here
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.flips import FlipCounter, neuron_layers, observed, spike_value
+from primesvt_deploy.lowering.constants import FOLDED_KEY
 from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.runtime.session import OnnxModel
@@ -34,6 +36,7 @@ __all__ = [
     "MAX_FLIP_SHARE",
     "Verification",
     "verify_artifact",
+    "without_folded",
 ]
 
 LOGIT_TOLERANCE = 1e-4
@@ -203,6 +206,7 @@ def verify_artifact(
     if not len(images):
         raise VerificationError("there is no image to verify the artifact on: pass --data")
     artifact = OnnxModel(path, threads=threads)
+    model = without_folded(model, artifact)
     size = artifact.fixed_batch or min(model.batch_of(_BATCH), len(images))
     # A fixed batch leaves out what does not fill one.
     n = len(images) - len(images) % size if artifact.fixed_batch else len(images)
@@ -229,6 +233,23 @@ def verify_artifact(
     if outcome.failures() or outcome.images_with_flips == n:
         return _with_rounding(outcome, model, images.first(n), size)
     return outcome
+
+
+def without_folded(model: SViT, artifact: OnnxModel) -> SViT:
+    """`model` without the neurons that the artifact says it lost: there are no spikes to compare.
+
+    They count as unused in a copy, which shares the weights and computes the same.
+    """
+    told = artifact.session.get_modelmeta().custom_metadata_map
+    folded = set(json.loads(told.get(FOLDED_KEY, "[]")))
+    if not folded:
+        return model
+    shared = (*model.module.parameters(), *model.module.buffers())
+    module = copy.deepcopy(model.module, {id(tensor): tensor for tensor in shared})
+    reduced = model.with_module(module)
+    for name, neuron in neuron_layers(reduced).items():
+        neuron.used = neuron.used and name not in folded
+    return reduced
 
 
 def _flips_behind_real(model: SViT, path: Path, images: ImageList, size: int, threads: int) -> int:

@@ -10,9 +10,10 @@ from pathlib import Path
 import primesvt_deploy
 
 PUBLIC = [
-    "BuildResult", "BuildSettings", "Classifier", "DeployError", "SViT", "SearchSettings",
+    "BuildResult", "BuildSettings", "Classifier", "DeployError", "FinetuneSettings",
+    "KnownFrontier", "SViT", "SearchSettings",
     "__version__",
-    "adopt", "analyze", "build", "export", "load", "open_data", "prune",
+    "adopt", "analyze", "build", "export", "finetune", "frontier", "load", "open_data", "prune",
 ]  # fmt: skip
 
 

@@ -21,16 +21,27 @@ from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.analysis.moments import InputMoments, Moments
 from primesvt_deploy.lowering.matrices import Weighted, weight_matrix
 
-__all__ = ["DAMPING", "damped", "reconstruction_importance"]
+__all__ = ["DAMPING", "damped", "factored", "reconstruction_importance"]
 
 DAMPING = 0.01
 """Of a covariance, relative to its mean diagonal."""
 
 
-def damped(covariance: torch.Tensor) -> torch.Tensor:
-    """A covariance with `DAMPING` of its mean variance added to the diagonal."""
-    amount = DAMPING * covariance.diagonal().mean().clamp_min(1e-12)
+def damped(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
+    """A covariance with a share of its mean variance added to the diagonal."""
+    amount = damping * covariance.diagonal().mean().clamp_min(1e-12)
     return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
+
+
+def factored(covariance: torch.Tensor) -> torch.Tensor:
+    """Cholesky factor of a damped covariance; damped more where rounding made it indefinite."""
+    damping = DAMPING
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(damped(covariance, damping))
+        if not int(failed):
+            found: torch.Tensor = factor
+            return found
+        damping *= 10.0
 
 
 def reconstruction_importance(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
@@ -76,7 +87,7 @@ class _Reader:
         covariance = damped(seen.covariance)
         weights = weight_matrix(layer).double()
         power = ((weights @ covariance) * weights).sum().clamp_min(1e-30)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        inverse = torch.cholesky_inverse(factored(seen.covariance))
         return cls(weights / power.sqrt(), inverse, width)
 
     @property

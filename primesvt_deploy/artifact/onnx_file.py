@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from torch import nn
 
 from primesvt_deploy.config import Precision
 from primesvt_deploy.errors import ExportError
+from primesvt_deploy.lowering.constants import FOLDED_KEY, fold_constants
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.lowering.integer import lower_to_integers
+from primesvt_deploy.lowering.neurons import UnrolledNeuron
 from primesvt_deploy.lowering.tidy import tidy
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import UnrolledLayer, unroll
@@ -33,7 +37,7 @@ class Artifact:
         path: the file.
         bytes: its size.
         initializer_bytes: of that, weights and constants.
-        layers: its neuron layers, in order.
+        layers: its neuron layers, in order, without those of branches that never fire.
         batch: fixed batch size, or None for any.
         precision: of its weights.
         integer: layers that run on integers.
@@ -60,7 +64,7 @@ def export_onnx(
     precision: Precision = Precision.FP32,
     standard: bool = False,
 ) -> Artifact:
-    """Write `model` as ONNX, opset 18: norms folded, neurons unrolled over T.
+    """Write `model` as ONNX, opset 18: norms and silent branches folded, neurons unrolled over T.
 
     Args:
         model: what to export; for less than float32 one from `quantization.quantize`.
@@ -73,16 +77,24 @@ def export_onnx(
     Raises:
         ExportError: the model cannot be traced, or the graph is not valid ONNX.
     """
-    traced = trace(lower(model.module.float()), model.config, batch)
+    lowered = lower(model.module.float())
+    traced = trace(lowered, model.config, batch)
+    # A bundle of a user's own class must list every neuron of it (`own.check_neurons`).
+    folds = model.module.couplings_declared
+    if folds:
+        fold_constants(traced, exact=precision is not Precision.FP32)
     integer: tuple[str, ...] = ()
     real: Mapping[str, str] = {}
     bits: Mapping[str, int] = {}
     if precision is Precision.FP32:
         layers = unroll(traced)
     else:
-        lowered = lower_to_integers(traced, standard=standard, pack=precision is Precision.INT4)
-        traced, layers = lowered.model, lowered.layers
-        integer, real, bits = lowered.integer, lowered.real, lowered.bits
+        integers = lower_to_integers(traced, standard=standard, pack=precision is Precision.INT4)
+        traced, layers = integers.model, integers.layers
+        integer, real, bits = integers.integer, integers.real, integers.bits
+    lost = _lost(lowered, layers) if folds else []
+    if lost:
+        traced.metadata_props[FOLDED_KEY] = json.dumps(lost)
     tidy(traced)
     target = Path(path)
     _write(traced, model.name, target)
@@ -101,6 +113,13 @@ def export_onnx(
         real=real,
         bits=bits,
     )
+
+
+def _lost(lowered: nn.Module, layers: Sequence[UnrolledLayer]) -> list[str]:
+    """The neuron layers that the graph has not: folded, or merged with an equal one in tracing."""
+    left = {layer.name for layer in layers}
+    neurons = (name for name, m in lowered.named_modules() if isinstance(m, UnrolledNeuron))
+    return [n for name in neurons if (n := name.removesuffix(".neuron")) not in left]
 
 
 def _write(model: ir.Model, name: str, target: Path) -> None:

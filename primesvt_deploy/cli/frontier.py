@@ -67,7 +67,7 @@ def frontier(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_frontier
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.frontier import frontier as find_frontier
+    from primesvt_deploy.frontiers import frontier as find_frontier
     from primesvt_deploy.report.frontier import draw_frontier
 
     set_threads(threads)

@@ -120,7 +120,24 @@ class Recovery:
         kept = plan.as_dict()
         for group in self._groups:
             if group.name in kept:
-                silence(network, group, kept[group.name])
+                # What is left of a group that never spikes is silenced as well: the artifact can
+                # do without the whole branch (`lowering.constants`).
+                staying = () if group.name in self._dead else kept[group.name]
+                silence(network, group, staying)
+
+    @cached_property
+    def _dead(self) -> frozenset[str]:
+        """Groups of which calibration saw no spike at all."""
+        if "free" not in self.steps:
+            return frozenset()
+        seen = self.moments.inputs
+        return frozenset(
+            group.name
+            for group in self._groups
+            if group.inputs
+            and all(name in seen and not bool(seen[name].high.any()) for name in group.inputs)
+            and not any(bool(seen[name].low.any()) for name in group.inputs)
+        )
 
     @cached_property
     def _base(self) -> SpikingNetwork:

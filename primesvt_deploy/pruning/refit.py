@@ -19,7 +19,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.moments import InputMoments, Moments
-from primesvt_deploy.analysis.reconstruction import damped
+from primesvt_deploy.analysis.reconstruction import factored
 from primesvt_deploy.families.units import ConvBN
 from primesvt_deploy.lowering.matrices import Weighted, set_weights, weight_matrix
 from primesvt_deploy.pruning.plan import Plan
@@ -86,7 +86,7 @@ class Refit:
         if known is None:
             assert seen.covariance is not None
             covariance = seen.covariance
-            factor = torch.linalg.cholesky(damped(covariance[stays][:, stays]))
+            factor = factored(covariance[stays][:, stays])
             known = torch.cholesky_solve(covariance[stays][:, ~stays], factor).T.contiguous()
             self._shares[name, kept] = known
             while len(self._shares) > 1 and _bytes(self._shares) > _CACHE_BYTES:

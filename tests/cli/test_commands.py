@@ -56,14 +56,14 @@ def test_help_is_instant() -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = primesvt("--help", cwd=tmp_path).stdout
-    for command in ("build", "analyze", "models", "verify", "run", "inspect"):
+    for command in ("build", "frontier", "analyze", "models", "verify", "run", "inspect"):
         assert f"\n  {command} " in text
         assert primesvt(command, "--help", cwd=tmp_path).returncode == 0
 
 
 def test_readme_shows_every_command() -> None:
     readme = Path(__file__).parents[2] / "README.md"
-    for command in ("build", "analyze", "verify", "run", "inspect"):
+    for command in ("build", "frontier", "analyze", "verify", "run", "inspect"):
         assert f"primesvt-deploy {command}" in readme.read_text()
 
 
@@ -243,3 +243,61 @@ def test_mistakes_about_a_model_get_one_line(
     assert found.returncode == 2
     assert said in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def known(place: Path) -> Path:
+    """A frontier of the same model."""
+    made = primesvt(
+        "frontier", "--model", "tiny", "--data", "d.npz", "--policy", "uniform", "--recover",
+        "refit,norms", "--savings", "20,40", "--ship-timesteps", "1", "--held-out-images", "50",
+        "--threads", "1", cwd=place,
+    )  # fmt: skip
+    (place / "frontier.out").write_text(made.stdout)
+    assert made.returncode == 0, made.stderr
+    return place / "frontier"
+
+
+def test_a_frontier_is_a_table_a_plot_and_a_ledger(place: Path, known: Path) -> None:
+    names = {path.name for path in known.iterdir()}
+    assert names == {"frontier.json", "frontier.png", "frontier.svg", "ledger.jsonl"}
+    text = (place / "frontier.out").read_text()
+    assert "held-out" in text
+    assert "build --frontier frontier" in text
+    content = json.loads((known / "frontier.json").read_text())
+    assert [p["asked_saving_percent"] for p in content["points"]] == [20.0, 40.0]
+
+
+def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
+    found = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--frontier", known, "--saving", "15",
+        "--max-drop", "off", "--output", "answered", "--json", cwd=place,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    manifest = json.loads(found.stdout)
+    assert manifest["size"]["saved_percent"]["file"] >= 15.0
+    assert "known candidate" in manifest["constraints"]["stopped_by"]
+    assert "robustness" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--policy", "best"], "best"),
+        (["--recover", "magic"], "recovery step 'magic'"),
+        (["--learning-rate", "0.1"], "--learning-rate needs --finetune"),
+        (["--finetune", "0"], "epochs are 0"),
+        (["--finetune", "2"], "to train on"),
+        (["--ship-timesteps", "9"], "timesteps are 9"),
+        (["--frontier", "nowhere"], "holds no frontier"),
+    ],
+)
+def test_a_wrong_option_gets_one_line(place: Path, arguments: list[str], expected: str) -> None:
+    found = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--saving", "10", "--output", "wrong",
+        *arguments, cwd=place,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert expected in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not (place / "wrong").exists()

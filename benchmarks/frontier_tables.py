@@ -1,0 +1,127 @@
+"""README's tables of `results/frontier.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["finetuned_table", "frontier_table", "recovery_table", "timesteps_table"]
+
+_POLICIES = ("greedy", "prioritized", "uniform", "global-l2", "random")
+
+
+def frontier_table(found: dict[str, Any]) -> str:
+    """Points lost at each saving, by policy, recovered and bare."""
+    savings = sorted({p["asked_saving_percent"] for s in found["series"] for p in s["points"]})
+    columns = [(policy, recovery) for recovery in ("all", "none") for policy in _POLICIES]
+    made = {(s["policy"], s["recovery"]) for s in found["series"]}
+    columns = [column for column in columns if column in made]
+    heads = [f"{policy}{', bare' if recovery == 'none' else ''}" for policy, recovery in columns]
+    lines = [f"| weights saved | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for saving in savings:
+        cells = [_points_at(found["series"], column, saving) for column in columns]
+        lines.append(f"| {saving:g}% | {' | '.join(cells)} |")
+    whole = next(s for s in found["series"] if (s["policy"], s["recovery"]) == ("greedy", "all"))
+    others = sorted(
+        {p["drop"]["n"] for s in found["series"] for p in s["points"]}
+        - {p["drop"]["n"] for p in whole["points"]}
+    )
+    deepest = whole["points"][-1]
+    lines += [
+        "",
+        "Points of held-out top-1 lost (95% interval of the paired difference); n = "
+        f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
+        "for the others; random: from the least to the most of its seeds, or one. Search: "
+        f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
+        f"{deepest['cost']['seconds'] / 60:.0f} minutes of candidate evaluation for all of greedy's "
+        f"points on one thread of a shared {found['machine']['cpu']}.",
+    ]
+    return "\n".join(lines)
+
+
+def _points_at(series: list[dict[str, Any]], column: tuple[str, str], saving: float) -> str:
+    drops = [
+        point["drop"]
+        for one in series
+        if (one["policy"], one["recovery"]) == column
+        for point in one["points"]
+        if point["asked_saving_percent"] == saving and point["met"]
+    ]
+    if not drops:
+        return "-"
+    if len(drops) > 1:
+        points = sorted(drop["points"] for drop in drops)
+        return f"{points[0]:.1f} to {points[-1]:.1f}"
+    low, high = drops[0]["interval95_points"]
+    return f"{drops[0]['points']:.2f} [{low:.1f}, {high:.1f}]"
+
+
+def recovery_table(found: dict[str, Any]) -> str:
+    """What each recovery step is worth."""
+    rows = found["recovery"]
+    plans = list(dict.fromkeys((r["plan_of"], r["asked_saving_percent"]) for r in rows))
+    steps = list(dict.fromkeys(r["recovery"] for r in found["recovery"]))
+    heads = [f"{policy}'s plan at {saving:g}%" for policy, saving in plans]
+    lines = [f"| recovery | {' | '.join(heads)} |", "|---" * (len(plans) + 1) + "|"]
+    for step in steps:
+        cells = []
+        for plan in plans:
+            (row,) = (
+                r
+                for r in found["recovery"]
+                if (r["plan_of"], r["asked_saving_percent"], r["recovery"]) == (*plan, step)
+            )
+            low, high = row["drop"]["interval95_points"]
+            cells.append(f"{row['drop']['points']:.2f} [{low:.1f}, {high:.1f}]")
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    n = found["recovery"][0]["drop"]["n"] if found["recovery"] else 0
+    return "\n".join([*lines, "", f"Points of held-out top-1 lost, n = {n}."])
+
+
+def timesteps_table(found: dict[str, Any]) -> str:
+    """Accuracy at fewer timesteps."""
+    rows = found["timesteps"]
+    steps = sorted({row["T"] for row in rows})
+    heads = [f"T = {t}" for t in steps]
+    lines = [f"| weights saved | norms | {' | '.join(heads)} |", "|---" * (len(steps) + 2) + "|"]
+    for saving in sorted({row["asked_saving_percent"] for row in rows}):
+        for matched in (True, False):
+            cells = [
+                f"{r['held_out']['top1_percent']:.1f}%"
+                for t in steps
+                for r in rows
+                if (r["asked_saving_percent"], r["T"], r["norms_matched"]) == (saving, t, matched)
+            ]
+            name = "re-estimated" if matched else "as trained"
+            lines.append(f"| {saving:g}% | {name} | {' | '.join(cells)} |")
+    n = rows[0]["held_out"]["n"] if rows else 0
+    return "\n".join([*lines, "", f"Held-out top-1, n = {n}: within 2 points either side (95%)."])
+
+
+def finetuned_table(found: dict[str, Any]) -> str:
+    """Fine-tuned points and the fair baseline."""
+    lines = [
+        "| weights saved | held-out top-1 (95%) | lost against the dense model | lost against the "
+        "dense model trained as long |",
+        "|---|---|---|---|",
+    ]
+    for row in sorted(found["finetuned"], key=lambda r: r["asked_saving_percent"]):
+        low, high = row["held_out"]["interval95_percent"]
+        cells = []
+        for key in ("drop", "drop_against_dense_trained_as_long"):
+            least, most = row[key]["interval95_points"]
+            cells.append(f"{row[key]['points']:.2f} [{least:.1f}, {most:.1f}]")
+        name = f"{row['asked_saving_percent']:g}%" if row["asked_saving_percent"] else "dense"
+        lines.append(
+            f"| {name} | {row['held_out']['top1_percent']:.2f}% [{low:.1f}, {high:.1f}] "
+            f"| {' | '.join(cells)} |"
+        )
+    if found["finetuned"]:
+        row = found["finetuned"][0]
+        recipe = row["recipe"]
+        lines += [
+            "",
+            f"n = {row['held_out']['n']}; {recipe['epochs']} epochs of the bundled 5,000 training "
+            f"images at T = {', '.join(map(str, recipe['timesteps']))}, learning rate "
+            f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}.",
+        ]
+    return "\n".join(lines)
