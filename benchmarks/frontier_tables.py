@@ -32,8 +32,8 @@ def frontier_table(found: dict[str, Any]) -> str:
         f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
         "for the others; random: from the least to the most of its seeds, or one. Search: "
         f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
-        f"{deepest['cost']['seconds'] / 60:.0f} minutes of candidate evaluation for all of greedy's "
-        f"points on one thread of a shared {found['machine']['cpu']}.",
+        f"{deepest['cost']['seconds'] / 60:.0f} minutes of candidate evaluation for all points of "
+        f"greedy, on one thread of a shared {found['machine']['cpu']}.",
     ]
     return "\n".join(lines)
 
