@@ -29,7 +29,8 @@ from frontier_plot import draw
 from primesvt_deploy import SearchSettings, load, open_data
 from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.frontiers import frontier, torch_hits
+from primesvt_deploy.frontiers import frontier
+from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.pipeline import calibration_images, carried_out
 from primesvt_deploy.pruning.plan import Plan

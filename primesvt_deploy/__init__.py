@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 from primesvt_deploy.version import __version__
 
 if TYPE_CHECKING:
+    from primesvt_deploy.analyzing import analyze
     from primesvt_deploy.building import BuildResult, build
     from primesvt_deploy.config import BuildSettings, FinetuneSettings, SearchSettings
     from primesvt_deploy.data import open_data
     from primesvt_deploy.errors import DeployError
-    from primesvt_deploy.frontiers import KnownFrontier, frontier
+    from primesvt_deploy.frontiers import frontier
+    from primesvt_deploy.known_frontier import KnownFrontier
     from primesvt_deploy.loading import load
     from primesvt_deploy.model import SViT
     from primesvt_deploy.own import adopt
-    from primesvt_deploy.pipeline import analyze, export, prune
+    from primesvt_deploy.pipeline import export, prune
     from primesvt_deploy.runtime.predict import Classifier
     from primesvt_deploy.training.finetune import finetune
 
@@ -55,11 +57,11 @@ _HOMES = {
     "Classifier": "runtime.predict",
     "DeployError": "errors",
     "FinetuneSettings": "config",
-    "KnownFrontier": "frontiers",
+    "KnownFrontier": "known_frontier",
     "SViT": "model",
     "SearchSettings": "config",
     "adopt": "own",
-    "analyze": "pipeline",
+    "analyze": "analyzing",
     "build": "building",
     "export": "pipeline",
     "finetune": "training.finetune",

@@ -22,7 +22,7 @@ from primesvt_deploy.config import BuildSettings, Precision
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.frontiers import KnownFrontier
+from primesvt_deploy.known_frontier import KnownFrontier
 from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_file import export_onnx
 from primesvt_deploy.config import SearchSettings
 from primesvt_deploy.data import DataSet, open_data
-from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import DataError, OutputError, SettingsError
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.known_frontier import FRONTIER_FILE, LEDGER_FILE, SCHEMA
+from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.pipeline import (
@@ -48,75 +48,15 @@ from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.runtime.session import OnnxModel
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
-__all__ = ["SAVINGS", "KnownFrontier", "frontier", "torch_hits"]
+__all__ = ["SAVINGS", "frontier"]
 
-SCHEMA = 1
 SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 """Percent of the dense weights' bytes, by default."""
 _CONSTRAINTS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 100.0)
 """Points, for a policy whose plans depend on them: the strictest that meets a budget is taken."""
-_FILE, _LEDGER = "frontier.json", "ledger.jsonl"
 _CUT_CHECK_IMAGES = 8
 _CALIBRATION = 128
 _LATENCY_RUNS, _LATENCY_SECONDS = 50, 10.0
-
-
-@dataclass(frozen=True)
-class KnownFrontier:
-    """A frontier that was made before, to answer questions from.
-
-    Args:
-        directory: where it lies.
-        content: of its `frontier.json`.
-    """
-
-    directory: Path
-    content: dict[str, Any]
-
-    @classmethod
-    def read(cls, directory: str | os.PathLike[str]) -> KnownFrontier:
-        """The frontier in a directory.
-
-        Raises:
-            SettingsError: none is there, or it is of another version.
-        """
-        path = Path(directory)
-        try:
-            content = json.loads((path / _FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SettingsError(
-                f"{path} holds no frontier: pass a directory that `primesvt-deploy frontier` wrote"
-            ) from error
-        if content.get("schema") != SCHEMA:
-            raise SettingsError(
-                f"{path / _FILE} has schema {content.get('schema')!r}, expected {SCHEMA}: make the "
-                "frontier again with this version"
-            )
-        return cls(path, content)
-
-    @property
-    def search(self) -> SearchSettings:
-        """The settings it was searched with."""
-        settings: dict[str, Any] = self.content["settings"]
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        return SearchSettings(**values)
-
-    def ledger(self, model: SViT, data: DataSet) -> Ledger:
-        """Its ledger.
-
-        Raises:
-            SettingsError: it was made of another model, of other data, or by another version.
-        """
-        if question(model, data, self.search) != self.content["question"]:
-            raise SettingsError(
-                f"{self.directory} is the frontier of {self.content['model']} on "
-                f"{self.content['data']} as they were then: model, data or version differ; make it "
-                "again"
-            )
-        return Ledger(self.directory / _LEDGER)
 
 
 def frontier(
@@ -243,7 +183,7 @@ class _Frontier:
             self._model,
             self._groups,
             search_images(self._splits, self._settings),
-            Ledger(self._output / _LEDGER),
+            Ledger(self._output / LEDGER_FILE),
             self._settings,
             self._recovery,
         )
@@ -318,7 +258,7 @@ class _Frontier:
 
     def _cost(self) -> dict[str, Any]:
         """What the search has cost so far; images are those that candidates were run on."""
-        candidates = list(Ledger(self._output / _LEDGER))
+        candidates = list(Ledger(self._output / LEDGER_FILE))
         return {
             "evaluations": len(candidates),
             "images": sum(candidate.n for candidate in candidates),
@@ -352,7 +292,8 @@ class _Frontier:
         except OSError as error:
             raise OutputError(f"cannot write at {self._output}: {error.strerror}") from error
         try:
-            known: dict[str, Any] = json.loads((self._output / _FILE).read_text(encoding="utf-8"))
+            text = (self._output / FRONTIER_FILE).read_text(encoding="utf-8")
+            known: dict[str, Any] = json.loads(text)
         except (OSError, ValueError) as error:
             raise OutputError(
                 f"{self._output} is not empty and holds no frontier: pass another --output"
@@ -365,9 +306,9 @@ class _Frontier:
         return known
 
     def _write(self, content: dict[str, Any]) -> None:
-        beside = self._output / f"{_FILE}.partial"
+        beside = self._output / f"{FRONTIER_FILE}.partial"
         beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, self._output / _FILE)
+        os.replace(beside, self._output / FRONTIER_FILE)
 
 
 def _betters(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -379,23 +320,3 @@ def _betters(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _lost(point: dict[str, Any]) -> float:
     return float(point["search"]["points"]) if point["search"] else 0.0
-
-
-@torch.no_grad()
-def torch_hits(
-    model: SViT, images: ImageList, progress: Progress = SILENT, stage: str = "accuracy"
-) -> npt.NDArray[np.bool_]:
-    """Whether each image is classified rightly, by the lowered model in torch."""
-    twin = lower(model.module)
-    if model.module.couplings_declared:
-        twin = twin.to(memory_format=torch.channels_last)
-    size = model.batch_of(32)
-    starts = range(0, len(images), size)
-    progress.stage(stage, len(starts))
-    flags = []
-    for start in starts:
-        stop = min(start + size, len(images))
-        batch = time_first(torch.from_numpy(images.inputs(start, stop)))
-        flags.append(twin(batch).argmax(dim=1).numpy() == images.labels[start:stop])
-        progress.step()
-    return np.concatenate(flags)

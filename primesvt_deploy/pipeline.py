@@ -1,4 +1,4 @@
-"""The main job: analyse, prune, export, verify, bundle; each stage hands a value to the next."""
+"""From settings to a pruned model: what it must come down to, the search, the cut, the export."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from primesvt_deploy.analysis.cost import Cost, ShippedSize, measure_cost
-from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
+from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
@@ -29,17 +28,14 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.prioritized import by_size
 from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
-from primesvt_deploy.pruning.robustness import Curve
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.version import __version__
 
 __all__ = [
-    "Analysis",
     "PruneResult",
     "Target",
-    "analyze",
     "calibration_images",
     "carried_out",
     "export",
@@ -50,28 +46,8 @@ __all__ = [
 ]
 
 _CUT_CHECK_IMAGES = 8
-_FIRING_IMAGES = 256
 _SIZE_MARGIN = 512
 """Bytes by which a file may differ from its prediction: lengths and shapes written in digits."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What can leave a model and what its absence costs.
-
-    Args:
-        cost: parameters and MACs.
-        curves: robustness of every layer, largest first.
-        firing: firing rates of every neuron layer, in the model's order.
-        dense: top-1 of the dense model on the search split.
-        left: layers of a user's own module whose channels cannot leave, and why.
-    """
-
-    cost: Cost
-    curves: tuple[Curve, ...]
-    firing: tuple[FiringRate, ...]
-    dense: Accuracy
-    left: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,44 +100,6 @@ class Target:
     def leaving(self, plan: Plan, groups: Sequence[Group]) -> int:
         """Bytes of weights that leave under a plan."""
         return self.weights.bytes({}) - self.weights.bytes(plan.widths(groups))
-
-
-def analyze(
-    model: SViT,
-    settings: SearchSettings | None = None,
-    *,
-    data: DataSet | None = None,
-    progress: Progress = SILENT,
-) -> Analysis:
-    """Layer sizes, robustness curves and firing rates of `model`, on the search split.
-
-    Args:
-        model: a trained SViT.
-        settings: rates, images, constraint; the defaults if None.
-        data: default: the data bundled with the model.
-        progress: told of each step.
-
-    Raises:
-        DataError: the model comes with no data and none is given.
-    """
-    chosen = settings or SearchSettings()
-    splits = data or open_data(model, seed=chosen.seed)
-    images = search_images(splits, chosen)
-    prunable = prunable_groups(model)
-    groups = prunable.groups
-    recovery = Recovery(model, groups, calibration_images(splits, chosen), chosen.recover)
-    judge = make_judge(model, groups, images, Ledger(), chosen, recovery)
-    progress.stage("dense accuracy", 1)
-    dense = judge.dense()
-    progress.step(str(dense))
-    search = Search(judge=judge, settings=chosen, size_of=lambda _: 0, progress=progress)
-    curves = search.curves("l2", judge.choice())
-    progress.stage("firing rates", 1)
-    firing = measure_firing_rates(model, images.first(_FIRING_IMAGES))
-    progress.step()
-    return Analysis(
-        cost=measure_cost(model), curves=curves, firing=firing, dense=dense, left=prunable.left
-    )
 
 
 def prune(

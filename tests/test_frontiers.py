@@ -14,7 +14,8 @@ from conftest import make_model, make_prunable, write_arrays
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, OutputError, SettingsError
-from primesvt_deploy.frontiers import KnownFrontier, frontier
+from primesvt_deploy.frontiers import frontier
+from primesvt_deploy.known_frontier import KnownFrontier
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pruning.evaluate import Evaluator
 from primesvt_deploy.pruning.plan import Plan

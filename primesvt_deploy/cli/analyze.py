@@ -32,10 +32,10 @@ def analyze(
     *, model: SViT, search: SearchSettings, data: Path | None, threads: int, as_json: bool
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, and firing rates."""
+    from primesvt_deploy.analyzing import analyze as analyze_model
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_analysis
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline import analyze as analyze_model
 
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)

@@ -109,7 +109,7 @@ def build(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_build
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.frontiers import KnownFrontier
+    from primesvt_deploy.known_frontier import KnownFrontier
 
     known = KnownFrontier.read(frontier_path) if frontier_path else None
     settings = BuildSettings(

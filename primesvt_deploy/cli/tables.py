@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from primesvt_deploy.analyzing import Analysis
     from primesvt_deploy.config import SearchSettings
     from primesvt_deploy.model import SViT
-    from primesvt_deploy.pipeline import Analysis
 
 __all__ = ["print_analysis", "print_build", "print_bundle", "print_frontier"]
 

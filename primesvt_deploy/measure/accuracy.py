@@ -1,15 +1,18 @@
-"""Top-1 of an artifact, in ONNX Runtime, on a list of images."""
+"""Top-1 on a list of images: of an artifact in ONNX Runtime, or of a model in torch."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.runtime.session import OnnxModel
 
-__all__ = ["artifact_hits"]
+__all__ = ["artifact_hits", "torch_hits"]
 
 
 def artifact_hits(
@@ -34,5 +37,25 @@ def artifact_hits(
         batch = images.inputs(start, stop)
         predicted = model.logits(batch).argmax(axis=1)
         flags.append(predicted == images.labels[start:stop])
+        progress.step()
+    return np.concatenate(flags)
+
+
+@torch.no_grad()
+def torch_hits(
+    model: SViT, images: ImageList, progress: Progress = SILENT, stage: str = "accuracy"
+) -> npt.NDArray[np.bool_]:
+    """Whether each image is classified rightly, by the lowered model in torch."""
+    twin = lower(model.module)
+    if model.module.couplings_declared:
+        twin = twin.to(memory_format=torch.channels_last)
+    size = model.batch_of(32)
+    starts = range(0, len(images), size)
+    progress.stage(stage, len(starts))
+    flags = []
+    for start in starts:
+        stop = min(start + size, len(images))
+        batch = time_first(torch.from_numpy(images.inputs(start, stop)))
+        flags.append(twin(batch).argmax(dim=1).numpy() == images.labels[start:stop])
         progress.step()
     return np.concatenate(flags)
