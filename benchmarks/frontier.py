@@ -58,8 +58,8 @@ RECOVERIES = {
     "refit, norms": ("refit", "norms"),
     "all": RECOVERY_STEPS,
 }
-FINETUNED = (50.0, 60.0, 70.0, 80.0)
-RECIPE = FinetuneSettings(epochs=3, timesteps=(2, 2, 4), learning_rate=1e-3)
+FINETUNED = (60.0, 70.0, 80.0)
+RECIPE = FinetuneSettings(epochs=2, timesteps=(2, 4), learning_rate=1e-3)
 WORK = Path(__file__).parent / "work" / "frontier"
 
 

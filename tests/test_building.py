@@ -100,7 +100,8 @@ def test_the_ledger_holds_every_candidate(built: BuildResult) -> None:
     assert steps[0] == "dense"
     # Ten layers at three rates; of two channels (`stem.0`) a quarter is none, 75% is as 50%.
     assert steps.count("robustness") == 10 * len(SEARCH.rates) - 2
-    assert "prioritized" in steps
+    # Three quarters of the MLPs never spike: leaving them out meets the budget.
+    assert steps[-1] == "free"
 
 
 def test_the_same_build_gives_the_same_plan(
