@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.artifact.bundle import CHECK_BYTES, BundleParts, write_bundle
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.artifact.ort_file import write_ort_file
@@ -178,9 +179,10 @@ def _finish(
         _require_same(ort_file, seen.preprocessing.normalise(images), logits)
     outcome = pruned.outcome.to_dict()
     curves = [curve.to_dict() for curve in pruned.outcome.curves]
+    widths = pruned.outcome.plan.widths(pruned.groups)
     plan = {
         **pruned.outcome.plan.to_dict(),
-        "widths": pruned.outcome.plan.widths(pruned.groups),
+        "widths": widths,
         "policy": outcome,
         "robustness": curves,
     }
@@ -191,11 +193,26 @@ def _finish(
         session=session,
         plan=plan,
         ledger=ledger.path or Path(),
-        report=render_report(manifest, curves, outcome),
+        report=render_report(
+            manifest,
+            curves or [_unmeasured(group) for group in pruned.groups if plan["kept"]],
+            {**outcome, "widths": widths},
+        ),
         check_images=images,
         check_logits=logits,
     )
     return write_bundle(staged, parts)
+
+
+def _unmeasured(group: Group) -> dict[str, Any]:
+    """A layer whose robustness no policy measured, for the report."""
+    return {
+        "layer": group.name,
+        "width": group.width,
+        "heads": group.heads,
+        "size": group.size,
+        "curve": [],
+    }
 
 
 def _require_same(

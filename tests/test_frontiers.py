@@ -164,6 +164,10 @@ class TestBuildFromAFrontier:
         assert plan["kept"] in known
         assert found.manifest["size"]["saved_percent"]["file"] >= 25.0
         assert found.manifest["policy"]["name"] == "uniform"
+        report = (tmp_path / "b" / "report.html").read_text()
+        widths = plan["widths"]
+        assert f"<td>96</td>\n<td>{widths['blocks.0.mlp']}</td>" in report
+        assert "with the others" in report
 
     def test_points_alone_give_the_smallest(
         self,

@@ -38,6 +38,8 @@ def render_report(
     """
     constraints = manifest.get("constraints") or {}
     max_drop = _number(constraints.get("max_drop_points"))
+    layers = _layers(curves, policy)
+    curves = [curve for curve in curves if _points(curve)]
     dense = dense_percent(curves)
     return (
         _environment()
@@ -45,7 +47,7 @@ def render_report(
         .render(
             {key: manifest.get(key) for key in _SECTIONS},
             plan=policy,
-            layers=_layers(curves, policy.get("steps") or ()),
+            layers=layers,
             rates=sorted({rate for curve in curves for rate in _points(curve)}),
             curves=[{**curve, "points": _points(curve)} for curve in curves],
             curve_images=_most_images(curves),
@@ -60,20 +62,29 @@ def render_report(
 
 _SECTIONS = (
     *("tool", "created", "model", "constraints", "size", "accuracy", "latency"),
-    "precision",
+    *("precision", "finetune"),
     *("notes", "left_unpruned"),
     *("verification", "policy", "seconds", "versions", "files"),
 )
 
 
-def _layers(
-    curves: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Every layer in the policy's order, with the step that pruned it, if one did."""
-    pruned = {str(step.get("layer")): step for step in steps}
+def _layers(curves: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every layer in the policy's order, with the step that pruned it, if one did.
+
+    Layers that were narrowed without a step of their own (by a policy that prunes all at once)
+    have `after`, their channels, and `rate`, the share that left.
+    """
+    steps = policy.get("steps") or ()
+    pruned = {str(step.get("layer")): step for step in steps if step.get("layer") != "all"}
+    widths = policy.get("widths") or {}
     rows: list[dict[str, Any]] = []
     for curve in curves:
-        rows.append({**curve, "step": pruned.pop(str(curve.get("layer")), None)})
+        name, width = str(curve.get("layer")), curve.get("width")
+        row = {**curve, "step": pruned.pop(name, None)}
+        after = _number(widths.get(name))
+        if after is not None and width and after < width:
+            row |= {"after": after, "rate": 1.0 - after / width}
+        rows.append(row)
     rows += [{"layer": name, "step": step} for name, step in pruned.items()]
     return rows
 
