@@ -27,6 +27,7 @@ from common import RESULTS, write
 from frontier_plot import draw
 
 from primesvt_deploy import SearchSettings, load, open_data
+from primesvt_deploy.analysis.moments import Moments
 from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.frontiers import frontier
@@ -58,8 +59,9 @@ RECOVERIES = {
     "refit, norms": ("refit", "norms"),
     "all": RECOVERY_STEPS,
 }
-FINETUNED = (60.0, 70.0, 80.0)
-RECIPE = FinetuneSettings(epochs=2, timesteps=(2, 4), learning_rate=1e-3)
+FINETUNED = (70.0, 60.0, 80.0)
+RECIPE = FinetuneSettings(epochs=2, timesteps=(2, 4), images=2560, learning_rate=1e-3)
+MOMENTS: list[Moments] = []
 WORK = Path(__file__).parent / "work" / "frontier"
 
 
@@ -132,6 +134,10 @@ def pruned_by(model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...]) ->
     settings = settings_of("greedy", "none")
     groups = prunable_groups(model).groups
     recovery = Recovery(model, groups, calibration_images(data, settings), steps)
+    if MOMENTS:
+        vars(recovery)["moments"] = MOMENTS[0]  # the dense model's are the same for all
+    elif steps:
+        MOMENTS.append(recovery.moments)
     few = time_first(torch.from_numpy(data.search.inputs(0, 8)))
     return carried_out(model, groups, plan, few, recovery)
 
@@ -187,14 +193,15 @@ def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
 
 def finetuned(model: SViT, data: DataSet) -> None:
     """Our policy's points trained on, and the dense model trained as long: the fair baseline."""
-    dense_hits = torch_hits(model, data.held_out)
+    images = data.held_out.shuffled(0).first(OTHERS_HELD_OUT)
+    dense_hits = torch_hits(model, images)
     baseline = trained(model, model, data, "dense")
-    baseline_hits = torch_hits(baseline["model"], data.held_out)
+    baseline_hits = torch_hits(baseline["model"], images)
     keep("finetuned", [finetuned_row("dense", baseline, baseline_hits, dense_hits, baseline_hits)])
     for saving in FINETUNED:
         pruned = pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
         found = trained(pruned, model, data, f"{saving:g}")
-        hits = torch_hits(found["model"], data.held_out)
+        hits = torch_hits(found["model"], images)
         row = finetuned_row("greedy", found, hits, dense_hits, baseline_hits)
         keep("finetuned", [{**row, "asked_saving_percent": saving}])
 

@@ -120,8 +120,9 @@ def finetuned_table(found: dict[str, Any]) -> str:
         recipe = row["recipe"]
         lines += [
             "",
-            f"n = {row['held_out']['n']}; {recipe['epochs']} epochs of the bundled 5,000 training "
-            f"images at T = {', '.join(map(str, recipe['timesteps']))}, learning rate "
-            f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}.",
+            f"n = {row['held_out']['n']}; {recipe['epochs']} epochs of {recipe['images']} of the "
+            f"bundled training images at T = {', '.join(map(str, recipe['timesteps']))}, learning "
+            f"rate {recipe['learning_rate']:g}, distillation {recipe['distillation']:g}: little "
+            "training, as long as two shared cores allowed.",
         ]
     return "\n".join(lines)
