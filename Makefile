@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(BIN)/primesvt-deploy build --budget-mb 4.2 --output bundle --force
+	$(BIN)/primesvt-deploy build --budget-mb 4.2 --policy greedy --output bundle --force
 
 test: lint
 	$(BIN)/python -m pytest
