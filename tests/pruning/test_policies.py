@@ -18,6 +18,7 @@ from primesvt_deploy.pipeline import make_judge
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, Search
+from primesvt_deploy.pruning.policies.along_path import outcome_on_path
 from primesvt_deploy.pruning.recovery import Recovery
 
 SETTINGS = SearchSettings(
@@ -193,3 +194,11 @@ def test_moments_are_measured_where_no_recovery_is_asked_for(model: SViT, data: 
     seen = search.judge.recovery.moments.inputs["blocks.0.mlp.fc2.conv"]
     assert seen.covariance is not None
     assert bool(torch.linalg.eigvalsh(seen.covariance).min() > -1e-6)
+
+
+def test_a_path_without_a_step_keeps_the_dense_model(model: SViT, data: DataSet) -> None:
+    search = searched(model, data)
+    outcome = outcome_on_path("uniform", [], search, 100)
+    assert outcome.plan == Plan()
+    assert not outcome.met
+    assert "no layer can lose channels" in outcome.stopped_by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from primesvt_deploy.pruning.ledger import Candidate
@@ -45,6 +45,8 @@ def outcome_on_path(
         budget_bytes: bytes that the model file may have.
     """
     size_of = lru_cache(maxsize=None)(search.size_of)
+    if not path:
+        return _ended(Plan(), None, False, size_of(Plan()), "no layer can lose channels")
     target = _first(path, lambda plan: size_of(plan) <= budget_bytes)
     reached = target is not None
     last = len(path) - 1 if target is None else target
@@ -92,10 +94,9 @@ def _ended(
     )
 
 
-def _first(path: Sequence[Plan], fits: object) -> int | None:
+def _first(path: Sequence[Plan], fits: Callable[[Plan], bool]) -> int | None:
     """Index of the first plan that fits, on a path whose later plans fit as well; by bisection."""
-    assert callable(fits)
-    if not path or not fits(path[-1]):
+    if not fits(path[-1]):
         return None
     low, high = -1, len(path) - 1
     while high - low > 1:
