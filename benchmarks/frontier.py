@@ -50,6 +50,7 @@ OTHERS_HELD_OUT = 2000
 """Of all other series; of that one: all."""
 SEEDS = {"random": (0, 1, 2)}
 TIMESTEPS = (1, 2, 3, 4)
+TIMESTEP_HELD_OUT = 1000
 RECOVERIES = {
     "none": (),
     "bias": ("bias",),
@@ -166,7 +167,7 @@ def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
 
 def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     """The dense model and two of our policy's at fewer timesteps, norms matched or not."""
-    images = data.held_out.shuffled(0).first(OTHERS_HELD_OUT)
+    images = data.held_out.shuffled(0).first(TIMESTEP_HELD_OUT)
     dense = torch_hits(model, images)
     calibration = calibration_images(data, settings_of("greedy", "none"))
     samples = torch.from_numpy(calibration.inputs(0, 128))

@@ -94,7 +94,7 @@ def timesteps_table(found: dict[str, Any]) -> str:
             name = "re-estimated" if matched else "as trained"
             lines.append(f"| {saving:g}% | {name} | {' | '.join(cells)} |")
     n = rows[0]["held_out"]["n"] if rows else 0
-    return "\n".join([*lines, "", f"Held-out top-1, n = {n}: within 2 points either side (95%)."])
+    return "\n".join([*lines, "", f"Held-out top-1, n = {n}: within 3 points either side (95%)."])
 
 
 def finetuned_table(found: dict[str, Any]) -> str:

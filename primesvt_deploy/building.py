@@ -104,6 +104,7 @@ def build(
         _check(model, splits, settings)
         if known is not None:
             ledger = known.ledger(model, splits)
+            clock.message(f"plan, policy, recovery, images and seed are those of {known.directory}")
         else:
             ledger = Ledger(workspace.ledger_path(question(model, splits, settings.pruning)))
         if len(ledger) and known is None:
@@ -147,7 +148,7 @@ def _finish(
     clock: TimedProgress,
 ) -> dict[str, Any]:
     """Verify, measure and write everything into the staged bundle; its manifest."""
-    chosen = best(variants)
+    chosen = best(variants, smallest=settings.smallest)
     pruned = chosen.pruned
     shipped = replace(chosen.artifact, path=staged / "model.onnx")
     shutil.copyfile(chosen.artifact.path, shipped.path)

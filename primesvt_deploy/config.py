@@ -59,7 +59,7 @@ class SearchSettings:
 
     Args:
         max_drop: percentage points of top-1 that a plan may lose on the search split; None: any,
-            and then no candidate is evaluated.
+            and then the prioritized policy goes by sizes alone and evaluates no candidate.
         rates: pruning rates tried, shares of a layer's channels.
         channel_multiple: channels (per head) are kept in multiples of this.
         search_images: search images a decision rests on; None: all.

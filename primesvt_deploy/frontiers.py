@@ -8,6 +8,7 @@ answers later questions; the same call goes on where an interrupted one was.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -92,8 +93,9 @@ def frontier(
     _check(model, savings, timesteps)
     splits = data or open_data(model, seed=settings.seed)
     run = _Frontier(model, Path(output), settings, splits, held_out_images, progress)
-    points = [run.point(saving, tuple(timesteps)) for saving in sorted(savings)]
-    return run.finished(points)
+    for saving in sorted(savings):
+        run.point(saving, tuple(timesteps))
+    return run.finished()
 
 
 def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:
@@ -120,6 +122,8 @@ class _Frontier:
         self._model, self._output, self._settings = model, output, settings
         self._splits, self._progress = splits, progress
         self._held_out = splits.held_out.shuffled(settings.seed)
+        if held_out_images is not None and held_out_images < 1:
+            raise SettingsError(f"held-out images are {held_out_images}: expected 1 or more")
         if held_out_images is not None:
             self._held_out = self._held_out.first(held_out_images)
         if not len(self._held_out):
@@ -160,8 +164,9 @@ class _Frontier:
         self._write(self._known)
         return point
 
-    def finished(self, points: list[dict[str, Any]]) -> dict[str, Any]:
-        """The whole content, with the points that no other one betters marked."""
+    def finished(self) -> dict[str, Any]:
+        """The whole content, earlier calls' points too; those that none betters are marked."""
+        points = sorted(self._known["points"], key=lambda p: float(p["asked_saving_percent"]))
         for point in points:
             point["pareto"] = not any(_betters(other, point) for other in points)
         content = {
@@ -283,10 +288,17 @@ class _Frontier:
 
     def _begin(self) -> dict[str, Any]:
         """What is known from a call that was interrupted; the directory is ours from now on."""
-        fresh = {"schema": SCHEMA, "question": self._question, "points": []}
+        asked = {
+            "schema": SCHEMA,
+            "question": self._question,
+            "policy": self._settings.policy,
+        }
         try:
             self._output.mkdir(parents=True, exist_ok=True)
-            if not any(self._output.iterdir()):
+            partial = f"{FRONTIER_FILE}.partial"
+            if all(path.name == partial for path in self._output.iterdir()):
+                self._lock()
+                fresh = {**asked, "points": []}
                 self._write(fresh)
                 return fresh
         except OSError as error:
@@ -298,12 +310,24 @@ class _Frontier:
             raise OutputError(
                 f"{self._output} is not empty and holds no frontier: pass another --output"
             ) from error
-        if known.get("question") != self._question or known.get("schema") != SCHEMA:
+        if not isinstance(known, dict) or {k: known.get(k) for k in asked} != asked:
             raise OutputError(
-                f"{self._output} holds the frontier of another model, data, settings or version: "
-                "pass another --output"
+                f"{self._output} holds the frontier of another model, data, settings, policy or "
+                "version: pass another --output"
             )
+        self._lock()
         return known
+
+    def _lock(self) -> None:
+        """Hold the ledger until this process ends."""
+        self._held = (self._output / LEDGER_FILE).open("a")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"another frontier is writing to {self._output}: wait for it, or pass another "
+                "--output"
+            ) from error
 
     def _write(self, content: dict[str, Any]) -> None:
         beside = self._output / f"{FRONTIER_FILE}.partial"

@@ -47,10 +47,16 @@ class KnownFrontier:
             raise SettingsError(
                 f"{path} holds no frontier: pass a directory that `primesvt-deploy frontier` wrote"
             ) from error
+        if not isinstance(content, dict):
+            raise SettingsError(f"{path / FRONTIER_FILE} is damaged: make the frontier again")
         if content.get("schema") != SCHEMA:
             raise SettingsError(
                 f"{path / FRONTIER_FILE} has schema {content.get('schema')!r}, expected "
                 f"{SCHEMA}: make the frontier again with this version"
+            )
+        if "settings" not in content or not (path / LEDGER_FILE).is_file():
+            raise SettingsError(
+                f"the frontier in {path} is not whole: run the same `frontier` command again"
             )
         return cls(path, content)
 

@@ -17,6 +17,7 @@ from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.config import BuildSettings, Precision, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.choice import Choice
@@ -127,6 +128,7 @@ def prune(
 
     Raises:
         PruningError: a cut changed the model's outputs.
+        SettingsError: no target, and no ledger to take the smallest from.
     """
     prunable = prunable or prunable_groups(model)
     groups = prunable.groups
@@ -145,6 +147,8 @@ def prune(
     if target.dense_bytes <= target.budget_bytes:
         return _result(model, prunable, target, _unpruned(target.dense_bytes))
     search = settings.pruning
+    if settings.smallest and known is None:
+        raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     if known is not None:
         splits = data or open_data(model, seed=search.seed)
         budget = None if settings.smallest else target.budget_bytes

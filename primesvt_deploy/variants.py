@@ -95,16 +95,17 @@ class Variant:
         return allowed is None or lost is None or lost.points <= allowed
 
 
-def best(variants: Sequence[Variant]) -> Variant:
+def best(variants: Sequence[Variant], *, smallest: bool = False) -> Variant:
     """The most accurate within budget and constraint, else within the budget, else the smallest.
 
-    Accuracy is that on the search split; among equals the smaller file is better.
+    Accuracy is that on the search split; among equals the smaller file is better. With `smallest`
+    it is the smallest that keeps the constraint.
     """
 
     def merit(variant: Variant) -> tuple[bool, bool, float, int]:
         lost = 0.0 if variant.drop is None else variant.drop.points
         met = variant.budget_met and variant.accuracy_met
-        order = lost if variant.budget_met else float(variant.size)
+        order = lost if variant.budget_met and not smallest else float(variant.size)
         return met, variant.budget_met, -order, -variant.artifact.bytes
 
     return max(variants, key=merit)
@@ -166,9 +167,12 @@ class Candidates:
         lost = self._lost(dense.artifact)
         target = self._target(dense, lost)
         allowed = self._settings.search.max_drop
-        if lost is not None and allowed is not None and lost.points > allowed:
+        too_much = lost is not None and allowed is not None and lost.points > allowed
+        if lost is not None and allowed is not None and too_much and not self._settings.finetune:
             return self._alone(dense, lost, allowed)
         if dense.size <= self._budget:
+            if self._settings.finetune:
+                self._progress.message("nothing has to leave, so nothing is fine-tuned")
             pruned = replace(self._pruned(target), model=self._at_timesteps(self._model))
             return self._variant(dense, pruned, lost)
         finetuned: Finetuned | None = None
@@ -212,9 +216,11 @@ class Candidates:
 
     def _alone(self, dense: _Made, lost: PairedDrop, allowed: float) -> Variant:
         """The dense model, where quantizing it costs more than may be lost: no search helps."""
+        steps = self._settings.ship_timesteps
+        what = dense.artifact.precision.value + (f" at T = {steps}" if steps else "")
         reason = (
-            f"{dense.artifact.precision.value} alone, without pruning, loses {lost.points:.2f} "
-            f"points on the search split, more than {allowed:g}"
+            f"{what} alone, without pruning, loses {lost.points:.2f} points on the search split, "
+            f"more than {allowed:g}"
         )
         outcome = PolicyOutcome(
             plan=Plan(),
@@ -298,7 +304,8 @@ class Candidates:
             budget_bytes=self._budget,
             dense_bytes=dense.size,
             weights=ShippedSize(dense.twin, self._groups().groups, dense.artifact.bits),
-            reserve=max(0.0, lost.points) if lost else 0.0,
+            # What training makes up for need not be set aside.
+            reserve=max(0.0, lost.points) if lost and not self._settings.finetune else 0.0,
         )
         if on is BudgetOn.RSS:
             return replace(target, per_byte=_RSS_PER_BYTE, margin=0)
@@ -350,6 +357,9 @@ class Candidates:
         )
 
     def _drop_of_pruning(self, made: _Made, pruned: PruneResult) -> PairedDrop | None:
+        changed = self._settings.finetune is not None and bool(pruned.outcome.plan.kept)
+        if changed or self._settings.ship_timesteps:
+            return None  # the plan's own drop is another model's
         if pruned.outcome.steps:
             return pruned.outcome.steps[-1].drop
         if not pruned.outcome.plan.kept:
@@ -394,7 +404,7 @@ class Candidates:
         return int(median(measure_memory(path, threads=threads).peak for _ in range(_PROCESSES)))
 
     def _refuse_less_than_nothing(self) -> None:
-        if self._settings.budget_on is not BudgetOn.RSS:
+        if self._settings.budget_on is not BudgetOn.RSS or self._settings.smallest:
             return
         floor = measure_memory(self._dense.path, threads=self._settings.threads).imported
         if self._budget <= floor:

@@ -97,6 +97,30 @@ def test_asked_again_it_knows_everything(
     assert again["points"] == content["points"]
 
 
+def test_more_savings_are_added_to_those_that_are_known(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    first = frontier(model, tmp_path / "f", SEARCH, data=data, savings=(10.0, 40.0))
+    more = frontier(model, tmp_path / "f", SEARCH, data=data, savings=(25.0,))
+    assert [p["asked_saving_percent"] for p in more["points"]] == [10.0, 25.0, 40.0]
+    assert more["points"][0] | {"pareto": 0} == first["points"][0] | {"pareto": 0}
+    with pytest.raises(OutputError, match="policy"):
+        frontier(
+            model, tmp_path / "f", replace(SEARCH, policy="random"), data=data, savings=(10.0,)
+        )
+
+
+def test_a_frontier_in_use_is_refused(
+    made: tuple[Path, dict[str, Any]], model: SViT, data: DataSet
+) -> None:
+    import fcntl
+
+    with (made[0] / "ledger.jsonl").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="another frontier is writing"):
+            frontier(model, made[0], SEARCH, data=data, savings=(10.0,))
+
+
 def test_a_frontier_of_something_else_is_left_alone(
     made: tuple[Path, dict[str, Any]], model: SViT, data: DataSet, tmp_path: Path
 ) -> None:
@@ -205,6 +229,12 @@ class TestBuildFromAFrontier:
             KnownFrontier.read(tmp_path)
         (tmp_path / "frontier.json").write_text('{"schema": 99}')
         with pytest.raises(SettingsError, match="schema 99"):
+            KnownFrontier.read(tmp_path)
+        (tmp_path / "frontier.json").write_text('{"schema": 1, "points": []}')
+        with pytest.raises(SettingsError, match="not whole"):
+            KnownFrontier.read(tmp_path)
+        (tmp_path / "frontier.json").write_text("[]")
+        with pytest.raises(SettingsError, match="damaged"):
             KnownFrontier.read(tmp_path)
 
 

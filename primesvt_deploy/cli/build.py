@@ -70,8 +70,8 @@ __all__ = ["build"]
     "--frontier",
     "frontier_path",
     type=click.Path(path_type=Path),
-    help="Answer from what `frontier` wrote there: nothing is searched. Without a budget: as small "
-    "as --max-drop allows.",
+    help="Answer from what `frontier` wrote there: nothing is searched; policy, recovery, images "
+    "and seed are its own. Without a budget: as small as --max-drop allows.",
 )
 @model_options
 @search_options

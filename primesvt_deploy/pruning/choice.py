@@ -41,8 +41,9 @@ class Choice:
         return self.with_width(plan, group, kept_width(group, rate, multiple=self.multiple))
 
     def with_width(self, plan: Plan, group: Group, width: int) -> Plan:
-        """`plan` with the `width` most important channels of one group left."""
-        if width == group.width:
+        """`plan` with the `width` most important channels of one group left; never wider."""
+        now = plan[group.name]
+        if width >= (group.width if now is None else len(now)):
             return plan
         return plan.replacing(
             group.name, keep_most_important(self._importance[group.name], group, width)

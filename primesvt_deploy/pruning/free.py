@@ -40,23 +40,43 @@ def free_channels(group: Group, moments: Moments) -> torch.Tensor:
     return torch.stack(silent).any(dim=0) if silent else torch.zeros(group.width, dtype=torch.bool)
 
 
-def free_plan(model: SViT, groups: Sequence[Group], recovery: Recovery) -> Plan:
+def free_plan(
+    model: SViT, groups: Sequence[Group], recovery: Recovery, channel_multiple: int = 1
+) -> Plan:
     """The plan without free channels: equally many leave each head, and one stays at least.
 
     Groups are left whole where silencing them changes the model's logits (fp64, a few calibration
     samples) after all.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+        recovery: has the moments, and recovers what reads the channels.
+        channel_multiple: channels (per head) are kept in multiples of this.
     """
-    plan = Plan()
+    single: list[Plan] = []
+    whole = Plan()
     for group in groups:
-        kept = _without_free(group, free_channels(group, recovery.moments))
+        free = free_channels(group, recovery.moments)
+        kept = _without_free(group, free, channel_multiple)
         if len(kept) < group.width:
-            plan = plan.replacing(group.name, kept)
-    return plan if not plan.kept or _changes_nothing(model, recovery, plan) else Plan()
+            single.append(Plan().replacing(group.name, kept))
+            whole = whole.replacing(group.name, kept)
+    if not single or _changes_nothing(model, recovery, whole):
+        return whole
+    plan = Plan()
+    for one in single:
+        ((name, kept_indices),) = one.kept
+        more = plan.replacing(name, kept_indices)
+        plan = more if _changes_nothing(model, recovery, more) else plan
+    return plan
 
 
-def _without_free(group: Group, free: torch.Tensor) -> list[int]:
+def _without_free(group: Group, free: torch.Tensor, multiple: int) -> list[int]:
     per_head = free.view(group.heads, -1)
-    leaving = min(int(per_head.sum(dim=1).min()), per_head.shape[1] - 1)
+    width = per_head.shape[1]
+    staying = max(width - int(per_head.sum(dim=1).min()), 1)
+    leaving = width - min(-(-staying // multiple) * multiple, width)
     kept: list[int] = []
     for head, own in enumerate(per_head):
         gone = set(torch.nonzero(own).flatten()[:leaving].tolist())

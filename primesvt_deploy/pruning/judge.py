@@ -75,7 +75,7 @@ class Judge:
         """The plan without free channels; empty where they are not asked for."""
         if self.recovery is None or "free" not in self.recovery.steps:
             return Plan()
-        return free_plan(self.model, self.groups, self.recovery)
+        return free_plan(self.model, self.groups, self.recovery, self._channel_multiple)
 
     def choice(self, importance: Mapping[str, torch.Tensor] | None = None) -> Choice:
         """A choice of channels by `importance`, by the L2 norm of their filters by default."""
@@ -119,7 +119,8 @@ class Judge:
         """
         count = min(limit or self.images, self.images)
         known = self._ledger.find(plan.digest, count)
-        if known is not None and (known.divergence is not None or not divergence):
+        told = known is not None and known.divergence is not None and not known.stopped_early
+        if known is not None and (told or not divergence):
             return known
         dense = self._dense_hits()
         reference = self._reference_logits(count) if divergence else self._reference

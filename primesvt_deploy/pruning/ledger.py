@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.errors import PruningError
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
 __all__ = ["Candidate", "Ledger"]
@@ -128,4 +129,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     if torn:
         with path.open("r+b") as file:
             file.truncate(len(whole) + 1 if whole else 0)
-    return [json.loads(line) for line in whole.splitlines() if line]
+    try:
+        return [json.loads(line) for line in whole.splitlines() if line]
+    except ValueError as error:
+        raise PruningError(f"{path} is damaged ({error}): delete it to begin anew") from error

@@ -43,17 +43,25 @@ class Received:
 
 @contextmanager
 def recorded_norms(network: nn.Module) -> Iterator[dict[str, Received]]:
-    """Collects what each norm receives, by name, while the network runs once on one batch."""
+    """Collects what each norm receives, by name, while the network runs once on one batch.
+
+    Norms that are called more than once are left out.
+    """
     found: dict[str, Received] = {}
+    again: set[str] = set()
 
     def record(name: str, norm: _Norm, x: torch.Tensor) -> None:
+        if name in found:
+            again.add(name)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         held = norm.running_mean.double(), norm.running_var.double()
-        found[name] = Received(*_statistics(x), *held)
+        found[name] = Received(*_statistics(norm, x), *held)
 
     with _before_norms(network, record):
         yield found
+    for name in again:  # no one set of statistics fits several calls
+        del found[name]
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def matched_norms(network: nn.Module, dense: Mapping[str, Received]) -> Iterator
 
     def match(name: str, norm: _Norm, x: torch.Tensor) -> None:
         if name in dense:
-            _match(norm, dense[name], *_statistics(x))
+            _match(norm, dense[name], *_statistics(norm, x))
 
     with _before_norms(network, match):
         yield
@@ -91,8 +99,10 @@ def _before_norms(
             handle.remove()
 
 
-def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    others = (0, *range(2, x.ndim))
+def _statistics(norm: _Norm, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # SpikingJelly's norms in multi-step mode take [T, N, C, ...].
+    axis = 2 if getattr(norm, "step_mode", "s") == "m" else 1
+    others = [i for i in range(x.ndim) if i != axis]
     variance, mean = torch.var_mean(x.double(), dim=others, correction=0)
     return mean, variance
 

@@ -191,8 +191,11 @@ class _Run:
             taught = self._teacher(samples)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_cuda):
-            logits = self._student(samples)
+        with torch.random.fork_rng(devices=[]):
+            # Dropout and whatever else is drawn depends on the step alone, so runs resume.
+            torch.manual_seed(settings.seed * 1_000_003 + self._step)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_cuda):
+                logits = self._student(samples)
         loss = _loss(logits.float(), taught.float(), labels, settings)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -241,9 +244,13 @@ class _Run:
     def _resume(self, progress: Progress) -> None:
         if self._checkpoint is None or not self._checkpoint.is_file():
             return
-        state: _Checkpoint = torch.load(
-            self._checkpoint, map_location=self._device, weights_only=True
-        )
+        try:
+            state: _Checkpoint = torch.load(
+                self._checkpoint, map_location=self._device, weights_only=True
+            )
+        except Exception:  # a damaged archive raises nearly everything
+            progress.message(f"{self._checkpoint} is damaged: fine-tuning begins anew")
+            return
         if state["question"] != self._question:
             return
         self._student.load_state_dict(state["student"])
@@ -283,6 +290,8 @@ def _device(settings: FinetuneSettings) -> torch.device:
         device = torch.device(settings.device)
     except RuntimeError as error:
         raise SettingsError(f"device is {settings.device!r}: expected cpu, cuda or auto") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device is {settings.device!r}: expected cpu, cuda or auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError("no CUDA device is there: pass --device cpu, or leave it out")
     return device

@@ -202,3 +202,26 @@ def test_a_path_without_a_step_keeps_the_dense_model(model: SViT, data: DataSet)
     assert outcome.plan == Plan()
     assert not outcome.met
     assert "no layer can lose channels" in outcome.stopped_by
+
+
+def test_free_channels_do_not_come_back(model: SViT, data: DataSet) -> None:
+    """A grid of gentle rates would leave more of a layer than is left without its free ones."""
+    settings = replace(SETTINGS, rates=(0.1, 0.2), recover=("free", "refit"))
+    search = searched(model, data, settings)
+    outcome = POLICIES["prioritized"].search(search, int(0.2 * search.size_of(Plan())))
+    free = search.judge.free.widths(search.judge.groups)
+    found = outcome.plan.widths(search.judge.groups)
+    assert search.judge.free.kept
+    assert all(found[name] <= free[name] for name in free)
+
+
+@pytest.mark.parametrize("name", ["prioritized", "uniform"])
+def test_free_channels_leave_in_multiples_too(name: str, model: SViT, data: DataSet) -> None:
+    settings = replace(SETTINGS, max_drop=20.0, channel_multiple=8, recover=("free", "refit"))
+    search = searched(model, data, settings)
+    plan = POLICIES[name].search(search, int(0.6 * search.size_of(Plan()))).plan
+    widths = plan.widths(search.judge.groups)
+    assert plan.kept
+    for group in search.judge.groups:
+        width = widths[group.name] // group.heads
+        assert width % 8 == 0 or width == group.width // group.heads, group.name

@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import make_model
 from families.zoo import ZOO
+from spikingjelly.activation_based import layer
+from torch import nn
 
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.analysis.moments import measure_moments
@@ -18,7 +20,7 @@ from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.evaluate import Evaluator
-from primesvt_deploy.pruning.norms import recorded_norms
+from primesvt_deploy.pruning.norms import matched_norms, recorded_norms
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.refit import Refit
@@ -135,17 +137,17 @@ def test_a_refit_is_the_least_squares_solution(tiny: SViT, tiny_data: DataSet) -
     (reader,) = group.inputs
     twin = lower(tiny.module)
     rows: list[torch.Tensor] = []
-    layer = twin.get_submodule(reader)
-    layer.register_forward_pre_hook(
+    reading = twin.get_submodule(reader)
+    reading.register_forward_pre_hook(
         lambda _, a: rows.append(a[0].permute(0, 2, 3, 1).flatten(0, 2))
     )
     moments = measure_moments(twin, groups, [torch.from_numpy(tiny_data.search.inputs(0, 100))])
     inputs = torch.cat(rows).double().numpy()
     kept = list(range(0, group.width, 3))
-    weights = layer.weight.detach().flatten(1).double().numpy()
+    weights = reading.weight.detach().flatten(1).double().numpy()
     targets = inputs @ weights.T
     Refit(groups, moments, weights=True).apply(twin, Plan().replacing(group.name, kept))
-    refitted = layer.weight.detach().flatten(1).double().numpy()
+    refitted = reading.weight.detach().flatten(1).double().numpy()
     centred = inputs - inputs.mean(axis=0)
     wanted, *_ = np.linalg.lstsq(centred[:, kept], targets - targets.mean(axis=0), rcond=None)
     best = np.square(centred[:, kept] @ wanted - (targets - targets.mean(axis=0))).mean()
@@ -228,3 +230,31 @@ def test_recorded_norms_tell_what_each_received(tiny: SViT) -> None:
         base(x)
         first = base.stem[0].conv(x)
     torch.testing.assert_close(found["stem.0.bn"].mean, first.double().mean((0, 2, 3)))
+
+
+class _Norms(nn.Module):
+    """One norm called twice, and one of SpikingJelly's in multi-step mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.BatchNorm2d(4)
+        self.multi = layer.BatchNorm2d(4, step_mode="m")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.multi(x).flatten(0, 1)
+        y: torch.Tensor = self.twice(self.twice(x) * 3.0 + 1.0)
+        return y
+
+
+def test_norms_of_users_own_modules_are_read_rightly() -> None:
+    torch.manual_seed(0)
+    network = _Norms().eval()
+    x = torch.randn(3, 7, 4, 5, 5)
+    with recorded_norms(network) as found:
+        network(x)
+    assert list(found) == ["multi"], "no one set of statistics fits two calls"
+    torch.testing.assert_close(found["multi"].mean, x.double().mean((0, 1, 3, 4)))
+    expected = network(x)
+    with matched_norms(network, found), torch.no_grad():
+        network(x)
+    torch.testing.assert_close(network(x), expected)

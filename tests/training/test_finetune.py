@@ -103,6 +103,25 @@ def test_cut_off_and_resumed_it_ends_with_the_same_weights(
     assert resumed.losses == expected.losses
 
 
+def test_what_a_step_draws_does_not_depend_on_the_steps_before(
+    tiny: SViT, train: ImageList, tmp_path: Path
+) -> None:
+    model = make_model()
+    model.module.position.neuron = torch.nn.Sequential(
+        model.module.position.neuron, torch.nn.Dropout(0.5)
+    )
+    one = finetune(model, tiny, train, SETTINGS)
+    torch.rand(17)  # whatever else draws in between
+    assert same(one, finetune(model, tiny, train, SETTINGS))
+
+
+def test_a_damaged_checkpoint_is_begun_anew(tiny: SViT, train: ImageList, tmp_path: Path) -> None:
+    path = tmp_path / "finetune.pt"
+    path.write_bytes(b"PK\x03\x04 torn")
+    found = finetune(tiny, tiny, train, SETTINGS, checkpoint=path)
+    assert same(found, finetune(tiny, tiny, train, SETTINGS))
+
+
 def test_another_question_does_not_go_on_from_the_checkpoint(
     tiny: SViT, train: ImageList, tmp_path: Path
 ) -> None:
@@ -204,6 +223,7 @@ class TestRefusals:
         [
             {"epochs": 0}, {"batch_size": 1}, {"learning_rate": -1.0}, {"distillation": 1.5},
             {"temperature": 0.0}, {"timesteps": (0,)}, {"images": 3}, {"device": "tpu9"},
+            {"device": "meta"},
         ],
     )  # fmt: skip
     def test_values_out_of_range(

@@ -117,6 +117,8 @@ def _deepest_within(
 ) -> tuple[tuple[Plan, Candidate] | None, Candidate | None]:
     """The deepest rate that keeps the constraint on top of `plan`, and the last one refused."""
     options = [(rate, judge.pruned(plan, curve.group, rate)) for rate in curve.within]
+    # Free channels may have left it narrower than a rate would.
+    options = [(rate, option) for rate, option in options if option != plan]
     fitting = [rate for rate, option in options if size_of(option) <= budget_bytes]
     # No deeper than the gentlest rate that already meets the budget.
     options = [(rate, p) for rate, p in options if not fitting or rate <= fitting[0]]
