@@ -175,6 +175,7 @@ class _Frontier:
             "points": points,
         }
         self._write(content)
+        self._held.close()
         return content
 
     @cached_property

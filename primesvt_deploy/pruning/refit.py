@@ -104,7 +104,8 @@ def _add_bias(module: nn.Module, name: str, layer: Weighted, shift: torch.Tensor
     norm = unit.bn if isinstance(unit, ConvBN) and unit.conv is layer else None
     if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
         norm.running_mean -= shift
-    else:
+    elif not getattr(module, "couplings_declared", False):
+        # A family's checkpoint has no place for a bias that its layer never had.
         layer.bias = nn.Parameter(shift, requires_grad=layer.weight.requires_grad)
 
 
