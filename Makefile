@@ -1,6 +1,6 @@
 # make demo   build the embedded reference model to a bundle (sets .venv up first)
 # make test   lint, types, import order and tests (sets .venv up first)
-# make bench  rewrite benchmarks/results/ (about three quarters of an hour on two cores)
+# make bench  rewrite benchmarks/results/ (hours on two cores, most of them for frontier.py)
 
 PYTHON ?= python3
 VENV := .venv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ __all__ = ["analyze"]
 
 @click.command()
 @model_options
-@search_options
+@partial(search_options, policies=False)
 @threads_option
 @json_option
 def analyze(

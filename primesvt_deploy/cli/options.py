@@ -95,14 +95,14 @@ _OF_OWN = (
 )
 """Options that a model of the user's own class has."""
 
+_POLICY_OPTION = click.option(
+    "--policy",
+    type=click.Choice(POLICY_NAMES),
+    default=POLICY_NAMES[0],
+    show_default=True,
+    help="Which channels leave.",
+)
 _SEARCH_OPTIONS = (
-    click.option(
-        "--policy",
-        type=click.Choice(POLICY_NAMES),
-        default=POLICY_NAMES[0],
-        show_default=True,
-        help="Which channels leave.",
-    ),
     click.option(
         "--recover",
         default="all",
@@ -217,13 +217,15 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
     return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _OF_OWN})
 
 
-def search_options(function: _F, *, max_drop: str = "3") -> _F:
+def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) -> _F:
     """Adds the search's options; the command receives `search` and `data` (a path or None).
 
     Args:
         function: the command.
         max_drop: default of `--max-drop`.
+        policies: whether the command prunes, so that a policy can be chosen.
     """
+    chosen = (_POLICY_OPTION,) if policies else ()
     limit = click.option(
         "--max-drop",
         default=max_drop,
@@ -240,8 +242,8 @@ def search_options(function: _F, *, max_drop: str = "3") -> _F:
         search_images: int | None,
         robustness_images: int,
         seed: int,
-        policy: str,
         recover: str,
+        policy: str = POLICY_NAMES[0],
         **rest: Any,
     ) -> Any:
         search = SearchSettings(
@@ -256,7 +258,7 @@ def search_options(function: _F, *, max_drop: str = "3") -> _F:
         )
         return function(search=search, **rest)
 
-    return cast(_F, _with((limit, *_SEARCH_OPTIONS), wrapped))
+    return cast(_F, _with((*chosen, limit, *_SEARCH_OPTIONS), wrapped))
 
 
 def finetune_options(function: _F) -> _F:

@@ -245,6 +245,12 @@ def test_mistakes_about_a_model_get_one_line(
     assert len(found.stderr.strip().splitlines()) == 1
 
 
+def test_analyze_offers_no_policy_as_it_prunes_nothing(place: Path) -> None:
+    found = primesvt("analyze", "--model", "tiny", "--policy", "greedy", cwd=place)
+    assert found.returncode == 2
+    assert "No such option" in found.stderr
+
+
 @pytest.fixture(scope="module")
 def known(place: Path) -> Path:
     """A frontier of the same model."""
