@@ -60,8 +60,8 @@ RECOVERIES = {
     "refit, norms": ("refit", "norms"),
     "all": RECOVERY_STEPS,
 }
-FINETUNED = (70.0, 60.0, 80.0)
-RECIPE = FinetuneSettings(epochs=2, timesteps=(2, 4), images=2560, learning_rate=1e-3)
+FINETUNED = (60.0, 70.0, 80.0)
+RECIPE = FinetuneSettings(epochs=1, learning_rate=3e-4)
 MOMENTS: list[Moments] = []
 WORK = Path(__file__).parent / "work" / "frontier"
 
@@ -100,9 +100,11 @@ def settings_of(policy: str, recover: str, seed: int = 0) -> SearchSettings:
 def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> dict[str, Any]:
     """One policy's points."""
     whole = (policy, recover) == WHOLE
+    work = WORK / f"{policy}-{recover}-{seed}"
+    started = None if work.exists() else time.perf_counter()
     found = frontier(
         model,
-        WORK / f"{policy}-{recover}-{seed}",
+        work,
         settings_of(policy, recover, seed),
         data=data,
         savings=(*SAVINGS, *DEEPER) if whole else SAVINGS,
@@ -120,6 +122,9 @@ def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> 
         "settings": found["settings"],
         "dense": found["dense"],
         "points": points,
+        # None: an earlier run had begun, so this one did not do all of it.
+        "wall_seconds": started and round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
     }
 
 

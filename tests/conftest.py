@@ -100,6 +100,18 @@ def make_prunable() -> SViT:
     return model
 
 
+@pytest.fixture(scope="module")
+def model() -> SViT:
+    """That model; tests of a module share it and leave it as it is."""
+    return make_prunable()
+
+
+@pytest.fixture(scope="module")
+def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """Images that it classifies, most of them rightly."""
+    return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
+
+
 @pytest.fixture
 def tiny() -> SViT:
     return make_model()

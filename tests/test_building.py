@@ -14,27 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_prunable, write_arrays, write_model_directory
+from conftest import write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.building import BuildResult
-from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import OutputError, VerificationError
 from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.bundle import check_files, read_manifest
 
 FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
 SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
-
-
-@pytest.fixture(scope="module")
-def model() -> SViT:
-    return make_prunable()
-
-
-@pytest.fixture(scope="module")
-def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model
-from families.zoo import ZOO
+from families.zoo import FORMS, ZOO
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
-from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.runtime.session import OnnxModel
-
-FORMS = [next(n for n, (family, _) in ZOO.items() if family is wanted) for wanted in FAMILIES]
 
 
 @pytest.mark.parametrize("name", FORMS)

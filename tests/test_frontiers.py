@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_prunable, write_arrays
+from conftest import make_model, make_prunable
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
-from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import ModelError, OutputError, SettingsError
 from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.known_frontier import KnownFrontier
@@ -23,16 +23,6 @@ from primesvt_deploy.report.frontier import draw_frontier
 
 SEARCH = SearchSettings(max_drop=None, policy="uniform", recover=("refit", "norms"))
 SAVINGS = (10.0, 30.0, 50.0)
-
-
-@pytest.fixture(scope="module")
-def model() -> SViT:
-    return make_prunable()
-
-
-@pytest.fixture(scope="module")
-def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from primesvt_deploy.cli.options import (
     finetune_options,
@@ -23,11 +24,23 @@ from primesvt_deploy.config import (
     Precision,
     SearchSettings,
 )
+from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
     from primesvt_deploy.model import SViT
 
 __all__ = ["build"]
+
+_FRONTIERS_OWN = (
+    "policy",
+    "recover",
+    "rates",
+    "channel_multiple",
+    "search_images",
+    "robustness_images",
+    "seed",
+)
+"""Options that a frontier has decided already."""
 
 
 @click.command()
@@ -111,6 +124,8 @@ def build(
     from primesvt_deploy.data import open_data
     from primesvt_deploy.known_frontier import KnownFrontier
 
+    if frontier_path is not None:
+        _refuse_beside_frontier()
     known = KnownFrontier.read(frontier_path) if frontier_path else None
     settings = BuildSettings(
         budget_mb=budget_mb,
@@ -140,6 +155,16 @@ def build(
     if not result.met:
         click.echo(explain_unmet(result.manifest, output), err=True)
     return 0 if result.met else 1
+
+
+def _refuse_beside_frontier() -> None:
+    source = click.get_current_context().get_parameter_source
+    for name in _FRONTIERS_OWN:
+        if source(name) is ParameterSource.COMMANDLINE:
+            raise SettingsError(
+                f"--{name.replace('_', '-')} stands beside --frontier, which decided it when it "
+                "was searched: leave it out, or run `primesvt-deploy frontier` with it"
+            )
 
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:

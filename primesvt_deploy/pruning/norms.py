@@ -102,9 +102,16 @@ def _before_norms(
 def _statistics(norm: _Norm, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # SpikingJelly's norms in multi-step mode take [T, N, C, ...].
     axis = 2 if getattr(norm, "step_mode", "s") == "m" else 1
-    others = [i for i in range(x.ndim) if i != axis]
-    variance, mean = torch.var_mean(x.double(), dim=others, correction=0)
-    return mean, variance
+    outer, inner = tuple(range(axis)), tuple(range(axis + 1, x.ndim))
+
+    def average(values: torch.Tensor) -> torch.Tensor:
+        # Short sums in the input's own type, long ones in double: exact enough, and many times
+        # faster than `var_mean` where the channels lie last.
+        return (values.mean(dim=inner) if inner else values).double().mean(dim=outer)
+
+    mean = average(x)
+    around = mean.to(x.dtype).reshape(-1, *(1 for _ in inner))
+    return mean, average((x - around).square_())
 
 
 def _match(norm: _Norm, dense: Received, mean: torch.Tensor, variance: torch.Tensor) -> None:

@@ -33,7 +33,7 @@ from primesvt_deploy.pruning.refit import Refit
 __all__ = ["CALIBRATION_IMAGES", "Recovery"]
 
 CALIBRATION_IMAGES = 256
-_NORM_IMAGES = 128
+_NORM_IMAGES = 64
 """One batch, so that a norm's statistics are known when what follows it runs."""
 
 

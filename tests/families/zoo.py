@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from primesvt_deploy.families import Family
+from primesvt_deploy.families import FAMILIES, Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.maxformer import MaxFormerConfig
 from primesvt_deploy.families.maxformer_keys import MAXFORMER
@@ -16,7 +16,7 @@ from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
 
-__all__ = ["ZOO"]
+__all__ = ["FORMS", "ZOO"]
 
 ZOO: dict[str, tuple[Family, NetworkConfig]] = {
     "spikformer, SpikingJelly": (
@@ -334,3 +334,6 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
         ),
     ),
 }
+
+FORMS = [next(n for n, (family, _) in ZOO.items() if family is wanted) for wanted in FAMILIES]
+"""One network of each family."""

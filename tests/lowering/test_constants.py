@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import TINY, make_model, write_arrays
-from families.zoo import ZOO
+from families.zoo import FORMS, ZOO
 from torch import nn
 
 from primesvt_deploy.artifact import onnx_file
@@ -187,7 +187,7 @@ def added_constants(path: Path) -> list[tuple[int, ...]]:
     ]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", FORMS)
 def test_a_graph_without_constants_stays_as_it_is(name: str) -> None:
     model = live(name)
     graph = trace(lower(model.module), model.config, None)

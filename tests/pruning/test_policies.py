@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_prunable, write_arrays
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.config import POLICY_NAMES, SearchSettings
-from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data import DataSet
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import make_judge
 from primesvt_deploy.pruning.ledger import Ledger
@@ -24,16 +23,6 @@ from primesvt_deploy.pruning.recovery import Recovery
 SETTINGS = SearchSettings(
     max_drop=6.0, rates=(0.25, 0.5, 0.75), robustness_images=100, recover=("refit", "norms")
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> SViT:
-    return make_prunable()
-
-
-@pytest.fixture(scope="module")
-def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
 
 
 def searched(
