@@ -32,8 +32,9 @@ def frontier_table(found: dict[str, Any]) -> str:
         f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
         "for the others; random: from the least to the most of its seeds, or one. Search: "
         f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
-        f"{deepest['cost']['seconds'] / 60:.0f} minutes of candidate evaluation for all points of "
-        f"greedy, on one thread of a shared {found['machine']['cpu']}.",
+        f"{deepest['cost']['seconds'] / 60:.0f} minutes for all points of greedy; with their "
+        f"held-out accuracy {whole['wall_seconds'] / 60:.0f} minutes, {whole['threads']} threads "
+        f"of an {found['machine']['cpu']}.",
     ]
     return "\n".join(lines)
 
@@ -118,11 +119,13 @@ def finetuned_table(found: dict[str, Any]) -> str:
     if found["finetuned"]:
         row = found["finetuned"][0]
         recipe = row["recipe"]
+        seconds = [row["seconds"] for row in found["finetuned"]]
         lines += [
             "",
-            f"n = {row['held_out']['n']}; {recipe['epochs']} epochs of {recipe['images']} of the "
-            f"bundled training images at T = {', '.join(map(str, recipe['timesteps']))}, learning "
-            f"rate {recipe['learning_rate']:g}, distillation {recipe['distillation']:g}: little "
-            "training, as long as two shared cores allowed.",
+            f"greedy's plans, recovered; n = {row['held_out']['n']}. Training: {row['images']} "
+            f"samples of the bundled images in all ({recipe['epochs']} epoch), learning rate "
+            f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}; "
+            f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each on one thread of a "
+            "shared machine: little training, as long as that allowed.",
         ]
     return "\n".join(lines)

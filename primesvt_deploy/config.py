@@ -146,7 +146,7 @@ class FinetuneSettings:
 
     epochs: int = 1
     timesteps: tuple[int, ...] = ()
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     warmup: float = 0.05
     weight_decay: float = 0.01
     batch_size: int = 64

@@ -141,7 +141,7 @@ _FINETUNE_OPTIONS = (
     click.option(
         "--finetune-timesteps", metavar="T,T,...", help="T of each epoch, the model's own last."
     ),
-    click.option("--learning-rate", type=float, help="Its peak.  [default: 0.001]"),
+    click.option("--learning-rate", type=float, help="Its peak.  [default: 0.0003]"),
     click.option("--batch-size", type=int, help="Training images a step.  [default: 64]"),
     click.option("--train-images", type=int, help="So many of the train split.  [default: all]"),
     click.option(

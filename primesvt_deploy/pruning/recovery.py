@@ -30,10 +30,10 @@ from primesvt_deploy.pruning.norms import NORMS, Received, matched_norms, record
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.refit import Refit
 
-__all__ = ["CALIBRATION_IMAGES", "Recovery"]
+__all__ = ["CALIBRATION_IMAGES", "NORM_IMAGES", "Recovery"]
 
 CALIBRATION_IMAGES = 256
-_NORM_IMAGES = 64
+NORM_IMAGES = 64
 """One batch, so that a norm's statistics are known when what follows it runs."""
 
 
@@ -67,7 +67,7 @@ class Recovery:
     @cached_property
     def state(self) -> torch.Tensor:
         """The calibration batch as the chain's first state."""
-        count = max(2, self._model.batch_of(_NORM_IMAGES))
+        count = max(2, self._model.batch_of(NORM_IMAGES))
         return self._base.fold(self.samples(count))
 
     def masked(self, plan: Plan) -> SpikingNetwork:

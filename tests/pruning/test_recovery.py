@@ -22,7 +22,7 @@ from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.evaluate import Evaluator
 from primesvt_deploy.pruning.norms import matched_norms, recorded_norms
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.recovery import NORM_IMAGES, Recovery
 from primesvt_deploy.pruning.refit import Refit
 from primesvt_deploy.pruning.timesteps import with_timesteps
 
@@ -172,7 +172,7 @@ def test_norms_pass_on_what_the_dense_ones_did(tiny: SViT, tiny_data: DataSet) -
             lambda _m, _a, y: outputs.setdefault("y", []).append(y.double())
         )
         with torch.no_grad():
-            network(recovery.samples(128))
+            network(recovery.samples(NORM_IMAGES))
     (dense, found) = outputs["y"]
     torch.testing.assert_close(found.mean((0, 2, 3)), dense.mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(found.std((0, 2, 3)), dense.std((0, 2, 3)), atol=1e-4, rtol=1e-3)

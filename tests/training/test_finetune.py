@@ -21,7 +21,7 @@ from primesvt_deploy.training import finetune as training
 from primesvt_deploy.training.batches import Batches
 from primesvt_deploy.training.finetune import Finetuned, check_finetune, finetune
 
-SETTINGS = FinetuneSettings(epochs=2, batch_size=16, images=64, device="cpu")
+SETTINGS = FinetuneSettings(epochs=2, batch_size=16, images=64, learning_rate=1e-3, device="cpu")
 
 
 @pytest.fixture
