@@ -297,7 +297,7 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
         (["--ship-timesteps", "9"], "timesteps are 9"),
         (["--frontier", "nowhere"], "holds no frontier"),
         (["--frontier", "known", "--policy", "greedy"], "--policy stands beside --frontier"),
-        (["--frontier", "known", "--search-images", "9"], "--search-images stands beside"),
+        (["--frontier", "known", "--search-images", "90"], "--search-images stands beside"),
     ],
 )
 def test_a_wrong_option_gets_one_line(place: Path, arguments: list[str], expected: str) -> None:
