@@ -6,6 +6,7 @@
     python benchmarks/frontier.py recovery           # each recovery step by itself
     python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
+    python benchmarks/frontier.py finetune/greedy    # those of one policy
 
 On the reference model. Decisions rest on search images, figures on held-out ones, in torch (an
 artifact equals its model). `benchmarks/work/` keeps what an interrupted run had: the same command
@@ -32,8 +33,8 @@ from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSetting
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.measure.accuracy import torch_hits
-from primesvt_deploy.model import SViT, time_first
-from primesvt_deploy.pipeline import calibration_images, carried_out
+from primesvt_deploy.model import SViT
+from primesvt_deploy.pipeline import calibration_images, carried_out, few_inputs
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
@@ -60,7 +61,14 @@ RECOVERIES = {
     "refit, norms": ("refit", "norms"),
     "all": RECOVERY_STEPS,
 }
-FINETUNED = (60.0, 70.0, 80.0)
+FINETUNED = {
+    "greedy": (60.0, 70.0, 80.0, 50.0, 40.0, 30.0, 20.0, 10.0),
+    "prioritized": (60.0, 30.0, 40.0, 50.0, 70.0, 20.0, 80.0, 10.0),
+    "uniform": (60.0, 30.0),
+    "global-l2": (60.0, 30.0),
+    "random": (60.0, 30.0),
+}
+"""What matters most first: each takes minutes of training."""
 RECIPE = FinetuneSettings(epochs=1, learning_rate=3e-4)
 MOMENTS: list[Moments] = []
 WORK = Path(__file__).parent / "work" / "frontier"
@@ -76,8 +84,9 @@ def main() -> None:
             keep("recovery", recovery_rows(model, data))
         elif name == "timesteps":
             keep("timesteps", timestep_rows(model, data))
-        elif name == "finetune":
-            finetuned(model, data)
+        elif name.startswith("finetune"):
+            _, _, only = name.partition("/")
+            finetuned(model, data, {only: FINETUNED[only]} if only else FINETUNED)
         else:
             policy, _, only = name.partition("/")
             for recover in (only,) if only else ("all", "none"):
@@ -144,8 +153,7 @@ def pruned_by(model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...]) ->
         vars(recovery)["moments"] = MOMENTS[0]  # the dense model's are the same for all
     elif steps:
         MOMENTS.append(recovery.moments)
-    few = time_first(torch.from_numpy(data.search.inputs(0, 8)))
-    return carried_out(model, groups, plan, few, recovery)
+    return carried_out(model, groups, plan, few_inputs(data.search), recovery)
 
 
 def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
@@ -197,19 +205,20 @@ def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
-def finetuned(model: SViT, data: DataSet) -> None:
-    """Our policy's points trained on, and the dense model trained as long: the fair baseline."""
+def finetuned(model: SViT, data: DataSet, asked: dict[str, tuple[float, ...]]) -> None:
+    """Policies' points trained on, and the dense model trained as long: the fair baseline."""
     images = data.held_out.shuffled(0).first(OTHERS_HELD_OUT)
     dense_hits = torch_hits(model, images)
     baseline = trained(model, model, data, "dense")
     baseline_hits = torch_hits(baseline["model"], images)
     keep("finetuned", [finetuned_row("dense", baseline, baseline_hits, dense_hits, baseline_hits)])
-    for saving in FINETUNED:
-        pruned = pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
-        found = trained(pruned, model, data, f"{saving:g}")
-        hits = torch_hits(found["model"], images)
-        row = finetuned_row("greedy", found, hits, dense_hits, baseline_hits)
-        keep("finetuned", [{**row, "asked_saving_percent": saving}])
+    for policy, savings in asked.items():
+        for saving in savings:
+            pruned = pruned_by(model, data, plan_at(policy, saving), RECOVERY_STEPS)
+            found = trained(pruned, model, data, f"{policy}-{saving:g}")
+            hits = torch_hits(found["model"], images)
+            row = finetuned_row(policy, found, hits, dense_hits, baseline_hits)
+            keep("finetuned", [{**row, "asked_saving_percent": saving}])
 
 
 def trained(pruned: SViT, dense: SViT, data: DataSet, name: str) -> dict[str, Any]:

@@ -57,10 +57,19 @@ def _panel(axes: Axes, series: Sequence[dict[str, Any]], title: str) -> None:
 
 
 def _finetuned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    points = sorted((r["asked_saving_percent"], -r["drop"]["points"]) for r in rows)
-    if points:
-        axes.plot(*zip(*points, strict=True), "D--", color="#7a5fc0", markersize=4,
-                  label="greedy, fine-tuned (at 0: dense, trained as long)")  # fmt: skip
+    for policy in ("dense", *COLOURS):
+        points = sorted(
+            (r["asked_saving_percent"], -r["drop"]["points"]) for r in rows if r["policy"] == policy
+        )
+        if not points:
+            continue
+        colour = COLOURS.get(policy, "black")
+        line = "D--" if len(points) > 1 else "D"
+        label = {"dense": "dense, trained as long", "greedy": "greedy, fine-tuned"}.get(policy)
+        axes.plot(
+            *zip(*points, strict=True), line, color=colour, markersize=5, label=label,
+            markerfacecolor="white", zorder=3,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -101,20 +101,23 @@ def timesteps_table(found: dict[str, Any]) -> str:
 def finetuned_table(found: dict[str, Any]) -> str:
     """Fine-tuned points and the fair baseline."""
     lines = [
-        "| weights saved | held-out top-1 (95%) | lost against the dense model | lost against the "
-        "dense model trained as long |",
-        "|---|---|---|---|",
+        "| policy | weights saved | held-out top-1 (95%) | lost against the dense model "
+        "| lost against the dense model trained as long |",
+        "|---|---|---|---|---|",
     ]
-    for row in sorted(found["finetuned"], key=lambda r: r["asked_saving_percent"]):
+    order = ("dense", *_POLICIES)
+    for row in sorted(
+        found["finetuned"], key=lambda r: (order.index(r["policy"]), r["asked_saving_percent"])
+    ):
         low, high = row["held_out"]["interval95_percent"]
         cells = []
         for key in ("drop", "drop_against_dense_trained_as_long"):
             least, most = row[key]["interval95_points"]
             cells.append(f"{row[key]['points']:.2f} [{least:.1f}, {most:.1f}]")
-        name = f"{row['asked_saving_percent']:g}%" if row["asked_saving_percent"] else "dense"
+        saving = f"{row['asked_saving_percent']:g}%" if row["asked_saving_percent"] else "-"
         lines.append(
-            f"| {name} | {row['held_out']['top1_percent']:.2f}% [{low:.1f}, {high:.1f}] "
-            f"| {' | '.join(cells)} |"
+            f"| {row['policy']} | {saving} | {row['held_out']['top1_percent']:.2f}% "
+            f"[{low:.1f}, {high:.1f}] | {' | '.join(cells)} |"
         )
     if found["finetuned"]:
         row = found["finetuned"][0]
@@ -122,7 +125,7 @@ def finetuned_table(found: dict[str, Any]) -> str:
         seconds = [row["seconds"] for row in found["finetuned"]]
         lines += [
             "",
-            f"greedy's plans, recovered; n = {row['held_out']['n']}. Training: {row['images']} "
+            f"Recovered, then trained; n = {row['held_out']['n']}. Training: {row['images']} "
             f"samples of the bundled images in all ({recipe['epochs']} epoch), learning rate "
             f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}; "
             f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each on one thread of a "

@@ -31,10 +31,11 @@ from primesvt_deploy.errors import DataError, OutputError, SettingsError
 from primesvt_deploy.known_frontier import FRONTIER_FILE, LEDGER_FILE, SCHEMA
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.latency import measure_latency
-from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import (
     calibration_images,
     carried_out,
+    few_inputs,
     make_judge,
     question,
     search_images,
@@ -55,7 +56,6 @@ SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 """Percent of the dense weights' bytes, by default."""
 _CONSTRAINTS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 100.0)
 """Points, for a policy whose plans depend on them: the strictest that meets a budget is taken."""
-_CUT_CHECK_IMAGES = 8
 _CALIBRATION = 128
 _LATENCY_RUNS, _LATENCY_SECONDS = 50, 10.0
 
@@ -227,7 +227,7 @@ class _Frontier:
     def _reported(self, plan: Plan, timesteps: tuple[int, ...]) -> dict[str, Any]:
         """Held-out accuracy of the pruned model, at its own T and at others."""
         images = search_images(self._splits, self._settings)
-        few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
+        few = few_inputs(images)
         pruned = carried_out(self._model, self._groups, plan, few, self._recovery)
         hits = torch_hits(pruned, self._held_out, self._progress, f"held-out, {plan.digest}")
         found: dict[str, Any] = {
@@ -296,8 +296,7 @@ class _Frontier:
         }
         try:
             self._output.mkdir(parents=True, exist_ok=True)
-            partial = f"{FRONTIER_FILE}.partial"
-            if all(path.name == partial for path in self._output.iterdir()):
+            if self._is_fresh():
                 self._lock()
                 fresh = {**asked, "points": []}
                 self._write(fresh)
@@ -318,6 +317,14 @@ class _Frontier:
             )
         self._lock()
         return known
+
+    def _is_fresh(self) -> bool:
+        """Whether nothing stands there but what a call leaves that ended before its first word."""
+        for path in self._output.iterdir():
+            empty_ledger = path.name == LEDGER_FILE and not path.stat().st_size
+            if path.name != f"{FRONTIER_FILE}.partial" and not empty_ledger:
+                return False
+        return True
 
     def _lock(self) -> None:
         """Hold the ledger until this process ends."""

@@ -22,6 +22,7 @@ from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
+from primesvt_deploy.pruning.free import free_plan
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.known import best_known
 from primesvt_deploy.pruning.ledger import Ledger
@@ -40,6 +41,7 @@ __all__ = [
     "calibration_images",
     "carried_out",
     "export",
+    "few_inputs",
     "make_judge",
     "prune",
     "question",
@@ -225,8 +227,7 @@ def _searched(
     progress.step(str(dense))
     search = Search(judge=judge, settings=settings, size_of=size_of, progress=progress)
     outcome = POLICIES[settings.policy].search(search, target.budget_bytes)
-    few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
-    pruned = carried_out(model, groups, outcome.plan, few, recovery)
+    pruned = carried_out(model, groups, outcome.plan, few_inputs(images), recovery)
     return _result(pruned, prunable, target, outcome, dense)
 
 
@@ -249,8 +250,7 @@ def _answered(
         known, images=len(images), size_of=size_of, budget_bytes=budget_bytes, allowed=allowed
     )
     recovery = Recovery(model, groups, calibration_images(splits, settings), settings.recover)
-    few = time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
-    pruned = carried_out(model, groups, outcome.plan, few, recovery)
+    pruned = carried_out(model, groups, outcome.plan, few_inputs(images), recovery)
     return _result(pruned, prunable, target, outcome, dense.accuracy if dense else None)
 
 
@@ -264,14 +264,20 @@ def _by_size(
 ) -> PruneResult:
     """What meets the budget where no accuracy is demanded; recovered where there are data."""
     groups = prunable.groups
-    importance = {group.name: l2_importance(model.module, group) for group in groups}
-    choice = Choice(importance, settings.channel_multiple)
-    outcome = by_size(
-        choice, groups, rates=settings.rates, budget_bytes=target.budget_bytes, size_of=size_of
-    )
-    recovery = None
+    recovery, free = None, Plan()
     if data is not None:
         recovery = Recovery(model, groups, calibration_images(data, settings), settings.recover)
+        if "free" in recovery.steps:
+            free = free_plan(model, groups, recovery, settings.channel_multiple)
+    importance = {group.name: l2_importance(model.module, group) for group in groups}
+    outcome = by_size(
+        Choice(importance, settings.channel_multiple, free),
+        groups,
+        rates=settings.rates,
+        budget_bytes=target.budget_bytes,
+        size_of=size_of,
+        free=free,
+    )
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(model.config.example(1).shape, generator=generator)
     pruned = carried_out(model, groups, outcome.plan, noise, recovery)
@@ -293,6 +299,11 @@ def _result(
         dense=dense,
         left=prunable.left,
     )
+
+
+def few_inputs(images: ImageList) -> torch.Tensor:
+    """Samples `[T, N, C, H, W]` to check a cut on."""
+    return time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
 
 
 def carried_out(

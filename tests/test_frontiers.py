@@ -111,6 +111,14 @@ def test_a_frontier_in_use_is_refused(
             frontier(model, made[0], SEARCH, data=data, savings=(10.0,))
 
 
+def test_what_a_call_left_before_its_first_word_is_taken_up(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    (tmp_path / "ledger.jsonl").touch()
+    (tmp_path / "frontier.json.partial").write_text('{"sch')
+    assert frontier(model, tmp_path, SEARCH, data=data, savings=(10.0,))["points"]
+
+
 def test_a_frontier_of_something_else_is_left_alone(
     made: tuple[Path, dict[str, Any]], model: SViT, data: DataSet, tmp_path: Path
 ) -> None:

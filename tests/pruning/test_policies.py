@@ -10,10 +10,10 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import find_groups
-from primesvt_deploy.config import POLICY_NAMES, SearchSettings
+from primesvt_deploy.config import POLICY_NAMES, BuildSettings, SearchSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import make_judge
+from primesvt_deploy.pipeline import make_judge, prune
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, Search
@@ -202,6 +202,15 @@ def test_free_channels_do_not_come_back(model: SViT, data: DataSet) -> None:
     found = outcome.plan.widths(search.judge.groups)
     assert search.judge.free.kept
     assert all(found[name] <= free[name] for name in free)
+
+
+def test_free_channels_leave_first_where_sizes_alone_decide(model: SViT, data: DataSet) -> None:
+    settings = replace(SETTINGS, max_drop=None, recover=("free", "refit"))
+    free = searched(model, data, settings).judge.free
+    found = prune(model, BuildSettings(saving=20.0, search=settings), data=data)
+    widths, without = found.outcome.plan.widths(found.groups), free.widths(found.groups)
+    assert free.kept
+    assert all(widths[name] <= without[name] for name in without)
 
 
 @pytest.mark.parametrize("name", ["prioritized", "uniform"])

@@ -82,13 +82,14 @@ def by_size(
     rates: Sequence[float],
     budget_bytes: int,
     size_of: Callable[[Plan], int],
+    free: Plan | None = None,
 ) -> PolicyOutcome:
     """The same walk where no accuracy is demanded, so that nothing need be evaluated.
 
-    Each layer, from the largest, is pruned at the gentlest rate that meets the budget, else at
-    the largest.
+    Free channels leave first, where they are known. Each layer, from the largest, is then pruned
+    at the gentlest rate that meets the budget, else at the largest.
     """
-    plan = Plan()
+    plan = free or Plan()
     for group in groups:
         if size_of(plan) <= budget_bytes:
             break
