@@ -28,7 +28,7 @@ from primesvt_deploy.manifest import Measured, compose_manifest
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import question
+from primesvt_deploy.pipeline import PruneResult, question
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
@@ -178,31 +178,38 @@ def _finish(
     )
     if ort_file is not None:
         _require_same(ort_file, seen.preprocessing.normalise(images), logits)
-    outcome = pruned.outcome.to_dict()
-    curves = [curve.to_dict() for curve in pruned.outcome.curves]
-    widths = pruned.outcome.plan.widths(pruned.groups)
-    plan = {
-        **pruned.outcome.plan.to_dict(),
-        "widths": widths,
-        "policy": outcome,
-        "robustness": curves,
-    }
     parts = BundleParts(
         model=pruned.model,
         twin=None if chosen.twin is pruned.model else chosen.twin,
         manifest=manifest,
         session=session,
-        plan=plan,
+        plan=_plan(pruned),
         ledger=ledger.path or Path(),
-        report=render_report(
-            manifest,
-            curves or [_unmeasured(group) for group in pruned.groups if plan["kept"]],
-            {**outcome, "widths": widths},
-        ),
+        report=_report(manifest, pruned),
         check_images=images,
         check_logits=logits,
     )
     return write_bundle(staged, parts)
+
+
+def _plan(pruned: PruneResult) -> dict[str, Any]:
+    """What `plan.json` holds."""
+    outcome = pruned.outcome
+    return {
+        **outcome.plan.to_dict(),
+        "widths": outcome.plan.widths(pruned.groups),
+        "policy": outcome.to_dict(),
+        "robustness": [curve.to_dict() for curve in outcome.curves],
+    }
+
+
+def _report(manifest: dict[str, Any], pruned: PruneResult) -> str:
+    outcome = pruned.outcome
+    curves = [curve.to_dict() for curve in outcome.curves]
+    if outcome.plan.kept and not curves:
+        curves = [_unmeasured(group) for group in pruned.groups]
+    widths = outcome.plan.widths(pruned.groups)
+    return render_report(manifest, curves, {**outcome.to_dict(), "widths": widths})
 
 
 def _unmeasured(group: Group) -> dict[str, Any]:
