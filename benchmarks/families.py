@@ -21,12 +21,9 @@ from typing import Any
 
 import numpy as np
 from common import RESULTS, write
-from wide import COMMON, MODELS, alive
+from wide import MODELS, network
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, open_data
-from primesvt_deploy.families import family_named
-from primesvt_deploy.inputs import InputOptions, input_steps
-from primesvt_deploy.model import SViT
 
 SAVING = 30.0
 IMAGES = 100
@@ -49,17 +46,7 @@ def main() -> None:
 
 def measured(name: str) -> dict[str, Any]:
     """One build: sizes, times and peak memory."""
-    family_name, arguments = MODELS[name]
-    family = family_named(family_name)
-    config = family.config_type.from_dict({**COMMON, **arguments})
-    model = SViT(
-        name=name,
-        family=family,
-        config=config,
-        module=alive(family.build(config)),
-        preprocessing=input_steps(family.inputs, config, InputOptions()),
-        labels=tuple(str(i) for i in range(config.num_classes)),
-    )
+    model = network(name)
     settings = BuildSettings(
         saving=SAVING, search=SearchSettings(max_drop=None, recover=()), verify_images=8
     )
@@ -69,7 +56,7 @@ def measured(name: str) -> dict[str, Any]:
         manifest = build(model, Path(directory) / "bundle", settings, data=data).manifest
         seconds = time.perf_counter() - started
     return {
-        "family": family_name,
+        "family": model.family.name,
         "met": manifest["constraints"]["met"],
         "size": manifest["size"],
         "latency": manifest["latency"],

@@ -21,17 +21,14 @@ from typing import Any
 import numpy as np
 import onnx
 from common import RESULTS, write
-from wide import COMMON, MODELS, alive
+from wide import network
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, open_data
 from primesvt_deploy.artifact.ort_file import write_ort_file
 from primesvt_deploy.config import Precision
-from primesvt_deploy.families import family_named
-from primesvt_deploy.inputs import InputOptions, input_steps
 from primesvt_deploy.lowering.packing import UNPACK
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.measure.memory import measure_memory
-from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.profiles import make_profile
 from primesvt_deploy.runtime.session import OnnxModel
 
@@ -101,18 +98,9 @@ def reference(content: dict[str, Any]) -> None:
 
 def at_width(name: str, *, timed: bool = True) -> dict[str, Any]:
     """The dense model of random weights in every precision."""
-    family_name, arguments = MODELS[name]
-    family = family_named(family_name)
-    config = family.config_type.from_dict({**COMMON, **arguments})
-    model = SViT(
-        name=name,
-        family=family,
-        config=config,
-        module=alive(family.build(config)),
-        preprocessing=input_steps(family.inputs, config, InputOptions()),
-        labels=tuple(str(i) for i in range(config.num_classes)),
-    )
-    image = np.random.default_rng(0).standard_normal((1, *config.input_shape), dtype=np.float32)
+    model = network(name)
+    shape = (1, *model.config.input_shape)
+    image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     with tempfile.TemporaryDirectory() as directory:
         paths = {p.value: Path(directory) / f"{p.value}.onnx" for p in Precision}
         artifacts = {p.value: export(model, paths[p.value], precision=p) for p in Precision}

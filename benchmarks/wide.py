@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-COMMON: dict[str, Any] = {"timesteps": 4, "image_size": 224, "in_channels": 3, "num_classes": 1000}
+from primesvt_deploy.families import family_named
+from primesvt_deploy.inputs import InputOptions, input_steps
+from primesvt_deploy.model import SViT
+
+_COMMON: dict[str, Any] = {"timesteps": 4, "image_size": 224, "in_channels": 3, "num_classes": 1000}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Spikformer-8-512": (
         "spikformer",
@@ -47,8 +51,23 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def network(name: str) -> SViT:
+    """One of `MODELS`."""
+    family_name, arguments = MODELS[name]
+    family = family_named(family_name)
+    config = family.config_type.from_dict({**_COMMON, **arguments})
+    return SViT(
+        name=name,
+        family=family,
+        config=config,
+        module=_alive(family.build(config)),
+        preprocessing=input_steps(family.inputs, config, InputOptions()),
+        labels=tuple(str(i) for i in range(config.num_classes)),
+    )
+
+
 @torch.no_grad()
-def alive(module: Any, seed: int = 0) -> Any:
+def _alive(module: Any, seed: int = 0) -> Any:
     """Random weights and norms under which neurons fire now and then."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():

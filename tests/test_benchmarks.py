@@ -21,15 +21,13 @@ def test_a_benchmark_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert path.stem in parts or callable(module.main)
 
 
-def test_the_benchmark_of_published_widths_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    from primesvt_deploy.families import family_named
-
+def test_networks_of_published_widths_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
-    spec = importlib.util.spec_from_file_location(
-        "benchmark_families", SCRIPTS[0].parent / "families.py"
-    )
+    spec = importlib.util.spec_from_file_location("wide_networks", SCRIPTS[0].parent / "wide.py")
     assert spec is not None and spec.loader is not None
-    families = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(families)
-    for name, arguments in families.MODELS.values():
-        family_named(name).config_type.from_dict({**families.COMMON, **arguments})
+    wide = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(wide)
+    for name in wide.MODELS:
+        found = wide.network(name)
+        assert found.config.num_classes == 1000
+        assert sum(p.numel() for p in found.module.parameters()) > 5e6, name
