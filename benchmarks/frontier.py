@@ -4,7 +4,8 @@
     python benchmarks/frontier.py greedy uniform     # some policies, bare and recovered
     python benchmarks/frontier.py greedy/none        # one of both
     python benchmarks/frontier.py recovery           # each recovery step by itself
-    python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights
+    python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights: accuracy
+    python benchmarks/frontier.py latency            # and latency, on a machine left alone
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
     python benchmarks/frontier.py finetune/greedy    # those of one policy
 
@@ -19,7 +20,10 @@ from __future__ import annotations
 import fcntl
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +31,20 @@ import torch
 from common import RESULTS, write
 from frontier_plot import draw
 
-from primesvt_deploy import SearchSettings, load, open_data
+from primesvt_deploy import SearchSettings, export, load, open_data
 from primesvt_deploy.analysis.moments import Moments
 from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.measure.accuracy import torch_hits
+from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import calibration_images, carried_out, few_inputs
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import prunable_groups
+from primesvt_deploy.runtime.session import OnnxModel
 from primesvt_deploy.stats import Accuracy, PairedDrop
 from primesvt_deploy.training.finetune import finetune
 
@@ -52,6 +58,7 @@ OTHERS_HELD_OUT = 2000
 SEEDS = {"random": (0, 1, 2)}
 TIMESTEPS = (1, 2, 3, 4)
 TIMESTEP_HELD_OUT = 1000
+LATENCY_RUNS = 200
 RECOVERIES = {
     "none": (),
     "bias": ("bias",),
@@ -76,7 +83,7 @@ WORK = Path(__file__).parent / "work" / "frontier"
 
 def main() -> None:
     """Run the series that were asked for and write `results/frontier.json` and the plot."""
-    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "timesteps", "finetune"]
+    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "timesteps", "latency", "finetune"]
     model = load()
     data = open_data(model)
     for name in asked:
@@ -84,6 +91,8 @@ def main() -> None:
             keep("recovery", recovery_rows(model, data))
         elif name == "timesteps":
             keep("timesteps", timestep_rows(model, data))
+        elif name == "latency":
+            keep("latency", latency_rows(model, data))
         elif name.startswith("finetune"):
             _, _, only = name.partition("/")
             finetuned(model, data, {only: FINETUNED[only]} if only else FINETUNED)
@@ -185,10 +194,7 @@ def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     calibration = calibration_images(data, settings_of("greedy", "none"))
     samples = torch.from_numpy(calibration.inputs(0, 128))
     rows = []
-    for saving in (0.0, 60.0, 80.0):
-        pruned = model
-        if saving:
-            pruned = pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
+    for saving, pruned in deployed(model, data):
         for steps in TIMESTEPS:
             for matched in (True, False):
                 fewer = with_timesteps(pruned, steps, samples if matched else None)
@@ -203,6 +209,39 @@ def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def latency_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
+    """One image in ONNX Runtime on one thread, all models and T interleaved in one process."""
+    image = data.held_out.inputs(0, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        calls = {}
+        for saving, pruned in deployed(model, data):
+            for steps in TIMESTEPS:
+                path = Path(directory) / f"{saving:g}-{steps}.onnx"
+                session = OnnxModel(export(with_timesteps(pruned, steps), path).path, threads=1)
+                calls[saving, steps] = partial(session.logits, image)
+        found = measure_latency(
+            {f"{saving:g} {steps}": call for (saving, steps), call in calls.items()},
+            runs=LATENCY_RUNS,
+        )
+    return [
+        {
+            "asked_saving_percent": saving,
+            "T": steps,
+            "latency": found[f"{saving:g} {steps}"].to_dict(),
+            "runs": LATENCY_RUNS,
+            "threads": 1,
+        }
+        for saving, steps in calls
+    ]
+
+
+def deployed(model: SViT, data: DataSet) -> Iterator[tuple[float, SViT]]:
+    """The dense model and two of our policy's, recovered, with the percent they save."""
+    yield 0.0, model
+    for saving in (60.0, 80.0):
+        yield saving, pruned_by(model, data, plan_at("greedy", saving), RECOVERY_STEPS)
 
 
 def finetuned(model: SViT, data: DataSet, asked: dict[str, tuple[float, ...]]) -> None:
@@ -247,6 +286,7 @@ KEYS = {
     "series": ("policy", "recovery", "seed"),
     "recovery": ("plan_of", "asked_saving_percent", "recovery"),
     "timesteps": ("asked_saving_percent", "T", "norms_matched"),
+    "latency": ("asked_saving_percent", "T"),
     "finetuned": ("policy", "asked_saving_percent"),
 }
 

@@ -79,11 +79,11 @@ def recovery_table(found: dict[str, Any]) -> str:
 
 
 def timesteps_table(found: dict[str, Any]) -> str:
-    """Accuracy at fewer timesteps."""
+    """Accuracy and latency at fewer timesteps."""
     rows = found["timesteps"]
     steps = sorted({row["T"] for row in rows})
     heads = [f"T = {t}" for t in steps]
-    lines = [f"| weights saved | norms | {' | '.join(heads)} |", "|---" * (len(steps) + 2) + "|"]
+    lines = [f"| weights saved | | {' | '.join(heads)} |", "|---" * (len(steps) + 2) + "|"]
     for saving in sorted({row["asked_saving_percent"] for row in rows}):
         for matched in (True, False):
             cells = [
@@ -92,10 +92,23 @@ def timesteps_table(found: dict[str, Any]) -> str:
                 for r in rows
                 if (r["asked_saving_percent"], r["T"], r["norms_matched"]) == (saving, t, matched)
             ]
-            name = "re-estimated" if matched else "as trained"
+            name = "norms re-estimated" if matched else "norms as trained"
             lines.append(f"| {saving:g}% | {name} | {' | '.join(cells)} |")
-    n = rows[0]["held_out"]["n"] if rows else 0
-    return "\n".join([*lines, "", f"Held-out top-1, n = {n}: within 3 points either side (95%)."])
+        medians = {
+            r["T"]: r["latency"]["median_ms"]
+            for r in found["latency"]
+            if r["asked_saving_percent"] == saving
+        }
+        cells = [f"{medians[t]:.1f} ms" for t in steps]
+        lines.append(f"| {saving:g}% | latency | {' | '.join(cells)} |")
+    n, runs = rows[0]["held_out"]["n"], found["latency"][0]["runs"]
+    lines += [
+        "",
+        f"Held-out top-1, n = {n}: within 3 points either side (95%). Latency: fp32, one image, "
+        f"one thread, median of {runs} runs interleaved in one process, "
+        f"{found['machine']['cpu']}.",
+    ]
+    return "\n".join(lines)
 
 
 def finetuned_table(found: dict[str, Any]) -> str:
