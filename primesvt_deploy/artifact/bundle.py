@@ -31,7 +31,13 @@ _RUN = '''"""Classify images with this bundle; needs numpy and onnxruntime alone
 import sys
 from pathlib import Path
 
-from runtime.main import main
+try:
+    from runtime.main import main
+except ModuleNotFoundError as error:
+    if error.name not in ("numpy", "onnxruntime"):
+        raise
+    print(f"error: {error.name} is not installed: pip install numpy onnxruntime", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).resolve().parent))

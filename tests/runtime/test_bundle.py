@@ -85,6 +85,13 @@ def test_run_py_needs_numpy_and_onnxruntime_alone(bundle: Path, jpeg: Path, tmp_
     assert json.loads(found.stdout) == expected.to_dict()
 
 
+def test_run_py_says_what_to_install(bundle: Path, jpeg: Path, tmp_path: Path) -> None:
+    lacking = EDGE_LACKS | {"onnxruntime", "primesvt_deploy"}
+    found = python_without(lacking, RUN_PY, str(bundle), str(jpeg), cwd=tmp_path)
+    assert found.returncode == 2
+    assert found.stderr == ("error: onnxruntime is not installed: pip install numpy onnxruntime\n")
+
+
 def test_the_command_line_on_an_edge_install_gives_the_same(
     bundle: Path, jpeg: Path, tmp_path: Path
 ) -> None:
