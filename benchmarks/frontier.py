@@ -4,6 +4,7 @@
     python benchmarks/frontier.py greedy uniform     # some policies, bare and recovered
     python benchmarks/frontier.py greedy/none        # one of both
     python benchmarks/frontier.py recovery           # each recovery step by itself
+    python benchmarks/frontier.py free               # what leaves before any other channel
     python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights: accuracy
     python benchmarks/frontier.py latency            # and latency, on a machine left alone
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
@@ -32,6 +33,7 @@ from common import RESULTS, write
 from frontier_plot import draw
 
 from primesvt_deploy import SearchSettings, export, load, open_data
+from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.moments import Moments
 from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data import DataSet
@@ -40,6 +42,7 @@ from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import calibration_images, carried_out, few_inputs
+from primesvt_deploy.pruning.free import free_plan
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
@@ -83,12 +86,14 @@ WORK = Path(__file__).parent / "work" / "frontier"
 
 def main() -> None:
     """Run the series that were asked for and write `results/frontier.json` and the plot."""
-    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "timesteps", "latency", "finetune"]
+    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "free", "timesteps", "latency", "finetune"]
     model = load()
     data = open_data(model)
     for name in asked:
         if name == "recovery":
             keep("recovery", recovery_rows(model, data))
+        elif name == "free":
+            keep("free", [free_row(model, data)])
         elif name == "timesteps":
             keep("timesteps", timestep_rows(model, data))
         elif name == "latency":
@@ -185,6 +190,22 @@ def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
             )
             print(rows[-1]["plan_of"], name, rows[-1]["drop"]["points"], flush=True)
     return rows
+
+
+def free_row(model: SViT, data: DataSet) -> dict[str, Any]:
+    """Channels that calibration shows to be constant."""
+    groups = prunable_groups(model).groups
+    images = calibration_images(data, settings_of("greedy", "all"))
+    plan = free_plan(model, groups, Recovery(model, groups, images, RECOVERY_STEPS))
+    weights = ShippedSize(model, groups)
+    left = weights.bytes(plan.widths(groups)) / weights.bytes({})
+    return {
+        "model": model.name,
+        "images": len(images),
+        "channels": sum(group.width for group in groups),
+        "free_channels": sum(group.width for group in groups) - sum(plan.widths(groups).values()),
+        "weights_saved_percent": round(100.0 * (1.0 - left), 3),
+    }
 
 
 def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
@@ -285,6 +306,7 @@ def finetuned_row(policy: str, found: dict[str, Any], hits: Any, dense: Any, sam
 KEYS = {
     "series": ("policy", "recovery", "seed"),
     "recovery": ("plan_of", "asked_saving_percent", "recovery"),
+    "free": ("model",),
     "timesteps": ("asked_saving_percent", "T", "norms_matched"),
     "latency": ("asked_saving_percent", "T"),
     "finetuned": ("policy", "asked_saving_percent"),

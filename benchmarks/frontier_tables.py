@@ -11,15 +11,11 @@ _POLICIES = ("greedy", "prioritized", "uniform", "global-l2", "random")
 
 def frontier_table(found: dict[str, Any]) -> str:
     """Points lost at each saving, by policy, recovered and bare."""
-    savings = sorted({p["asked_saving_percent"] for s in found["series"] for p in s["points"]})
-    columns = [(policy, recovery) for recovery in ("all", "none") for policy in _POLICIES]
-    made = {(s["policy"], s["recovery"]) for s in found["series"]}
-    columns = [column for column in columns if column in made]
-    heads = [f"{policy}{', bare' if recovery == 'none' else ''}" for policy, recovery in columns]
-    lines = [f"| weights saved | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for saving in savings:
-        cells = [_points_at(found["series"], column, saving) for column in columns]
-        lines.append(f"| {saving:g}% | {' | '.join(cells)} |")
+    lines = [
+        *_policies_table(found["series"], "all", "recovered"),
+        "",
+        *_policies_table(found["series"], "none", "bare"),
+    ]
     whole = next(s for s in found["series"] if (s["policy"], s["recovery"]) == ("greedy", "all"))
     others = sorted(
         {p["drop"]["n"] for s in found["series"] for p in s["points"]}
@@ -30,7 +26,7 @@ def frontier_table(found: dict[str, Any]) -> str:
         "",
         "Points of held-out top-1 lost (95% interval of the paired difference); n = "
         f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
-        "for the others; random: from the least to the most of its seeds, or one. Search: "
+        "for the others; random: from the least to the most of its three seeds. Search: "
         f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
         f"{deepest['cost']['seconds'] / 60:.0f} minutes for all points of greedy; with their "
         f"held-out accuracy {whole['wall_seconds'] / 60:.0f} minutes, {whole['threads']} threads "
@@ -39,11 +35,22 @@ def frontier_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _points_at(series: list[dict[str, Any]], column: tuple[str, str], saving: float) -> str:
+def _policies_table(series: list[dict[str, Any]], recovery: str, name: str) -> list[str]:
+    chosen = [s for s in series if s["recovery"] == recovery]
+    savings = sorted({p["asked_saving_percent"] for s in chosen for p in s["points"]})
+    policies = [policy for policy in _POLICIES if any(s["policy"] == policy for s in chosen)]
+    lines = [f"| {name} | {' | '.join(policies)} |", "|---" * (len(policies) + 1) + "|"]
+    for saving in savings:
+        cells = [_points_at(chosen, policy, saving) for policy in policies]
+        lines.append(f"| {saving:g}% saved | {' | '.join(cells)} |")
+    return lines
+
+
+def _points_at(series: list[dict[str, Any]], policy: str, saving: float) -> str:
     drops = [
         point["drop"]
         for one in series
-        if (one["policy"], one["recovery"]) == column
+        if one["policy"] == policy
         for point in one["points"]
         if point["asked_saving_percent"] == saving and point["met"]
     ]
@@ -60,7 +67,7 @@ def recovery_table(found: dict[str, Any]) -> str:
     """What each recovery step is worth."""
     rows = found["recovery"]
     plans = list(dict.fromkeys((r["plan_of"], r["asked_saving_percent"]) for r in rows))
-    steps = list(dict.fromkeys(r["recovery"] for r in found["recovery"]))
+    steps = list(dict.fromkeys(r["recovery"] for r in rows))
     heads = [f"{policy}'s plan at {saving:g}%" for policy, saving in plans]
     lines = [f"| recovery | {' | '.join(heads)} |", "|---" * (len(plans) + 1) + "|"]
     for step in steps:
@@ -68,14 +75,19 @@ def recovery_table(found: dict[str, Any]) -> str:
         for plan in plans:
             (row,) = (
                 r
-                for r in found["recovery"]
+                for r in rows
                 if (r["plan_of"], r["asked_saving_percent"], r["recovery"]) == (*plan, step)
             )
             low, high = row["drop"]["interval95_points"]
             cells.append(f"{row['drop']['points']:.2f} [{low:.1f}, {high:.1f}]")
         lines.append(f"| {step} | {' | '.join(cells)} |")
-    n = found["recovery"][0]["drop"]["n"] if found["recovery"] else 0
-    return "\n".join([*lines, "", f"Points of held-out top-1 lost, n = {n}."])
+    n, (free,) = rows[0]["drop"]["n"], found["free"]
+    lines += [
+        "",
+        f"Points of held-out top-1 lost, n = {n}. Free channels of this model: "
+        f"{free['free_channels']} of {free['channels']}, on {free['images']} images.",
+    ]
+    return "\n".join(lines)
 
 
 def timesteps_table(found: dict[str, Any]) -> str:
