@@ -22,11 +22,16 @@ def frontier_table(found: dict[str, Any]) -> str:
         - {p["drop"]["n"] for p in whole["points"]}
     )
     deepest = whole["points"][-1]
+    seeds = sum(s["policy"] == "random" and s["recovery"] == "all" for s in found["series"])
+    fewer = {s["settings"]["search_images"] for s in found["series"]}
+    fewer -= {whole["settings"]["search_images"]}
     lines += [
         "",
         "Points of held-out top-1 lost (95% interval of the paired difference); n = "
         f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
-        "for the others; random: from the least to the most of its three seeds. Search: "
+        f"for the others (decided on {whole['settings']['search_images']} search images, the others "
+        f"on {', '.join(map(str, sorted(fewer)))}); random: from the least to the most of {seeds} "
+        "seeds. Search: "
         f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
         f"{deepest['cost']['seconds'] / 60:.0f} minutes for all points of greedy; with their "
         f"held-out accuracy {whole['wall_seconds'] / 60:.0f} minutes, {whole['threads']} threads "
