@@ -27,10 +27,10 @@ def frontier_table(found: dict[str, Any]) -> str:
     fewer -= {whole["settings"]["search_images"]}
     lines += [
         "",
-        "Points of held-out top-1 lost (95% interval of the paired difference); n = "
-        f"{deepest['drop']['n']} for greedy, recovered, {', '.join(map(str, others)) or 'as many'} "
-        f"for the others (decided on {whole['settings']['search_images']} search images, the others "
-        f"on {', '.join(map(str, sorted(fewer)))}); random: from the least to the most of {seeds} "
+        "Points of held-out top-1 lost (95% interval of the paired difference); greedy, recovered: "
+        f"n = {deepest['drop']['n']}, decided on {whole['settings']['search_images']} search "
+        f"images; the others: n = {', '.join(map(str, others)) or 'as many'}, decided on "
+        f"{', '.join(map(str, sorted(fewer)))}; random: from the least to the most of {seeds} "
         "seeds. Search: "
         f"{deepest['cost']['evaluations']} candidates, {deepest['cost']['images']} images and "
         f"{deepest['cost']['seconds'] / 60:.0f} minutes for all points of greedy; with their "
