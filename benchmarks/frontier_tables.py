@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 __all__ = ["finetuned_table", "frontier_table", "recovery_table", "timesteps_table"]
@@ -158,7 +159,7 @@ def finetuned_table(found: dict[str, Any]) -> str:
             f"Recovered, then trained; n = {row['held_out']['n']}. Training: {row['images']} "
             f"samples of the bundled images in all ({recipe['epochs']} epoch), learning rate "
             f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}; "
-            f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each on one thread of a "
-            "shared machine: little training, as long as that allowed.",
+            f"{median(seconds) / 60:.0f} minutes each (median) on one thread of a shared machine: "
+            "little training, as long as that allowed.",
         ]
     return "\n".join(lines)
