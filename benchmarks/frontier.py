@@ -286,7 +286,12 @@ def trained(pruned: SViT, dense: SViT, data: DataSet, name: str) -> dict[str, An
     started = time.perf_counter()
     found = finetune(pruned, dense, data.train, RECIPE, checkpoint=WORK / f"finetune-{name}.pt")
     print(name, found.losses, f"{time.perf_counter() - started:.0f} s", flush=True)
-    facts = {"losses": found.losses, "images": found.images, "seconds": found.seconds}
+    facts = {
+        "losses": found.losses,
+        "images": found.images,
+        "seconds": found.seconds,
+        "threads": torch.get_num_threads(),
+    }
     return {"model": found.model, "facts": facts}
 
 

@@ -159,7 +159,7 @@ def finetuned_table(found: dict[str, Any]) -> str:
             f"Recovered, then trained; n = {row['held_out']['n']}. Training: {row['images']} "
             f"samples of the bundled images in all ({recipe['epochs']} epoch), learning rate "
             f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}; "
-            f"{median(seconds) / 60:.0f} minutes each (median) on one thread of a shared machine: "
-            "little training, as long as that allowed.",
+            f"{median(seconds) / 60:.0f} minutes each (median): little training, as long as a "
+            "shared machine allowed.",
         ]
     return "\n".join(lines)

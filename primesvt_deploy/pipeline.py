@@ -302,7 +302,7 @@ def _result(
 
 
 def few_inputs(images: ImageList) -> torch.Tensor:
-    """Samples `[T, N, C, H, W]` to check a cut on."""
+    """Samples to check a cut on: images `[N, C, H, W]`, frames `[T, N, C, H, W]`."""
     return time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
 
 
