@@ -74,9 +74,9 @@ RECOVERIES = {
 FINETUNED = {
     "greedy": (60.0, 70.0, 80.0, 50.0, 40.0, 30.0, 20.0, 10.0),
     "prioritized": (60.0, 30.0, 40.0, 50.0, 70.0, 20.0, 80.0, 10.0),
-    "uniform": (60.0,),
-    "global-l2": (60.0,),
-    "random": (60.0,),
+    "uniform": SAVINGS,
+    "global-l2": SAVINGS,
+    "random": SAVINGS,
 }
 """What matters most first: each takes minutes of training."""
 RECIPE = FinetuneSettings(epochs=1, learning_rate=3e-4)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
+from primesvt_deploy.artifact.ort_file import write_ort_file
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.families import Family
 from primesvt_deploy.families.config import NetworkConfig
@@ -112,9 +117,39 @@ def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _operators_read_once() -> Iterator[None]:
+    """torch.onnx reads its operator library for each export, a fifth of the time of a small one."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another torch: slower tests
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(ONNXRegistry.from_torchlib)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
+        yield
+
+
 @pytest.fixture
 def tiny() -> SViT:
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """`tiny`, exported once; tests leave it as it is."""
+    artifact = export_onnx(make_model(), tmp_path_factory.mktemp("tiny") / "model.onnx")
+    write_ort_file(artifact.path, artifact.path.with_name("model.ort"))
+    return artifact
+
+
+@pytest.fixture
+def tiny_files(tiny_artifact: Artifact, tmp_path: Path) -> Path:
+    """A directory with that model in both formats, for a test to do with as it likes."""
+    for name in ("model.onnx", "model.ort"):
+        shutil.copy(tiny_artifact.path.with_name(name), tmp_path / name)
+    return tmp_path
 
 
 def write_arrays(path: Path, model: SViT, count: int = 240, seed: int = 1) -> Path:

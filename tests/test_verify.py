@@ -16,8 +16,8 @@ from primesvt_deploy.verify import Verification, verify_artifact
 
 
 @pytest.fixture
-def path(tiny: SViT, tmp_path: Path) -> Path:
-    return export_onnx(tiny, tmp_path / "model.onnx").path
+def path(tiny_files: Path) -> Path:
+    return tiny_files / "model.onnx"
 
 
 def altered(path: Path, name: str, change: float, place: int = 0) -> Path:

@@ -15,11 +15,6 @@ from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.session import OnnxModel
 
 
-@pytest.fixture
-def artifact(tiny: SViT, tmp_path: Path) -> Artifact:
-    return export_onnx(tiny, tmp_path / "model.onnx")
-
-
 def images(count: int, size: int = 16) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((count, 3, size, size)).astype(np.float32)
 
@@ -42,8 +37,8 @@ def test_the_artifact_gives_the_models_logits(
     assert expected.std() > 1e-3
 
 
-def test_any_batch_size_runs(tiny: SViT, artifact: Artifact) -> None:
-    model = OnnxModel(artifact.path)
+def test_any_batch_size_runs(tiny: SViT, tiny_artifact: Artifact) -> None:
+    model = OnnxModel(tiny_artifact.path)
     assert model.fixed_batch is None
     batch = images(5)
     together = model.logits(batch)
@@ -58,15 +53,15 @@ def test_a_fixed_batch_is_fixed(tiny: SViT, tmp_path: Path) -> None:
     np.testing.assert_allclose(model.logits(images(1)), expected, atol=1e-4)
 
 
-def test_format_is_one_that_onnxruntime_1_20_loads(artifact: Artifact) -> None:
-    proto = onnx.load(artifact.path)
+def test_format_is_one_that_onnxruntime_1_20_loads(tiny_artifact: Artifact) -> None:
+    proto = onnx.load(tiny_artifact.path)
     assert proto.ir_version <= 10
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
     assert {node.domain for node in proto.graph.node} == {""}
 
 
-def test_no_initializer_is_dead_or_doubled(artifact: Artifact) -> None:
-    graph = onnx.load(artifact.path).graph
+def test_no_initializer_is_dead_or_doubled(tiny_artifact: Artifact) -> None:
+    graph = onnx.load(tiny_artifact.path).graph
     used = {name for node in graph.node for name in node.input}
     assert {entry.name for entry in graph.initializer} <= used
     contents = [
@@ -79,14 +74,14 @@ def test_no_initializer_is_dead_or_doubled(artifact: Artifact) -> None:
     assert len(set(contents)) == len(contents)
 
 
-def test_initializers_are_the_models_parameters(tiny: SViT, artifact: Artifact) -> None:
+def test_initializers_are_the_models_parameters(tiny: SViT, tiny_artifact: Artifact) -> None:
     shipped = 4 * measure_cost(tiny).shipped_parameters
     # Beside weights there are but a few scalars, shapes and axes.
-    assert 0 <= artifact.initializer_bytes - shipped <= 512
+    assert 0 <= tiny_artifact.initializer_bytes - shipped <= 512
 
 
-def test_names_follow_the_modules(artifact: Artifact) -> None:
-    graph = onnx.load(artifact.path).graph
+def test_names_follow_the_modules(tiny_artifact: Artifact) -> None:
+    graph = onnx.load(tiny_artifact.path).graph
     nodes = {node.name: node.op_type for node in graph.node}
     assert nodes["stem.0.conv"] == "Conv"
     assert nodes["blocks.1.mlp.fc2.conv"] == "Conv"
@@ -98,11 +93,11 @@ def test_names_follow_the_modules(artifact: Artifact) -> None:
     assert {"stem.0.conv.weight", "blocks.0.attn.proj.conv.bias", "head.weight"} <= weights
 
 
-def test_the_static_first_convolution_runs_once(tiny: SViT, artifact: Artifact) -> None:
-    graph = onnx.load(artifact.path).graph
+def test_the_static_first_convolution_runs_once(tiny: SViT, tiny_artifact: Artifact) -> None:
+    graph = onnx.load(tiny_artifact.path).graph
     readers = [node for node in graph.node if "images" in node.input]
     assert [node.op_type for node in readers] == ["Conv"]
-    batch = onnx.shape_inference.infer_shapes(onnx.load(artifact.path)).graph.value_info
+    batch = onnx.shape_inference.infer_shapes(onnx.load(tiny_artifact.path)).graph.value_info
     first = next(info for info in batch if info.name == readers[0].output[0])
     assert first.type.tensor_type.shape.dim[0].dim_param == "batch"
 

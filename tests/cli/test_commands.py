@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import make_prunable, write_arrays, write_model_directory
@@ -14,9 +17,13 @@ from families.vectors import FIXTURES
 from own_nets import attending
 
 from primesvt_deploy import adopt
+from primesvt_deploy.cli import main
+
+Ended = subprocess.CompletedProcess[str]
 
 
-def primesvt(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | Path, cwd: Path) -> Ended:
+    """A command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "primesvt_deploy.cli", *map(str, arguments)],
         capture_output=True,
@@ -26,6 +33,21 @@ def primesvt(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
     )
 
 
+def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
+    """A command in this process, which has torch at hand: its entry point, argv and streams."""
+    command = ["primesvt-deploy", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", command),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return Ended(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a model, data, and a bundle that was built from them."""
@@ -33,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = make_prunable()
     write_model_directory(directory / "tiny", model)
     write_arrays(directory / "d.npz", model)
-    built = primesvt(
+    built = process(
         "build", "--model", "tiny", "--data", "d.npz", "--saving", "10", "--max-drop", "5",
         "--threads", "1", "--robustness-images", "60", cwd=directory,
     )  # fmt: skip
@@ -172,6 +194,13 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
     assert sorted(path.name for path in place.iterdir()) == before
 
 
+def test_a_process_of_its_own_says_the_same(place: Path) -> None:
+    for command in (("inspect", "bundle"), ("verify", "d.npz"), ("build", "--saving", "100")):
+        alone, here = process(*command, cwd=place), primesvt(*command, cwd=place)
+        assert (alone.returncode, alone.stdout) == (here.returncode, here.stdout)
+        assert alone.stderr == here.stderr
+
+
 def test_models_lists_reference_models_and_families(tmp_path: Path) -> None:
     text = primesvt("models", cwd=tmp_path).stdout
     listed = json.loads(primesvt("models", "--json", cwd=tmp_path).stdout)
@@ -216,10 +245,10 @@ def test_a_model_of_ones_own_class_from_its_factory(tmp_path: Path) -> None:
     options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
     few = ("--robustness-images", "50", "--threads", "1")
     own = ("--factory", "nets:attending")
-    built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
+    built = process("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "left unpruned: " in built.stdout
-    checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
+    checked = process("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "against the torch model: top-1 equal on 120 of 120 images" in checked.stdout
     refused = primesvt("verify", "bundle", "--data", "d.npz", cwd=tmp_path)

@@ -11,24 +11,19 @@ from pathlib import Path
 import pytest
 
 import primesvt_deploy.runtime
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.artifact.ort_file import write_ort_file
-from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime import memory
 from primesvt_deploy.runtime.memory import FIGURES, STAGES, main, resident
 from primesvt_deploy.runtime.profiles import make_profile, session_json
 
 
 @pytest.fixture
-def bundle(tiny: SViT, tmp_path: Path) -> Path:
+def bundle(tiny_files: Path) -> Path:
     """What the probe needs of a bundle."""
-    path = export_onnx(tiny, tmp_path / "model.onnx").path
-    write_ort_file(path, tmp_path / "model.ort")
     content = session_json(low_memory_file="model.ort")
-    (tmp_path / "session.json").write_text(json.dumps(content))
+    (tiny_files / "session.json").write_text(json.dumps(content))
     source = Path(primesvt_deploy.runtime.__file__).parent
-    shutil.copytree(source, tmp_path / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+    shutil.copytree(source, tiny_files / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    return tiny_files
 
 
 def probe(bundle: Path, *arguments: str) -> dict[str, dict[str, int | None]]:

@@ -16,9 +16,6 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.artifact.ort_file import write_ort_file
-from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.check import check_outputs
 from primesvt_deploy.runtime.errors import BundleError
 from primesvt_deploy.runtime.main import main
@@ -55,13 +52,11 @@ def of_one(
 
 
 @pytest.fixture
-def directory(tiny: SViT, tmp_path: Path) -> Path:
+def directory(tiny_files: Path) -> Path:
     """A model in both formats and its `session.json`."""
-    path = export_onnx(tiny, tmp_path / "model.onnx").path
-    write_ort_file(path, tmp_path / "model.ort")
     content = session_json(requires={"opset": "1.14"}, low_memory_file="model.ort")
-    (tmp_path / "session.json").write_text(json.dumps(content))
-    return tmp_path
+    (tiny_files / "session.json").write_text(json.dumps(content))
+    return tiny_files
 
 
 @pytest.mark.parametrize("name", ["latency", "low-memory", "defaults"])
