@@ -8,33 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import make_model
-from families.zoo import ZOO
+from families.zoo import ZOO, model_of, samples_of
 
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
 from primesvt_deploy.config import Precision
 from primesvt_deploy.flips import FlipCounter
-from primesvt_deploy.lowering.counts import find_counts
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.lowering.trace import trace
-from primesvt_deploy.lowering.unroll import unroll
 from primesvt_deploy.model import SViT
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.runtime.session import OnnxModel
 
 every_network = pytest.mark.parametrize("name", ZOO)
-
-
-def model_of(name: str) -> SViT:
-    family, config = ZOO[name]
-    return make_model(config, family=family)
-
-
-def samples_of(model: SViT, count: int) -> np.ndarray:
-    """As data sets give them."""
-    steps = (model.timesteps,) if model.config.frames else ()
-    shape = (count, *steps, *model.config.input_shape)
-    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
 
 
 @every_network
@@ -71,33 +55,3 @@ def check_integers(twin: SViT, artifact: Artifact, batch: np.ndarray, standard: 
     assert len(kinds) >= len(artifact.integer) > 0
     if standard:
         assert {node.domain for node in graph.node} == {""}
-
-
-@every_network
-def test_tensors_said_to_hold_counts_do(name: str, tmp_path: Path) -> None:
-    """Structure alone tells; here every such tensor of the float graph is looked at."""
-    model = model_of(name)
-    traced = trace(lower(model.module.float()), model.config, None)
-    counts = {str(v.name): c for v, c in find_counts(traced.graph).items()}
-    unroll(traced)
-    assert counts
-    proto = onnx.ModelProto()
-    import onnx_ir as ir
-
-    proto = ir.serde.serialize_model(traced)
-    produced = {output for node in proto.graph.node for output in node.output}
-    looked = [name for name in counts if name in produced]
-    for tensor in looked:
-        if tensor not in {o.name for o in proto.graph.output}:
-            proto.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    path = tmp_path / "model.onnx"
-    onnx.save(proto, path)
-    session = OnnxModel(path, threads=1).session
-    batch = samples_of(model, 3)
-    feed = {session.get_inputs()[0].name: batch.swapaxes(0, 1) if batch.ndim == 5 else batch}
-    assert looked
-    for tensor, found in zip(looked, session.run(looked, feed), strict=True):
-        said = counts[tensor]
-        levels = found / said.unit
-        assert np.abs(levels - levels.round()).max() < 1e-3, tensor
-        assert levels.min() >= 0 and levels.max() <= said.most + 1e-3, tensor

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from conftest import make_model
+
 from primesvt_deploy.families import FAMILIES, Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.maxformer import MaxFormerConfig
@@ -15,8 +18,9 @@ from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
+from primesvt_deploy.model import SViT
 
-__all__ = ["FORMS", "ZOO"]
+__all__ = ["FORMS", "ZOO", "model_of", "samples_of"]
 
 ZOO: dict[str, tuple[Family, NetworkConfig]] = {
     "spikformer, SpikingJelly": (
@@ -337,3 +341,16 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
 
 FORMS = [next(n for n, (family, _) in ZOO.items() if family is wanted) for wanted in FAMILIES]
 """One network of each family."""
+
+
+def model_of(name: str) -> SViT:
+    """That network with live weights."""
+    family, config = ZOO[name]
+    return make_model(config, family=family)
+
+
+def samples_of(model: SViT, count: int) -> np.ndarray:
+    """As data sets give them: `[N, C, H, W]`, or frames as `[N, T, C, H, W]`."""
+    steps = (model.timesteps,) if model.config.frames else ()
+    shape = (count, *steps, *model.config.input_shape)
+    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from conftest import TINY, make_model, write_arrays
-from families.zoo import FORMS, ZOO
+from families.zoo import ZOO
 from torch import nn
 
 from primesvt_deploy.artifact import onnx_file
@@ -25,7 +25,6 @@ from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.flips import FlipCounter, neuron_layers
 from primesvt_deploy.lowering.constants import FOLDED_KEY, fold_constants
-from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.lowering.integer import lower_to_integers
 from primesvt_deploy.lowering.neurons import LIF_OP, ChargeFireReset, UnrolledNeuron
 from primesvt_deploy.lowering.tidy import tidy
@@ -185,19 +184,6 @@ def added_constants(path: Path) -> list[tuple[int, ...]]:
         for name in node.input
         if len(stored.get(name, ())) == 4
     ]
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_a_graph_without_constants_stays_as_it_is(name: str) -> None:
-    model = live(name)
-    graph = trace(lower(model.module), model.config, None)
-    before = written(graph)
-    fold_constants(graph)
-    assert written(graph) == before
-
-
-def written(model: ir.Model) -> bytes:
-    return ir.serde.serialize_model(model).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
