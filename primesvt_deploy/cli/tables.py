@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,31 +55,28 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     """Points from the largest to the smallest, and what they cost."""
     console = Console()
     dense = content["dense"]
-    steps = sorted({row["T"] for p in content["points"] for row in p.get("timesteps", ())})
     table = Table(
         "saved",
         "weights",
         "search drop",
         "held-out top-1",
         "held-out drop",
-        *(f"at T = {t}" for t in steps),
         "evaluations",
         title=f"{content['model']}, {content['policy']}: dense "
-        f"{dense['weight_bytes'] / 1e6:.2f} MB, {_top1(dense['held_out'])}",
+        f"{_millions(dense['weight_bytes'])} MB, {_top1(dense['held_out'])}",
     )
     for point in content["points"]:
-        by_steps = {row["T"]: row for row in point.get("timesteps", ())}
         low, high = point["drop"]["interval95_points"]
         table.add_row(
-            f"{point['saved_percent']:.1f}%" + ("" if point["met"] else " (not met)"),
-            f"{point['weight_bytes'] / 1e6:.3f} MB",
+            _saved(point),
+            f"{_millions(point['weight_bytes'])} MB",
             f"{point['search']['points']:.2f}" if point["search"] else _DASH,
             _top1(point["held_out"]),
             f"{point['drop']['points']:.2f} [{low:.1f}, {high:.1f}]",
-            *(_at_steps(by_steps[t]) if t in by_steps else _DASH for t in steps),
             f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
         )
     console.print(table)
+    _print_timesteps(console, content["points"])
     console.print(
         f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
         f"try: primesvt-deploy build --frontier {shlex.quote(str(output))} --max-drop 1",
@@ -87,8 +84,25 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     )
 
 
+def _saved(point: Mapping[str, Any]) -> str:
+    return f"{point['saved_percent']:.1f}%" + ("" if point["met"] else "\n(not met)")
+
+
+def _print_timesteps(console: Console, points: Sequence[Mapping[str, Any]]) -> None:
+    """A table of its own, narrow enough for a terminal of 80 columns."""
+    steps = sorted({row["T"] for point in points for row in point.get("timesteps", ())})
+    if not steps:
+        return
+    table = Table("saved", *(f"T = {t}" for t in steps), title="Held-out top-1 and latency")
+    for point in points:
+        by_steps = {row["T"]: row for row in point.get("timesteps", ())}
+        cells = [_at_steps(by_steps[t]) if t in by_steps else _DASH for t in steps]
+        table.add_row(_saved(point), *cells)
+    console.print(table)
+
+
 def _at_steps(row: Mapping[str, Any]) -> str:
-    return f"{row['held_out']['top1_percent']:.2f}%, {row['latency']['median_ms']:.1f} ms"
+    return f"{row['held_out']['top1_percent']:.2f}%\n{row['latency']['median_ms']:.1f} ms"
 
 
 def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:
@@ -140,7 +154,7 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
             table.add_row(
                 entry["precision"] + (" (chosen)" if _is_chosen(entry, precision) else ""),
                 "yes" if entry["pruned"] else "no",
-                f"{entry['file_bytes'] / 1e6:.2f} MB",
+                f"{_millions(entry['file_bytes'])} MB",
                 f"{drop['points']:.2f}" if drop else _DASH,
                 "met" if entry["met"] else "not met",
             )
@@ -185,8 +199,8 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
     ):
         table.add_row(
             name,
-            f"{size['dense'][key] / 1e6:.2f} {unit}",
-            f"{size['shipped'][key] / 1e6:.2f} {unit}",
+            f"{_millions(size['dense'][key])} {unit}",
+            f"{_millions(size['shipped'][key])} {unit}",
             f"{0 - size['saved_percent'][share]:+.1f}%",
         )
     low, high = accuracy["drop"]["interval95_points"]
@@ -203,6 +217,11 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         _speed(latency["ratio_median"]),
     )
     return table
+
+
+def _millions(count: int) -> str:
+    """To two decimals, to two digits where that would leave fewer."""
+    return f"{count / 1e6:.2f}" if count >= 1e5 else f"{count / 1e6:.2g}"
 
 
 def _speed(ratio: float) -> str:

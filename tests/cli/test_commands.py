@@ -297,7 +297,9 @@ def test_a_frontier_is_a_table_a_plot_and_a_ledger(place: Path, known: Path) -> 
     names = {path.name for path in known.iterdir()}
     assert names == {"frontier.json", "frontier.png", "frontier.svg", "ledger.jsonl"}
     text = (place / "frontier.out").read_text()
-    assert "held-out" in text
+    assert "held-out" in text and "T = 1" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text, "80 columns are enough"
+    assert "0.00 MB" not in text
     assert "build --frontier frontier" in text
     content = json.loads((known / "frontier.json").read_text())
     assert [p["asked_saving_percent"] for p in content["points"]] == [20.0, 40.0]
