@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_RATES",
     "POLICY_NAMES",
     "RECOVERY_STEPS",
+    "SEQUENTIAL",
     "BudgetOn",
     "BuildSettings",
     "FinetuneSettings",
@@ -23,7 +24,9 @@ __all__ = [
 POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
 """Of `pruning.policies`, the default first."""
 RECOVERY_STEPS = ("free", "bias", "refit", "norms")
-"""Of `pruning.recovery`."""
+"""Of `pruning.recovery`: what every candidate is recovered by."""
+SEQUENTIAL = "sequential"
+"""The step that only the model that is shipped goes through."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
 
@@ -67,7 +70,8 @@ class SearchSettings:
         seed: of the image order, of the split where a data source has none, and of the random
             policy.
         policy: which channels leave (`POLICY_NAMES`).
-        recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`).
+        recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `SEQUENTIAL`
+            the plan that is decided on is recovered once more.
 
     Raises:
         SettingsError: a value is out of range.
@@ -88,13 +92,14 @@ class SearchSettings:
             raise SettingsError(
                 f"policy is {self.policy!r}: expected one of {', '.join(POLICY_NAMES)}"
             )
-        unknown = [step for step in self.recover if step not in RECOVERY_STEPS]
+        known = (*RECOVERY_STEPS, SEQUENTIAL)
+        unknown = [step for step in self.recover if step not in known]
         if unknown:
             raise SettingsError(
                 f"recovery step {unknown[0]!r} is none: expected some of "
-                f"{', '.join(RECOVERY_STEPS)}, or all, or none"
+                f"{', '.join(known)}, or all (the first four), or none"
             )
-        steps = tuple(step for step in RECOVERY_STEPS if step in self.recover)
+        steps = tuple(step for step in known if step in self.recover)
         object.__setattr__(self, "recover", steps)
         if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
             raise SettingsError(

@@ -25,7 +25,7 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import SearchSettings
+from primesvt_deploy.config import SEQUENTIAL, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import DataError, OutputError, SettingsError
 from primesvt_deploy.known_frontier import FRONTIER_FILE, LEDGER_FILE, SCHEMA
@@ -139,6 +139,8 @@ class _Frontier:
         """One point; also kept in the file before this returns."""
         outcome = self._outcome(saving)
         key = {"plan_digest": outcome.plan.digest, "n": len(self._held_out), "T": list(timesteps)}
+        if SEQUENTIAL in self._settings.recover:
+            key["recovered"] = SEQUENTIAL
         for known in self._known["points"]:
             if known["key"] == key and known["asked_saving_percent"] == saving:
                 found: dict[str, Any] = known

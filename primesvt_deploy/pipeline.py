@@ -14,7 +14,7 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.config import BuildSettings, Precision, SearchSettings
+from primesvt_deploy.config import SEQUENTIAL, BuildSettings, Precision, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import SettingsError
@@ -205,6 +205,7 @@ def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
     steps = repr(sorted(model.preprocessing.to_dict().items()))
     # All policies ask the same question of a plan: they share a ledger.
     asked = {name: value for name, value in settings.to_dict().items() if name != "policy"}
+    asked["recover"] = [step for step in settings.recover if step != SEQUENTIAL]
     return fingerprint(model.digest, data.digest, steps, repr(asked), __version__)
 
 

@@ -33,9 +33,8 @@ def damped(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
     return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
 
 
-def factored(covariance: torch.Tensor) -> torch.Tensor:
+def factored(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
     """Cholesky factor of a damped covariance; damped more where rounding made it indefinite."""
-    damping = DAMPING
     while True:
         factor, failed = torch.linalg.cholesky_ex(damped(covariance, damping))
         if not int(failed):

@@ -107,7 +107,8 @@ _SEARCH_OPTIONS = (
         "--recover",
         default="all",
         show_default=True,
-        help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all; or none.",
+        help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all (of these); "
+        "none; all,sequential: and layer by layer once the plan is decided.",
     ),
     click.option(
         "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
@@ -280,8 +281,11 @@ def finetune_options(function: _F) -> _F:
 
 
 def _recovery(text: str) -> tuple[str, ...]:
-    named = {"all": RECOVERY_STEPS, "none": ()}
-    return named.get(text) or tuple(p.strip() for p in text.split(",") if text != "none")
+    """Names with commas between; `all` stands for those that candidates go through."""
+    if text == "none":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(s for part in parts for s in (RECOVERY_STEPS if part == "all" else (part,)))
 
 
 def _with(options: tuple[Callable[[Any], Any], ...], function: Any) -> Any:

@@ -5,7 +5,9 @@ Steps, by name, each by itself or together:
 - `free`: channels that calibration shows to be constant leave before all others (`pruning.free`);
 - `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
 - `refit`: so do those layers' weights, by least squares; includes `bias`;
-- `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`).
+- `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`);
+- `sequential`: once a plan is decided, every layer is refitted to what it receives in the pruned
+  network, one after another (`pruning.sequential`); includes `norms`. Candidates go without.
 
 All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
 nothing.
@@ -21,6 +23,7 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.moments import Moments, measure_moments
+from primesvt_deploy.config import SEQUENTIAL
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.fold import lower
@@ -29,6 +32,7 @@ from primesvt_deploy.pruning.cut import silence
 from primesvt_deploy.pruning.norms import NORMS, Received, matched_norms, recorded_norms
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.refit import Refit
+from primesvt_deploy.pruning.sequential import refit_in_order
 
 __all__ = ["CALIBRATION_IMAGES", "NORM_IMAGES", "Recovery"]
 
@@ -52,7 +56,7 @@ class Recovery:
     ) -> None:
         self._model, self._groups, self._images = model, tuple(groups), images
         self.steps = frozenset(steps)
-        self.matches_norms = "norms" in self.steps
+        self.matches_norms = bool(self.steps & {"norms", SEQUENTIAL})
 
     @cached_property
     def moments(self) -> Moments:
@@ -109,9 +113,13 @@ class Recovery:
         if self.matches_norms and plan.kept:
             network = self.masked(plan)
             self.match(network, self.state)
-            for name, norm in network.named_modules():
-                if isinstance(norm, NORMS):
-                    module.get_submodule(name).load_state_dict(norm.state_dict())
+            changed = {n for n, layer in network.named_modules() if isinstance(layer, NORMS)}
+            if SEQUENTIAL in self.steps:
+                count = max(2, self._model.batch_of(CALIBRATION_IMAGES))
+                changed.update(refit_in_order(network, self._base, self.samples(count)))
+            for name in changed:
+                state = network.get_submodule(name).state_dict()
+                module.get_submodule(name).load_state_dict(state)
         return module
 
     def _prepare(self, network: SpikingNetwork, plan: Plan) -> None:
