@@ -26,7 +26,7 @@ POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
 RECOVERY_STEPS = ("free", "bias", "refit", "norms")
 """Of `pruning.recovery`: what every candidate is recovered by."""
 SEQUENTIAL = "sequential"
-"""The step that only the model that is shipped goes through."""
+"""The step that is tried on the plan that was decided on."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
 
@@ -71,7 +71,8 @@ class SearchSettings:
             policy.
         policy: which channels leave (`POLICY_NAMES`).
         recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `SEQUENTIAL`
-            the plan that is decided on is recovered once more.
+            the plan that is decided on is refitted layer by layer, and shipped so unless it loses
+            more on the search images.
 
     Raises:
         SettingsError: a value is out of range.

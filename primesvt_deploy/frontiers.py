@@ -25,7 +25,7 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import SEQUENTIAL, SearchSettings
+from primesvt_deploy.config import SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import DataError, OutputError, SettingsError
 from primesvt_deploy.known_frontier import FRONTIER_FILE, LEDGER_FILE, SCHEMA
@@ -34,8 +34,6 @@ from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT
 from primesvt_deploy.pipeline import (
     calibration_images,
-    carried_out,
-    few_inputs,
     make_judge,
     question,
     search_images,
@@ -48,6 +46,7 @@ from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.settling import settled
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
 __all__ = ["SAVINGS", "frontier"]
@@ -139,13 +138,20 @@ class _Frontier:
         """One point; also kept in the file before this returns."""
         outcome = self._outcome(saving)
         key = {"plan_digest": outcome.plan.digest, "n": len(self._held_out), "T": list(timesteps)}
-        if SEQUENTIAL in self._settings.recover:
-            key["recovered"] = SEQUENTIAL
         for known in self._known["points"]:
             if known["key"] == key and known["asked_saving_percent"] == saving:
                 found: dict[str, Any] = known
                 return found
         cost = self._cost()
+        pruned, outcome = settled(
+            self._model,
+            self._groups,
+            outcome,
+            self._recovery,
+            search_images(self._splits, self._settings),
+            Ledger(self._output / LEDGER_FILE),
+            self._progress,
+        )
         bytes_ = self._weights.bytes(outcome.plan.widths(self._groups))
         point = {
             "key": key,
@@ -157,7 +163,7 @@ class _Frontier:
             "widths": outcome.plan.widths(self._groups),
             "channels": outcome.plan.packed(self._groups),
             "search": outcome.steps[-1].drop.to_dict() if outcome.steps else None,
-            **self._reported(outcome.plan, timesteps),
+            **self._reported(pruned, outcome.plan.digest, timesteps),
             "cost": cost,
         }
         self._known["points"] = [
@@ -226,12 +232,9 @@ class _Frontier:
                 break
         return outcome
 
-    def _reported(self, plan: Plan, timesteps: tuple[int, ...]) -> dict[str, Any]:
+    def _reported(self, pruned: SViT, name: str, timesteps: tuple[int, ...]) -> dict[str, Any]:
         """Held-out accuracy of the pruned model, at its own T and at others."""
-        images = search_images(self._splits, self._settings)
-        few = few_inputs(images)
-        pruned = carried_out(self._model, self._groups, plan, few, self._recovery)
-        hits = torch_hits(pruned, self._held_out, self._progress, f"held-out, {plan.digest}")
+        hits = torch_hits(pruned, self._held_out, self._progress, f"held-out, {name}")
         found: dict[str, Any] = {
             "held_out": Accuracy.of(hits).to_dict(),
             "drop": PairedDrop.of(self._dense_hits, hits).to_dict(),

@@ -18,10 +18,9 @@ from primesvt_deploy.config import SEQUENTIAL, BuildSettings, Precision, SearchS
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.choice import Choice
-from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.free import free_plan
 from primesvt_deploy.pruning.judge import Judge
 from primesvt_deploy.pruning.known import best_known
@@ -32,6 +31,7 @@ from primesvt_deploy.pruning.policies.prioritized import by_size
 from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settling import carried_out, settled
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.version import __version__
 
@@ -39,16 +39,13 @@ __all__ = [
     "PruneResult",
     "Target",
     "calibration_images",
-    "carried_out",
     "export",
-    "few_inputs",
     "make_judge",
     "prune",
     "question",
     "search_images",
 ]
 
-_CUT_CHECK_IMAGES = 8
 _SIZE_MARGIN = 512
 """Bytes by which a file may differ from its prediction: lengths and shapes written in digits."""
 
@@ -154,9 +151,9 @@ def prune(
     if known is not None:
         splits = data or open_data(model, seed=search.seed)
         budget = None if settings.smallest else target.budget_bytes
-        return _answered(model, search, prunable, splits, known, target, size_of, budget)
+        return _answered(model, search, prunable, splits, known, target, size_of, budget, progress)
     if search.max_drop is None and search.policy == "prioritized":
-        return _by_size(model, search, prunable, target, size_of, data)
+        return _by_size(model, search, prunable, target, size_of, data, progress)
     splits = data or open_data(model, seed=search.seed)
     ledger = Ledger() if ledger is None else ledger
     return _searched(model, search, prunable, splits, ledger, target, size_of, progress)
@@ -205,7 +202,6 @@ def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
     steps = repr(sorted(model.preprocessing.to_dict().items()))
     # All policies ask the same question of a plan: they share a ledger.
     asked = {name: value for name, value in settings.to_dict().items() if name != "policy"}
-    asked["recover"] = [step for step in settings.recover if step != SEQUENTIAL]
     return fingerprint(model.digest, data.digest, steps, repr(asked), __version__)
 
 
@@ -228,7 +224,7 @@ def _searched(
     progress.step(str(dense))
     search = Search(judge=judge, settings=settings, size_of=size_of, progress=progress)
     outcome = POLICIES[settings.policy].search(search, target.budget_bytes)
-    pruned = carried_out(model, groups, outcome.plan, few_inputs(images), recovery)
+    pruned, outcome = settled(model, groups, outcome, recovery, images, ledger, progress)
     return _result(pruned, prunable, target, outcome, dense)
 
 
@@ -241,6 +237,7 @@ def _answered(
     target: Target,
     size_of: Callable[[Plan], int],
     budget_bytes: int | None,
+    progress: Progress,
 ) -> PruneResult:
     """The best of the candidates that a ledger knows."""
     groups = prunable.groups
@@ -251,7 +248,7 @@ def _answered(
         known, images=len(images), size_of=size_of, budget_bytes=budget_bytes, allowed=allowed
     )
     recovery = Recovery(model, groups, calibration_images(splits, settings), settings.recover)
-    pruned = carried_out(model, groups, outcome.plan, few_inputs(images), recovery)
+    pruned, outcome = settled(model, groups, outcome, recovery, images, known, progress)
     return _result(pruned, prunable, target, outcome, dense.accuracy if dense else None)
 
 
@@ -262,6 +259,7 @@ def _by_size(
     target: Target,
     size_of: Callable[[Plan], int],
     data: DataSet | None,
+    progress: Progress,
 ) -> PruneResult:
     """What meets the budget where no accuracy is demanded; recovered where there are data."""
     groups = prunable.groups
@@ -279,6 +277,10 @@ def _by_size(
         size_of=size_of,
         free=free,
     )
+    if recovery is not None and data is not None and SEQUENTIAL in recovery.steps:
+        images = search_images(data, settings)
+        pruned, outcome = settled(model, groups, outcome, recovery, images, Ledger(), progress)
+        return _result(pruned, prunable, target, outcome)
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(model.config.example(1).shape, generator=generator)
     pruned = carried_out(model, groups, outcome.plan, noise, recovery)
@@ -300,31 +302,6 @@ def _result(
         dense=dense,
         left=prunable.left,
     )
-
-
-def few_inputs(images: ImageList) -> torch.Tensor:
-    """Samples to check a cut on: images `[N, C, H, W]`, frames `[T, N, C, H, W]`."""
-    return time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
-
-
-def carried_out(
-    model: SViT,
-    groups: Sequence[Group],
-    plan: Plan,
-    few: torch.Tensor,
-    recovery: Recovery | None = None,
-) -> SViT:
-    """The recovered and cut model, once it is seen to equal the masked one on a `few` inputs.
-
-    Raises:
-        PruningError: it does not.
-    """
-    if not plan.kept:
-        return model
-    masked = recovery.recovered(plan) if recovery else mask(model.module, groups, plan)
-    smaller = cut(masked, groups, plan)
-    check_cut(masked, smaller, few)
-    return model.with_module(smaller)
 
 
 def make_judge(

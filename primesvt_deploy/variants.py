@@ -22,7 +22,7 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.config import SEQUENTIAL, BudgetOn, BuildSettings, Precision
+from primesvt_deploy.config import BudgetOn, BuildSettings, Precision
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.accuracy import artifact_hits
@@ -183,8 +183,7 @@ class Candidates:
                 pruned = replace(pruned, model=finetuned.model)
             pruned = replace(pruned, model=self._at_timesteps(pruned.model))
             made = self._made(pruned.model, precision, "pruned")
-            judged = self._drop_asked if self._changes(pruned) else self._lost
-            lost = judged(made.artifact)
+            lost = self._lost(made.artifact) if finetuned is None else self._drop_asked(made)
             again = self._corrected(target, pruned, made, lost)
             if again is None:
                 break
@@ -321,13 +320,8 @@ class Candidates:
         changed = artifact.precision is not Precision.FP32 or self._settings.ship_timesteps
         return self._drop(artifact) if self._accuracy_asked and changed else None
 
-    def _drop_asked(self, artifact: Artifact) -> PairedDrop | None:
-        return self._drop(artifact) if self._accuracy_asked else None
-
-    def _changes(self, pruned: PruneResult) -> bool:
-        """Whether what is shipped of a plan is another model than the candidate was."""
-        afterwards = self._settings.finetune or SEQUENTIAL in self._settings.search.recover
-        return bool(afterwards) and bool(pruned.outcome.plan.kept)
+    def _drop_asked(self, made: _Made) -> PairedDrop | None:
+        return self._drop(made.artifact) if self._accuracy_asked else None
 
     @property
     def _accuracy_asked(self) -> bool:
@@ -363,7 +357,8 @@ class Candidates:
         )
 
     def _drop_of_pruning(self, made: _Made, pruned: PruneResult) -> PairedDrop | None:
-        if self._changes(pruned) or self._settings.ship_timesteps:
+        changed = self._settings.finetune is not None and bool(pruned.outcome.plan.kept)
+        if changed or self._settings.ship_timesteps:
             return None  # the plan's own drop is another model's
         if pruned.outcome.steps:
             return pruned.outcome.steps[-1].drop

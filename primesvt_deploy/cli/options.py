@@ -108,7 +108,7 @@ _SEARCH_OPTIONS = (
         default="all",
         show_default=True,
         help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all (of these); "
-        "none; all,sequential: and layer by layer once the plan is decided.",
+        "none; all,sequential: the plan decided on is refitted layer by layer if that is better.",
     ),
     click.option(
         "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
@@ -282,10 +282,9 @@ def finetune_options(function: _F) -> _F:
 
 def _recovery(text: str) -> tuple[str, ...]:
     """Names with commas between; `all` stands for those that candidates go through."""
-    if text == "none":
-        return ()
+    named = {"all": RECOVERY_STEPS, "none": ()}
     parts = [part.strip() for part in text.split(",")]
-    return tuple(s for part in parts for s in (RECOVERY_STEPS if part == "all" else (part,)))
+    return tuple(step for part in parts for step in named.get(part, (part,)))
 
 
 def _with(options: tuple[Callable[[Any], Any], ...], function: Any) -> Any:

@@ -6,8 +6,9 @@ Steps, by name, each by itself or together:
 - `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
 - `refit`: so do those layers' weights, by least squares; includes `bias`;
 - `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`);
-- `sequential`: once a plan is decided, every layer is refitted to what it receives in the pruned
-  network, one after another (`pruning.sequential`); includes `norms`. Candidates go without.
+- `sequential`: every layer is refitted to what it receives in the pruned network, one after
+  another, and norms are matched (`pruning.sequential`). Candidates go without: the plan that is
+  decided on is tried with it.
 
 All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
 nothing.
@@ -23,7 +24,6 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.moments import Moments, measure_moments
-from primesvt_deploy.config import SEQUENTIAL
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.fold import lower
@@ -37,6 +37,7 @@ from primesvt_deploy.pruning.sequential import refit_in_order
 __all__ = ["CALIBRATION_IMAGES", "NORM_IMAGES", "Recovery"]
 
 CALIBRATION_IMAGES = 256
+_USUAL_TIMESTEPS = 4
 NORM_IMAGES = 64
 """One batch, so that a norm's statistics are known when what follows it runs."""
 
@@ -56,7 +57,7 @@ class Recovery:
     ) -> None:
         self._model, self._groups, self._images = model, tuple(groups), images
         self.steps = frozenset(steps)
-        self.matches_norms = bool(self.steps & {"norms", SEQUENTIAL})
+        self.matches_norms = "norms" in self.steps
 
     @cached_property
     def moments(self) -> Moments:
@@ -106,16 +107,27 @@ class Recovery:
                     state = segment.run(state)
 
     @torch.no_grad()
-    def recovered(self, plan: Plan) -> SpikingNetwork:
-        """The dense module without the channels that leave, all steps done; ready to be cut."""
+    def recovered(self, plan: Plan, *, sequential: bool = False) -> SpikingNetwork:
+        """The dense module without the channels that leave, recovered; ready to be cut.
+
+        Args:
+            plan: channels that stay.
+            sequential: refit layer by layer as well; the other steps are those of candidates.
+        """
         module = copy.deepcopy(self._model.module)
         self._prepare(module, plan)
-        if self.matches_norms and plan.kept:
+        if (self.matches_norms or sequential) and plan.kept:
             network = self.masked(plan)
             self.match(network, self.state)
             changed = {n for n, layer in network.named_modules() if isinstance(layer, NORMS)}
-            if SEQUENTIAL in self.steps:
-                count = max(2, self._model.batch_of(CALIBRATION_IMAGES))
+            if sequential:
+                # As much memory for many timesteps as for few.
+                most = (
+                    CALIBRATION_IMAGES
+                    * _USUAL_TIMESTEPS
+                    // max(self._model.timesteps, _USUAL_TIMESTEPS)
+                )
+                count = max(2, self._model.batch_of(most))
                 changed.update(refit_in_order(network, self._base, self.samples(count)))
             for name in changed:
                 state = network.get_submodule(name).state_dict()

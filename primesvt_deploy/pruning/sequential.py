@@ -12,8 +12,10 @@ Very Deep Convolutional Networks", TPAMI 2016, section 3.3), for pruning as in H
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import NoReturn, cast
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import nn
@@ -34,13 +36,15 @@ __all__ = ["refit_in_order"]
 
 _DAMPING = 0.1
 """Ten times that of `refit`: what is fitted here are errors, of few images."""
-_ROWS_AT_ONCE = 32
-"""Samples and timesteps whose windows are laid out at once, for memory."""
+_ROWS = 1 << 16
+_ROWS_AT_ONCE = 4096
+_ROWS_A_COLUMN = 4
+"""Fewer rows tell more of themselves than of a layer."""
 _NEVER_VARIES = 1e-10
 
 
-class _ReadError(Exception):
-    """Ends a run where a layer has been reached."""
+class _ReadError(BaseException):
+    """Ends a run where a layer has been reached; no user's `except Exception` stops it."""
 
     def __init__(self, inputs: torch.Tensor) -> None:
         self.inputs = inputs
@@ -52,9 +56,10 @@ def refit_in_order(
 ) -> tuple[str, ...]:
     """Refit the layers of `network` and match its norms, in place.
 
-    Layers that run more than once, that are not dense (`lowering.matrices.is_dense`), or that have
-    neither a bias nor a norm of their own keep their weights, and so do those that read the same
-    in both networks. Outputs that left stay silent.
+    Layers that run more than once or share their weights, that are not dense
+    (`lowering.matrices.is_dense`), that have neither a bias nor a norm of their own, or that read
+    too few rows for their width keep their weights, and so do those that read the same in both
+    networks. Outputs that left stay silent.
 
     Args:
         network: the dense network with the channels that leave silenced; neurons unrolled, norms
@@ -65,20 +70,22 @@ def refit_in_order(
     Returns:
         Names of the layers whose weights changed.
     """
-    with recorded_norms(dense) as received:
+    with recorded_norms(dense) as received, _called(dense) as calls:
         dense(samples)
+    once = {name for name in calls if calls.count(name) == 1} - _sharing(dense)
     state, dense_state = network.fold(samples), dense.fold(samples)
     changed = []
     for segment, dense_segment in zip(network.segments(), dense.segments(), strict=True):
-        for name in _called_once(dense, dense_segment, dense_state):
-            layer = cast(Weighted, network.get_submodule(name))
-            if not _has_offset(network, name, received):
+        with _called(dense) as names:
+            dense_segment.run(dense_state)
+        for name in names:
+            if name not in once or not _has_offset(network, name, received):
                 continue
+            layer = cast(Weighted, network.get_submodule(name))
             wanted = _read_by(dense, name, dense_segment, dense_state)
             with matched_norms(network, received):
                 found = _read_by(network, name, segment, state)
-            if not torch.equal(found, wanted):
-                _refit(layer, cast(Weighted, dense.get_submodule(name)), found, wanted)
+            if _refit(layer, cast(Weighted, dense.get_submodule(name)), found, wanted):
                 changed.append(name)
         with matched_norms(network, received):
             state = segment.run(state)
@@ -86,8 +93,9 @@ def refit_in_order(
     return tuple(changed)
 
 
-def _called_once(network: nn.Module, segment: Segment, state: torch.Tensor) -> list[str]:
-    """Dense layers that a segment calls, in order, without those that it calls again."""
+@contextmanager
+def _called(network: nn.Module) -> Iterator[list[str]]:
+    """Collects the names of dense layers as they are called."""
     calls: list[str] = []
     handles = [
         module.register_forward_pre_hook(lambda _m, _a, name=name: calls.append(name))
@@ -95,11 +103,17 @@ def _called_once(network: nn.Module, segment: Segment, state: torch.Tensor) -> l
         if is_dense(module)
     ]
     try:
-        segment.run(state)
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
-    return [name for name in calls if calls.count(name) == 1]
+
+
+def _sharing(network: nn.Module) -> set[str]:
+    """Dense layers whose weights are another's as well."""
+    layers = {n: m for n, m in network.named_modules() if is_dense(m)}
+    owners = Counter(id(layer.weight) for layer in layers.values())
+    return {name for name, layer in layers.items() if owners[id(layer.weight)] > 1}
 
 
 def _has_offset(network: nn.Module, name: str, received: Collection[str]) -> bool:
@@ -113,10 +127,10 @@ def _has_offset(network: nn.Module, name: str, received: Collection[str]) -> boo
 def _read_by(network: nn.Module, name: str, segment: Segment, state: torch.Tensor) -> torch.Tensor:
     """What a layer reads when the segment it is in runs, up to there."""
 
-    def read(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> NoReturn:
-        raise _ReadError(inputs[0])
+    def read(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> NoReturn:
+        raise _ReadError((*args, *named.values())[0])
 
-    handle = network.get_submodule(name).register_forward_pre_hook(read)
+    handle = network.get_submodule(name).register_forward_pre_hook(read, with_kwargs=True)
     try:
         segment.run(state)
     except _ReadError as reached:
@@ -126,8 +140,10 @@ def _read_by(network: nn.Module, name: str, segment: Segment, state: torch.Tenso
     raise AssertionError(f"{name} does not run")
 
 
-def _refit(layer: Weighted, dense: Weighted, found: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Set a layer's weights, and its bias where it has one."""
+def _refit(layer: Weighted, dense: Weighted, found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Set a layer's weights, and its bias where it has one; whether there was cause to."""
+    if torch.equal(found, wanted):
+        return False
     matrix = weight_matrix(dense)
     outs, width = matrix.shape
     rows = 0
@@ -149,8 +165,8 @@ def _refit(layer: Weighted, dense: Weighted, found: torch.Tensor, wanted: torch.
     cross = cross / rows - torch.outer(mean_x, mean_y)
     before = weight_matrix(layer).double()
     varies = covariance.diagonal() > _NEVER_VARIES
-    if not bool(varies.any()):
-        return
+    if not bool(varies.any()) or rows < _ROWS_A_COLUMN * int(varies.sum()):
+        return False
     inner = covariance[varies][:, varies]
     factor = factored(inner, _DAMPING)
     missing = cross[varies] - inner @ before[:, varies].T
@@ -165,11 +181,16 @@ def _refit(layer: Weighted, dense: Weighted, found: torch.Tensor, wanted: torch.
         if dense.bias is not None:
             offset = offset + dense.bias
         layer.bias[stays] = offset.to(layer.bias.dtype)[stays]
+    return True
 
 
 def _parts(layer: Weighted, x: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The rows that a layer reads, some samples at a time."""
-    samples = x.flatten(0, -4) if isinstance(layer, nn.Conv2d) else x.flatten(0, -2)
-    size = _ROWS_AT_ONCE if isinstance(layer, nn.Conv2d) else 4096
-    for part in samples.split(size):
-        yield input_rows(layer, part)
+    """Rows that a layer reads, part by part: whole samples, drawn alike for equal shapes."""
+    of_maps = isinstance(layer, nn.Conv2d)
+    samples = x.flatten(0, -4) if of_maps else x.flatten(0, -2)
+    windows = samples[0, 0].numel() if of_maps else 1
+    drawn = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    drawn = drawn[: max(1, _ROWS // windows)]
+    # No more at once than `input_rows` takes whole.
+    for part in drawn.split(max(1, _ROWS_AT_ONCE // windows)):
+        yield input_rows(layer, samples[part])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from primesvt_deploy import adopt
 from primesvt_deploy.cli import main
 
 Ended = subprocess.CompletedProcess[str]
+TERMINAL = {"COLUMNS": "80"}
 
 
 def process(*arguments: str | Path, cwd: Path) -> Ended:
@@ -29,6 +31,7 @@ def process(*arguments: str | Path, cwd: Path) -> Ended:
         capture_output=True,
         text=True,
         cwd=cwd,
+        env={**os.environ, **TERMINAL},
         timeout=120,
     )
 
@@ -40,6 +43,7 @@ def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
     with (
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, TERMINAL),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as ended,

@@ -1,0 +1,111 @@
+"""From the plan that was decided on to the model that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.config import SEQUENTIAL
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.measure.accuracy import torch_hits
+from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.cut import check_cut, cut, mask
+from primesvt_deploy.pruning.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies import PolicyOutcome
+from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.stats import PairedDrop
+
+__all__ = ["carried_out", "few_inputs", "settled"]
+
+_CUT_CHECK_IMAGES = 8
+
+
+def few_inputs(images: ImageList) -> torch.Tensor:
+    """Samples to check a cut on: images `[N, C, H, W]`, frames `[T, N, C, H, W]`."""
+    return time_first(torch.from_numpy(images.inputs(0, min(_CUT_CHECK_IMAGES, len(images)))))
+
+
+def carried_out(
+    model: SViT,
+    groups: Sequence[Group],
+    plan: Plan,
+    few: torch.Tensor,
+    recovery: Recovery | None = None,
+    *,
+    sequential: bool = False,
+) -> SViT:
+    """The recovered and cut model, once it is seen to equal the masked one on a `few` inputs.
+
+    `sequential`: refitted layer by layer as well.
+
+    Raises:
+        PruningError: it does not.
+    """
+    if not plan.kept:
+        return model
+    masked = (
+        recovery.recovered(plan, sequential=sequential)
+        if recovery
+        else mask(model.module, groups, plan)
+    )
+    smaller = cut(masked, groups, plan)
+    check_cut(masked, smaller, few)
+    return model.with_module(smaller)
+
+
+def settled(
+    model: SViT,
+    groups: Sequence[Group],
+    outcome: PolicyOutcome,
+    recovery: Recovery,
+    images: ImageList,
+    ledger: Ledger,
+    progress: Progress = SILENT,
+) -> tuple[SViT, PolicyOutcome]:
+    """The model of the plan that was decided on, and the outcome as it is for that model.
+
+    Where `sequential` is among the steps it is refitted layer by layer, and stays so unless it
+    then loses more on the search `images` than the candidate did: the constraint is kept. The
+    outcome gets a last step with what it loses.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+        outcome: of a policy, or of a ledger.
+        recovery: of candidates.
+        images: search images.
+        ledger: what is known of the dense model and of the plan.
+        progress: told of it.
+    """
+    plan, few = outcome.plan, few_inputs(images)
+    plain = carried_out(model, groups, plan, few, recovery)
+    if SEQUENTIAL not in recovery.steps or not plan.kept:
+        return plain, outcome
+    refitted = carried_out(model, groups, plan, few, recovery, sequential=True)
+    hits = torch_hits(refitted, images, progress, "refitted layer by layer")
+    known, dense = ledger.find(plan.digest, len(images)), ledger.find(Plan().digest, len(images))
+    whole = known is not None and not known.stopped_early
+    before = known.correct if known and whole else int(torch_hits(plain, images).sum())
+    if int(hits.sum()) < before:
+        progress.message(
+            "refitted layer by layer it loses more on the search split: left as it was"
+        )
+        return plain, outcome
+    drop = PairedDrop.of(dense.hits() if dense else torch_hits(model, images), hits)
+    step = Candidate(
+        plan=plan.digest,
+        limit=len(images),
+        step=SEQUENTIAL,
+        correct=int(hits.sum()),
+        lost=drop.lost,
+        gained=drop.gained,
+        n=len(hits),
+        stopped_early=False,
+        seconds=0.0,
+    )
+    return refitted, replace(outcome, drop_points=drop.points, steps=(*outcome.steps, step))
