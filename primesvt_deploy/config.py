@@ -11,9 +11,9 @@ from primesvt_deploy.errors import SettingsError
 
 __all__ = [
     "DEFAULT_RATES",
+    "HEAD",
     "POLICY_NAMES",
     "RECOVERY_STEPS",
-    "SEQUENTIAL",
     "BudgetOn",
     "BuildSettings",
     "FinetuneSettings",
@@ -25,7 +25,7 @@ POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
 """Of `pruning.policies`, the default first."""
 RECOVERY_STEPS = ("free", "bias", "refit", "norms")
 """Of `pruning.recovery`: what every candidate is recovered by."""
-SEQUENTIAL = "sequential"
+HEAD = "head"
 """The step that is tried on the plan that was decided on."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
@@ -70,9 +70,9 @@ class SearchSettings:
         seed: of the image order, of the split where a data source has none, and of the random
             policy.
         policy: which channels leave (`POLICY_NAMES`).
-        recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `SEQUENTIAL`
-            the plan that is decided on is refitted layer by layer, and shipped so unless it loses
-            more on the search images.
+        recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `HEAD`
+            the plan that is decided on gets its classifier fitted anew, and is shipped so unless it
+            loses more on the search images.
 
     Raises:
         SettingsError: a value is out of range.
@@ -93,7 +93,7 @@ class SearchSettings:
             raise SettingsError(
                 f"policy is {self.policy!r}: expected one of {', '.join(POLICY_NAMES)}"
             )
-        known = (*RECOVERY_STEPS, SEQUENTIAL)
+        known = (*RECOVERY_STEPS, HEAD)
         unknown = [step for step in self.recover if step not in known]
         if unknown:
             raise SettingsError(

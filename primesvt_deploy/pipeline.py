@@ -14,7 +14,7 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.config import SEQUENTIAL, BuildSettings, Precision, SearchSettings
+from primesvt_deploy.config import HEAD, BuildSettings, Precision, SearchSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import SettingsError
@@ -28,7 +28,7 @@ from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.prioritized import by_size
-from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, HEAD_IMAGES, Recovery
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settling import carried_out, settled
@@ -194,7 +194,7 @@ def calibration_images(data: DataSet, settings: SearchSettings) -> ImageList:
     Held-out images are never among them.
     """
     source = data.train if len(data.train) >= CALIBRATION_IMAGES else data.search
-    return source.shuffled(settings.seed).first(CALIBRATION_IMAGES)
+    return source.shuffled(settings.seed).first(HEAD_IMAGES)
 
 
 def question(model: SViT, data: DataSet, settings: SearchSettings) -> str:
@@ -277,7 +277,7 @@ def _by_size(
         size_of=size_of,
         free=free,
     )
-    if recovery is not None and data is not None and SEQUENTIAL in recovery.steps:
+    if recovery is not None and data is not None and HEAD in recovery.steps:
         images = search_images(data, settings)
         pruned, outcome = settled(model, groups, outcome, recovery, images, Ledger(), progress)
         return _result(pruned, prunable, target, outcome)

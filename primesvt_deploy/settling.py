@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.config import SEQUENTIAL
+from primesvt_deploy.config import HEAD
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model import SViT, time_first
@@ -37,22 +37,18 @@ def carried_out(
     few: torch.Tensor,
     recovery: Recovery | None = None,
     *,
-    sequential: bool = False,
+    head: bool = False,
 ) -> SViT:
     """The recovered and cut model, once it is seen to equal the masked one on a `few` inputs.
 
-    `sequential`: refitted layer by layer as well.
+    `head`: with the classifier fitted anew as well.
 
     Raises:
         PruningError: it does not.
     """
     if not plan.kept:
         return model
-    masked = (
-        recovery.recovered(plan, sequential=sequential)
-        if recovery
-        else mask(model.module, groups, plan)
-    )
+    masked = recovery.recovered(plan, head=head) if recovery else mask(model.module, groups, plan)
     smaller = cut(masked, groups, plan)
     check_cut(masked, smaller, few)
     return model.with_module(smaller)
@@ -69,7 +65,7 @@ def settled(
 ) -> tuple[SViT, PolicyOutcome]:
     """The model of the plan that was decided on, and the outcome as it is for that model.
 
-    Where `sequential` is among the steps it is refitted layer by layer, and stays so unless it
+    Where `head` is among the steps its classifier is fitted anew, and stays so unless the model
     then loses more on the search `images` than the candidate did: the constraint is kept. The
     outcome gets a last step with what it loses.
 
@@ -84,23 +80,21 @@ def settled(
     """
     plan, few = outcome.plan, few_inputs(images)
     plain = carried_out(model, groups, plan, few, recovery)
-    if SEQUENTIAL not in recovery.steps or not plan.kept:
+    if HEAD not in recovery.steps or not plan.kept:
         return plain, outcome
-    refitted = carried_out(model, groups, plan, few, recovery, sequential=True)
-    hits = torch_hits(refitted, images, progress, "refitted layer by layer")
+    refitted = carried_out(model, groups, plan, few, recovery, head=True)
+    hits = torch_hits(refitted, images, progress, "with its classifier fitted anew")
     known, dense = ledger.find(plan.digest, len(images)), ledger.find(Plan().digest, len(images))
     whole = known is not None and not known.stopped_early
     before = known.correct if known and whole else int(torch_hits(plain, images).sum())
     if int(hits.sum()) < before:
-        progress.message(
-            "refitted layer by layer it loses more on the search split: left as it was"
-        )
+        progress.message("its classifier fitted anew loses more on search images: left as it was")
         return plain, outcome
     drop = PairedDrop.of(dense.hits() if dense else torch_hits(model, images), hits)
     step = Candidate(
         plan=plan.digest,
         limit=len(images),
-        step=SEQUENTIAL,
+        step=HEAD,
         correct=int(hits.sum()),
         lost=drop.lost,
         gained=drop.gained,

@@ -108,7 +108,7 @@ _SEARCH_OPTIONS = (
         default="all",
         show_default=True,
         help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all (of these); "
-        "none; all,sequential: the plan decided on is refitted layer by layer if that is better.",
+        "none; all,head: the classifier of the plan decided on is fitted anew if that is better.",
     ),
     click.option(
         "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."

@@ -6,9 +6,8 @@ Steps, by name, each by itself or together:
 - `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
 - `refit`: so do those layers' weights, by least squares; includes `bias`;
 - `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`);
-- `sequential`: every layer is refitted to what it receives in the pruned network, one after
-  another, and norms are matched (`pruning.sequential`). Candidates go without: the plan that is
-  decided on is tried with it.
+- `head`: the classifier is fitted anew to what the pruned network gives it (`pruning.head`).
+  Candidates go without: the plan that is decided on is tried with it.
 
 All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
 nothing.
@@ -17,7 +16,7 @@ nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -29,17 +28,18 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.pruning.cut import silence
+from primesvt_deploy.pruning.head import classifier_inputs, classifier_outputs, refit_classifiers
 from primesvt_deploy.pruning.norms import NORMS, Received, matched_norms, recorded_norms
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.refit import Refit
-from primesvt_deploy.pruning.sequential import refit_in_order
 
-__all__ = ["CALIBRATION_IMAGES", "NORM_IMAGES", "Recovery"]
+__all__ = ["CALIBRATION_IMAGES", "HEAD_IMAGES", "NORM_IMAGES", "Recovery"]
 
 CALIBRATION_IMAGES = 256
-_USUAL_TIMESTEPS = 4
 NORM_IMAGES = 64
 """One batch, so that a norm's statistics are known when what follows it runs."""
+HEAD_IMAGES = 1024
+"""Of which there is but one row each to fit a classifier on."""
 
 
 class Recovery:
@@ -63,11 +63,7 @@ class Recovery:
     def moments(self) -> Moments:
         """What the dense model's layers read."""
         twin = lower(self._model.module)
-        size = self._model.batch_of(32)
-        count = min(CALIBRATION_IMAGES, len(self._images))
-        starts = range(0, count, size)
-        batches = (self._batch(start, min(start + size, count)) for start in starts)
-        return measure_moments(twin, self._groups, batches)
+        return measure_moments(twin, self._groups, self._batches(CALIBRATION_IMAGES))
 
     @cached_property
     def state(self) -> torch.Tensor:
@@ -107,31 +103,24 @@ class Recovery:
                     state = segment.run(state)
 
     @torch.no_grad()
-    def recovered(self, plan: Plan, *, sequential: bool = False) -> SpikingNetwork:
+    def recovered(self, plan: Plan, *, head: bool = False) -> SpikingNetwork:
         """The dense module without the channels that leave, recovered; ready to be cut.
 
         Args:
             plan: channels that stay.
-            sequential: refit layer by layer as well; the other steps are those of candidates.
+            head: fit the classifier anew as well; the other steps are those of candidates.
         """
         module = copy.deepcopy(self._model.module)
         self._prepare(module, plan)
-        if (self.matches_norms or sequential) and plan.kept:
+        if self.matches_norms and plan.kept:
             network = self.masked(plan)
             self.match(network, self.state)
-            changed = {n for n, layer in network.named_modules() if isinstance(layer, NORMS)}
-            if sequential:
-                # As much memory for many timesteps as for few.
-                most = (
-                    CALIBRATION_IMAGES
-                    * _USUAL_TIMESTEPS
-                    // max(self._model.timesteps, _USUAL_TIMESTEPS)
-                )
-                count = max(2, self._model.batch_of(most))
-                changed.update(refit_in_order(network, self._base, self.samples(count)))
-            for name in changed:
-                state = network.get_submodule(name).state_dict()
-                module.get_submodule(name).load_state_dict(state)
+            for name, norm in network.named_modules():
+                if isinstance(norm, NORMS):
+                    module.get_submodule(name).load_state_dict(norm.state_dict())
+        if head and plan.kept:
+            inputs = classifier_inputs(lower(module), self._batches(HEAD_IMAGES))
+            refit_classifiers(module, inputs, self._dense_outputs)
         return module
 
     def _prepare(self, network: SpikingNetwork, plan: Plan) -> None:
@@ -181,6 +170,17 @@ class Recovery:
             for segment in self._base.segments():
                 state = segment.run(state)
         return found
+
+    @cached_property
+    def _dense_outputs(self) -> dict[str, torch.Tensor]:
+        """What the dense model's classifiers give."""
+        twin = lower(self._model.module)
+        return classifier_outputs(twin, classifier_inputs(twin, self._batches(HEAD_IMAGES)))
+
+    def _batches(self, most: int) -> Iterator[torch.Tensor]:
+        size, count = self._model.batch_of(32), min(most, len(self._images))
+        for start in range(0, count, size):
+            yield self._batch(start, min(start + size, count))
 
     def samples(self, count: int) -> torch.Tensor:
         """The first calibration samples, as the network takes them."""
