@@ -4,6 +4,8 @@
     python benchmarks/frontier.py greedy uniform     # some policies, bare and recovered
     python benchmarks/frontier.py greedy/none        # one of both
     python benchmarks/frontier.py recovery           # each recovery step by itself
+    python benchmarks/frontier.py head               # greedy's plans, classifiers fitted anew
+    python benchmarks/frontier.py head/80            # one of them
     python benchmarks/frontier.py free               # what leaves before any other channel
     python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights: accuracy
     python benchmarks/frontier.py latency            # and latency, on a machine left alone
@@ -41,18 +43,21 @@ from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import calibration_images, carried_out, few_inputs
+from primesvt_deploy.pipeline import calibration_images
 from primesvt_deploy.pruning.free import free_plan
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.settling import carried_out, few_inputs
 from primesvt_deploy.stats import Accuracy, PairedDrop
 from primesvt_deploy.training.finetune import finetune
 
 SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 DEEPER = (85.0, 90.0)
+HEADS = (40.0, 50.0, 60.0, 70.0, 80.0, 85.0, 90.0)
+"""Where recovery leaves something to gain."""
 WHOLE = ("greedy", "all")
 """The series with the most images behind a point."""
 SEARCH_IMAGES, OTHERS_SEARCH_IMAGES = 2000, 1000
@@ -86,12 +91,16 @@ WORK = Path(__file__).parent / "work" / "frontier"
 
 def main() -> None:
     """Run the series that were asked for and write `results/frontier.json` and the plot."""
-    asked = sys.argv[1:] or [*POLICY_NAMES, "recovery", "free", "timesteps", "latency", "finetune"]
+    parts = ("recovery", "head", "free", "timesteps", "latency", "finetune")
+    asked = sys.argv[1:] or [*POLICY_NAMES, *parts]
     model = load()
     data = open_data(model)
     for name in asked:
         if name == "recovery":
             keep("recovery", recovery_rows(model, data))
+        elif name.startswith("head"):
+            _, _, only = name.partition("/")
+            heads(model, data, (float(only),) if only else HEADS)
         elif name == "free":
             keep("free", [free_row(model, data)])
         elif name == "timesteps":
@@ -158,7 +167,9 @@ def plan_at(policy: str, saving: float) -> Plan:
     return Plan.from_packed(point["channels"])
 
 
-def pruned_by(model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...]) -> SViT:
+def pruned_by(
+    model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...], *, head: bool = False
+) -> SViT:
     """The model cut to a plan, recovered by some steps."""
     settings = settings_of("greedy", "none")
     groups = prunable_groups(model).groups
@@ -167,7 +178,8 @@ def pruned_by(model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...]) ->
         vars(recovery)["moments"] = MOMENTS[0]  # the dense model's are the same for all
     elif steps:
         MOMENTS.append(recovery.moments)
-    return carried_out(model, groups, plan, few_inputs(data.search), recovery)
+    few = few_inputs(data.search)
+    return carried_out(model, groups, plan, few, recovery, head=head)
 
 
 def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
@@ -192,6 +204,31 @@ def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
+def heads(model: SViT, data: DataSet, savings: tuple[float, ...]) -> None:
+    """Our policy's plans with their classifiers fitted anew, against the same without that."""
+    images = data.held_out.shuffled(0)
+    dense = torch_hits(model, images)
+    for saving in savings:
+        plan = plan_at("greedy", saving)
+        recovered = torch_hits(pruned_by(model, data, plan, RECOVERY_STEPS), images)
+        started = time.perf_counter()
+        refitted = pruned_by(model, data, plan, RECOVERY_STEPS, head=True)
+        seconds = time.perf_counter() - started
+        hits = torch_hits(refitted, images)
+        row = {
+            "plan_of": "greedy",
+            "asked_saving_percent": saving,
+            "held_out": Accuracy.of(hits).to_dict(),
+            "drop": PairedDrop.of(dense, hits).to_dict(),
+            "drop_without": PairedDrop.of(dense, recovered).to_dict(),
+            "gained": PairedDrop.of(hits, recovered).to_dict(),
+            "seconds": round(seconds, 1),
+            "threads": torch.get_num_threads(),
+        }
+        keep("head", [row])
+        print(saving, row["drop_without"]["points"], row["drop"]["points"], flush=True)
+
+
 def free_row(model: SViT, data: DataSet) -> dict[str, Any]:
     """Channels that calibration shows to be constant."""
     groups = prunable_groups(model).groups
@@ -201,7 +238,7 @@ def free_row(model: SViT, data: DataSet) -> dict[str, Any]:
     left = weights.bytes(plan.widths(groups)) / weights.bytes({})
     return {
         "model": model.name,
-        "images": len(images),
+        "images": min(CALIBRATION_IMAGES, len(images)),
         "channels": sum(group.width for group in groups),
         "free_channels": sum(group.width for group in groups) - sum(plan.widths(groups).values()),
         "weights_saved_percent": round(100.0 * (1.0 - left), 3),
@@ -311,6 +348,7 @@ def finetuned_row(policy: str, found: dict[str, Any], hits: Any, dense: Any, sam
 KEYS = {
     "series": ("policy", "recovery", "seed"),
     "recovery": ("plan_of", "asked_saving_percent", "recovery"),
+    "head": ("plan_of", "asked_saving_percent"),
     "free": ("model",),
     "timesteps": ("asked_saving_percent", "T", "norms_matched"),
     "latency": ("asked_saving_percent", "T"),

@@ -30,6 +30,7 @@ def draw(content: dict[str, Any]) -> None:
         _frame(axes, title, megabytes=series[0]["dense"]["weight_bytes"] / 1e6)
     _curves(panels["bare"], [s for s in series if s["recovery"] == "none"])
     _curves(panels["recovered"], [s for s in series if s["recovery"] == "all"])
+    _with_head(panels["recovered"], series, content.get("head", ()))
     _finetuned(panels["fine-tuned"], content["finetuned"])
     panels["bare"].set_ylabel("held-out top-1 against the dense model, points")
     named = {
@@ -37,7 +38,7 @@ def draw(content: dict[str, Any]) -> None:
         for axes in panels.values()
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=7, frameon=False)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False)
     for suffix in ("png", "svg"):
         metadata = {"Date": None} if suffix == "svg" else None
         figure.savefig(RESULTS / f"frontier.{suffix}", metadata=metadata)
@@ -72,6 +73,17 @@ def _curves(axes: Axes, series: Sequence[dict[str, Any]]) -> None:
             high = [-p["drop"]["interval95_points"][0] for p in points]
             axes.plot(saved, gained, "o-", color=colour, label=policy, markersize=3.5)
             axes.fill_between(saved, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _with_head(
+    axes: Axes, series: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]
+) -> None:
+    (whole,) = (s for s in series if (s["policy"], s["recovery"]) == ("greedy", "all"))
+    saved_at = {p["asked_saving_percent"]: p["saved_percent"] for p in whole["points"]}
+    points = sorted((saved_at[r["asked_saving_percent"]], -r["drop"]["points"]) for r in rows)
+    saved, gained = [p[0] for p in points], [p[1] for p in points]
+    label, colour = "greedy, classifier fitted anew", COLOURS["greedy"]
+    axes.plot(saved, gained, "--", color=colour, label=label, linewidth=1.2)
 
 
 def _finetuned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:

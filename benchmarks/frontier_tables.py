@@ -5,7 +5,13 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-__all__ = ["finetuned_table", "frontier_table", "recovery_table", "timesteps_table"]
+__all__ = [
+    "finetuned_table",
+    "frontier_table",
+    "head_table",
+    "recovery_table",
+    "timesteps_table",
+]
 
 _POLICIES = ("greedy", "prioritized", "uniform", "global-l2", "random")
 
@@ -96,6 +102,29 @@ def recovery_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def head_table(found: dict[str, Any]) -> str:
+    """What a classifier fitted anew adds to recovery."""
+    rows = sorted(found["head"], key=lambda r: float(r["asked_saving_percent"]))
+    lines = [
+        "| greedy | recovered | and its classifier fitted anew | gained |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = []
+        for key in ("drop_without", "drop", "gained"):
+            low, high = row[key]["interval95_points"]
+            cells.append(f"{row[key]['points']:.2f} [{low:.1f}, {high:.1f}]")
+        lines.append(f"| {row['asked_saving_percent']:g}% saved | {' | '.join(cells)} |")
+    seconds, (threads, *_) = median(r["seconds"] for r in rows), {r["threads"] for r in rows}
+    lines += [
+        "",
+        f"Points of held-out top-1 lost, and gained, n = {rows[0]['drop']['n']} (95% intervals of "
+        f"the paired differences). Recovery, that fit and the cut take {seconds:.0f} seconds "
+        f"(median, threads: {threads}).",
+    ]
+    return "\n".join(lines)
+
+
 def timesteps_table(found: dict[str, Any]) -> str:
     """Accuracy and latency at fewer timesteps."""
     rows = found["timesteps"]
@@ -131,35 +160,32 @@ def timesteps_table(found: dict[str, Any]) -> str:
 
 def finetuned_table(found: dict[str, Any]) -> str:
     """Fine-tuned points and the fair baseline."""
-    lines = [
-        "| policy | weights saved | held-out top-1 (95%) | lost against the dense model "
-        "| lost against the dense model trained as long |",
-        "|---|---|---|---|---|",
+    rows = {(r["policy"], r["asked_saving_percent"]): r for r in found["finetuned"]}
+    savings = sorted({saving for _, saving in rows} - {0.0})
+    lines = [f"| fine-tuned | {' | '.join(_POLICIES)} |", "|---" * (len(_POLICIES) + 1) + "|"]
+    for saving in savings:
+        cells = [_drop(rows.get((policy, saving))) for policy in _POLICIES]
+        lines.append(f"| {saving:g}% saved | {' | '.join(cells)} |")
+    dense = rows["dense", 0.0]
+    recipe, low, high = dense["recipe"], *dense["held_out"]["interval95_percent"]
+    seconds = [row["seconds"] for row in found["finetuned"]]
+    lines += [
+        "",
+        "Recovered, then trained; points of held-out top-1 lost against the dense model as it was "
+        f"(95% interval of the paired difference), n = {dense['held_out']['n']}. The dense model "
+        f"trained as long: {_drop(dense)}, {dense['held_out']['top1_percent']:.2f}% "
+        f"[{low:.1f}, {high:.1f}]; against that one every point above loses "
+        f"{-dense['drop']['points']:.2f} more. Training: {dense['images']} samples of the bundled "
+        f"images in all ({recipe['epochs']} epoch), learning rate {recipe['learning_rate']:g}, "
+        f"distillation {recipe['distillation']:g}, seed {recipe['seed']}; "
+        f"{median(seconds) / 60:.0f} minutes each (median): little training, as long as a shared "
+        "machine allowed.",
     ]
-    order = ("dense", *_POLICIES)
-    for row in sorted(
-        found["finetuned"], key=lambda r: (order.index(r["policy"]), r["asked_saving_percent"])
-    ):
-        low, high = row["held_out"]["interval95_percent"]
-        cells = []
-        for key in ("drop", "drop_against_dense_trained_as_long"):
-            least, most = row[key]["interval95_points"]
-            cells.append(f"{row[key]['points']:.2f} [{least:.1f}, {most:.1f}]")
-        saving = f"{row['asked_saving_percent']:g}%" if row["asked_saving_percent"] else "-"
-        lines.append(
-            f"| {row['policy']} | {saving} | {row['held_out']['top1_percent']:.2f}% "
-            f"[{low:.1f}, {high:.1f}] | {' | '.join(cells)} |"
-        )
-    if found["finetuned"]:
-        row = found["finetuned"][0]
-        recipe = row["recipe"]
-        seconds = [row["seconds"] for row in found["finetuned"]]
-        lines += [
-            "",
-            f"Recovered, then trained; n = {row['held_out']['n']}. Training: {row['images']} "
-            f"samples of the bundled images in all ({recipe['epochs']} epoch), learning rate "
-            f"{recipe['learning_rate']:g}, distillation {recipe['distillation']:g}; "
-            f"{median(seconds) / 60:.0f} minutes each (median): little training, as long as a "
-            "shared machine allowed.",
-        ]
     return "\n".join(lines)
+
+
+def _drop(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    low, high = row["drop"]["interval95_points"]
+    return f"{row['drop']['points']:.2f} [{low:.1f}, {high:.1f}]"

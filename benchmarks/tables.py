@@ -12,7 +12,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from frontier_tables import finetuned_table, frontier_table, recovery_table, timesteps_table
+from frontier_tables import (
+    finetuned_table,
+    frontier_table,
+    head_table,
+    recovery_table,
+    timesteps_table,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -266,6 +272,7 @@ def filled(text: str) -> str:
         "families": families_table(families),
         "frontier": frontier_table(frontier),
         "recovery": recovery_table(frontier),
+        "head": head_table(frontier),
         "timesteps": timesteps_table(frontier),
         "finetuned": finetuned_table(frontier),
         "card": card_line(saving),
