@@ -34,6 +34,7 @@ from primesvt_deploy.pruning.ledger import Ledger
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.runtime.profiles import LOW_MEMORY, make_profile, session_json
 from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.settling import check_recovery
 from primesvt_deploy.training.finetune import check_finetune
 from primesvt_deploy.variants import Candidates, Variant, best
 from primesvt_deploy.verify import LOGIT_TOLERANCE, Verification, verify_artifact
@@ -133,6 +134,7 @@ def _check(model: SViT, splits: DataSet, settings: BuildSettings) -> None:
     """Refuse, before any work, what would fail after hours of it."""
     if settings.finetune is not None:
         check_finetune(model, splits.train, settings.finetune, splits.name)
+    check_recovery(splits, settings.search)
     if settings.ship_timesteps is not None:
         model.at_timesteps(settings.ship_timesteps)
 

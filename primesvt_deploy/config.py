@@ -97,8 +97,8 @@ class SearchSettings:
         unknown = [step for step in self.recover if step not in known]
         if unknown:
             raise SettingsError(
-                f"recovery step {unknown[0]!r} is none: expected some of "
-                f"{', '.join(known)}, or all (the first four), or none"
+                f"there is no recovery step {unknown[0]!r}: expected some of {', '.join(known)}, "
+                "or all (the first four), or none"
             )
         steps = tuple(step for step in known if step in self.recover)
         object.__setattr__(self, "recover", steps)

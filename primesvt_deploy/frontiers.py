@@ -46,7 +46,7 @@ from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.timesteps import with_timesteps
 from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.runtime.session import OnnxModel
-from primesvt_deploy.settling import settled
+from primesvt_deploy.settling import check_recovery, settled
 from primesvt_deploy.stats import Accuracy, PairedDrop
 
 __all__ = ["SAVINGS", "frontier"]
@@ -91,6 +91,7 @@ def frontier(
     """
     _check(model, savings, timesteps)
     splits = data or open_data(model, seed=settings.seed)
+    check_recovery(splits, settings)
     run = _Frontier(model, Path(output), settings, splits, held_out_images, progress)
     for saving in sorted(savings):
         run.point(saving, tuple(timesteps))

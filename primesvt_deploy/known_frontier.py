@@ -79,7 +79,7 @@ class KnownFrontier:
         if question(model, data, self.search) != self.content["question"]:
             raise SettingsError(
                 f"{self.directory} is the frontier of {self.content['model']} on "
-                f"{self.content['data']} as they were then: model, data or version differ; make it "
-                "again"
+                f"{self.content['data']} as they were then: model, data or version differ; pass "
+                "the model and --data that it was made with, or make it again"
             )
         return Ledger(self.directory / LEDGER_FILE)

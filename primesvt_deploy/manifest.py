@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_file import Artifact
-from primesvt_deploy.config import BuildSettings
+from primesvt_deploy.config import HEAD, BuildSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.loading import describe
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
@@ -87,7 +87,11 @@ def compose_manifest(
         },
         "latency": _latency(measured, settings),
         "verification": measured.verification.to_dict() if measured.verification else None,
-        "policy": {"name": settings.search.policy, **settings.search.to_dict()},
+        "policy": {
+            "name": settings.search.policy,
+            **settings.search.to_dict(),
+            **_head(chosen, settings),
+        },
         "finetune": _finetune(chosen, settings),
         "seconds": dict(seconds),
         "versions": versions(),
@@ -188,6 +192,14 @@ def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None
         "images_seen": found.images,
         "seconds": found.seconds,
     }
+
+
+def _head(chosen: Variant, settings: BuildSettings) -> dict[str, bool]:
+    """Whether a classifier fitted anew was kept, where that was tried."""
+    outcome = chosen.pruned.outcome
+    if HEAD not in settings.search.recover or not outcome.plan.kept:
+        return {}
+    return {"classifier_fitted_anew": any(step.step == HEAD for step in outcome.steps)}
 
 
 def _search(chosen: Variant) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from primesvt_deploy.pruning.policies.prioritized import by_size
 from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, HEAD_IMAGES, Recovery
 from primesvt_deploy.pruning.trial import Prunable, prunable_groups
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.settling import carried_out, settled
+from primesvt_deploy.settling import carried_out, check_recovery, settled
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.version import __version__
 
@@ -155,6 +155,7 @@ def prune(
     if search.max_drop is None and search.policy == "prioritized":
         return _by_size(model, search, prunable, target, size_of, data, progress)
     splits = data or open_data(model, seed=search.seed)
+    check_recovery(splits, search)
     ledger = Ledger() if ledger is None else ledger
     return _searched(model, search, prunable, splits, ledger, target, size_of, progress)
 

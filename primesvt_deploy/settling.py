@@ -8,8 +8,10 @@ from dataclasses import replace
 import torch
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.config import HEAD
+from primesvt_deploy.config import HEAD, SearchSettings
+from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
@@ -17,12 +19,27 @@ from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.ledger import Candidate, Ledger
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import PolicyOutcome
-from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.stats import PairedDrop
 
-__all__ = ["carried_out", "few_inputs", "settled"]
+__all__ = ["carried_out", "check_recovery", "few_inputs", "settled"]
 
 _CUT_CHECK_IMAGES = 8
+
+
+def check_recovery(data: DataSet, settings: SearchSettings) -> None:
+    """Refuse, before any work, recovery that the data are too few for.
+
+    Raises:
+        DataError: `head` without a train split: it would be judged on what it was fitted on.
+    """
+    if HEAD in settings.recover and len(data.train) < CALIBRATION_IMAGES:
+        raise DataError(
+            f"{data.name} has {len(data.train)} images to train on: fitting a classifier "
+            f"(--recover {HEAD}) needs {CALIBRATION_IMAGES} that nothing is judged on; leave it "
+            "out, or pass an ImageFolder with train/ beside val/, or an .npz with train_images "
+            "and train_labels"
+        )
 
 
 def few_inputs(images: ImageList) -> torch.Tensor:
@@ -87,15 +104,19 @@ def settled(
     known, dense = ledger.find(plan.digest, len(images)), ledger.find(Plan().digest, len(images))
     whole = known is not None and not known.stopped_early
     before = known.correct if known and whole else int(torch_hits(plain, images).sum())
-    if int(hits.sum()) < before:
-        progress.message("its classifier fitted anew loses more on search images: left as it was")
+    right = int(hits.sum())
+    told = f"with its classifier fitted anew {right} of {len(hits)} search images are right, "
+    told += f"{before} without that"
+    if right < before:
+        progress.message(f"{told}: left as it was")
         return plain, outcome
+    progress.message(told)
     drop = PairedDrop.of(dense.hits() if dense else torch_hits(model, images), hits)
     step = Candidate(
         plan=plan.digest,
         limit=len(images),
         step=HEAD,
-        correct=int(hits.sum()),
+        correct=right,
         lost=drop.lost,
         gained=drop.gained,
         n=len(hits),

@@ -89,6 +89,8 @@ class Workspace:
         trace: TracebackType | None,
     ) -> None:
         """Let go of the lock; the ledger stays unless the bundle was placed."""
+        if self.path.is_dir() and [path.name for path in self.path.iterdir()] == [_MARKER]:
+            shutil.rmtree(self.path)  # refused before any work
         self._lock.close()
 
     def ledger_path(self, question: str) -> Path:

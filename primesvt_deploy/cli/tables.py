@@ -79,7 +79,8 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     _print_timesteps(console, content["points"])
     console.print(
         f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
-        f"try: primesvt-deploy build --frontier {shlex.quote(str(output))} --max-drop 1",
+        "try, with the same model and data: primesvt-deploy build --frontier "
+        f"{shlex.quote(str(output))} --max-drop 1",
         highlight=False,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from primesvt_deploy.artifact import workspace as module
 from primesvt_deploy.artifact.workspace import Workspace
-from primesvt_deploy.errors import OutputError
+from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.runtime.bundle import SCHEMA, file_digest, manifest_digest, read_manifest
 
 
@@ -225,6 +225,12 @@ def test_ledger_survives_an_interrupted_build(tmp_path: Path) -> None:
         assert ledger.read_text() == "{}\n"
         staged = again.staging()
         assert os.listdir(staged) == [], "half-written files of the interrupted build are left"
+
+
+def test_a_build_refused_before_any_work_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError), Workspace(tmp_path / "b", force=False):
+        raise SettingsError("no such thing")
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_question_has_a_ledger_of_its_own(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_arrays
 from families.zoo import ZOO, model_of
 from pruning.test_recovery import groups_of, images_of, thinned
 
-from primesvt_deploy import BuildSettings, SearchSettings, build, load
+from primesvt_deploy import BuildSettings, SearchSettings, build, load, prune
 from primesvt_deploy.config import HEAD, RECOVERY_STEPS
-from primesvt_deploy.data import DataSet
-from primesvt_deploy.errors import OutputError
+from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.errors import DataError, OutputError
 from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.known_frontier import KnownFrontier
 from primesvt_deploy.lowering.fold import lower
@@ -106,6 +107,13 @@ def test_nothing_changes_where_nothing_left(tiny: SViT, tiny_data: DataSet) -> N
     assert all(torch.equal(v, found[k]) for k, v in tiny.module.state_dict().items())
 
 
+@pytest.fixture(scope="module")
+def trained(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """The data with a train split beside them."""
+    path = write_arrays(tmp_path_factory.mktemp("more") / "d.npz", model, count=600, seed=3)
+    return replace(data, train=open_data(model, path).search)
+
+
 class TestSettled:
     """What was decided on gets a new classifier unless that loses more on search images."""
 
@@ -117,45 +125,60 @@ class TestSettled:
         return BuildSettings(saving=40.0, search=self.SEARCH, verify_images=20)
 
     @staticmethod
-    def lost(path: Path, model: SViT, data: DataSet) -> float:
+    def lost(path: Path, model: SViT, trained: DataSet) -> float:
         """Points on the search split, of a model as it was shipped."""
-        dense, found = (torch_hits(m, data.search) for m in (model, load(path)))
+        dense, found = (torch_hits(m, trained.search) for m in (model, load(path)))
         return 100.0 * float(dense.mean() - found.mean())
 
     def test_the_drop_on_search_images_is_that_of_what_is_shipped(
-        self, model: SViT, data: DataSet, tmp_path: Path
+        self, model: SViT, trained: DataSet, tmp_path: Path
     ) -> None:
-        manifest = build(model, tmp_path / "b", self.settings(), data=data).manifest
+        manifest = build(model, tmp_path / "b", self.settings(), data=trained).manifest
         steps = json.loads((tmp_path / "b" / "plan.json").read_text())["policy"]["steps"]
         assert steps[-1]["drop"]["points"] <= steps[-2]["drop"]["points"]
         assert steps[-1]["drop"] != steps[-2]["drop"], "nothing was fitted"
         said = manifest["accuracy"]["search"]["drop_points"]
+        assert manifest["policy"]["classifier_fitted_anew"]
         assert said == pytest.approx(steps[-1]["drop"]["points"], abs=1e-3)
-        assert said == pytest.approx(self.lost(tmp_path / "b", model, data), abs=1e-3)
+        assert said == pytest.approx(self.lost(tmp_path / "b", model, trained), abs=1e-3)
 
     def test_what_loses_more_is_left_as_it_was(
-        self, model: SViT, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, model: SViT, trained: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def spoil(module: torch.nn.Module, *_: object) -> None:
             module.get_submodule("head").weight.data.neg_()
 
         monkeypatch.setattr("primesvt_deploy.pruning.recovery.refit_classifiers", spoil)
-        manifest = build(model, tmp_path / "b", self.settings(), data=data).manifest
+        manifest = build(model, tmp_path / "b", self.settings(), data=trained).manifest
         said = manifest["accuracy"]["search"]["drop_points"]
         assert said <= 60.0
-        assert said == pytest.approx(self.lost(tmp_path / "b", model, data), abs=1e-3)
+        assert not manifest["policy"]["classifier_fitted_anew"]
+        assert said == pytest.approx(self.lost(tmp_path / "b", model, trained), abs=1e-3)
 
     def test_a_frontier_and_what_is_built_from_it(
-        self, model: SViT, data: DataSet, tmp_path: Path
+        self, model: SViT, trained: DataSet, tmp_path: Path
     ) -> None:
         settings = replace(self.SEARCH, max_drop=None)
-        (point,) = frontier(model, tmp_path / "f", settings, data=data, savings=(40.0,))["points"]
+        (point,) = frontier(model, tmp_path / "f", settings, data=trained, savings=(40.0,))[
+            "points"
+        ]
         known = KnownFrontier.read(tmp_path / "f")
         asked = BuildSettings(saving=39.0, search=known.search, verify_images=20)
-        manifest = build(model, tmp_path / "b", asked, data=data, known=known).manifest
+        manifest = build(model, tmp_path / "b", asked, data=trained, known=known).manifest
         assert manifest["policy"]["recover"] == ["refit", "norms", HEAD]
-        found = self.lost(tmp_path / "b", model, data)
+        found = self.lost(tmp_path / "b", model, trained)
         assert point["search"]["points"] == pytest.approx(found, abs=1e-3)
         with pytest.raises(OutputError, match="settings"):
             plain = replace(settings, recover=("refit", "norms"))
-            frontier(model, tmp_path / "f", plain, data=data, savings=(40.0,))
+            frontier(model, tmp_path / "f", plain, data=trained, savings=(40.0,))
+
+    def test_without_a_train_split_it_is_refused_before_any_work(
+        self, model: SViT, data: DataSet, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match="nothing is judged on"):
+            build(model, tmp_path / "b", self.settings(), data=data)
+        with pytest.raises(DataError, match="0 images to train on"):
+            frontier(model, tmp_path / "f", self.SEARCH, data=data, savings=(40.0,))
+        with pytest.raises(DataError):
+            prune(model, self.settings(), data=data)
+        assert not list(tmp_path.iterdir())
