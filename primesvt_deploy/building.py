@@ -134,7 +134,7 @@ def _check(model: SViT, splits: DataSet, settings: BuildSettings) -> None:
     """Refuse, before any work, what would fail after hours of it."""
     if settings.finetune is not None:
         check_finetune(model, splits.train, settings.finetune, splits.name)
-    check_recovery(splits, settings.search)
+    check_recovery(model, splits, settings.search)
     if settings.ship_timesteps is not None:
         model.at_timesteps(settings.ship_timesteps)
 

@@ -91,7 +91,7 @@ def frontier(
     """
     _check(model, savings, timesteps)
     splits = data or open_data(model, seed=settings.seed)
-    check_recovery(splits, settings)
+    check_recovery(model, splits, settings)
     run = _Frontier(model, Path(output), settings, splits, held_out_images, progress)
     for saving in sorted(savings):
         run.point(saving, tuple(timesteps))

@@ -155,7 +155,7 @@ def prune(
     if search.max_drop is None and search.policy == "prioritized":
         return _by_size(model, search, prunable, target, size_of, data, progress)
     splits = data or open_data(model, seed=search.seed)
-    check_recovery(splits, search)
+    check_recovery(model, splits, search)
     ledger = Ledger() if ledger is None else ledger
     return _searched(model, search, prunable, splits, ledger, target, size_of, progress)
 

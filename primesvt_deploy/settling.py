@@ -11,7 +11,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.config import HEAD, SearchSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.errors import DataError
+from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
@@ -27,13 +27,20 @@ __all__ = ["carried_out", "check_recovery", "few_inputs", "settled"]
 _CUT_CHECK_IMAGES = 8
 
 
-def check_recovery(data: DataSet, settings: SearchSettings) -> None:
-    """Refuse, before any work, recovery that the data are too few for.
+def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:
+    """Refuse, before any work, recovery that the model or the data do not allow.
 
     Raises:
         DataError: `head` without a train split: it would be judged on what it was fitted on.
+        SettingsError: `head` for a user's own module, which names no classifier.
     """
-    if HEAD in settings.recover and len(data.train) < CALIBRATION_IMAGES:
+    if HEAD not in settings.recover:
+        return
+    if not model.module.classifiers:
+        raise SettingsError(
+            f"{model.name} names no classifier to fit anew: leave {HEAD} out of --recover"
+        )
+    if len(data.train) < CALIBRATION_IMAGES:
         raise DataError(
             f"{data.name} has {len(data.train)} images to train on: fitting a classifier "
             f"(--recover {HEAD}) needs {CALIBRATION_IMAGES} that nothing is judged on; leave it "

@@ -62,9 +62,8 @@ def refit_classifiers(
         outputs: of the dense model's, row for row.
     """
     for name, x in inputs.items():
-        y = outputs.get(name)
-        if y is not None and len(y) == len(x):
-            _refit(cast(Weighted, module.get_submodule(name)), x.double(), y.double())
+        layer = cast(Weighted, module.get_submodule(name))
+        _refit(layer, x.double(), outputs[name].double())
 
 
 def _refit(layer: Weighted, x: torch.Tensor, y: torch.Tensor) -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from conftest import write_arrays
 from families.zoo import ZOO, model_of
+from own_nets import attending
 from pruning.test_recovery import groups_of, images_of, thinned
 
-from primesvt_deploy import BuildSettings, SearchSettings, build, load, prune
+from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load, prune
 from primesvt_deploy.config import HEAD, RECOVERY_STEPS
 from primesvt_deploy.data import DataSet, open_data
-from primesvt_deploy.errors import DataError, OutputError
+from primesvt_deploy.errors import DataError, OutputError, SettingsError
 from primesvt_deploy.frontiers import frontier
 from primesvt_deploy.known_frontier import KnownFrontier
 from primesvt_deploy.lowering.fold import lower
@@ -181,4 +182,12 @@ class TestSettled:
             frontier(model, tmp_path / "f", self.SEARCH, data=data, savings=(40.0,))
         with pytest.raises(DataError):
             prune(model, self.settings(), data=data)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_model_that_names_no_classifier_is_refused(
+        self, trained: DataSet, tmp_path: Path
+    ) -> None:
+        own = adopt(attending(), image_size=16)
+        with pytest.raises(SettingsError, match="names no classifier"):
+            build(own, tmp_path / "b", self.settings(), data=trained)
         assert not list(tmp_path.iterdir())
