@@ -21,6 +21,7 @@ when their series is run again.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import sys
 import tempfile
@@ -160,9 +161,9 @@ def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> 
     }
 
 
-def plan_at(policy: str, saving: float) -> Plan:
+def plan_at(policy: str, saving: float, seed: int = 0) -> Plan:
     """The plan of a finished series."""
-    content = json.loads((WORK / f"{policy}-all-0" / "frontier.json").read_text())
+    content = json.loads((WORK / f"{policy}-all-{seed}" / "frontier.json").read_text())
     (point,) = (p for p in content["points"] if p["asked_saving_percent"] == saving)
     return Plan.from_packed(point["channels"])
 
@@ -310,12 +311,13 @@ def finetuned(model: SViT, data: DataSet, asked: dict[str, tuple[float, ...]]) -
     baseline_hits = torch_hits(baseline["model"], images)
     keep("finetuned", [finetuned_row("dense", baseline, baseline_hits, dense_hits, baseline_hits)])
     for policy, savings in asked.items():
-        for saving in savings:
-            pruned = pruned_by(model, data, plan_at(policy, saving), RECOVERY_STEPS)
-            found = trained(pruned, model, data, f"{policy}-{saving:g}")
+        for seed, saving in itertools.product(SEEDS.get(policy, (0,)), savings):
+            pruned = pruned_by(model, data, plan_at(policy, saving, seed), RECOVERY_STEPS)
+            name = f"{policy}-{saving:g}" + (f"-{seed}" if seed else "")
+            found = trained(pruned, model, data, name)
             hits = torch_hits(found["model"], images)
             row = finetuned_row(policy, found, hits, dense_hits, baseline_hits)
-            keep("finetuned", [{**row, "asked_saving_percent": saving}])
+            keep("finetuned", [{**row, "asked_saving_percent": saving, "seed": seed}])
 
 
 def trained(pruned: SViT, dense: SViT, data: DataSet, name: str) -> dict[str, Any]:
@@ -337,6 +339,7 @@ def finetuned_row(policy: str, found: dict[str, Any], hits: Any, dense: Any, sam
     return {
         "policy": policy,
         "asked_saving_percent": 0.0,
+        "seed": 0,
         "held_out": Accuracy.of(hits).to_dict(),
         "drop": PairedDrop.of(dense, hits).to_dict(),
         "drop_against_dense_trained_as_long": PairedDrop.of(same, hits).to_dict(),
@@ -352,7 +355,7 @@ KEYS = {
     "free": ("model",),
     "timesteps": ("asked_saving_percent", "T", "norms_matched"),
     "latency": ("asked_saving_percent", "T"),
-    "finetuned": ("policy", "asked_saving_percent"),
+    "finetuned": ("policy", "asked_saving_percent", "seed"),
 }
 
 

@@ -87,11 +87,12 @@ def _with_head(
 
 
 def _finetuned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    for policy, colour in {"dense": "black", **COLOURS}.items():
+    for policy, seed in sorted({(row["policy"], row["seed"]) for row in rows}):
+        colour = COLOURS.get(policy, "black")
         points = sorted(
             (row["asked_saving_percent"], -row["drop"]["points"], row["drop"]["interval95_points"])
             for row in rows
-            if row["policy"] == policy
+            if (row["policy"], row["seed"]) == (policy, seed)
         )
         for at, gain, (low, high) in points:
             axes.plot((at, at), (-high, -low), color=colour, linewidth=1.0, alpha=0.4)

@@ -47,6 +47,12 @@ def frontier_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _seeds(found: dict[str, Any]) -> str:
+    """What random's cells hold, where there is more than one seed."""
+    seeds = {row["seed"] for row in found["finetuned"] if row["policy"] == "random"}
+    return f"; random: from the least to the most of {len(seeds)} seeds" if seeds - {0} else ""
+
+
 def _policies_table(series: list[dict[str, Any]], recovery: str, name: str) -> list[str]:
     chosen = [s for s in series if s["recovery"] == recovery]
     savings = sorted({p["asked_saving_percent"] for s in chosen for p in s["points"]})
@@ -66,6 +72,11 @@ def _points_at(series: list[dict[str, Any]], policy: str, saving: float) -> str:
         for point in one["points"]
         if point["asked_saving_percent"] == saving and point["met"]
     ]
+    return _drops(drops)
+
+
+def _drops(drops: list[dict[str, Any]]) -> str:
+    """Points and their interval, or from the least to the most of several seeds."""
     if not drops:
         return "-"
     if len(drops) > 1:
@@ -160,20 +171,23 @@ def timesteps_table(found: dict[str, Any]) -> str:
 
 def finetuned_table(found: dict[str, Any]) -> str:
     """Fine-tuned points and the fair baseline."""
-    rows = {(r["policy"], r["asked_saving_percent"]): r for r in found["finetuned"]}
+    rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in found["finetuned"]:
+        rows.setdefault((row["policy"], row["asked_saving_percent"]), []).append(row["drop"])
     savings = sorted({saving for _, saving in rows} - {0.0})
     lines = [f"| fine-tuned | {' | '.join(_POLICIES)} |", "|---" * (len(_POLICIES) + 1) + "|"]
     for saving in savings:
-        cells = [_drop(rows.get((policy, saving))) for policy in _POLICIES]
+        cells = [_drops(rows.get((policy, saving), [])) for policy in _POLICIES]
         lines.append(f"| {saving:g}% saved | {' | '.join(cells)} |")
-    dense = rows["dense", 0.0]
+    (dense,) = (row for row in found["finetuned"] if row["policy"] == "dense")
     recipe, low, high = dense["recipe"], *dense["held_out"]["interval95_percent"]
     seconds = [row["seconds"] for row in found["finetuned"]]
     lines += [
         "",
         "Recovered, then trained; points of held-out top-1 lost against the dense model as it was "
-        f"(95% interval of the paired difference), n = {dense['held_out']['n']}. The dense model "
-        f"trained as long: {_drop(dense)}, {dense['held_out']['top1_percent']:.2f}% "
+        f"(95% interval of the paired difference), n = {dense['held_out']['n']}"
+        f"{_seeds(found)}. The dense model "
+        f"trained as long: {_drops([dense['drop']])}, {dense['held_out']['top1_percent']:.2f}% "
         f"[{low:.1f}, {high:.1f}]; against that one every point above loses "
         f"{-dense['drop']['points']:.2f} more. Training: {dense['images']} samples of the bundled "
         f"images in all ({recipe['epochs']} epoch), learning rate {recipe['learning_rate']:g}, "
@@ -182,10 +196,3 @@ def finetuned_table(found: dict[str, Any]) -> str:
         "machine allowed.",
     ]
     return "\n".join(lines)
-
-
-def _drop(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return "-"
-    low, high = row["drop"]["interval95_points"]
-    return f"{row['drop']['points']:.2f} [{low:.1f}, {high:.1f}]"
