@@ -8,8 +8,6 @@ answers later questions; the same call goes on where an interrupted one was.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import tempfile
 import time
@@ -27,8 +25,9 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_file import export_onnx
 from primesvt_deploy.config import SearchSettings
 from primesvt_deploy.data import DataSet, open_data
-from primesvt_deploy.errors import DataError, OutputError, SettingsError
-from primesvt_deploy.known_frontier import FRONTIER_FILE, LEDGER_FILE, SCHEMA
+from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.frontier_directory import FrontierDirectory
+from primesvt_deploy.known_frontier import SCHEMA
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model import SViT
@@ -95,7 +94,7 @@ def frontier(
     run = _Frontier(model, Path(output), settings, splits, held_out_images, progress)
     for saving in sorted(savings):
         run.point(saving, tuple(timesteps))
-    return run.finished()
+    return run.finished(tuple(timesteps))
 
 
 def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:
@@ -119,7 +118,7 @@ class _Frontier:
         held_out_images: int | None,
         progress: Progress,
     ) -> None:
-        self._model, self._output, self._settings = model, output, settings
+        self._model, self._settings = model, settings
         self._splits, self._progress = splits, progress
         self._held_out = splits.held_out.shuffled(settings.seed)
         if held_out_images is not None and held_out_images < 1:
@@ -129,7 +128,10 @@ class _Frontier:
         if not len(self._held_out):
             raise DataError(f"{splits.name} has no held-out images: nothing could be reported")
         self._question = question(model, splits, settings)
-        self._known = self._begin()
+        self._directory = FrontierDirectory(output)
+        self._known = self._directory.begin(
+            {"schema": SCHEMA, "question": self._question, "policy": settings.policy}
+        )
         self._prunable = prunable_groups(model)
         self._groups = self._prunable.groups
         self._weights = ShippedSize(model, self._groups)
@@ -150,7 +152,7 @@ class _Frontier:
             outcome,
             self._recovery,
             search_images(self._splits, self._settings),
-            Ledger(self._output / LEDGER_FILE),
+            Ledger(self._directory.ledger),
             self._progress,
         )
         bytes_ = self._weights.bytes(outcome.plan.widths(self._groups))
@@ -164,27 +166,30 @@ class _Frontier:
             "widths": outcome.plan.widths(self._groups),
             "channels": outcome.plan.packed(self._groups),
             "search": outcome.steps[-1].drop.to_dict() if outcome.steps else None,
-            **self._reported(pruned, outcome.plan.digest, timesteps),
+            **self._reported(pruned, f"{saving:g}% saved", timesteps),
             "cost": cost,
         }
         self._known["points"] = [
             p for p in self._known["points"] if p["asked_saving_percent"] != saving
         ] + [point]
-        self._write(self._known)
+        self._directory.write(self._known)
         return point
 
-    def finished(self) -> dict[str, Any]:
+    def finished(self, timesteps: tuple[int, ...]) -> dict[str, Any]:
         """The whole content, earlier calls' points too; those that none betters are marked."""
+        head = self._head()
+        if at := self._dense_at(timesteps):
+            head["dense"]["timesteps"] = at
         points = sorted(self._known["points"], key=lambda p: float(p["asked_saving_percent"]))
         for point in points:
             point["pareto"] = not any(_betters(other, point) for other in points)
         content = {
-            **self._head(),
+            **head,
             "seconds": round(time.perf_counter() - self._started, 1),
             "points": points,
         }
-        self._write(content)
-        self._held.close()
+        self._directory.write(content)
+        self._directory.close()
         return content
 
     @cached_property
@@ -198,7 +203,7 @@ class _Frontier:
             self._model,
             self._groups,
             search_images(self._splits, self._settings),
-            Ledger(self._output / LEDGER_FILE),
+            Ledger(self._directory.ledger),
             self._settings,
             self._recovery,
         )
@@ -241,20 +246,29 @@ class _Frontier:
             "drop": PairedDrop.of(self._dense_hits, hits).to_dict(),
         }
         if timesteps:
-            found["timesteps"] = self._at(pruned, timesteps)
+            found["timesteps"] = self._at(pruned, name, timesteps)
         return found
 
-    def _at(self, pruned: SViT, timesteps: tuple[int, ...]) -> list[dict[str, Any]]:
+    def _dense_at(self, timesteps: tuple[int, ...]) -> list[dict[str, Any]]:
+        """The dense model at other timesteps, what to compare points with."""
+        known: list[dict[str, Any]] = self._known.get("dense", {}).get("timesteps", [])
+        same = {(row["T"], row["held_out"]["n"]) for row in known}
+        if same >= {(steps, len(self._held_out)) for steps in timesteps}:
+            return known
+        return self._at(self._model, "dense", timesteps)
+
+    def _at(self, model: SViT, name: str, timesteps: tuple[int, ...]) -> list[dict[str, Any]]:
         calibration = calibration_images(self._splits, self._settings)
-        count = min(len(calibration), pruned.batch_of(_CALIBRATION))
+        count = min(len(calibration), model.batch_of(_CALIBRATION))
         samples = torch.from_numpy(calibration.inputs(0, count))
         rows = []
         with tempfile.TemporaryDirectory() as directory:
             calls = {}
             inputs = self._held_out.inputs(0, 1)
             for steps in timesteps:
-                fewer = with_timesteps(pruned, steps, samples)
-                hits = torch_hits(fewer, self._held_out, self._progress, f"held-out, T = {steps}")
+                fewer = with_timesteps(model, steps, samples)
+                stage = f"held-out, {name}, T = {steps}"
+                hits = torch_hits(fewer, self._held_out, self._progress, stage)
                 rows.append(
                     {
                         "T": steps,
@@ -270,7 +284,7 @@ class _Frontier:
 
     def _cost(self) -> dict[str, Any]:
         """What the search has cost so far; images are those that candidates were run on."""
-        candidates = list(Ledger(self._output / LEDGER_FILE))
+        candidates = list(Ledger(self._directory.ledger))
         return {
             "evaluations": len(candidates),
             "images": sum(candidate.n for candidate in candidates),
@@ -292,61 +306,6 @@ class _Frontier:
                 "held_out": Accuracy.of(self._dense_hits).to_dict(),
             },
         }
-
-    def _begin(self) -> dict[str, Any]:
-        """What is known from a call that was interrupted; the directory is ours from now on."""
-        asked = {
-            "schema": SCHEMA,
-            "question": self._question,
-            "policy": self._settings.policy,
-        }
-        try:
-            self._output.mkdir(parents=True, exist_ok=True)
-            if self._is_fresh():
-                self._lock()
-                fresh = {**asked, "points": []}
-                self._write(fresh)
-                return fresh
-        except OSError as error:
-            raise OutputError(f"cannot write at {self._output}: {error.strerror}") from error
-        try:
-            text = (self._output / FRONTIER_FILE).read_text(encoding="utf-8")
-            known: dict[str, Any] = json.loads(text)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self._output} is not empty and holds no frontier: pass another --output"
-            ) from error
-        if not isinstance(known, dict) or {k: known.get(k) for k in asked} != asked:
-            raise OutputError(
-                f"{self._output} holds the frontier of another model, data, settings, policy or "
-                "version: pass another --output"
-            )
-        self._lock()
-        return known
-
-    def _is_fresh(self) -> bool:
-        """Whether nothing stands there but what a call leaves that ended before its first word."""
-        for path in self._output.iterdir():
-            empty_ledger = path.name == LEDGER_FILE and not path.stat().st_size
-            if path.name != f"{FRONTIER_FILE}.partial" and not empty_ledger:
-                return False
-        return True
-
-    def _lock(self) -> None:
-        """Hold the ledger until this process ends."""
-        self._held = (self._output / LEDGER_FILE).open("a")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another frontier is writing to {self._output}: wait for it, or pass another "
-                "--output"
-            ) from error
-
-    def _write(self, content: dict[str, Any]) -> None:
-        beside = self._output / f"{FRONTIER_FILE}.partial"
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, self._output / FRONTIER_FILE)
 
 
 def _betters(one: dict[str, Any], other: dict[str, Any]) -> bool:

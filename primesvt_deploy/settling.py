@@ -103,6 +103,8 @@ def settled(
         progress: told of it.
     """
     plan, few = outcome.plan, few_inputs(images)
+    if plan.kept:
+        progress.stage("recovery and cut", 1)
     plain = carried_out(model, groups, plan, few, recovery)
     if HEAD not in recovery.steps or not plan.kept:
         return plain, outcome

@@ -75,6 +75,8 @@ def test_fewer_timesteps_are_reported_with_their_latency(
     assert row["T"] == 1
     assert row["held_out"]["n"] == 60
     assert row["latency"]["median_ms"] > 0.0
+    (dense,) = made[1]["dense"]["timesteps"]
+    assert dense["T"] == 1 and dense["held_out"]["n"] == 60
 
 
 def test_asked_again_it_knows_everything(
@@ -85,6 +87,7 @@ def test_asked_again_it_knows_everything(
         model, output, SEARCH, data=data, savings=SAVINGS, timesteps=(1,), held_out_images=60
     )
     assert again["points"] == content["points"]
+    assert again["dense"] == content["dense"], "latencies too: they were not measured anew"
 
 
 def test_more_savings_are_added_to_those_that_are_known(
@@ -131,6 +134,8 @@ def test_a_frontier_of_something_else_is_left_alone(
     with pytest.raises(OutputError, match="not empty"):
         frontier(model, tmp_path, SEARCH, data=data, savings=(10.0,))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(OutputError, match="is a file: pass a directory"):
+        frontier(model, tmp_path / "thesis.txt", SEARCH, data=data, savings=(10.0,))
 
 
 @pytest.mark.parametrize("savings", [(), (0.0,), (100.0,), (50.0, 120.0)])

@@ -148,12 +148,12 @@ class Workspace:
     def _check_output(self) -> None:
         if not os.path.lexists(self.output):
             return
+        if self.output.is_symlink() or not self.output.is_dir():
+            raise OutputError(f"{self.output} is not a directory: pass another --output")
         if not self._force:
             raise OutputError(
                 f"{self.output} exists: pass another --output, or --force to replace a bundle"
             )
-        if self.output.is_symlink() or not self.output.is_dir():
-            raise OutputError(f"{self.output} is not a directory: pass another --output")
         foreign = _foreign_files(self.output)
         if foreign:
             raise OutputError(

@@ -62,7 +62,7 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         "held-out top-1",
         "held-out drop",
         "evaluations",
-        title=f"{content['model']}, {content['policy']}: dense "
+        title=f"{content['model']}, {content['policy']}: dense weights "
         f"{_millions(dense['weight_bytes'])} MB, {_top1(dense['held_out'])}",
     )
     for point in content["points"]:
@@ -76,7 +76,7 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
             f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
         )
     console.print(table)
-    _print_timesteps(console, content["points"])
+    _print_timesteps(console, [{**dense, "saved_percent": 0.0, "met": True}, *content["points"]])
     console.print(
         f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
         "try, with the same model and data: primesvt-deploy build --frontier "

@@ -101,5 +101,5 @@ def _curve(
         points.append(point)
         if judge.within(point):
             within.append(rate)
-        progress.step(f"{group.name} at {rate:.0%}: {point.drop.points:+.1f} points lost")
+        progress.step(f"{group.name} at {rate:.0%}: {point.drop.points:.1f} points lost")
     return Curve(group, tuple(points), tuple(within))

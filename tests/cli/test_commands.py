@@ -302,6 +302,7 @@ def test_a_frontier_is_a_table_a_plot_and_a_ledger(place: Path, known: Path) -> 
     assert names == {"frontier.json", "frontier.png", "frontier.svg", "ledger.jsonl"}
     text = (place / "frontier.out").read_text()
     assert "held-out" in text and "T = 1" in text
+    assert "0.0%" in text, "the dense model stands among its timesteps"
     assert "\N{HORIZONTAL ELLIPSIS}" not in text, "80 columns are enough"
     assert "0.00 MB" not in text
     assert "build --frontier frontier" in text
@@ -319,6 +320,7 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
     assert manifest["size"]["saved_percent"]["file"] >= 15.0
     assert "known candidate" in manifest["constraints"]["stopped_by"]
     assert "robustness" not in found.stderr
+    assert "recovery and cut ..." in found.stderr
 
 
 @pytest.mark.parametrize(

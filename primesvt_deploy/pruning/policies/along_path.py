@@ -55,7 +55,7 @@ def outcome_on_path(
     def judged(index: int) -> Candidate:
         candidate = search.judge.judge(path[index], step=name)
         search.progress.step(
-            f"{size_of(path[index]) / 1e6:.2f} MB: {candidate.drop.points:+.1f} points lost"
+            f"{size_of(path[index]) / 1e6:.2f} MB: {candidate.drop.points:.1f} points lost"
         )
         return candidate
 

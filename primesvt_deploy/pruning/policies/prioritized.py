@@ -61,7 +61,7 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         steps.append(candidate)
         progress.step(
             f"{curve.group.name} at {candidate.rate:.0%}: {size_of(plan) / 1e6:.2f} MB, "
-            f"{candidate.drop.points:+.1f} points lost"
+            f"{candidate.drop.points:.1f} points lost"
         )
     met = size_of(plan) <= budget_bytes
     return PolicyOutcome(
