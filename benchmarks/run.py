@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 SCRIPTS = (
+    "models.py",
     "saving.py",
     "latency.py",
     "alternatives.py",

@@ -1,4 +1,4 @@
-"""Write the figures of `results/` into README and the model card, between their markers.
+"""Write the figures of `results/` into README and the model cards, between their markers.
 
     python benchmarks/tables.py
 
@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cards import card, models_table
 from frontier_tables import (
     finetuned_table,
     frontier_table,
@@ -242,25 +243,16 @@ def families_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def card_line(found: dict[str, Any]) -> str:
-    """The reference model's held-out accuracy."""
-    dense = found["points"][0]["accuracy"]["dense"]
-    low, high = dense["interval95_percent"]
-    return (
-        f"Held-out top-1 at T = 4: {dense['top1_percent']:.2f}%, 95% interval "
-        f"[{low:.1f}, {high:.1f}], n = {dense['n']} (exported, onnxruntime "
-        f"{found['machine']['onnxruntime']})."
-    )
-
-
-def filled(text: str) -> str:
-    """`text` with every marked section written anew from the results."""
+def filled(path: Path) -> str:
+    """The text of a file with every marked section written anew from the results."""
+    text = path.read_text()
     saving = json.loads((RESULTS / "saving.json").read_text())
     latency = json.loads((RESULTS / "latency.json").read_text())
     families = json.loads((RESULTS / "families.json").read_text())
     precision = json.loads((RESULTS / "precision.json").read_text())
     exactness = json.loads((RESULTS / "exactness.json").read_text())
     frontier = json.loads((RESULTS / "frontier.json").read_text())
+    models = json.loads((RESULTS / "models.json").read_text())
     sections = {
         "precision": precision_table(precision),
         "memory": memory_table(precision),
@@ -275,8 +267,10 @@ def filled(text: str) -> str:
         "head": head_table(frontier),
         "timesteps": timesteps_table(frontier),
         "finetuned": finetuned_table(frontier),
-        "card": card_line(saving),
+        "models": models_table(models),
     }
+    if path.parent.name in models["models"]:
+        sections["card"] = card(path.parent.name, models)
     for name, content in sections.items():
         begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
@@ -292,7 +286,7 @@ def texts() -> list[Path]:
 def main() -> None:
     """Rewrite the marked sections."""
     for path in texts():
-        path.write_text(filled(path.read_text()))
+        path.write_text(filled(path))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def test_a_benchmark_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    parts = ("common", "wide", "frontier_plot", "frontier_tables")
+    parts = ("cards", "common", "wide", "frontier_plot", "frontier_tables")
     assert path.stem in parts or callable(module.main)
 
 

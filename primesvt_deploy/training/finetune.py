@@ -9,7 +9,6 @@ may run fewer timesteps.
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from primesvt_deploy.config import FinetuneSettings
@@ -29,6 +27,7 @@ from primesvt_deploy.lowering.fold import lower
 from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.training.batches import Batches
+from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
 
 __all__ = ["Finetuned", "check_finetune", "finetune"]
 
@@ -139,7 +138,11 @@ class _Run:
         )
         self._teacher = self._placed(lower(dense.module))
         self._student = self._placed(copy.deepcopy(model.module)).train().requires_grad_(True)
-        self._optimizer = _adamw(self._student, settings)
+        self._optimizer = adamw(
+            self._student,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
         self._total = settings.epochs * len(self._batches)
         self._step, self._seconds = 0, 0.0
         self._sums = [0.0] * settings.epochs
@@ -189,8 +192,7 @@ class _Run:
             samples = samples.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             taught = self._teacher(samples)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate()
+        set_learning_rate(self._optimizer, self._rate())
         with torch.random.fork_rng(devices=[]):
             # Dropout and whatever else is drawn depends on the step alone, so runs resume.
             torch.manual_seed(settings.seed * 1_000_003 + self._step)
@@ -205,12 +207,10 @@ class _Run:
 
     def _rate(self) -> float:
         """Learning rate of this step."""
-        settings = self._settings
-        warmup = max(1, round(settings.warmup * self._total))
-        if self._step < warmup:
-            return settings.learning_rate * (self._step + 1) / warmup
-        share = (self._step - warmup) / max(1, self._total - warmup)
-        return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
+        warmup = max(1, round(self._settings.warmup * self._total))
+        return self._settings.learning_rate * warmup_cosine(
+            self._step, total=self._total, warmup=warmup
+        )
 
     def _timesteps(self, epoch: int) -> int:
         return self._settings.steps_of(epoch, self._model.timesteps)
@@ -271,16 +271,6 @@ def _loss(
         reduction="batchmean",
     )
     return (1.0 - share) * F.cross_entropy(logits, labels) + share * heat**2 * divergence
-
-
-def _adamw(network: nn.Module, settings: FinetuneSettings) -> torch.optim.AdamW:
-    """Weight decay is for weights: biases, norms and what neurons learn have one axis or none."""
-    parameters = list(network.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
 def _device(settings: FinetuneSettings) -> torch.device:

@@ -1,0 +1,80 @@
+"""The measured part of a model card, from `results/models.json` and the training log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+def card(name: str, found: dict[str, Any]) -> str:
+    """Accuracy at each T, firing rates, and how it was trained where its log tells."""
+    row = found["models"][name]
+    lines = ["| T | held-out top-1 (95%) | search top-1 (95%) |", "|---|---|---|"]
+    for steps, at in row["timesteps"].items():
+        lines.append(f"| {steps} | {_top1(at['held_out'])} | {_top1(at['search'])} |")
+    n = row["timesteps"]["1"]["held_out"]["n"]
+    lines += [
+        "",
+        f"n = {n} each, {row['data']}; torch {found['machine']['torch']}, float32; fewer timesteps "
+        "with the norms as trained. "
+        f"{row['parameters']:,} parameters, {row['weights_bytes'] / 1e6:.1f} MB of weights.",
+        "",
+        *_training(name),
+        "| neuron layer | firing rate | silent channels |",
+        "|---|---|---|",
+        *(
+            f"| {layer['layer'].removesuffix('.neuron')} | {100 * layer['rate']:.1f}% "
+            f"| {layer['silent']} of {layer['channels']} |"
+            for layer in row["firing"]
+        ),
+        "",
+        f"Over {row['firing'][0]['n']} search images.",
+    ]
+    return "\n".join(lines)
+
+
+def models_table(found: dict[str, Any]) -> str:
+    """Reference models, a row each."""
+    lines = ["| model | parameters | weights | held-out top-1 (95%) |", "|---|---|---|---|"]
+    for name, row in found["models"].items():
+        steps, at = list(row["timesteps"].items())[-1]
+        lines.append(
+            f"| [`{name}`](models/{name}/README.md) | {row['parameters'] / 1e6:.2f} M "
+            f"| {row['weights_bytes'] / 1e6:.1f} MB | {_top1(at['held_out'])} at T = {steps}, "
+            f"n = {at['held_out']['n']} |"
+        )
+    return "\n".join(lines)
+
+
+def _training(name: str) -> list[str]:
+    """Epochs, time and machine, as the log tells, and its curve."""
+    log = MODELS / name / "training" / "log.jsonl"
+    if not log.is_file():
+        return []
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    epochs = [row for row in rows if "search" in row]
+    starts = [row for row in rows if "started" in row]
+    phases: dict[int, int] = {}
+    for row in epochs:
+        phases[row["timesteps"]] = phases.get(row["timesteps"], 0) + 1
+    told = ", then ".join(f"{count} epochs at T = {steps}" for steps, count in phases.items())
+    first = starts[0]
+    by = " through torch.compile" if first["compiled"] else ""
+    devices = f"{first['devices']} x " if first["devices"] > 1 else ""
+    threads = f", {first['threads']} threads" if first["precision"] == "fp32" else ""
+    return [
+        f"This training: {told}; {epochs[-1]['seconds'] / 3600:.1f} hours on {devices}"
+        f"{first['device']}{threads}, {first['precision']}{by}, torch {first['torch']}, "
+        f"SpikingJelly {first['spikingjelly']}.",
+        "",
+        "![Loss and accuracy](training/curve.png)",
+        "",
+    ]
+
+
+def _top1(accuracy: dict[str, Any]) -> str:
+    low, high = accuracy["interval95_percent"]
+    return f"{accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}]"

@@ -1,0 +1,295 @@
+"""Reference models are trained step for step alike, however often a run is cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model
+from families.zoo import ZOO
+from PIL import Image
+from reference.recipe import Phase, Recipe, Training
+from reference.run import CHECKPOINT, LOG, WEIGHTS, Means, Run
+from reference.samples import Order, Samples, mixed
+from tools_recipes import TRAINING, recipe_text
+
+from primesvt_deploy.data import DataSet, ImageList, open_data
+from primesvt_deploy.errors import ModelError, SettingsError
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.runtime.preprocess import Preprocessing
+
+SCRIPT = Path(__file__).parents[2] / "tools" / "train_reference.py"
+RECIPES = SCRIPT.parent / "recipes"
+STEPS = 36
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe, and an ImageFolder whose classes differ in colour."""
+    root = tmp_path_factory.mktemp("training")
+    (root / "recipe.toml").write_text(recipe_text())
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 18), ("test", 40)):
+        for k, name in enumerate(("ant", "bee", "cat")):
+            folder = root / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 160, (16, 16, 3), dtype=np.uint8)
+                pixels[..., k] += 90
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+def made(place: Path, directory: str, **means: Any) -> Run:
+    recipe = Recipe.read(place / "recipe.toml")
+    torch.manual_seed(recipe.training.seed)
+    model = recipe.fresh()
+    told = Means(device=torch.device("cpu"), **{"log_steps": 1, "save_seconds": 0.0, **means})
+    return Run(model, open_data(model, place / "images"), recipe.training, place / directory, told)
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A run that was never cut off."""
+    assert made(place, "whole").go()
+    return place / "whole"
+
+
+def command(place: Path, run: str, *further: str) -> list[str]:
+    return [
+        str(SCRIPT), str(place / "recipe.toml"), "--data", str(place / "images"),
+        "--output", str(place / run), "--threads", "1", "--log-steps", "1", "--save-seconds", "0",
+        *further,
+    ]  # fmt: skip
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+
+
+def curve(run: Path) -> list[tuple[Any, ...]]:
+    keys = ("step", "loss", "learning_rate", "timesteps", "search")
+    lines = [line for line in logged(run) if "started" not in line]
+    return [tuple(line.get(key) for key in keys) for line in lines]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (torch.load(run / WEIGHTS, weights_only=True) for run in (one, other))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def test_it_learns(place: Path, tmp_path: Path) -> None:
+    plain = "phases = [[1, 8], [2, 4]]\nbatch_size = 8\nlearning_rate = 1e-2\naveraging = 0.8\n"
+    (tmp_path / "recipe.toml").write_text(recipe_text(training=f'{plain}augmentation = "none"'))
+    (tmp_path / "images").symlink_to(place / "images")
+    assert made(tmp_path, "plain").go()
+    lines = logged(tmp_path / "plain")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 2 * STEPS
+    assert np.median(losses[-12:]) < np.median(losses[:6]) - 0.15
+    epochs = [line for line in lines if "search" in line]
+    assert [line["timesteps"] for line in epochs] == [1] * 8 + [2] * 4
+    assert epochs[-1]["search"]["top1_percent"] > 60.0, "three colours are told apart"
+    assert epochs[-1]["search"]["n"] == 60
+
+
+def test_killed_and_run_again_it_is_as_if_nothing_had_been(place: Path, whole: Path) -> None:
+    with (place / "killed.out").open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command(place, "killed")], stdout=out, stderr=out
+        )
+        log = place / "killed" / LOG
+        until = time.monotonic() + 120.0
+        while process.poll() is None and time.monotonic() < until:
+            if log.is_file() and log.read_text().count("\n") >= 6:
+                process.kill()
+                break
+            time.sleep(0.002)
+        assert process.wait() == -9, (place / "killed.out").read_text()
+    cut_off = len([line for line in log.read_text().splitlines() if line.endswith("}")])
+    assert 5 <= cut_off < STEPS
+    again = subprocess.run(
+        [sys.executable, *command(place, "killed")], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert curve(place / "killed") == curve(whole)
+    assert_same_weights(place / "killed", whole)
+
+
+def test_its_time_over_it_stops_with_a_checkpoint(place: Path, whole: Path) -> None:
+    assert not made(place, "stopped", seconds=0.0).go()
+    assert len(curve(place / "stopped")) == 1
+    assert made(place, "stopped", workers=1).go(), "worker processes change nothing"
+    assert curve(place / "stopped") == curve(whole)
+    assert_same_weights(place / "stopped", whole)
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole: Path) -> None:
+    assert not made(place, "torn", seconds=0.0).go()
+    with (place / "torn" / LOG).open("a") as log:
+        log.write('{"step": 2, "loss": 9.0}\n{"step": 3, "lo')
+    assert made(place, "torn").go()
+    assert curve(place / "torn") == curve(whole)
+
+
+def test_devices_share_each_step(place: Path, whole: Path) -> None:
+    """Batch norms see each device's own samples, so that losses are near, not equal."""
+    found = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            *command(place, "shared"),
+        ],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+    lines = logged(place / "shared")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in lines if "search" in line] == [6, 12, 18, 24, 30, 36]
+
+
+def test_devices_have_each_sample_once_and_resumed_steps_are_the_same() -> None:
+    whole = list(Order(count=21, batch_size=8, seed=3, first=0, last=6))
+    shares = [
+        list(Order(count=21, batch_size=8, seed=3, first=0, last=6, rank=r, devices=2))
+        for r in (0, 1)
+    ]
+    for step, one, other in zip(whole, *shares, strict=True):
+        assert len(one) == len(other) == 4
+        assert sorted(one + other) == sorted(step)
+    assert list(Order(count=21, batch_size=8, seed=3, first=4, last=6)) == whole[4:]
+    first_epoch = [sample for step in whole[:2] for sample in step]
+    assert len(set(first_epoch)) == 16
+    assert whole[0] != [(0, number) for _, number in whole[2]], "another order each epoch"
+
+
+def test_mixed_labels_are_shares(place: Path) -> None:
+    training = Training(phases=(Phase(1, 1),), mixup=0.5, cutmix=1.0)
+    inputs, labels = torch.randn(8, 3, 16, 16), torch.arange(8) % 3
+    kinds = set()
+    for step in range(20):
+        new, shares = mixed(inputs, labels, 3, training, step)
+        again, _ = mixed(inputs, labels, 3, training, step)
+        assert torch.equal(new, again), "the step alone decides"
+        torch.testing.assert_close(shares.sum(dim=1), torch.ones(8))
+        kinds.add(bool(torch.isin(new, inputs).all()))
+    assert kinds == {True, False}, "CutMix keeps pixels, mixup does not"
+    untouched, same = mixed(inputs, labels, 3, replace(training, mixing=0.0), 0)
+    assert untouched is inputs and same is labels
+
+
+def test_augmented_samples_depend_on_seed_epoch_and_image_alone(place: Path) -> None:
+    model = Recipe.read(place / "recipe.toml").fresh()
+    images = open_data(model, place / "images").train
+    steps = model.preprocessing
+    assert isinstance(steps, Preprocessing)
+    samples = Samples(images, steps, Training(phases=(Phase(1, 1),)))
+    first, label = samples[0, 3]
+    torch.manual_seed(99)
+    assert torch.equal(samples[0, 3][0], first)
+    assert label == images.labels[3]
+    assert not torch.equal(samples[1, 3][0], first), "another epoch"
+    plain = Samples(images, steps, Training(phases=(Phase(1, 1),), augmentation="none"))
+    pixels = steps.apply(images.pixels(3))
+    assert any(
+        np.allclose(plain[epoch, 3][0].numpy()[:, 4:12, 4:12], shifted, atol=1e-5)
+        for epoch in range(400)
+        for shifted in (pixels[:, 4:12, 4:12], pixels[:, 4:12, ::-1][:, :, 4:12])
+    ), "a crop and a flip of what the deployed model would see"
+
+
+@pytest.mark.parametrize("form", [form for form, (_, config) in ZOO.items() if not config.frames])
+def test_every_family_is_trained(form: str, tmp_path: Path) -> None:
+    family, config = ZOO[form]
+    model = make_model(config, family=family)
+    assert isinstance(model.preprocessing, Preprocessing)
+    generator = np.random.default_rng(0)
+    shape = (config.image_size, config.image_size, 3)
+    pixels = [generator.integers(0, 255, shape, dtype=np.uint8) for _ in range(60)]
+    numbers = np.arange(60)
+    images = ImageList(pixels.__getitem__, numbers, numbers % 5, model.preprocessing)
+    data = DataSet(
+        name="noise", digest="", train=images.first(4), search=images, held_out=images.first(0)
+    )
+    before = {k: v.clone() for k, v in model.module.named_parameters()}
+    phases = tuple(Phase(t, 1) for t in sorted({1, config.timesteps}))
+    training = Training(phases=phases, batch_size=4, warmup_epochs=0.0)
+    means = Means(device=torch.device("cpu"), log_steps=1)
+    assert Run(model, data, training, tmp_path, means).go()
+    assert all(np.isfinite(line["loss"]) for line in logged(tmp_path) if "loss" in line)
+    after = dict(model.module.named_parameters())
+    used = [k for k, v in before.items() if v.ndim > 1]
+    assert sum(not torch.equal(before[k], after[k]) for k in used) > 0.9 * len(used)
+    assert isinstance(model.module, SpikingNetwork)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_that_come_with_it_can_be_built(path: Path) -> None:
+    recipe = Recipe.read(path)
+    model = recipe.fresh()
+    assert model.name == path.stem
+    assert model.timesteps == recipe.training.phases[-1].timesteps
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (recipe_text(training="phases = [[2, 1]]\nmomentum = 0.9"), "unknown 'momentum'"),
+        (recipe_text(training="phases = []"), "phases are pairs"),
+        (recipe_text(training="phases = [[1, 2]]"), "the last phase must have the model's T = 2"),
+        (recipe_text(training="phases = [[4, 1], [2, 1]]"), "timesteps are 4"),
+        (recipe_text(training="phases = [[2, 1]]\nerasing = 2"), "erasing is 2"),
+        (recipe_text(training="phases = [[2, 1]]\naugmentation = 'all'"), "augmentation is 'all'"),
+        (recipe_text(training="phases = [[2, 1]]\nbatch_size = 'all'"), "recipe.toml"),
+        (recipe_text(arguments="depth = 1"), "incomplete configuration"),
+        (recipe_text(model='initial = "nowhere"'), "no model 'nowhere'"),
+        (recipe_text(model='initial = "spikformer-2-192-cifar10"'), "no such network"),
+        ("[model]", "no recipe ('training')"),
+        ("what", "is no recipe"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises((SettingsError, ModelError)) as caught:
+        Recipe.read(tmp_path / "recipe.toml").fresh()
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_runs_directory_is_refused(place: Path, whole: Path, tmp_path: Path) -> None:
+    before = (whole / CHECKPOINT).read_bytes()
+    other = tmp_path / "recipe.toml"
+    other.write_text(recipe_text(training=TRAINING.replace("2e-3", "1e-3")))
+    found = subprocess.run(
+        [sys.executable, str(SCRIPT), str(other), "--data", str(place / "images"), "--output",
+         str(whole)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
+    assert "another recipe or other data" in found.stderr
+    assert (whole / CHECKPOINT).read_bytes() == before
+
+
+def test_a_batch_that_cannot_be(place: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be shared by 3"):
+        made(place, "odd", devices=3)
+    model = make_model()
+    empty = ImageList(lambda _: np.zeros(0), np.arange(0), np.arange(0), model.preprocessing)
+    data = DataSet(name="none", digest="", train=empty, search=empty, held_out=empty)
+    with pytest.raises(SettingsError, match="none has 0 images"):
+        Run(model, data, Training(phases=(Phase(3, 1),)), place / "n", _cpu())
+
+
+def _cpu() -> Means:
+    return Means(device=torch.device("cpu"))

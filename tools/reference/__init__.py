@@ -1,0 +1,1 @@
+"""How reference models are trained, see `tools/train_reference.py`."""

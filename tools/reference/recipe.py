@@ -1,0 +1,188 @@
+"""A recipe: which network, and how it is trained. One TOML file each in `tools/recipes/`.
+
+`[model]` has what `models/NAME/model.toml` has: name, family, labels, `[model.arguments]`; and
+`initial`, where training goes on from a model that exists. `[training]` has the fields of
+`Training`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from primesvt_deploy.errors import ModelError, SettingsError
+from primesvt_deploy.families import family_named
+from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
+from primesvt_deploy.model import SViT
+
+__all__ = ["AUGMENTATIONS", "Phase", "Recipe", "Training"]
+
+AUGMENTATIONS = ("none", "randaugment", "trivialaugment", "autoaugment")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs at one number of timesteps."""
+
+    timesteps: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network is trained.
+
+    Args:
+        phases: pairs of timesteps and epochs, in order: T = 1 first is far cheaper.
+        batch_size: images a step, over all devices.
+        learning_rate: peak of AdamW's, after the warm-up.
+        final_learning_rate: what its cosine comes down to.
+        warmup_epochs: over which it rises.
+        weight_decay: on weights; biases and norms have none.
+        label_smoothing: share of a label that is spread over all classes.
+        augmentation: behind the random crop and flip: `randaugment`, `trivialaugment`,
+            `autoaugment` (torchvision's) or `none`.
+        mixup: alpha of mixup (Zhang et al., 2018); 0: none.
+        cutmix: alpha of CutMix (Yun et al., 2019); 0: none.
+        mixing: share of the batches that either is done to, one of them at random.
+        erasing: share of the images of which a rectangle is erased.
+        plain_epochs: the last so many without mixing.
+        averaging: decay of the moving average of weights, a step; 0: none.
+        seed: of weights, order, augmentation and mixing.
+    """
+
+    phases: tuple[Phase, ...]
+    batch_size: int = 128
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 1e-6
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    augmentation: str = "randaugment"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing: float = 1.0
+    erasing: float = 0.0
+    plain_epochs: int = 0
+    averaging: float = 0.9995
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if not self.phases or any(p.timesteps < 1 or p.epochs < 1 for p in self.phases):
+            raise SettingsError(
+                "phases are pairs of timesteps and epochs, each 1 or more: such as "
+                "phases = [[1, 100], [4, 20]]"
+            )
+        if self.batch_size < 2:
+            raise SettingsError(f"batch_size is {self.batch_size}: expected 2 or more")
+        if self.augmentation not in AUGMENTATIONS:
+            raise SettingsError(
+                f"augmentation is {self.augmentation!r}: expected one of {', '.join(AUGMENTATIONS)}"
+            )
+        for name in ("label_smoothing", "mixing", "erasing", "averaging"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise SettingsError(f"{name} is {getattr(self, name)}: expected 0 to 1")
+        for name in ("warmup_epochs", "weight_decay", "mixup", "cutmix", "plain_epochs", "seed"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if not 0.0 <= self.final_learning_rate <= self.learning_rate or not self.learning_rate:
+            raise SettingsError("expected 0 <= final_learning_rate <= learning_rate, and not 0")
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def timesteps(self, epoch: int) -> int:
+        """T of an epoch."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase.timesteps
+            epoch -= phase.epochs
+        return self.phases[-1].timesteps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What `tools/train_reference.py` is given.
+
+    Args:
+        model: `[model]` of the file.
+        training: `[training]` of the file.
+    """
+
+    model: dict[str, Any]
+    training: Training
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The recipe in a file.
+
+        Raises:
+            SettingsError: it is not there, not TOML, or something in it is unknown or out of
+                range.
+        """
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            model, values = dict(content["model"]), dict(content["training"])
+        except OSError as error:
+            raise SettingsError(f"no recipe at {path}: see tools/recipes/") from error
+        except (ValueError, KeyError) as error:
+            raise SettingsError(f"{path} is no recipe ({error}): see tools/recipes/") from error
+        known = {field.name for field in fields(Training)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise SettingsError(f"{path}: unknown {unknown[0]!r}: expected some of {sorted(known)}")
+        try:
+            phases = tuple(Phase(*pair) for pair in values.pop("phases", ()))
+            return cls(model=model, training=Training(phases=phases, **values))
+        except (SettingsError, TypeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+
+    def fresh(self, *, initial: bool = True) -> SViT:
+        """The SViT with fresh weights, or with those that the recipe goes on from.
+
+        Args:
+            initial: whether to load those.
+
+        Raises:
+            ModelError, SettingsError: it cannot be built, or trained on images at these
+                timesteps.
+        """
+        try:
+            kind, arguments = family_named(self.model["family"]), self.model["arguments"]
+            name = str(self.model["name"])
+        except KeyError as error:
+            raise SettingsError(f"the recipe's [model] has no {error.args[0]!r}: add it") from error
+        config = kind.config_from_dict(arguments)
+        if config.frames:
+            raise SettingsError(f"{name} takes event frames: only images are trained on")
+        model = SViT(
+            name=name,
+            family=kind,
+            config=config,
+            module=kind.build(config),
+            preprocessing=input_steps(kind.inputs, config, InputOptions()),
+            labels=checked_labels(self.model.get("labels"), config.num_classes, Path(name)),
+            data=self.model.get("data"),
+        )
+        for phase in self.training.phases:
+            model.at_timesteps(phase.timesteps)
+        if self.training.phases[-1].timesteps != model.timesteps:
+            raise SettingsError(f"the last phase must have the model's T = {model.timesteps}")
+        if initial and "initial" in self.model:
+            _take_weights(model, self.model["initial"])
+        return model
+
+
+def _take_weights(model: SViT, source: str) -> None:
+    from primesvt_deploy.loading import load  # reads safetensors, which fresh weights need not
+
+    try:
+        model.module.load_state_dict(load(source).module.state_dict())
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{source} is no such network as the recipe's ({first})") from error

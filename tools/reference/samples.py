@@ -1,0 +1,164 @@
+"""Augmented training images whose order and augmentation seed, epoch and image fix.
+
+So a run that is resumed at any step sees what an uninterrupted one would have seen, with any
+number of worker processes and of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.runtime.preprocess import Preprocessing
+from reference.recipe import Training
+
+__all__ = ["Order", "augmentation", "loader", "mixed"]
+
+_HELD_BYTES = 1 << 30
+"""Decoded images are kept where all of them take no more."""
+_Item = tuple[torch.Tensor, int]
+
+
+def seeded(*parts: int) -> int:
+    """A seed that depends on all parts."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images make up each step; a last batch of an epoch that is not whole is left out.
+
+    Args:
+        count: images.
+        batch_size: images a step, over all devices.
+        seed: of the order.
+        first: the step to begin with.
+        last: the step to end before.
+        rank: which of the devices this is.
+        devices: how many share a step.
+    """
+
+    count: int
+    batch_size: int
+    seed: int
+    first: int
+    last: int
+    rank: int = 0
+    devices: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches an epoch."""
+        return self.count // self.batch_size
+
+    def __len__(self) -> int:
+        """Steps that are left."""
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Epoch and image number of each sample of this device, a step at a time."""
+        for step in range(self.first, self.last):
+            epoch, index = divmod(step, self.steps_per_epoch)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            whole = order[index * self.batch_size : (index + 1) * self.batch_size]
+            yield [(epoch, int(number)) for number in whole[self.rank :: self.devices]]
+
+
+class Samples(Dataset[_Item]):
+    """Training images, augmented.
+
+    Args:
+        images: of the train split.
+        steps: of evaluation: size and normalisation.
+        training: how.
+    """
+
+    def __init__(self, images: ImageList, steps: Preprocessing, training: Training) -> None:
+        self._images, self._seed = images, training.seed
+        self._transform = augmentation(steps, training)
+        first = images.pixels(0)
+        small = first.nbytes * len(images) <= _HELD_BYTES
+        self._held = [images.pixels(i) for i in range(len(images))] if small else None
+
+    def __getitem__(self, index: tuple[int, int]) -> _Item:  # type: ignore[override]
+        """Sample `[3, H, W]` and label."""
+        epoch, number = index
+        pixels = self._held[number] if self._held else self._images.pixels(number)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeded(self._seed, epoch, number))
+            sample: torch.Tensor = self._transform(Image.fromarray(pixels))
+        return sample, int(self._images.labels[number])
+
+
+def augmentation(steps: Preprocessing, training: Training) -> v2.Transform:
+    """From an RGB image to an input of the network.
+
+    Up to 64 pixels: a crop of the image padded by an eighth of its side; above: a random resized
+    crop.
+    """
+    size = (steps.height, steps.width)
+    crop: list[v2.Transform] = (
+        [v2.Resize(size), v2.RandomCrop(size, padding=steps.height // 8)]
+        if steps.height <= 64
+        else [v2.RandomResizedCrop(size, antialias=True)]
+    )
+    further: dict[str, list[v2.Transform]] = {
+        "none": [],
+        "randaugment": [v2.RandAugment()],
+        "trivialaugment": [v2.TrivialAugmentWide()],
+        "autoaugment": [
+            v2.AutoAugment(
+                v2.AutoAugmentPolicy.CIFAR10
+                if steps.height <= 64
+                else v2.AutoAugmentPolicy.IMAGENET
+            )
+        ],
+    }
+    return v2.Compose(
+        [
+            *crop,
+            v2.RandomHorizontalFlip(),
+            *further[training.augmentation],
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(steps.mean), list(steps.std)),
+            *([v2.RandomErasing(training.erasing)] if training.erasing else []),
+        ]
+    )
+
+
+def loader(samples: Samples, order: Order, *, workers: int, pinned: bool) -> DataLoader[_Item]:
+    """Batches of samples `[N, 3, H, W]` and labels `[N]`, one a step."""
+    return DataLoader(
+        samples,
+        batch_sampler=order,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pinned,
+        persistent_workers=False,
+    )
+
+
+def mixed(
+    inputs: torch.Tensor, labels: torch.Tensor, classes: int, training: Training, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch mixed by mixup or CutMix, with labels as shares of classes `[N, K]`; or as it is."""
+    kinds: list[v2.Transform] = []
+    if training.mixup:
+        kinds.append(v2.MixUp(alpha=training.mixup, num_classes=classes))
+    if training.cutmix:
+        kinds.append(v2.CutMix(alpha=training.cutmix, num_classes=classes))
+    if not kinds:
+        return inputs, labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(training.seed, step, 1))
+        if torch.rand(()) >= training.mixing:
+            return inputs, labels
+        found: tuple[torch.Tensor, torch.Tensor] = v2.RandomChoice(kinds)(inputs, labels)
+    return found
