@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from primesvt_deploy.analysis.cost import Cost, measure_cost
+from primesvt_deploy.analysis.energy import EnergyEstimate, estimate_energy
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.config import SearchSettings
 from primesvt_deploy.data import DataSet, open_data
@@ -32,6 +33,7 @@ class Analysis:
         cost: parameters and MACs.
         curves: robustness of every layer, largest first.
         firing: firing rates of every neuron layer, in the model's order.
+        energy: an estimate from firing rates, over the same images.
         dense: top-1 of the dense model on the search split.
         left: layers of a user's own module whose channels cannot leave, and why.
     """
@@ -39,6 +41,7 @@ class Analysis:
     cost: Cost
     curves: tuple[Curve, ...]
     firing: tuple[FiringRate, ...]
+    energy: EnergyEstimate
     dense: Accuracy
     left: Mapping[str, str]
 
@@ -50,7 +53,7 @@ def analyze(
     data: DataSet | None = None,
     progress: Progress = SILENT,
 ) -> Analysis:
-    """Layer sizes, robustness curves and firing rates of `model`, on the search split.
+    """Layer sizes, robustness, firing rates and energy of `model`, on the search split.
 
     Args:
         model: a trained SViT.
@@ -74,8 +77,17 @@ def analyze(
     search = Search(judge=judge, settings=chosen, size_of=lambda _: 0, progress=progress)
     curves = search.curves("l2", judge.choice())
     progress.stage("firing rates", 1)
-    firing = measure_firing_rates(model, images.first(_FIRING_IMAGES))
+    sample = images.first(_FIRING_IMAGES)
+    firing = measure_firing_rates(model, sample)
+    progress.step()
+    progress.stage("energy estimate", 1)
+    energy = estimate_energy(model, sample)
     progress.step()
     return Analysis(
-        cost=measure_cost(model), curves=curves, firing=firing, dense=dense, left=prunable.left
+        cost=measure_cost(model),
+        curves=curves,
+        firing=firing,
+        energy=energy,
+        dense=dense,
+        left=prunable.left,
     )

@@ -12,11 +12,14 @@ __all__ = [
     "BundleError",
     "DataError",
     "DeployError",
+    "EmulationError",
     "ExportError",
     "ImageError",
+    "MeasurementError",
     "ModelError",
     "OutputError",
     "PruningError",
+    "RemoteError",
     "SettingsError",
     "VerificationError",
 ]
@@ -50,3 +53,15 @@ class VerificationError(DeployError):
     """The artifact does not compute what the model computes."""
 
     exit_code = 1
+
+
+class MeasurementError(DeployError):
+    """Something that cannot be measured here, or results that cannot be compared."""
+
+
+class RemoteError(DeployError):
+    """A host that cannot be reached, or on which nothing can be measured."""
+
+
+class EmulationError(DeployError):
+    """The emulated ARM machine cannot be set up, or a program did not run on it."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -210,3 +216,25 @@ def tiny_directory(tiny: SViT, tmp_path: Path) -> Path:
 def with_config(model: SViT, **changes: object) -> SViT:
     """A live model of the same configuration but for `changes`."""
     return make_model(replace(model.config, **changes))  # type: ignore[type-var]
+
+
+Ended = subprocess.CompletedProcess[str]
+TERMINAL = {"COLUMNS": "80"}
+
+
+def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
+    """A command in this process, which has torch at hand: its entry point, argv and streams."""
+    command = ["primesvt-deploy", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    from primesvt_deploy.cli import main
+
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, TERMINAL),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return Ended(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())

@@ -9,6 +9,7 @@ import sys
 import click
 
 from primesvt_deploy.cli.analyze import analyze
+from primesvt_deploy.cli.bench import bench, compare
 from primesvt_deploy.cli.build import build
 from primesvt_deploy.cli.edge import inspect, run, verify
 from primesvt_deploy.cli.frontier import frontier
@@ -42,7 +43,7 @@ def cli() -> None:
     """
 
 
-for _command in (build, frontier, analyze, models, verify, run, inspect):
+for _command in (build, frontier, analyze, models, verify, run, inspect, bench, compare):
     cli.add_command(_command)
 
 

@@ -32,7 +32,7 @@ __all__ = ["analyze"]
 def analyze(
     *, model: SViT, search: SearchSettings, data: Path | None, threads: int, as_json: bool
 ) -> int:
-    """Layer sizes, robustness to pruning at each rate, and firing rates."""
+    """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
     from primesvt_deploy.analyzing import analyze as analyze_model
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_analysis
@@ -50,6 +50,7 @@ def analyze(
             "dense_search_accuracy": found.dense.to_dict(),
             "layers": [curve.to_dict() for curve in found.curves],
             "firing_rates": [layer.to_dict() for layer in found.firing],
+            "energy": found.energy.to_dict(),
             "left_unpruned": dict(found.left),
             "settings": search.to_dict(),
         }

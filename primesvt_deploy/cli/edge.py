@@ -64,6 +64,12 @@ def inspect(bundle: Path, as_json: bool) -> int:
 )
 @click.option("--factory", metavar="MODULE:FUNCTION", help="Of a bundle of your own class.")
 @click.option("--quick", is_flag=True, help="Files and stored check only, as without torch.")
+@click.option("--arm", metavar="CPU[,CPU]", help="Also on emulated cortex-a72 (Pi 4), cortex-a76.")
+@click.option(
+    "--arm-sandbox",
+    type=click.Path(path_type=Path),
+    help="Where the emulated machine is, or is set up.  [default: the user's cache]",
+)
 @_PROFILE
 @threads_option
 @json_option
@@ -73,6 +79,8 @@ def verify(
     images: int,
     factory: str | None,
     quick: bool,
+    arm: str | None,
+    arm_sandbox: Path | None,
     profile: str | None,
     threads: int,
     as_json: bool,
@@ -80,10 +88,15 @@ def verify(
     """Check a bundle's files and that its artifact computes what its model computes.
 
     Where torch is installed the artifact is compared with the pruned model on real images;
-    elsewhere with the outputs that were stored when the bundle was built.
+    elsewhere with the outputs that were stored when the bundle was built. With --arm it also runs
+    in the aarch64 onnxruntime under qemu, on up to 64 images; that needs apt, not a board.
     """
     from primesvt_deploy.runtime.check import check_outputs
 
+    if arm is not None:
+        from primesvt_deploy.emulation.cpus import known_cpus
+
+        known_cpus(arm)
     stored = check_outputs(bundle, threads=threads, profile=profile)
     outcome: dict[str, object] = {"files": "intact", "stored_outputs": stored.to_dict()}
     lines = ["files: intact", f"stored outputs: {stored}"]
@@ -98,5 +111,20 @@ def verify(
             )
             outcome["verification"] = verification.to_dict()
             lines.append(f"against the torch model: {verification}")
+    if arm is not None:
+        from primesvt_deploy.emulation.arm import verify_on_arm
+
+        outcomes = verify_on_arm(
+            bundle,
+            arm,
+            sandbox=arm_sandbox,
+            data=data,
+            factory=factory,
+            threads=threads,
+            profile=profile,
+            tell=lambda line: click.echo(line, err=True),
+        )
+        outcome["arm"] = [found.to_dict() for found in outcomes]
+        lines += [f"{found.cpu}: {found}" for found in outcomes]
     click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))
     return 0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from primesvt_deploy.analysis.energy import EnergyEstimate
     from primesvt_deploy.analyzing import Analysis
     from primesvt_deploy.config import SearchSettings
     from primesvt_deploy.model import SViT
@@ -107,7 +108,7 @@ def _at_steps(row: Mapping[str, Any]) -> str:
 
 
 def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:
-    """Sizes and robustness, then firing rates."""
+    """Sizes and robustness, then firing rates and what they let an inference cost."""
     console = Console()
     console.print(
         f"{model.name}: {found.cost.parameters:,} parameters, {found.cost.macs / 1e6:.0f} M MACs "
@@ -138,6 +139,35 @@ def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None
     for layer in found.firing:
         firing.add_row(layer.layer, f"{layer.rate:.2%}", f"{layer.silent} of {layer.channels}")
     console.print(firing)
+    _print_energy(console, found.energy)
+
+
+def _print_energy(console: Console, energy: EnergyEstimate) -> None:
+    from primesvt_deploy.analysis.energy import ACCUMULATE_PICOJOULES, MAC_PICOJOULES
+
+    table = Table(
+        "layer", "M MACs if dense", "spikes", "uJ", title="Operations and energy of an image"
+    )
+    for layer in energy.layers:
+        table.add_row(
+            layer.layer,
+            _three_digits(layer.macs / 1e6),
+            "real" if layer.rate is None else f"{layer.rate:.3f}",
+            _three_digits(layer.picojoules / 1e6),
+        )
+    console.print(table)
+    microjoules, dense = map(_three_digits, (energy.microjoules, energy.all_macs_microjoules))
+    accumulates, macs = (_three_digits(count / 1e6) for count in (energy.accumulates, energy.macs))
+    console.print(
+        f"Energy, an estimate ({MAC_PICOJOULES} pJ a MAC, {ACCUMULATE_PICOJOULES} pJ an "
+        f"accumulate, 45 nm; Horowitz 2014): {microjoules} uJ an image: {accumulates} M "
+        f"accumulates, {macs} M MACs; were every operation a MAC: {dense} uJ",
+        highlight=False,
+    )
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _limit(search: SearchSettings) -> str:

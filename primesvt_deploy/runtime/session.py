@@ -13,8 +13,9 @@ import onnxruntime as ort
 
 from .errors import BundleError
 from .profiles import LATENCY, SessionProfile, make_profile, read_session
+from .versions import UPGRADE, lacking
 
-__all__ = ["OnnxModel", "check_version"]
+__all__ = ["OnnxModel", "check_version", "session_options"]
 
 _FRAME_AXES = 5
 _LEVELS = {
@@ -23,7 +24,6 @@ _LEVELS = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-_UPGRADE = "pip install -U onnxruntime"
 _UNKNOWN = (
     # What onnxruntime says, from 1.16 to 1.32 at least, and what it is that it does not know.
     (r"Fatal error: (\S*):(\w+)\(-?\d+\) is not a registered function/op", r"the operator \1::\2"),
@@ -73,7 +73,7 @@ class OnnxModel:
     ) -> None:
         if not Path(path).is_file():
             raise BundleError(f"there is no model file at {os.fspath(path)}: check the path")
-        options = _options(profile or make_profile(LATENCY), threads)
+        options = session_options(profile or make_profile(LATENCY), threads)
         try:
             self.session = ort.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
@@ -138,27 +138,15 @@ def check_version(requires: Mapping[str, str]) -> None:
     Raises:
         BundleError: it is too old; all that it lacks is named.
     """
-    lacking = [
-        f"{what} (needs {version} or newer)"
-        for what, version in requires.items()
-        if _numbers(ort.__version__) < _numbers(version)
-    ]
-    if lacking:
+    lacks = lacking(ort.__version__, requires)
+    if lacks:
         raise BundleError(
-            f"onnxruntime {ort.__version__} is too old for {', '.join(lacking)}: {_UPGRADE}"
+            f"onnxruntime {ort.__version__} is too old for {', '.join(lacks)}: {UPGRADE}"
         )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """`1.26.0.dev3` as (1, 26): what is not a number ends it, zeros at the end are none."""
-    leading = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in leading.group().split(".")] if leading else []
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return tuple(numbers)
-
-
-def _options(profile: SessionProfile, threads: int) -> ort.SessionOptions:
+def session_options(profile: SessionProfile, threads: int) -> ort.SessionOptions:
+    """ONNX Runtime's options of a profile, with so many intra-op threads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -179,7 +167,7 @@ def _refusal(name: str, said: str) -> BundleError:
         if found:
             return BundleError(
                 f"onnxruntime {ort.__version__} does not know {found.expand(unknown)}, which "
-                f"{name} uses: {_UPGRADE}"
+                f"{name} uses: {UPGRADE}"
             )
     reason = (said.splitlines() or ["no reason given"])[0][:200]
     return BundleError(f"onnxruntime {ort.__version__} cannot load {name}: {reason}")

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from conftest import make_prunable, write_arrays, write_model_directory
+from conftest import (
+    TERMINAL,
+    Ended,
+    make_prunable,
+    primesvt,
+    write_arrays,
+    write_model_directory,
+)
 from families.vectors import FIXTURES
 from own_nets import attending
 
 from primesvt_deploy import adopt
-from primesvt_deploy.cli import main
-
-Ended = subprocess.CompletedProcess[str]
-TERMINAL = {"COLUMNS": "80"}
 
 
 def process(*arguments: str | Path, cwd: Path) -> Ended:
@@ -34,22 +34,6 @@ def process(*arguments: str | Path, cwd: Path) -> Ended:
         env={**os.environ, **TERMINAL},
         timeout=120,
     )
-
-
-def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
-    """A command in this process, which has torch at hand: its entry point, argv and streams."""
-    command = ["primesvt-deploy", *map(str, arguments)]
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(cwd),
-        mock.patch.object(sys, "argv", command),
-        mock.patch.dict(os.environ, TERMINAL),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    return Ended(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +124,14 @@ def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     table = primesvt(*arguments, cwd=place)
     assert table.returncode == 0, table.stderr
     assert "residual" in table.stdout and "Firing rates" in table.stdout
+    assert "Energy, an estimate (4.6 pJ a MAC, 0.9 pJ an" in table.stdout
     found = json.loads(primesvt(*arguments, "--json", cwd=place).stdout)
     sizes = [layer["size"] for layer in found["layers"]]
     assert sizes == sorted(sizes, reverse=True)
     assert [point["rate"] for point in found["layers"][0]["curve"]] == [0.5, 0.75]
     assert {"layer", "rate", "silent"} <= set(found["firing_rates"][0])
+    assert found["energy"]["estimate"] and found["energy"]["n"] == found["firing_rates"][0]["n"]
+    assert found["energy"]["microjoules"] < found["energy"]["all_macs_microjoules"]
 
 
 def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> None:

@@ -1,0 +1,143 @@
+"""What a reader of a measurement should know about the machine it was made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["same_machine", "standing_notes", "state_notes"]
+
+_OTHERS = 0.05
+_RESOLUTION_TICKS = 3
+_LOAD = 0.5
+_STEAL = 0.01
+_SLOWED = 0.95
+_HOT_C = 80
+_COMPARED = ("cpu", "architecture", "board", "logical_cores", "onnxruntime")
+
+
+def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """What makes measurements on two machines incomparable, as `cpu: A against B`.
+
+    Args:
+        a: one `machine.fingerprint`.
+        b: another. Kernel, Python and numpy may differ.
+    """
+    found = [
+        f"{key}: {_said(a.get(key))} against {_said(b.get(key))}"
+        for key in _COMPARED
+        if a.get(key) != b.get(key)
+    ]
+    mine, theirs = set(a.get("features") or ()), set(b.get("features") or ())
+    if mine != theirs:
+        only = [", ".join(sorted(x)) or "none more" for x in (mine - theirs, theirs - mine)]
+        found.append(f"features: {only[0]} against {only[1]}")
+    return found
+
+
+def state_notes(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, own_seconds: float, seconds: float
+) -> list[str]:
+    """What disturbed a measurement, or may have, one line each; empty where nothing did.
+
+    Args:
+        before: `machine.state` before it.
+        after: the same after it.
+        own_seconds: of processor time that the measurement took itself, all its processes.
+        seconds: that it lasted.
+    """
+    return [
+        *_busy_notes(before, after, own_seconds, seconds),
+        *standing_notes(after, before=before),
+        *_speed_notes(before, after),
+    ]
+
+
+def standing_notes(
+    state: Mapping[str, Any], *, before: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What in one state slows a machine: its governor, throttling, swap.
+
+    Args:
+        state: a `machine.state`.
+        before: an earlier one: what came up since is told from what was there.
+    """
+    notes = []
+    governors = state.get("governor") or ()
+    if any(governor != "performance" for governor in governors):
+        notes.append(
+            f"frequency governor {', '.join(governors)}: the clock follows the load; "
+            "`performance` gives steadier figures"
+        )
+    notes += _throttle_notes(state.get("throttled"), (before or {}).get("throttled"))
+    used = state.get("swap_used_bytes") or 0
+    if used:
+        grown = used - ((before or {}).get("swap_used_bytes") or 0)
+        during = f", {grown / 1e6:.1f} MB more than before" if before and grown > 0 else ""
+        notes.append(f"swap in use: {used / 1e6:.1f} MB{during}: memory was or is short")
+    return notes
+
+
+def _busy_notes(
+    before: Mapping[str, Any], after: Mapping[str, Any], own_seconds: float, seconds: float
+) -> list[str]:
+    notes = []
+    start, end = before.get("cpu_ticks"), after.get("cpu_ticks")
+    if start and end and seconds > 0:
+        gone = {key: end[key] - start[key] for key in ("busy", "steal", "total")}
+        per_second = end["per_second"]
+        others = gone["busy"] / per_second - own_seconds
+        if others > max(_OTHERS * seconds, _RESOLUTION_TICKS / per_second):
+            notes.append(
+                f"machine busy: other programs took {others / seconds:.0%} of one core "
+                "during the measurement"
+            )
+        if gone["steal"] > max(_STEAL * gone["total"], _RESOLUTION_TICKS):
+            share = gone["steal"] / gone["total"]
+            notes.append(f"virtual machine: its host took {share:.1%} of the processor time")
+    load = before.get("load")
+    if load and load[0] > _LOAD:
+        notes.append(
+            f"load {load[0]:.2f} in the minute before the start: "
+            "other programs, or a measurement just before"
+        )
+    return notes
+
+
+def _throttle_notes(now: Mapping[str, Any] | None, before: Mapping[str, Any] | None) -> list[str]:
+    if not now:
+        return []
+    start = before or {"now": (), "since_boot": now["since_boot"]}
+    current = list(now["now"])
+    lately = [
+        name
+        for name in dict.fromkeys((*start["now"], *now["since_boot"]))
+        if name not in current and (name in start["now"] or name not in start["since_boot"])
+    ]
+    earlier = [name for name in now["since_boot"] if name not in (*current, *lately)]
+    groups = (
+        (current, "now"),
+        (lately, "during the measurement"),
+        (earlier, "since boot, not now"),
+    )
+    return [f"{', '.join(names)}: {when} ({now['raw']})" for names, when in groups if names]
+
+
+def _speed_notes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    notes = []
+    clock = after.get("frequency_mhz")
+    if clock and clock["now"] < _SLOWED * clock["max"]:
+        notes.append(f"clock at {clock['now']:.0f} of {clock['max']:.0f} MHz after the measurement")
+    hottest = max(_degrees(before), _degrees(after))
+    if hottest >= _HOT_C:
+        notes.append(f"hot: {hottest:.0f} C ({_HOT_C} C and more is where boards slow down)")
+    return notes
+
+
+def _degrees(state: Mapping[str, Any]) -> float:
+    found = state.get("temperature_c")
+    return float("-inf") if found is None else float(found)
+
+
+def _said(value: Any) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,213 @@
+"""`primesvt-deploy bench` and `compare`: what works without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from primesvt_deploy.cli.host_options import host_options
+from primesvt_deploy.cli.options import json_option, whole_numbers
+from primesvt_deploy.errors import SettingsError
+
+if TYPE_CHECKING:
+    from primesvt_deploy.bench.comparison import Comparison
+    from primesvt_deploy.bench.settings import BenchSettings
+    from primesvt_deploy.remote.settings import HostSettings
+
+__all__ = ["bench", "compare"]
+
+_ANY_MACHINE = click.option(
+    "--any-machine", is_flag=True, help="Compare results of different machines all the same."
+)
+
+
+@click.command()
+@click.argument(
+    "bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE..."
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME",
+    help="Session: latency, low-memory, or all; may be repeated.  [default: each bundle's]",
+)
+@click.option("--batches", default="1,4", show_default=True, help="Samples a run.")
+@click.option("--threads", help="CPU threads, such as 1,4.  [default: 1 and one a physical core]")
+@click.option("--seconds", type=float, default=5.0, show_default=True, help="Timed, a variant.")
+@click.option(
+    "--rounds", type=int, default=20, show_default=True, help="Blocks that variants take turns in."
+)
+@click.option(
+    "--warmup", type=float, default=10.0, show_default=True, help="Seconds at most, until stable."
+)
+@click.option("--operators", is_flag=True, help="Profile each operator as well.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JSON."
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with that result, too.",
+)
+@click.option(
+    "--fail-if-slower",
+    metavar="PERCENT",
+    help="Exit code 1 if a variant is slower than in the baseline by more, such as 10%.",
+)
+@_ANY_MACHINE
+@host_options
+@json_option
+def bench(
+    *,
+    bundles: tuple[Path, ...],
+    profiles: tuple[str, ...],
+    batches: str,
+    threads: str | None,
+    seconds: float,
+    rounds: int,
+    warmup: float,
+    operators: bool,
+    output: Path | None,
+    baseline: Path | None,
+    fail_if_slower: str | None,
+    any_machine: bool,
+    host: HostSettings | None,
+    as_json: bool,
+) -> int:
+    """Measure latency, throughput and memory of bundles (or model files), here or over SSH.
+
+    Each variant (bundle, profile, batch, threads) runs in a fresh process; those of several
+    bundles take turns, so that noise meets all alike.
+    """
+    from primesvt_deploy.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.bench.results import read_results, write_results
+    from primesvt_deploy.bench.settings import BenchSettings
+
+    limit = _percent(fail_if_slower)
+    if limit is not None and baseline is None:
+        raise SettingsError("--fail-if-slower needs a result to compare with: pass --baseline FILE")
+    settings = BenchSettings(
+        profiles=profiles,
+        batches=whole_numbers(batches, "--batches"),
+        threads=whole_numbers(threads, "--threads") if threads else (),
+        seconds=seconds,
+        rounds=rounds,
+        warmup_seconds=warmup,
+        operators=operators,
+    )
+    known = read_results(baseline) if baseline else None
+    if output is not None and not output.resolve().parent.is_dir():
+        raise SettingsError(f"--output: there is no directory {output.resolve().parent}: make it")
+    content = _measured(bundles, settings, host)
+    if output is not None:
+        write_results(content, output)
+    compared: Sequence[Comparison] = ()
+    if known is not None:
+        if not any_machine:
+            require_same_machine({str(baseline): known, "this result": content})
+        compared = compare_results(content, known)
+    slower = [c for c in compared if limit is not None and c.slower_than(limit)]
+    _show(content, compared, as_json=as_json)
+    for comparison in slower:
+        click.echo(
+            f"slower than {limit:g}% allows: {comparison.one['name']}: {comparison.ratio}", err=True
+        )
+    return 1 if slower else 0
+
+
+@click.command()
+@click.argument(
+    "results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT..."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw them: .png or .svg."
+)
+@_ANY_MACHINE
+@json_option
+def compare(
+    *, results: tuple[Path, ...], plot: Path | None, any_machine: bool, as_json: bool
+) -> int:
+    """Compare results of `bench`: each with the first, ratios with 95% intervals."""
+    from primesvt_deploy.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.bench.results import read_results
+    from primesvt_deploy.cli.bench_tables import print_comparison
+
+    if len(results) < 2:
+        raise SettingsError("there is one result: name two or more that `bench --output` wrote")
+    if len(set(map(str, results))) < len(results):
+        raise SettingsError("a result is named twice: name each once")
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
+    contents = {str(path): read_results(path) for path in results}
+    if not any_machine:
+        require_same_machine(contents)
+    (first, reference), *others = contents.items()
+    compared = {name: compare_results(content, reference) for name, content in others}
+    if plot is not None:
+        from primesvt_deploy.report.bench import draw_results
+
+        draw_results(contents, plot)
+    if as_json:
+        rows = {name: [c.to_dict() for c in found] for name, found in compared.items()}
+        click.echo(json.dumps({"reference": first, "compared": rows}, indent=1))
+    else:
+        print_comparison(first, compared)
+        if plot is not None:
+            click.echo(f"plot: {plot}")
+    return 0
+
+
+def _measured(
+    bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None
+) -> dict[str, Any]:
+    from primesvt_deploy.bench.job import run_bench
+    from primesvt_deploy.bench.variants import labels_of, open_subject
+    from primesvt_deploy.runtime.profiles import read_session
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    named = replace(settings, labels=settings.labels or labels_of(bundles))
+    if host is None:
+        return run_bench(bundles, named, tell=tell)
+    from primesvt_deploy.remote.session import run_on_host
+
+    requires: dict[str, str] = {}
+    for path, label in zip(bundles, named.labels, strict=True):
+        open_subject(path, label).profiles(settings.profiles)  # refused here, not over there
+        requires |= read_session(path).requires if path.is_dir() else {}
+    content = run_on_host(host, bundles, named.to_dict(), requires=requires, tell=tell)
+    return {**content, "host": host.destination}
+
+
+def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json: bool) -> None:
+    if as_json:
+        against = [comparison.to_dict() for comparison in compared]
+        click.echo(json.dumps({**content, "against_baseline": against}, indent=1))
+        return
+    from primesvt_deploy.cli.bench_tables import print_comparison, print_result
+
+    print_result(content)
+    if compared:
+        print_comparison("the baseline", {"this result": compared})
+
+
+def _percent(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise SettingsError(f"--fail-if-slower is {text!r}: expected percent, such as 10%") from (
+            error
+        )
+    if not 0.0 <= value < float("inf"):
+        raise SettingsError(f"--fail-if-slower is {text!r}: expected 0% or more")
+    return value

@@ -1,0 +1,170 @@
+"""Results of benchmarks as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from primesvt_deploy.bench.comparison import Comparison
+
+__all__ = ["print_comparison", "print_result"]
+
+_DASH = "\N{EN DASH}"
+_LEVELS = "▁▂▃▄▅▆▇█"
+_BARS = 12
+_OPERATORS = 8
+
+
+def print_result(content: Mapping[str, Any]) -> None:
+    """Machine, latency, memory, and what else was asked for."""
+    console = Console()
+    facts = content["machine"]
+    where = f"{content['host']}: " if content.get("host") else ""
+    board = f"{facts['board']}, " if facts["board"] else ""
+    console.print(
+        f"{where}{board}{facts['cpu']}, {facts['physical_cores']} cores, {facts['architecture']}, "
+        f"onnxruntime {facts['onnxruntime']}, Python {facts['python']}",
+        highlight=False,
+        markup=False,
+    )
+    ratios = {entry["variant"]: entry for entry in content["comparisons"]}
+    groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    for variant in content["variants"]:
+        groups.setdefault((variant["threads"], variant["batch"]), []).append(variant)
+    for (threads, batch), variants in groups.items():
+        console.print(_latency_table(variants, ratios, threads, batch))
+    first = next(iter(groups.values()))
+    console.print(_loading_table(first))
+    for variant in content["variants"]:
+        _print_operators(console, variant)
+        _print_energy(console, variant)
+    for note in content["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _latency_table(
+    variants: Sequence[Mapping[str, Any]],
+    ratios: Mapping[str, Mapping[str, Any]],
+    threads: int,
+    batch: int,
+) -> Table:
+    several = len(variants) > 1
+    table = Table(
+        "bundle",
+        *("min", "median", "p95", "p99", "least to p99", "samples/s"),
+        *(["against the first"] if several else []),
+        title=f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}: ms a run",
+    )
+    for variant in variants:
+        times = variant["latency_ms"]
+        p99 = _DASH if times["p99"] is None else f"{times['p99']:.2f}"
+        table.add_row(
+            f"{variant['bundle']}\n{variant['profile']}",
+            *(f"{times[key]:.2f}" for key in ("min", "median", "p95")),
+            p99,
+            _sparkline(variant["histogram"]["counts"]),
+            f"{variant['samples_per_second']:.1f}",
+            *([_speed(ratios.get(variant["name"]))] if several else []),
+        )
+    return table
+
+
+def _loading_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(
+        "bundle",
+        *("import\nload\nfirst run, ms", "peak MB\nimport, load\nfirst run, steady"),
+        *("RssAnon MB\nlikewise", "file\nweights\narena, MB"),
+        title="Loading and memory",
+    )
+    for variant in variants:
+        seconds, memory, arena = variant["seconds"], variant["memory"], variant["arena"]
+        table.add_row(
+            f"{variant['bundle']}\n{variant['profile']}",
+            "\n".join(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run")),
+            _stages(memory, "VmHWM"),
+            _stages(memory, "RssAnon"),
+            f"{_megabytes(variant['file_bytes'])}\n{_megabytes(variant['initializer_bytes'])}\n"
+            + (
+                f"{_megabytes(arena['extended_bytes'])} + {_megabytes(arena['reserved_bytes'])}"
+                if arena
+                else _DASH
+            ),
+        )
+    return table
+
+
+def _stages(memory: Mapping[str, Mapping[str, int | None]], figure: str) -> str:
+    cells = [_whole(memory[s][figure]) for s in ("imported", "session", "first run", "steady")]
+    return f"{cells[0]}, {cells[1]}\n{cells[2]}, {cells[3]}"
+
+
+def _print_operators(console: Console, variant: Mapping[str, Any]) -> None:
+    found = variant["operators"]
+    if not found:
+        return
+    table = Table("operator", "nodes", "ms a run", "share", title=variant["name"])
+    for row in found["by_type"][:_OPERATORS]:
+        table.add_row(row["operator"], str(row["nodes"]), f"{row['ms']:.3f}", f"{row['share']:.1%}")
+    console.print(table)
+
+
+def _print_energy(console: Console, variant: Mapping[str, Any]) -> None:
+    energy = variant["energy"]
+    if energy:
+        console.print(
+            f"{variant['name']}: {energy['millijoules_an_inference']:.1f} mJ a sample "
+            f"({energy['millijoules_an_inference_above_idle']:.1f} above idle), "
+            f"{energy['running']['mean_watts']:.2f} W, idle {energy['idle']['mean_watts']:.2f} W "
+            f"({energy['covers']})",
+            highlight=False,
+            markup=False,
+        )
+
+
+def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]]) -> None:
+    """Each result against the reference."""
+    console = Console()
+    for name, comparisons in compared.items():
+        table = Table(
+            *("variant", "ms before", "ms now", "speed (95%)", "peak memory"),
+            title=f"{name} against {reference}",
+        )
+        for found in comparisons:
+            peak = _DASH if found.peak_ratio is None else f"{100 * (found.peak_ratio - 1):+.1f}%"
+            table.add_row(
+                found.one["name"],
+                f"{found.other['latency_ms']['median']:.2f}",
+                f"{found.one['latency_ms']['median']:.2f}",
+                str(found.ratio),
+                peak,
+            )
+        console.print(table)
+
+
+def _speed(entry: Mapping[str, Any] | None) -> str:
+    from primesvt_deploy.bench.statistics import Ratio
+
+    if entry is None:
+        return _DASH
+    low, high = entry["interval95"]
+    return str(Ratio(time=entry["time_ratio"], low=low, high=high)).replace(" [", "\n[")
+
+
+def _sparkline(counts: Sequence[int]) -> str:
+    width = -(-len(counts) // _BARS)
+    merged = [sum(counts[i : i + width]) for i in range(0, len(counts), width)]
+    most = max(merged) or 1
+    top = len(_LEVELS) - 1
+    return "".join(_LEVELS[-(-top * count // most)] for count in merged)
+
+
+def _megabytes(count: int | None) -> str:
+    return _DASH if count is None else f"{count / 1e6:.2f}"
+
+
+def _whole(count: int | None) -> str:
+    return _DASH if count is None else f"{count / 1e6:.0f}"

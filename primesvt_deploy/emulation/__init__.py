@@ -1,0 +1,1 @@
+"""Run artifacts on emulated ARM CPUs, where there is no board."""

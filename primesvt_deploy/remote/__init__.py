@@ -1,0 +1,1 @@
+"""Measure on another machine over SSH: copy, run, follow, fetch, clean up."""
