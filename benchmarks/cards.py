@@ -32,6 +32,8 @@ def card(name: str, found: dict[str, Any]) -> str:
         ),
         "",
         f"Over {row['firing'][0]['n']} search images.",
+        "",
+        _energy(row["energy"]),
     ]
     return "\n".join(lines)
 
@@ -47,6 +49,18 @@ def models_table(found: dict[str, Any]) -> str:
             f"n = {at['held_out']['n']} |"
         )
     return "\n".join(lines)
+
+
+def _energy(energy: dict[str, Any]) -> str:
+    """The estimate, and what it would be without spikes."""
+    return (
+        f"Energy, an estimate from these rates ({energy['mac_picojoules']} pJ a "
+        f"multiply-accumulate, {energy['accumulate_picojoules']} pJ an accumulate; 45 nm, Horowitz "
+        f"2014): {energy['microjoules']:.0f} uJ an image at the model's own T, of "
+        f"{energy['accumulates'] / 1e6:.0f} M accumulates and {energy['macs'] / 1e6:.2f} M "
+        f"multiply-accumulates; {energy['all_macs_microjoules']:.0f} uJ were every operation a "
+        "multiply-accumulate."
+    )
 
 
 def _training(name: str) -> list[str]:

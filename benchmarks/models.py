@@ -1,4 +1,4 @@
-"""What each reference model reaches: accuracy at T = 1, 2 and its own, and firing rates.
+"""What each reference model reaches: accuracy at T = 1, 2 and its own, firing rates, energy.
 
     python benchmarks/models.py            # all of models/
     python benchmarks/models.py NAME       # one of them
@@ -17,6 +17,7 @@ import torch
 from common import RESULTS, write
 
 from primesvt_deploy import load, open_data
+from primesvt_deploy.analysis.energy import estimate_energy
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.loading import model_names
 from primesvt_deploy.measure.accuracy import torch_hits
@@ -48,7 +49,8 @@ def measured(name: str) -> dict[str, Any]:
             "search": Accuracy.of(torch_hits(fewer, data.search)).to_dict(),
         }
         print(name, steps, by_timesteps[str(steps)]["held_out"], flush=True)
-    firing = measure_firing_rates(model, data.search.shuffled(0).first(FIRING_IMAGES))
+    images = data.search.shuffled(0).first(FIRING_IMAGES)
+    firing, energy = measure_firing_rates(model, images), estimate_energy(model, images).to_dict()
     weights = models_root() / name / "weights.safetensors"
     return {
         "digest": model.digest,
@@ -57,6 +59,7 @@ def measured(name: str) -> dict[str, Any]:
         "data": data.name,
         "timesteps": by_timesteps,
         "firing": [rate.to_dict() for rate in firing],
+        "energy": {key: value for key, value in energy.items() if key != "layers"},
         "threads": torch.get_num_threads(),
     }
 

@@ -10,6 +10,7 @@ SCRIPTS = (
     "models.py",
     "saving.py",
     "latency.py",
+    "bench_agreement.py",
     "alternatives.py",
     "precision.py",
     "exactness.py",

@@ -212,6 +212,27 @@ def exactness_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def agreement_table(found: dict[str, Any]) -> str:
+    """Medians of `bench` against another way of measuring."""
+    lines = [
+        "| artifact | threads | bench | perf_test's way | ratio (least, most) |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['artifact']} | {row['threads']} | {row['bench_ms']:.2f} ms "
+            f"| {row['perf_test_ms']:.2f} ms "
+            f"| {row['ratio']:.3f} ({row['ratio_least']:.3f}, {row['ratio_most']:.3f}) |"
+        )
+    lines += [
+        "",
+        f"{found['model']}, batch {found['batch']}; medians of {found['rows'][0]['repetitions']} "
+        f"repetitions, and of their ratios; {found['machine']['cpu']}, onnxruntime "
+        f"{found['machine']['onnxruntime']}.",
+    ]
+    return "\n".join(lines)
+
+
 def families_table(found: dict[str, Any]) -> str:
     """Whole builds at the widths of published models."""
     lines = [
@@ -253,6 +274,7 @@ def filled(path: Path) -> str:
     exactness = json.loads((RESULTS / "exactness.json").read_text())
     frontier = json.loads((RESULTS / "frontier.json").read_text())
     models = json.loads((RESULTS / "models.json").read_text())
+    agreement = json.loads((RESULTS / "bench_agreement.json").read_text())
     sections = {
         "precision": precision_table(precision),
         "memory": memory_table(precision),
@@ -261,6 +283,7 @@ def filled(path: Path) -> str:
         "saving": saving_table(saving),
         "time": time_table(saving),
         "latency": latency_table(latency),
+        "agreement": agreement_table(agreement),
         "families": families_table(families),
         "frontier": frontier_table(frontier),
         "recovery": recovery_table(frontier),

@@ -36,7 +36,9 @@ def print_result(content: Mapping[str, Any]) -> None:
     for variant in content["variants"]:
         groups.setdefault((variant["threads"], variant["batch"]), []).append(variant)
     for (threads, batch), variants in groups.items():
-        console.print(_latency_table(variants, ratios, threads, batch))
+        console.print(_latency_table(variants, threads, batch))
+        for variant in variants:
+            _print_ratio(console, ratios.get(variant["name"]))
     first = next(iter(groups.values()))
     console.print(_loading_table(first))
     for variant in content["variants"]:
@@ -46,17 +48,10 @@ def print_result(content: Mapping[str, Any]) -> None:
         console.print(f"note: {note}", highlight=False, markup=False)
 
 
-def _latency_table(
-    variants: Sequence[Mapping[str, Any]],
-    ratios: Mapping[str, Mapping[str, Any]],
-    threads: int,
-    batch: int,
-) -> Table:
-    several = len(variants) > 1
+def _latency_table(variants: Sequence[Mapping[str, Any]], threads: int, batch: int) -> Table:
     table = Table(
         "bundle",
         *("min", "median", "p95", "p99", "least to p99", "samples/s"),
-        *(["against the first"] if several else []),
         title=f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}: ms a run",
     )
     for variant in variants:
@@ -68,9 +63,22 @@ def _latency_table(
             p99,
             _sparkline(variant["histogram"]["counts"]),
             f"{variant['samples_per_second']:.1f}",
-            *([_speed(ratios.get(variant["name"]))] if several else []),
         )
     return table
+
+
+def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
+    """One variant against the first of its group, measured in turns."""
+    from primesvt_deploy.bench.statistics import Ratio
+
+    if entry is not None:
+        low, high = entry["interval95"]
+        ratio = Ratio(time=entry["time_ratio"], low=low, high=high)
+        console.print(
+            f"{entry['variant']}: {ratio} (95%) than {entry['against']}",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _loading_table(variants: Sequence[Mapping[str, Any]]) -> Table:
@@ -143,15 +151,6 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
                 peak,
             )
         console.print(table)
-
-
-def _speed(entry: Mapping[str, Any] | None) -> str:
-    from primesvt_deploy.bench.statistics import Ratio
-
-    if entry is None:
-        return _DASH
-    low, high = entry["interval95"]
-    return str(Ratio(time=entry["time_ratio"], low=low, high=high)).replace(" [", "\n[")
 
 
 def _sparkline(counts: Sequence[int]) -> str:

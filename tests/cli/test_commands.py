@@ -66,14 +66,16 @@ def test_help_is_instant() -> None:
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = primesvt("--help", cwd=tmp_path).stdout
-    for command in ("build", "frontier", "analyze", "models", "verify", "run", "inspect"):
+    for command in (
+        "build", "frontier", "analyze", "models", "verify", "run", "inspect", "bench", "compare",
+    ):  # fmt: skip
         assert f"\n  {command} " in text
         assert primesvt(command, "--help", cwd=tmp_path).returncode == 0
 
 
 def test_readme_shows_every_command() -> None:
     readme = Path(__file__).parents[2] / "README.md"
-    for command in ("build", "frontier", "analyze", "verify", "run", "inspect"):
+    for command in ("build", "frontier", "analyze", "verify", "run", "inspect", "bench", "compare"):
         assert f"primesvt-deploy {command}" in readme.read_text()
 
 

@@ -1,0 +1,100 @@
+"""Medians of `primesvt-deploy bench` against those of onnxruntime_perf_test's way of measuring.
+
+    python benchmarks/bench_agreement.py          # with nothing else running
+
+onnxruntime_perf_test is no part of onnxruntime's wheels, so its loop is written here as its source
+(onnxruntime/test/perftest, performance_runner) has it: a session, inputs loaded before, one run to
+warm up, then so many runs, each timed around the session's run, and the median of all. Each
+repetition has both in fresh processes one after the other, in an order that changes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnxruntime as ort
+from common import write
+
+from primesvt_deploy.bench.job import run_bench
+from primesvt_deploy.bench.settings import BenchSettings
+from primesvt_deploy.bench.worker import feed_of
+from primesvt_deploy.runtime.profiles import LATENCY, make_profile
+from primesvt_deploy.runtime.session import session_options
+
+REPETITIONS, RUNS, SECONDS = 9, 300, 4.0
+CHILD = "--perf-test"
+
+
+def main() -> None:
+    """Measure and write `results/bench_agreement.json`."""
+    from primesvt_deploy import export, load
+
+    model = load()
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for precision in ("fp32", "int8"):
+            file = Path(directory) / f"{precision}.onnx"
+            export(model, file, precision=precision)
+            for threads in (1, 2):
+                rows.append({"artifact": precision, "threads": threads, **both(file, threads)})
+                print(json.dumps(rows[-1]), flush=True)
+    write("bench_agreement", {"model": model.name, "batch": 1, "runs": RUNS, "rows": rows})
+
+
+def both(file: Path, threads: int) -> dict[str, Any]:
+    """Medians of both ways, ms, and of their ratios, over the repetitions."""
+    ours, theirs = [], []
+    ways = [(ours, bench), (theirs, perf_test)]
+    for repetition in range(REPETITIONS):
+        for found, way in ways if repetition % 2 else reversed(ways):
+            found.append(way(file, threads))
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    return {
+        "repetitions": REPETITIONS,
+        "bench_ms": round(median(ours), 4),
+        "perf_test_ms": round(median(theirs), 4),
+        "ratio": round(median(ratios), 4),
+        "ratio_least": round(ratios[0], 4),
+        "ratio_most": round(ratios[-1], 4),
+    }
+
+
+def bench(file: Path, threads: int) -> float:
+    """As `primesvt-deploy bench` measures."""
+    settings = BenchSettings(batches=(1,), threads=(threads,), seconds=SECONDS, power_seconds=0.0)
+    found = run_bench([file], settings, tell=lambda line: None)
+    return float(found["variants"][0]["latency_ms"]["median"])
+
+
+def perf_test(file: Path, threads: int) -> float:
+    """As onnxruntime_perf_test measures, in a fresh process."""
+    command = [sys.executable, __file__, CHILD, str(file), str(threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def child(file: str, threads: int) -> None:
+    """Print the median of the runs, ms."""
+    options = session_options(make_profile(LATENCY), threads)
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    feed = {k: ort.OrtValue.ortvalue_from_numpy(v) for k, v in feed_of(session, 1).items()}
+    session.run_with_ort_values(None, feed)
+    times = []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        session.run_with_ort_values(None, feed)
+        times.append(1e3 * (time.perf_counter() - begun))
+    print(median(times))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [CHILD]:
+        child(sys.argv[2], int(sys.argv[3]))
+    else:
+        main()
