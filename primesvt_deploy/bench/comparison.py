@@ -11,7 +11,7 @@ from primesvt_deploy.bench.results import key_of
 from primesvt_deploy.bench.statistics import Ratio, unpaired_ratio
 from primesvt_deploy.errors import MeasurementError
 
-__all__ = ["Comparison", "compare_results", "require_same_machine"]
+__all__ = ["Comparison", "compare_results", "require_same_machine", "without_counterpart"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,14 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Co
     return [_compared(*pair) for pair in pairs]
 
 
+def without_counterpart(one: Mapping[str, Any], compared: Sequence[Comparison]) -> tuple[str, ...]:
+    """Names of the variants of a result that were compared with nothing."""
+    names = {found.one["name"] for found in compared}
+    return tuple(v["name"] for v in one["variants"] if v["name"] not in names)
+
+
 def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> Comparison:
-    peaks = [variant["memory"]["steady"]["VmHWM"] for variant in (one, other)]
+    peaks = [v.get("memory", {}).get("steady", {}).get("VmHWM") for v in (one, other)]
     return Comparison(
         one=one,
         other=other,

@@ -69,10 +69,13 @@ def run_bench(
     before, begun, used = machine.state(), time.monotonic(), _cpu_seconds()
     rows: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
+    unmeasured: list[str] = []
     for group in grouped(variants):
-        measured = _measure_group(group, settings, tell)
+        measured = _measure_group(group, settings, tell, unmeasured)
         comparisons += _compared(measured)
         rows += measured
+    if not rows:
+        raise MeasurementError("; ".join(unmeasured))
     after = machine.state()
     notes = machine.state_notes(
         before, after, own_seconds=_cpu_seconds() - used, seconds=time.monotonic() - begun
@@ -83,7 +86,7 @@ def run_bench(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": facts,
         "state": {"before": before, "after": after},
-        "notes": [*notes, *_noise_notes(rows)],
+        "notes": [*unmeasured, *notes, *_noise_notes(rows)],
         "settings": settings.to_dict(),
         "bundles": [subject.to_dict() for subject in subjects],
         "variants": rows,
@@ -92,13 +95,23 @@ def run_bench(
 
 
 def _measure_group(
-    group: Sequence[Variant], settings: BenchSettings, tell: Callable[[str], None]
+    group: Sequence[Variant],
+    settings: BenchSettings,
+    tell: Callable[[str], None],
+    unmeasured: list[str],
 ) -> list[dict[str, Any]]:
-    """Rows of variants that run in turns, each in its process."""
+    """Rows of variants that run in turns, each in its process; why there are none of others."""
     with ExitStack() as stack:
-        workers, warmups = [], []
+        workers: list[Worker] = []
+        warmups: list[Warmup] = []
         for variant in group:
-            workers.append(stack.enter_context(Worker(variant)))
+            worker = stack.enter_context(Worker(variant))
+            if worker.loading["batch"] != variant.batch:
+                only = f"its file takes batches of {worker.loading['batch']} alone"
+                unmeasured.append(f"not measured: {variant.name}: {only}")
+                tell(unmeasured[-1])
+                continue
+            workers.append(worker)
             warmups.append(warm_up(workers[-1].time, most_seconds=settings.warmup_seconds))
             stable = "stable" if warmups[-1].stable else "not stable"
             tell(f"{variant.name}: {stable} after {warmups[-1].seconds:.1f} s of warming up")
@@ -109,8 +122,8 @@ def _measure_group(
             rows.append(_row(worker, warmup, rounds, energy))
             found = rows[-1]["latency_ms"]
             tell(f"{worker.variant.name}: median {found['median']:.2f} ms of {found['n']} runs")
-    for variant, row in zip(group, rows, strict=True):
-        found = inspect_session(variant, operators=settings.operators)
+    for worker, row in zip(workers, rows, strict=True):
+        found = inspect_session(worker.variant, operators=settings.operators)
         row |= {"arena": found["arena"], "operators": found["operators"]}
     return rows
 
@@ -158,16 +171,14 @@ def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str
 
 def _compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row of a group against its first."""
-    first = rows[0]
     return [
         {
             "variant": row["name"],
-            "against": first["name"],
+            "against": rows[0]["name"],
             "rounds": len(row["rounds_ms"]),
-            **paired_ratio(row["rounds_ms"], first["rounds_ms"]).to_dict(),
+            **paired_ratio(row["rounds_ms"], rows[0]["rounds_ms"]).to_dict(),
         }
         for row in rows[1:]
-        if row["batch"] == first["batch"]
     ]
 
 
@@ -182,7 +193,7 @@ def _noise_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"noisy: {row['name']}: p95 is {latency['p95'] / latency['median']:.2f} times the "
                 f"median, medians of rounds spread over {spread:.0%}"
             )
-        if not row["warmup"]["stable"]:
+        elif not row["warmup"]["stable"]:
             notes.append(f"not stable when its timing began: {row['name']}")
     return notes
 

@@ -12,6 +12,7 @@ __all__ = ["ALL_PROFILES", "BenchSettings"]
 
 ALL_PROFILES = "all"
 _FEWEST_ROUNDS = 5
+_MOST = {"batches": 65536, "threads": 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,12 @@ class BenchSettings:
         """Refuse values out of range."""
         for name in ("batches", "threads"):
             values = getattr(self, name)
-            if any(type(value) is not int or value < 1 for value in values):
-                raise MeasurementError(f"{name} are {_list(values)}: expected 1 or more each")
+            if any(type(value) is not int or not 1 <= value <= _MOST[name] for value in values):
+                raise MeasurementError(
+                    f"{name} are {_list(values)}: expected 1 to {_MOST[name]} each"
+                )
+        for name in ("profiles", "batches", "threads"):
+            values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise MeasurementError(f"{name} are {_list(values)}: name each once")
         if not self.batches:

@@ -35,10 +35,11 @@ class Ratio:
 
     def __str__(self) -> str:
         """Such as `1.42x faster [1.38, 1.45]`."""
+        doubt = ", no difference shown" if self.low <= 1.0 <= self.high else ""
         if self.time <= 1.0:
             faster = 1 / self.time
-            return f"{faster:.2f}x faster [{1 / self.high:.2f}, {1 / self.low:.2f}]"
-        return f"{self.time:.2f}x slower [{self.low:.2f}, {self.high:.2f}]"
+            return f"{faster:.2f}x faster [{1 / self.high:.2f}, {1 / self.low:.2f}]{doubt}"
+        return f"{self.time:.2f}x slower [{self.low:.2f}, {self.high:.2f}]{doubt}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

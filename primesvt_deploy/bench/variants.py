@@ -12,6 +12,7 @@ from primesvt_deploy.errors import BundleError, MeasurementError
 from primesvt_deploy.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.runtime.profiles import (
     LATENCY,
+    LOW_MEMORY,
     SessionProfile,
     make_profile,
     read_session,
@@ -43,7 +44,8 @@ class Subject:
             BundleError: there is none of a name.
         """
         if self.manifest is None:
-            chosen = [LATENCY] if not names or ALL_PROFILES in names else names
+            every = (LATENCY, LOW_MEMORY) if ALL_PROFILES in names else names
+            chosen = every or (LATENCY,)
             return [make_profile(name, self.path.name) for name in chosen]
         session = read_session(self.path)
         if ALL_PROFILES in names:
@@ -104,6 +106,8 @@ def open_subject(path: Path, label: str) -> Subject:
         return Subject(label=label, path=path, manifest=None)
     if not path.exists():
         raise BundleError(f"there is nothing at {path}: expected a bundle or a model file")
+    if path.is_file():
+        raise BundleError(f"{path} is neither a bundle directory nor a .onnx or .ort file")
     manifest = read_manifest(path)
     check_files(path, manifest)
     return Subject(label=label, path=path, manifest=manifest)

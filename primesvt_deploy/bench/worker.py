@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from primesvt_deploy.runtime.errors import DeployError
+from primesvt_deploy.runtime.errors import BundleError, DeployError
 from primesvt_deploy.runtime.memory import resident
 from primesvt_deploy.runtime.profiles import SessionProfile
 
@@ -93,10 +93,15 @@ def feed_of(session: Any, batch: int) -> dict[str, Any]:
     Args:
         session: ONNX Runtime's.
         batch: samples, where the model does not fix them.
+
+    Raises:
+        BundleError: more than the batch is left open.
     """
     import numpy as np
 
     known = session.get_inputs()[0]
+    if sum(not isinstance(size, int) for size in known.shape) > 1:
+        raise BundleError(f"input {known.name} {known.shape} has no fixed size: fix all but batch")
     shape = [size if isinstance(size, int) else batch for size in known.shape]
     noise = np.random.default_rng(_SEED).standard_normal(shape, dtype=np.float32)
     return {known.name: noise}

@@ -58,7 +58,7 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; run the same command again to go on where it was", err=True)
+        click.echo("interrupted; a build or frontier goes on where it was when run again", err=True)
         code = _INTERRUPTED
     except DeployError as error:
         click.echo(f"error: {error}", err=True)

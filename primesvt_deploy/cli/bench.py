@@ -47,9 +47,7 @@ _ANY_MACHINE = click.option(
     "--warmup", type=float, default=10.0, show_default=True, help="Seconds at most, until stable."
 )
 @click.option("--operators", is_flag=True, help="Profile each operator as well.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JSON."
-)
+@click.option("--output", type=click.Path(), metavar="FILE", help="Write the result as JSON.")
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -74,7 +72,7 @@ def bench(
     rounds: int,
     warmup: float,
     operators: bool,
-    output: Path | None,
+    output: str | None,
     baseline: Path | None,
     fail_if_slower: str | None,
     any_machine: bool,
@@ -87,7 +85,8 @@ def bench(
     bundles take turns, so that noise meets all alike.
     """
     from primesvt_deploy.bench.comparison import compare_results, require_same_machine
-    from primesvt_deploy.bench.results import read_results, write_results
+    from primesvt_deploy.bench.machine import fingerprint
+    from primesvt_deploy.bench.results import check_target, read_results, write_results
     from primesvt_deploy.bench.settings import BenchSettings
 
     limit = _percent(fail_if_slower)
@@ -103,8 +102,11 @@ def bench(
         operators=operators,
     )
     known = read_results(baseline) if baseline else None
-    if output is not None and not output.resolve().parent.is_dir():
-        raise SettingsError(f"--output: there is no directory {output.resolve().parent}: make it")
+    if known is not None and host is None and not any_machine:
+        here = {"machine": fingerprint()}
+        require_same_machine({str(baseline): known, "this machine's": here})
+    if output is not None:
+        check_target(output)
     content = _measured(bundles, settings, host)
     if output is not None:
         write_results(content, output)
@@ -115,6 +117,8 @@ def bench(
         compared = compare_results(content, known)
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
     _show(content, compared, as_json=as_json)
+    if known is not None:
+        _tell_uncompared(content, compared)
     for comparison in slower:
         click.echo(
             f"slower than {limit:g}% allows: {comparison.one['name']}: {comparison.ratio}", err=True
@@ -159,6 +163,8 @@ def compare(
         click.echo(json.dumps({"reference": first, "compared": rows}, indent=1))
     else:
         print_comparison(first, compared)
+        for name, found in compared.items():
+            _tell_uncompared(contents[name], found)
         if plot is not None:
             click.echo(f"plot: {plot}")
     return 0
@@ -197,6 +203,13 @@ def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json
     print_result(content)
     if compared:
         print_comparison("the baseline", {"this result": compared})
+
+
+def _tell_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
+    from primesvt_deploy.bench.comparison import without_counterpart
+
+    for name in without_counterpart(content, compared):
+        click.echo(f"not compared: {name}: it has no counterpart", err=True)
 
 
 def _percent(text: str | None) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _latency_table(variants: Sequence[Mapping[str, Any]], threads: int, batch: i
         times = variant["latency_ms"]
         p99 = _DASH if times["p99"] is None else f"{times['p99']:.2f}"
         table.add_row(
-            f"{variant['bundle']}\n{variant['profile']}",
+            escape(f"{variant['bundle']}\n{variant['profile']}"),
             *(f"{times[key]:.2f}" for key in ("min", "median", "p95")),
             p99,
             _sparkline(variant["histogram"]["counts"]),
@@ -85,13 +86,13 @@ def _loading_table(variants: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         "bundle",
         *("import\nload\nfirst run, ms", "peak MB\nimport, load\nfirst run, steady"),
-        *("RssAnon MB\nlikewise", "file\nweights\narena, MB"),
+        *("RssAnon MB\nthe same", "file, weights\narena: runs\n+ weights, MB"),
         title="Loading and memory",
     )
     for variant in variants:
         seconds, memory, arena = variant["seconds"], variant["memory"], variant["arena"]
         table.add_row(
-            f"{variant['bundle']}\n{variant['profile']}",
+            escape(f"{variant['bundle']}\n{variant['profile']}"),
             "\n".join(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run")),
             _stages(memory, "VmHWM"),
             _stages(memory, "RssAnon"),
@@ -114,7 +115,7 @@ def _print_operators(console: Console, variant: Mapping[str, Any]) -> None:
     found = variant["operators"]
     if not found:
         return
-    table = Table("operator", "nodes", "ms a run", "share", title=variant["name"])
+    table = Table("operator", "nodes", "ms a run", "share", title=escape(variant["name"]))
     for row in found["by_type"][:_OPERATORS]:
         table.add_row(row["operator"], str(row["nodes"]), f"{row['ms']:.3f}", f"{row['share']:.1%}")
     console.print(table)
@@ -139,18 +140,23 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
     for name, comparisons in compared.items():
         table = Table(
             *("variant", "ms before", "ms now", "speed (95%)", "peak memory"),
-            title=f"{name} against {reference}",
+            title=escape(f"{name} against {reference}"),
         )
         for found in comparisons:
             peak = _DASH if found.peak_ratio is None else f"{100 * (found.peak_ratio - 1):+.1f}%"
             table.add_row(
-                found.one["name"],
+                escape(_pair(found)),
                 f"{found.other['latency_ms']['median']:.2f}",
                 f"{found.one['latency_ms']['median']:.2f}",
                 str(found.ratio),
                 peak,
             )
         console.print(table)
+
+
+def _pair(found: Comparison) -> str:
+    one, other = found.one["name"], found.other["name"]
+    return str(one) if one == other else f"{one}\nagainst {other}"
 
 
 def _sparkline(counts: Sequence[int]) -> str:

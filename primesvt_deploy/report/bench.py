@@ -46,10 +46,11 @@ def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
-    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.stem}.partial{path.suffix}")
     try:
         figure.savefig(beside)
-        os.replace(beside, path)
+        os.replace(beside, target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 

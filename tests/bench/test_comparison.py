@@ -80,7 +80,7 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
         read_results(path)
     for text, said in (("{", "no whole JSON"), ("[]", "schema 'list'"), ("{}", "schema None"),
                        (json.dumps({"schema": "primesvt-bench/9"}), "primesvt-bench/9"),
-                       (json.dumps({"schema": SCHEMA, "variants": []}), "incomplete")):  # fmt: skip
+                       (json.dumps({"schema": SCHEMA, "variants": []}), "damaged")):  # fmt: skip
         path.write_text(text)
         with pytest.raises(MeasurementError, match=said):
             read_results(path)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from primesvt_deploy.bench import process
@@ -85,6 +87,17 @@ def test_a_worker_times_what_a_plain_loop_times(two: list[Path]) -> None:
     assert 0.85 < np.median(ratios) < 1.15
 
 
+def test_a_file_of_one_batch_size_is_measured_at_that_alone(tiny_files: Path) -> None:
+    model = onnx.load(tiny_files / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tiny_files / "one.onnx")
+    found = run_bench([tiny_files / "one.onnx"], replace(QUICK, batches=(1, 4)), tell=silent)
+    assert [v["batch"] for v in found["variants"]] == [1]
+    assert "takes batches of 1 alone" in found["notes"][0]
+    with pytest.raises(MeasurementError, match="takes batches of 1 alone"):
+        run_bench([tiny_files / "one.onnx"], replace(QUICK, batches=(4,)), tell=silent)
+
+
 def test_a_damaged_model_is_one_line(tiny_files: Path) -> None:
     (tiny_files / "model.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(MeasurementError, match=r"cannot load model\.onnx") as error:
@@ -122,7 +135,7 @@ def test_nothing_there_and_files_of_other_kinds_are_refused(tmp_path: Path) -> N
     with pytest.raises(BundleError, match="there is nothing at"):
         run_bench([tmp_path / "none"], QUICK, tell=silent)
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(BundleError, match="expected a bundle"):
+    with pytest.raises(BundleError, match="neither a bundle directory nor"):
         run_bench([tmp_path / "notes.txt"], QUICK, tell=silent)
 
 

@@ -19,7 +19,9 @@ def test_settings_survive_json() -> None:
     ("wrong", "said"),
     [
         ({"batches": ()}, "no batch size"),
-        ({"batches": (0,)}, "expected 1 or more"),
+        ({"batches": (0,)}, "expected 1 to 65536"),
+        ({"threads": (100_000,)}, "expected 1 to 1024"),
+        ({"profiles": ("latency", "latency")}, "name each once"),
         ({"threads": (2, 2)}, "name each once"),
         ({"rounds": 2}, "expected 5 or more"),
         ({"seconds": 0.0}, "expected more than 0"),

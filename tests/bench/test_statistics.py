@@ -63,3 +63,4 @@ def test_swapping_sides_inverts_a_paired_ratio(factor: float) -> None:
 def test_a_ratio_reads_as_speed() -> None:
     assert str(Ratio(time=0.5, low=0.4, high=0.8)) == "2.00x faster [1.25, 2.50]"
     assert str(Ratio(time=1.25, low=1.2, high=1.3)) == "1.25x slower [1.20, 1.30]"
+    assert str(Ratio(time=1.03, low=0.96, high=1.13)).endswith("no difference shown")

@@ -87,6 +87,23 @@ def test_compare_refuses_other_machines_unless_told(place: Path) -> None:
     assert primesvt("compare", "first.json", "pi.json", "--any-machine", cwd=place).returncode == 0
 
 
+def test_what_the_guard_did_not_compare_is_told(place: Path) -> None:
+    content = json.loads((place / "first.json").read_text())
+    content["variants"][0]["bundle"] = "[/x] other"  # nor may a name be read as markup
+    content["variants"][0]["name"] = "[/x] other"
+    content["variants"] += json.loads((place / "first.json").read_text())["variants"]
+    content["bundles"].append({"label": "[/x] other"})
+    (place / "two.json").write_text(json.dumps(content))
+    found = primesvt("compare", "first.json", "two.json", cwd=place)
+    assert "not compared: [/x] other" in found.stderr
+    (place / "again.json").write_text(json.dumps(content))
+    content["variants"][0]["bundle"] = content["variants"][0]["name"] = "new"
+    (place / "new.json").write_text(json.dumps(content))
+    found = primesvt("compare", "again.json", "new.json", cwd=place)
+    assert found.returncode == 0, found.stderr
+    assert "not compared: new: it has no counterpart" in found.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -96,7 +113,10 @@ def test_compare_refuses_other_machines_unless_told(place: Path) -> None:
         (("bench", "model.onnx", "--baseline", "none.json"), "no result file"),
         (("bench", "model.onnx", "--profile", "fast"), "no session profile 'fast'"),
         (("bench", "model.onnx", "--batches", "1,x"), "--batches is '1,x'"),
-        (("bench", "model.onnx", "--threads", "0"), "expected 1 or more"),
+        (("bench", "model.onnx", "--threads", "0"), "expected 1 to 1024"),
+        (("bench", "model.onnx", "--output", ""), "expected a file to write"),
+        (("bench", "model.onnx", "--output", "model.onnx"), "is no result of bench"),
+        (("bench", "first.json"), "neither a bundle directory nor a .onnx"),
         (("bench", "model.onnx", "--output", "no/where.json"), "there is no directory"),
         (("bench", "model.onnx", "--bootstrap"), "--host"),
         (("compare", "first.json"), "name two or more"),
