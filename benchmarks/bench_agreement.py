@@ -28,7 +28,7 @@ from primesvt_deploy.bench.worker import feed_of
 from primesvt_deploy.runtime.profiles import LATENCY, make_profile
 from primesvt_deploy.runtime.session import session_options
 
-REPETITIONS, RUNS, SECONDS = 9, 300, 4.0
+REPETITIONS, RUNS, SECONDS = 5, 300, 3.0
 CHILD = "--perf-test"
 
 

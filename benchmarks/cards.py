@@ -32,8 +32,7 @@ def card(name: str, found: dict[str, Any]) -> str:
         ),
         "",
         f"Over {row['firing'][0]['n']} search images.",
-        "",
-        _energy(row["energy"]),
+        *(("", _energy(row["energy"])) if "energy" in row else ()),
     ]
     return "\n".join(lines)
 

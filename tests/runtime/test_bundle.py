@@ -114,6 +114,18 @@ def test_inspect_and_verify_work_on_an_edge_install(
     assert ("intact" if command == "verify" else "model.onnx") in found.stdout
 
 
+def test_bench_works_on_an_edge_install(bundle: Path, tmp_path: Path) -> None:
+    code = "from primesvt_deploy.cli import main; main()"
+    quick = ("--batches", "1", "--threads", "1", "--seconds", "0.3", "--rounds", "5", "--json")
+    found = python_without(
+        {*EDGE_LACKS, "asyncssh"}, code, "bench", str(bundle), *quick, cwd=tmp_path
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert result["bundles"][0]["manifest_sha256"] == read_manifest(bundle)["manifest_sha256"]
+    assert result["variants"][0]["latency_ms"]["median"] > 0
+
+
 def test_build_on_an_edge_install_says_what_to_install(tmp_path: Path) -> None:
     code = "from primesvt_deploy.cli import main; main()"
     found = python_without(EDGE_LACKS, code, "build", "--budget-mb", "4", cwd=tmp_path)
