@@ -73,7 +73,9 @@ def _training(name: str) -> list[str]:
     phases: dict[int, int] = {}
     for row in epochs:
         phases[row["timesteps"]] = phases.get(row["timesteps"], 0) + 1
-    told = ", then ".join(f"{count} epochs at T = {steps}" for steps, count in phases.items())
+    told = ", then ".join(
+        f"{count} epoch{'s' if count > 1 else ''} at T = {steps}" for steps, count in phases.items()
+    )
     first = starts[0]
     by = " through torch.compile" if first["compiled"] else ""
     devices = f"{first['devices']} x " if first["devices"] > 1 else ""
