@@ -76,18 +76,26 @@ def _training(name: str) -> list[str]:
     told = ", then ".join(
         f"{count} epoch{'s' if count > 1 else ''} at T = {steps}" for steps, count in phases.items()
     )
-    first = starts[0]
-    by = " through torch.compile" if first["compiled"] else ""
-    devices = f"{first['devices']} x " if first["devices"] > 1 else ""
-    threads = f", {first['threads']} threads" if first["precision"] == "fp32" else ""
+    if not epochs or not starts:
+        return []
     return [
-        f"This training: {told}; {epochs[-1]['seconds'] / 3600:.1f} hours on {devices}"
-        f"{first['device']}{threads}, {first['precision']}{by}, torch {first['torch']}, "
-        f"SpikingJelly {first['spikingjelly']}.",
+        f"This training: {told}; {epochs[-1]['seconds'] / 3600:.1f} hours on "
+        f"{', then '.join(dict.fromkeys(map(_start, starts)))}.",
         "",
         "![Loss and accuracy](training/curve.png)",
         "",
     ]
+
+
+def _start(row: dict[str, Any]) -> str:
+    """On what a run was begun, or gone on with."""
+    devices = f"{row['devices']} x " if row["devices"] > 1 else ""
+    threads = f", {row['threads']} threads" if row["precision"] == "fp32" else ""
+    by = " through torch.compile" if row["compiled"] else ""
+    return (
+        f"{devices}{row['device']}{threads}, {row['precision']}{by}, torch {row['torch']}, "
+        f"SpikingJelly {row['spikingjelly']}"
+    )
 
 
 def _top1(accuracy: dict[str, Any]) -> str:

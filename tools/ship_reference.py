@@ -3,9 +3,10 @@
     python tools/ship_reference.py tools/recipes/NAME.toml RUN            # to models/NAME/
     python tools/ship_reference.py tools/recipes/NAME.toml RUN --half     # weights in float16
 
-Writes `weights.safetensors` (the averaged weights; with --half layers' weights in float16, norms
-and biases in float32: loading makes float32 of all), `model.toml`, and `training/`: recipe, log
-and curve. A README that stands there stays. `benchmarks/models.py` then measures what was shipped.
+Writes `weights.safetensors` (the averaged weights by the end of the last whole epoch; with --half
+layers' weights in float16, norms and biases in float32: loading makes float32 of all),
+`model.toml`, and `training/`: recipe, log and curve. A README that stands there stays.
+`benchmarks/models.py` then measures what was shipped.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import os
 import shutil
 import sys
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from reference.directory import LOG, WEIGHTS, RunDirectory, identity, read_log
 from reference.recipe import Recipe
-from reference.run import LOG, WEIGHTS
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from primesvt_deploy.errors import DeployError, ModelError, OutputError
@@ -37,6 +40,9 @@ _README = """# {name}
 <!-- card -->
 <!-- end card -->
 """
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_TRAINING = ("recipe.toml", "log.jsonl", "curve.png")
+_FILES = (*(f"training/{name}" for name in _TRAINING), "weights.safetensors", "model.toml")
 
 
 def main() -> int:
@@ -50,11 +56,15 @@ def main() -> int:
     parser.add_argument("--half", action="store_true")
     options = parser.parse_args()
     try:
+        recipe = Recipe.read(options.recipe)
         path = ship(options.recipe, options.run, options.models, half=options.half)
+        ended = sum("search" in line for line in read_log(path / "training" / "log.jsonl"))
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{path}: now run python benchmarks/models.py && python benchmarks/tables.py")
+    print(f"{path}: weights by epoch {ended} of {recipe.training.epochs}")
+    if options.models == MODELS and "data" in recipe.model:
+        print("now run python benchmarks/models.py && python benchmarks/tables.py")
     return 0
 
 
@@ -62,36 +72,52 @@ def ship(recipe: Path, run: Path, models: Path, *, half: bool) -> Path:
     """Write the model of a run to a directory beneath `models`; each file whole or not at all.
 
     Raises:
-        ModelError, SettingsError: the run has no weights yet, or those of another network.
-        OutputError: it cannot be written.
+        ModelError, SettingsError: the run has no weights yet, or is none of this recipe.
+        OutputError: it cannot be read or written.
     """
-    model = Recipe.read(recipe).fresh(initial=False)
-    weights = run / WEIGHTS
-    if not weights.is_file():
-        raise ModelError(f"{run} has no {WEIGHTS}: it comes by the end of the first epoch")
+    read = Recipe.read(recipe)
+    model = read.fresh(initial=False)
+    known = RunDirectory(run).identity()
+    if {**known, **identity(model, read.training)} != known:
+        raise ModelError(f"{run} is no run of {recipe}: pass the recipe that it was trained by")
+    _take_weights(model, run / WEIGHTS)
     try:
-        model.module.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-    except RuntimeError as error:
-        raise ModelError(f"{weights} holds another network than {recipe} describes") from error
+        log = read_log(run / LOG)
+    except OSError as error:
+        raise OutputError(f"cannot read {run / LOG}: {error.strerror}") from error
     path = models / model.name
     try:
-        (path / "training").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path) as beside:
-            _write(model, Path(beside), half=half)
-            log = [json.loads(line) for line in (run / LOG).read_text("utf-8").splitlines()]
-            draw(log, Path(beside) / "curve.png")
-            shutil.copyfile(run / LOG, Path(beside) / "log.jsonl")
-            shutil.copyfile(recipe, Path(beside) / "recipe.toml")
-            for name in ("recipe.toml", "log.jsonl", "curve.png"):
-                os.replace(Path(beside) / name, path / "training" / name)
-            for name in ("weights.safetensors", "model.toml"):
-                os.replace(Path(beside) / name, path / name)
+        models.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=models) as directory:
+            beside = Path(directory) / "model"  # out of sight of who lists models
+            (beside / "training").mkdir(parents=True)
+            _write(model, beside, half=half)
+            draw(log, beside / "training" / "curve.png")
+            shutil.copyfile(run / LOG, beside / "training" / "log.jsonl")
+            shutil.copyfile(recipe, beside / "training" / "recipe.toml")
+            _place(beside, path)
         readme = path / "README.md"
-        if not readme.is_file():
+        if not readme.exists():
             readme.write_text(_README.format(name=model.name, title=model.family.title), "utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write at {path}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        told = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"cannot write at {path}: {told}") from error
     return path
+
+
+def _take_weights(model: SViT, path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path.parent} has no {WEIGHTS}: it comes by the end of the first epoch")
+    try:
+        state = dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # a damaged archive raises nearly everything
+        raise ModelError(f"{path} is damaged: run the training again for another epoch") from error
+    try:
+        model.module.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{path} holds another network than the recipe describes") from error
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise ModelError(f"{path} holds weights that are not finite: the training diverged")
 
 
 def _write(model: SViT, directory: Path, *, half: bool) -> None:
@@ -100,18 +126,35 @@ def _write(model: SViT, directory: Path, *, half: bool) -> None:
         for name, tensor in model.module.state_dict().items()
     }
     state = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(state, directory / "weights.safetensors", metadata={"family": model.family.name})
-    described = {"weights": "weights.safetensors", **describe(model)}
+    weights = directory / "weights.safetensors"
+    save_file(state, weights, metadata={"family": model.family.name})
+    weights.chmod(0o644)  # as any other file: safetensors lets only the owner read
+    described = {"weights": weights.name, **describe(model)}
     (directory / "model.toml").write_text(toml(described), encoding="utf-8")
+
+
+def _place(beside: Path, path: Path) -> None:
+    """Move what is complete to where it belongs, in place of files alone."""
+    for name in _FILES:
+        if (path / name).is_dir():
+            raise IsADirectoryError(0, f"{name} is a directory there")
+    (path / "training").mkdir(parents=True, exist_ok=True)
+    for name in _FILES:
+        os.replace(beside / name, path / name)
 
 
 def toml(values: dict[str, Any]) -> str:
     """A table of plain values, and of tables of such, as TOML."""
     flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in flat.items()]
+    lines = [f"{key} = {_value(value)}" for key, value in flat.items()]
     for name, table in ((k, v) for k, v in values.items() if isinstance(v, dict)):
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in table.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {_value(v)}" for key, v in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """JSON that is TOML as well."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def draw(log: list[dict[str, Any]], path: Path) -> None:
@@ -124,10 +167,8 @@ def draw(log: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("training loss (grey)")
     right = axes.twinx()
-    for timesteps, colour in zip(
-        dict.fromkeys(e["timesteps"] for e in epochs), ("#0072b2", "#d55e00", "#009e73"),
-        strict=False,
-    ):  # fmt: skip
+    trained_at = dict.fromkeys(e["timesteps"] for e in epochs)
+    for timesteps, colour in zip(trained_at, cycle(_COLOURS), strict=False):
         chosen = [e for e in epochs if e["timesteps"] == timesteps]
         tops = [e["search"]["top1_percent"] for e in chosen]
         right.plot([e["step"] for e in chosen], tops, "o-", color=colour, markersize=3,

@@ -4,16 +4,19 @@ r"""Train an SViT of any supported family on an ImageFolder, from a recipe.
         --data CIFAR10_FOLDER --output RUN
     torchrun --nproc-per-node 4 tools/train_reference.py ...     # several GPUs
 
-The same command goes on where a run was cut off. It needs torch, torchvision, SpikingJelly and
-numpy alone (to go on from a model that exists: safetensors as well). `tools/ship_reference.py`
-makes a model directory of a run.
+The same command goes on where a run was cut off; Ctrl-C, SIGTERM and --minutes end it with a
+checkpoint and exit code 3 (under torchrun 0, as it takes any other for a crash). It needs torch,
+torchvision, SpikingJelly and numpy alone (to go on from a model that exists: safetensors as well).
+`tools/ship_reference.py` makes a model directory of a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,78 +24,125 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine without an install
 
+from reference.means import Means, Processes
 from reference.recipe import Recipe
-from reference.run import Means, Run
+from reference.run import Run
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DeployError
 
+_STOPPED = 3
+
 
 def main() -> int:
-    """Train; exit code 3: its time is over, run it again."""
+    """Train; exit code 3: it was stopped, run it again."""
     options = _options()
     try:
         recipe = Recipe.read(options.recipe)
+        means = _means(options, Processes.told())
         torch.manual_seed(recipe.training.seed)
         model = recipe.fresh()
+        initial = model.digest if "initial" in recipe.model else ""
         data = open_data(model, options.data)
-        means = _means(options)
-        done = Run(model, data, recipe.training, options.output, means).go()
+        done = Run(model, data, recipe.training, options.output, means, initial=initial).go()
     except DeployError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # What a loading process raises has its traceback in it, the message last.
+        last = str(error).strip().splitlines()[-1]
+        print(f"error: {last.removeprefix(_qualified(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    if not done:
-        print(f"stopped after {options.minutes:g} minutes: run the same command to go on")
-    return 0 if done else 3
+    if done:
+        return 0
+    if means.rank == 0:
+        print("stopped: run the same command to go on")
+    return _STOPPED if means.devices == 1 else 0
+
+
+def _qualified(error: DeployError) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}: "
+
+
+def _at_least(least: float, kind: type[int] | type[float]) -> Callable[[str], float]:
+    def parsed(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"{text}: expected {least:g} or more")
+        return value
+
+    return parsed
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    whole, some = _at_least(1, int), _at_least(0, float)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="ImageFolder: train/ and test/")
     parser.add_argument("--output", type=Path, required=True, help="directory of this run")
-    parser.add_argument("--minutes", type=float, help="stop after so many, with a checkpoint")
+    parser.add_argument("--minutes", type=some, help="stop after so many")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--workers", type=int, help="loading processes; default: cores, 0 on a CPU")
+    parser.add_argument("--threads", type=whole, help="CPU threads")
+    parser.add_argument(
+        "--workers",
+        type=_at_least(0, int),
+        help="loading processes; default: cores, 0 on a CPU",
+    )
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), help="default: bf16 on CUDA, fp32 on a CPU"
     )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on CUDA")
-    parser.add_argument("--save-seconds", type=float, default=300.0)
-    parser.add_argument("--log-steps", type=int, default=50)
+    parser.add_argument("--save-seconds", type=some, default=300.0, help="between checkpoints")
+    parser.add_argument("--log-steps", type=whole, default=50)
     return parser.parse_args()
 
 
-def _means(options: argparse.Namespace) -> Means:
-    """What torchrun and the machine give."""
-    cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
+def _means(options: argparse.Namespace, processes: Processes) -> Means:
+    """What the options, torchrun and the machine give."""
+    device = processes.device(options.device)
+    cuda = device.type == "cuda"
     if options.threads:
         torch.set_num_threads(options.threads)
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if devices > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
     if cuda:
-        torch.cuda.set_device(local)
         torch.set_float32_matmul_precision("high")
-    cores = len(os.sched_getaffinity(0)) // devices if cuda else 0
+    processes.join(device)
+    cores = len(os.sched_getaffinity(0)) // processes.local_count if cuda else 0
     return Means(
-        device=torch.device("cuda", local) if cuda else torch.device("cpu"),
-        rank=int(os.environ.get("RANK", "0")),
-        devices=devices,
+        device=device,
+        rank=processes.rank,
+        devices=processes.count,
         workers=cores if options.workers is None else options.workers,
         mixed_precision=options.precision == "bf16" if options.precision else cuda,
         compiled=cuda if options.compile is None else options.compile,
         save_seconds=options.save_seconds,
         log_steps=options.log_steps,
-        seconds=options.minutes and 60.0 * options.minutes,
+        seconds=None if options.minutes is None else 60.0 * options.minutes,
+        stop=_stopped_by_signals(),
     )
+
+
+def _stopped_by_signals() -> Callable[[], bool]:
+    """Whether SIGINT or SIGTERM came; a second SIGINT ends at once."""
+    asked: list[int] = []
+    here = os.getpid()
+
+    def ask(number: int, _: object) -> None:
+        if os.getpid() != here:  # a loading process: the terminal tells it, too
+            if number == signal.SIGTERM:
+                os._exit(1)
+        elif asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            asked.append(number)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: bool(asked)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
         DataError: no images, a class that the model does not have, or too few images.
     """
     parts = [name for name in _EVALUATION if (root / name).is_dir()]
+    if not parts and (root / "train").is_dir() and "train" not in model.labels:
+        raise DataError(
+            f"{root} has train/ and none of val/, validation/, test/: expected one of them, to "
+            "search and report on"
+        )
     files, labels = _listed(model, root, [root / name for name in parts] or [root])
     train = [root / "train"] if parts and (root / "train").is_dir() else []
     train_files, train_labels = _listed(model, root, train)

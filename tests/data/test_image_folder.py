@@ -229,3 +229,8 @@ def test_dangling_link_among_the_images(tiny: SViT, tmp_path: Path) -> None:
     (tmp_path / "cat" / "lost.png").symlink_to(tmp_path / "moved" / "lost.png")
     message = refused(tiny, tmp_path)
     assert "lost.png cannot be read" in message
+
+
+def test_train_alone_is_nothing_to_report_on(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path / "photos" / "train", 3)
+    assert "has train/ and none of val/, validation/, test/" in refused(tiny, tmp_path / "photos")

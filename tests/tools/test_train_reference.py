@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,54 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import train_reference
 from conftest import make_model
 from families.zoo import ZOO
-from PIL import Image
+from reference.directory import LOG, WEIGHTS
+from reference.means import Means, Processes
 from reference.recipe import Phase, Recipe, Training
-from reference.run import CHECKPOINT, LOG, WEIGHTS, Means, Run
+from reference.run import Run
 from reference.samples import Order, Samples, mixed
-from tools_recipes import TRAINING, recipe_text
+from training_runs import STEPS, logged, made, paint, recipe_text
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
-from primesvt_deploy.errors import ModelError, SettingsError
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.runtime.preprocess import Preprocessing
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "train_reference.py"
-RECIPES = SCRIPT.parent / "recipes"
-STEPS = 36
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe, and an ImageFolder whose classes differ in colour."""
-    root = tmp_path_factory.mktemp("training")
-    (root / "recipe.toml").write_text(recipe_text())
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 18), ("test", 40)):
-        for k, name in enumerate(("ant", "bee", "cat")):
-            folder = root / "images" / part / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = generator.integers(0, 160, (16, 16, 3), dtype=np.uint8)
-                pixels[..., k] += 90
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
-
-
-def made(place: Path, directory: str, **means: Any) -> Run:
-    recipe = Recipe.read(place / "recipe.toml")
-    torch.manual_seed(recipe.training.seed)
-    model = recipe.fresh()
-    told = Means(device=torch.device("cpu"), **{"log_steps": 1, "save_seconds": 0.0, **means})
-    return Run(model, open_data(model, place / "images"), recipe.training, place / directory, told)
-
-
-@pytest.fixture(scope="module")
-def whole(place: Path) -> Path:
-    """A run that was never cut off."""
-    assert made(place, "whole").go()
-    return place / "whole"
 
 
 def command(place: Path, run: str, *further: str) -> list[str]:
@@ -70,10 +38,6 @@ def command(place: Path, run: str, *further: str) -> list[str]:
         "--output", str(place / run), "--threads", "1", "--log-steps", "1", "--save-seconds", "0",
         *further,
     ]  # fmt: skip
-
-
-def logged(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
 def curve(run: Path) -> list[tuple[Any, ...]]:
@@ -233,63 +197,138 @@ def test_every_family_is_trained(form: str, tmp_path: Path) -> None:
     assert isinstance(model.module, SpikingNetwork)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_recipes_that_come_with_it_can_be_built(path: Path) -> None:
-    recipe = Recipe.read(path)
-    model = recipe.fresh()
-    assert model.name == path.stem
-    assert model.timesteps == recipe.training.phases[-1].timesteps
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (recipe_text(training="phases = [[2, 1]]\nmomentum = 0.9"), "unknown 'momentum'"),
-        (recipe_text(training="phases = []"), "phases are pairs"),
-        (recipe_text(training="phases = [[1, 2]]"), "the last phase must have the model's T = 2"),
-        (recipe_text(training="phases = [[4, 1], [2, 1]]"), "timesteps are 4"),
-        (recipe_text(training="phases = [[2, 1]]\nerasing = 2"), "erasing is 2"),
-        (recipe_text(training="phases = [[2, 1]]\naugmentation = 'all'"), "augmentation is 'all'"),
-        (recipe_text(training="phases = [[2, 1]]\nbatch_size = 'all'"), "recipe.toml"),
-        (recipe_text(arguments="depth = 1"), "incomplete configuration"),
-        (recipe_text(model='initial = "nowhere"'), "no model 'nowhere'"),
-        (recipe_text(model='initial = "spikformer-2-192-cifar10"'), "no such network"),
-        ("[model]", "no recipe ('training')"),
-        ("what", "is no recipe"),
-    ],
-)
-def test_a_wrong_recipe_is_one_line(text: str, expected: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises((SettingsError, ModelError)) as caught:
-        Recipe.read(tmp_path / "recipe.toml").fresh()
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_another_runs_directory_is_refused(place: Path, whole: Path, tmp_path: Path) -> None:
-    before = (whole / CHECKPOINT).read_bytes()
-    other = tmp_path / "recipe.toml"
-    other.write_text(recipe_text(training=TRAINING.replace("2e-3", "1e-3")))
-    found = subprocess.run(
-        [sys.executable, str(SCRIPT), str(other), "--data", str(place / "images"), "--output",
-         str(whole)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert found.returncode == 2
-    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1
-    assert "another recipe or other data" in found.stderr
-    assert (whole / CHECKPOINT).read_bytes() == before
-
-
 def test_a_batch_that_cannot_be(place: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be shared by 3"):
         made(place, "odd", devices=3)
     model = make_model()
     empty = ImageList(lambda _: np.zeros(0), np.arange(0), np.arange(0), model.preprocessing)
     data = DataSet(name="none", digest="", train=empty, search=empty, held_out=empty)
-    with pytest.raises(SettingsError, match="none has 0 images"):
+    with pytest.raises(SettingsError, match="none has no images to train on"):
         Run(model, data, Training(phases=(Phase(3, 1),)), place / "n", _cpu())
 
 
 def _cpu() -> Means:
     return Means(device=torch.device("cpu"))
+
+
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, place: Path, *further: str, **environment: str
+) -> int:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("train_reference._stopped_by_signals", lambda: lambda: False)
+    monkeypatch.setattr("sys.argv", command(place, "refused", *further))
+    return train_reference.main()
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        (("--device", "cuda"), {}, "torch sees 0 CUDA devices"),
+        ((), {"WORLD_SIZE": "2"}, "start several devices by torchrun"),
+        ((), {"WORLD_SIZE": "a"}, "start several devices by torchrun"),
+        (("--data", "nowhere"), {}, "no data at nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    options: tuple[str, ...],
+    environment: dict[str, str],
+    expected: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run_main(monkeypatch, place, *options, **environment) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert expected in said
+    assert not (place / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--threads", "-1"), ("--threads", "0"), ("--log-steps", "0"), ("--workers", "-1"),
+        ("--minutes", "-1"), ("--minutes", "nan"), ("--save-seconds", "-1"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range(
+    options: tuple[str, str],
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, place, *options)
+    assert f"argument {options[0]}" in capsys.readouterr().err
+
+
+def test_a_rank_alone_is_no_torchrun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert Processes.told() == Processes()
+
+
+def test_a_corrupt_image_is_one_line_from_a_loading_process_too(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "recipe.toml").write_text((place / "recipe.toml").read_text())
+    paint(tmp_path / "images")
+    monkeypatch.setattr("reference.samples._HELD_BYTES", 0)
+    monkeypatch.setattr("reference.run._KNOWN_BY", 1)
+    for image in (tmp_path / "images" / "train" / "bee").iterdir():
+        image.write_bytes(b"\x89PNG")
+    assert run_main(monkeypatch, tmp_path, "--workers", "1") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'images' / 'train' / 'bee'}")
+    assert said.count("\n") == 1
+
+
+def test_no_train_images_is_told(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text((place / "recipe.toml").read_text())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "test").symlink_to(place / "images" / "test")
+    with pytest.raises(SettingsError, match="no images to train on: expected train/"):
+        made(tmp_path, "none")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_with_a_checkpoint(number: int, place: Path, whole: Path) -> None:
+    name = f"signal-{number}"
+    started = command(place, name, "--save-seconds", "1e9")
+    process = subprocess.Popen(
+        [sys.executable, *started], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log, until = place / name / LOG, time.monotonic() + 120.0
+    while process.poll() is None and time.monotonic() < until:
+        if log.is_file() and log.read_text().count("\n") >= 3:
+            process.send_signal(number)
+            break
+        time.sleep(0.002)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert out.splitlines()[-1] == "stopped: run the same command to go on"
+    assert "Traceback" not in errors
+    assert logged(place / name)[-1]["step"] < STEPS
+    assert made(place, name).go()
+    assert curve(place / name) == curve(whole)
+    assert_same_weights(place / name, whole)
+
+
+def test_training_sees_images_as_the_deployed_model_does(place: Path) -> None:
+    """A wide image: its shorter side is resized, its centre cut out; then shifted and flipped."""
+    model = Recipe.read(place / "recipe.toml").fresh()
+    steps = model.preprocessing
+    assert isinstance(steps, Preprocessing)
+    wide = np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8)
+    images = ImageList(lambda _: wide, np.zeros(1, int), np.zeros(1, int), steps)
+    plain = Samples(images, steps, Training(phases=(Phase(1, 1),), augmentation="none"))
+    pixels = steps.apply(wide)
+    assert any(
+        np.allclose(plain[epoch, 0][0].numpy()[:, 4:12, 4:12], shifted, atol=1e-5)
+        for epoch in range(400)
+        for shifted in (pixels[:, 4:12, 4:12], pixels[:, 4:12, ::-1][:, :, 4:12])
+    )

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +21,13 @@ from primesvt_deploy.model import SViT
 
 __all__ = ["AUGMENTATIONS", "Phase", "Recipe", "Training"]
 
+_MANY = 2**63
+"""No setting of a recipe is that large, and seeds must be less."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESERVED = {"data"}
+"""Of `models/`, beside the models."""
+_MODEL = {"name": str, "family": str, "arguments": dict}
+_MODEL_OPTIONS = {"labels": list, "data": str, "initial": str}
 AUGMENTATIONS = ("none", "randaugment", "trivialaugment", "autoaugment")
 
 
@@ -86,9 +95,11 @@ class Training:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SettingsError(f"{name} is {getattr(self, name)}: expected 0 to 1")
         for name in ("warmup_epochs", "weight_decay", "mixup", "cutmix", "plain_epochs", "seed"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < _MANY:
                 raise SettingsError(f"{name} is {getattr(self, name)}: expected 0 or more")
-        if not 0.0 <= self.final_learning_rate <= self.learning_rate or not self.learning_rate:
+        if not 0.0 <= self.final_learning_rate <= self.learning_rate < math.inf or not (
+            self.learning_rate
+        ):
             raise SettingsError("expected 0 <= final_learning_rate <= learning_rate, and not 0")
 
     @property
@@ -127,19 +138,18 @@ class Recipe:
         """
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-            model, values = dict(content["model"]), dict(content["training"])
         except OSError as error:
-            raise SettingsError(f"no recipe at {path}: see tools/recipes/") from error
-        except (ValueError, KeyError) as error:
+            raise SettingsError(f"no recipe file at {path}: see tools/recipes/") from error
+        except ValueError as error:
             raise SettingsError(f"{path} is no recipe ({error}): see tools/recipes/") from error
-        known = {field.name for field in fields(Training)}
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            raise SettingsError(f"{path}: unknown {unknown[0]!r}: expected some of {sorted(known)}")
         try:
+            _require_tables(content)
+            _require_model(content["model"])
+            values = dict(content["training"])
+            _require_kinds(values)
             phases = tuple(Phase(*pair) for pair in values.pop("phases", ()))
-            return cls(model=model, training=Training(phases=phases, **values))
-        except (SettingsError, TypeError) as error:
+            return cls(model=content["model"], training=Training(phases=phases, **values))
+        except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
 
     def fresh(self, *, initial: bool = True) -> SViT:
@@ -152,12 +162,8 @@ class Recipe:
             ModelError, SettingsError: it cannot be built, or trained on images at these
                 timesteps.
         """
-        try:
-            kind, arguments = family_named(self.model["family"]), self.model["arguments"]
-            name = str(self.model["name"])
-        except KeyError as error:
-            raise SettingsError(f"the recipe's [model] has no {error.args[0]!r}: add it") from error
-        config = kind.config_from_dict(arguments)
+        kind, name = family_named(self.model["family"]), self.model["name"]
+        config = kind.config_from_dict(self.model["arguments"])
         if config.frames:
             raise SettingsError(f"{name} takes event frames: only images are trained on")
         model = SViT(
@@ -181,8 +187,63 @@ class Recipe:
 def _take_weights(model: SViT, source: str) -> None:
     from primesvt_deploy.loading import load  # reads safetensors, which fresh weights need not
 
+    found = load(source)
     try:
-        model.module.load_state_dict(load(source).module.state_dict())
+        model.module.load_state_dict(found.module.state_dict())
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{source} is no such network as the recipe's ({first})") from error
+    if found.labels != model.labels:
+        raise ModelError(f"{source} has other labels than the recipe, or in another order")
+
+
+def _require_tables(content: dict[str, Any]) -> None:
+    for name in ("model", "training"):
+        if not isinstance(content.get(name), dict):
+            raise SettingsError(f"no recipe: it has no table [{name}]: see tools/recipes/")
+    unknown = sorted(content.keys() - {"model", "training"})
+    if unknown:
+        raise SettingsError(f"unknown {unknown[0]!r}: expected [model] and [training] alone")
+
+
+def _require_model(told: dict[str, Any]) -> None:
+    known = _MODEL | _MODEL_OPTIONS
+    unknown = sorted(told.keys() - known.keys())
+    if unknown:
+        raise SettingsError(f"unknown {unknown[0]!r} in [model]: expected some of {sorted(known)}")
+    missing = sorted(_MODEL.keys() - told.keys())
+    if missing:
+        raise SettingsError(f"[model] has no {missing[0]!r}: add it")
+    for name, value in told.items():
+        if not isinstance(value, known[name]):
+            raise SettingsError(f"{name} in [model] is {value!r}: expected {_WORDS[known[name]]}")
+    if not all(isinstance(label, str) for label in told.get("labels", ())):
+        raise SettingsError("labels in [model] are not all texts: expected names of classes")
+    if not _NAME.fullmatch(told["name"]) or told["name"] in _RESERVED:
+        raise SettingsError(
+            f"name in [model] is {told['name']!r}: expected a directory's name, of letters, "
+            "digits, '.', '_' and '-'"
+        )
+
+
+_WORDS = {str: "a text", list: "a list", dict: "a table"}
+
+
+def _require_kinds(values: dict[str, Any]) -> None:
+    kinds = {field.name: str(field.type) for field in fields(Training)}
+    unknown = sorted(values.keys() - kinds.keys())
+    if unknown:
+        raise SettingsError(f"unknown {unknown[0]!r}: expected some of {sorted(kinds)}")
+    for name, value in values.items():
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if name == "phases":
+            if not isinstance(value, list) or not all(map(_is_phase, value)):
+                raise SettingsError(f"phases are pairs of timesteps and epochs, not {value!r}")
+        elif kinds[name] == "int" and not number:
+            raise SettingsError(f"{name} is {value!r}: expected a whole number")
+        elif kinds[name] == "float" and not number and not isinstance(value, float):
+            raise SettingsError(f"{name} is {value!r}: expected a number")
+
+
+def _is_phase(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,48 +27,22 @@ from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.preprocess import Preprocessing
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
+from reference.directory import CHECKPOINT, WEIGHTS, RunDirectory, identity
+from reference.means import Means
 from reference.recipe import Training
 from reference.samples import Order, Samples, loader, mixed, seeded
 
-__all__ = ["CHECKPOINT", "LOG", "WEIGHTS", "Means", "Run"]
+__all__ = ["Run"]
 
-CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "averaged.pt"
 _EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """What a run is done with; none of it is part of the recipe.
-
-    Args:
-        device: where.
-        rank: which of the devices this process has.
-        devices: processes that share each step.
-        workers: processes that load images.
-        mixed_precision: bfloat16 where it serves (torch's autocast).
-        compiled: through torch.compile.
-        save_seconds: between checkpoints.
-        log_steps: between lines of the log.
-        seconds: to stop after, with a checkpoint; None: at the end.
-    """
-
-    device: torch.device
-    rank: int = 0
-    devices: int = 1
-    workers: int = 0
-    mixed_precision: bool = False
-    compiled: bool = False
-    save_seconds: float = 300.0
-    log_steps: int = 50
-    seconds: float | None = None
+_KNOWN_BY = 64
+"""Images of the train split whose pixels tell a run's data."""
+_STATE = frozenset({"step", "seconds", "recent", "network", "averaged", "optimizer"})
+_Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Run:
-    """A training in a directory.
-
-    `checkpoint.pt` is where it goes on, `averaged.pt` the averaged weights by the end of the last
-    whole epoch. `log.jsonl` has a line every some steps (loss, rate, images a second), one an
-    epoch (top-1 on the search split by the averaged weights) and one a start (on what machine).
+    """A training in a directory, where it goes on (see `reference.directory`).
 
     Args:
         model: with the weights to begin with; its module is trained.
@@ -77,26 +50,28 @@ class Run:
         training: the recipe's.
         directory: made if it is not there; what lies there must be of the same run.
         means: what it is done with.
+        initial: names the weights that it goes on from; empty: fresh ones.
 
     Raises:
-        OutputError: the directory has another run's checkpoint.
-        SettingsError: fewer images than a batch, or a batch that the devices cannot share evenly.
+        OutputError: the directory has something else, is in use or cannot be written.
+        SettingsError: fewer images than a batch, a batch that the devices cannot share evenly, or
+            a loss that is not finite.
     """
 
     def __init__(
-        self, model: SViT, data: DataSet, training: Training, directory: Path, means: Means
+        self,
+        model: SViT,
+        data: DataSet,
+        training: Training,
+        directory: Path,
+        means: Means,
+        *,
+        initial: str = "",
     ) -> None:
-        if len(data.train) < training.batch_size:
-            raise SettingsError(
-                f"{data.name} has {len(data.train)} images to train on: expected a batch of "
-                f"{training.batch_size} at least"
-            )
-        if training.batch_size % means.devices:
-            raise SettingsError(
-                f"a batch of {training.batch_size} cannot be shared by {means.devices} devices"
-            )
+        _require_enough(data, training, means)
         self._model, self._data, self._training = model, data, training
-        self._directory, self._means = directory, means
+        self._directory, self._means = RunDirectory(directory), means
+        self._identity = identity(model, training, data=_data_known(data.train), initial=initial)
         self._network = model.module.to(means.device)
         if means.device.type == "cuda" and means.devices > 1:
             self._network = nn.SyncBatchNorm.convert_sync_batchnorm(self._network)
@@ -109,18 +84,21 @@ class Run:
             learning_rate=training.learning_rate,
             weight_decay=training.weight_decay,
         )
-        self._question = fingerprint(
-            model.digest, repr(asdict(training)), data.train.labels, data.train.numbers
-        )
         self._steps_per_epoch = len(data.train) // training.batch_size
         self._total = training.epochs * self._steps_per_epoch
         self._step, self._seconds = 0, 0.0
+        self._recent: list[torch.Tensor] = []  # losses that no line of the log has yet
 
     def go(self) -> bool:
         """Train; whether the end was reached."""
-        self._resume()
-        self._log_start()
-        forward = self._wrapped()
+        with contextlib.ExitStack() as stack:
+            if self._means.rank == 0:
+                stack.enter_context(self._directory.held(self._identity))
+            self._resume()
+            self._train(self._batches())
+        return self._step >= self._total
+
+    def _batches(self) -> Iterable[_Batch]:
         training, means = self._training, self._means
         samples = Samples(self._data.train, _image_steps(self._model), training)
         order = Order(
@@ -132,29 +110,31 @@ class Run:
             rank=means.rank,
             devices=means.devices,
         )
-        batches = loader(samples, order, workers=means.workers, pinned=means.device.type == "cuda")
-        started = saved = time.monotonic()
-        before, losses, seen, since = self._seconds, [], 0, started
+        return loader(samples, order, workers=means.workers, pinned=means.device.type == "cuda")
+
+    def _train(self, batches: Iterable[_Batch]) -> None:
+        means, forward = self._means, self._wrapped()
+        started = saved = since = time.monotonic()
+        before, seen = self._seconds, 0
         for inputs, labels in batches:
-            losses.append(self._one_step(forward, inputs, labels))
-            seen += training.batch_size
+            self._recent.append(self._one_step(forward, inputs, labels))
+            seen += self._training.batch_size
             self._step += 1
             now = time.monotonic()
             self._seconds = before + now - started
             if self._step % means.log_steps == 0:
-                self._log_step(float(torch.stack(losses).mean()), seen / (now - since))
-                losses, seen, since = [], 0, time.monotonic()
+                self._log_step(seen / (now - since))
+                seen, since = 0, time.monotonic()
             whole = self._step % self._steps_per_epoch == 0
-            if whole:
-                self._end_epoch()
-                since, seen = time.monotonic(), 0
-            out = means.seconds is not None and now - started > means.seconds
+            out = means.stop() or (means.seconds is not None and now - started > means.seconds)
             if self._agreed(whole or out or now - saved > means.save_seconds):
                 self._save()
                 saved = time.monotonic()
+            if whole:
+                self._end_epoch()
+                seen, since = 0, time.monotonic()
             if self._agreed(out):
                 break
-        return self._step >= self._total
 
     def _one_step(
         self, forward: nn.Module, inputs: torch.Tensor, labels: torch.Tensor
@@ -202,13 +182,18 @@ class Run:
         return network
 
     def _end_epoch(self) -> None:
-        """Top-1 of the averaged weights, which are kept for whoever ships them."""
+        """Top-1 of the averaged weights, which are kept for whoever ships them.
+
+        The checkpoint is there already: what goes wrong here is done again by the next start.
+        """
         epoch = self._step // self._steps_per_epoch - 1
         if self._means.rank == 0:
             network = self._averaged.module
             found = accuracy(
                 network, self._data.search, self._training.timesteps(epoch), self._means.device
             )
+            weights = {name: value.cpu() for name, value in network.state_dict().items()}
+            self._directory.write(WEIGHTS, weights)
             self._log(
                 {
                     "step": self._step,
@@ -219,7 +204,6 @@ class Run:
                 },
                 f"epoch {epoch + 1} of {self._training.epochs}: search top-1 {found}",
             )
-            self._write({k: v.cpu() for k, v in network.state_dict().items()}, WEIGHTS)
 
     def _log_start(self) -> None:
         means = self._means
@@ -237,7 +221,9 @@ class Run:
         }
         self._log(line, f"from step {self._step} of {self._total} on {line['device']}")
 
-    def _log_step(self, loss: float, per_second: float) -> None:
+    def _log_step(self, per_second: float) -> None:
+        loss = self._recent_loss()
+        self._recent = []
         epoch = (self._step - 1) // self._steps_per_epoch
         line = {
             "step": self._step,
@@ -256,9 +242,18 @@ class Run:
 
     def _log(self, line: dict[str, Any], told: str) -> None:
         if self._means.rank == 0:
-            with (self._directory / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
+            self._directory.append(line)
             print(told, flush=True)
+
+    def _recent_loss(self) -> float:
+        """Mean loss since the last line of the log."""
+        loss = float(torch.stack(self._recent).mean())
+        if not math.isfinite(loss):
+            raise SettingsError(
+                f"the loss is {loss} by step {self._step}: lower learning_rate or raise "
+                "warmup_epochs in the recipe, and pass another --output"
+            )
+        return loss
 
     def _agreed(self, flag: bool) -> bool:
         """What the first process says, as clocks differ."""
@@ -269,56 +264,63 @@ class Run:
         return bool(told.item())
 
     def _save(self) -> None:
+        if self._recent:
+            self._recent_loss()  # nothing is saved that has diverged
         if self._means.rank:
             return
         state = {
-            "question": self._question,
             "step": self._step,
             "seconds": self._seconds,
+            "recent": [float(loss) for loss in self._recent],
             "network": self._network.state_dict(),
             "averaged": self._averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        self._write(state, CHECKPOINT)
-
-    def _write(self, state: dict[str, Any], name: str) -> None:
-        beside = self._directory / f"{name}.partial"
-        torch.save(state, beside)
-        os.replace(beside, self._directory / name)
+        self._directory.write(CHECKPOINT, state)
 
     def _resume(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / CHECKPOINT
-        if path.is_file():
+        state = self._directory.checkpoint(_STATE)
+        if state is not None:
             try:
-                state = torch.load(path, map_location=self._means.device, weights_only=True)
-            except Exception as error:  # a damaged archive raises nearly everything
-                raise OutputError(f"{path} is damaged: remove it to begin anew") from error
-            if state.get("question") != self._question:
+                self._network.load_state_dict(state["network"])
+                self._averaged.load_state_dict(state["averaged"])
+                self._optimizer.load_state_dict(state["optimizer"])
+            except (RuntimeError, ValueError, KeyError) as error:
                 raise OutputError(
-                    f"{self._directory} holds a run of another recipe or other data: pass another "
+                    f"{self._directory.path / CHECKPOINT} is of another network: pass another "
                     "--output"
-                )
-            self._network.load_state_dict(state["network"])
-            self._averaged.load_state_dict(state["averaged"])
-            self._optimizer.load_state_dict(state["optimizer"])
+                ) from error
             self._step, self._seconds = state["step"], state["seconds"]
+            self._recent = [torch.tensor(x, device=self._means.device) for x in state["recent"]]
         if self._means.rank == 0:
-            self._cut_log()
-
-    def _cut_log(self) -> None:
-        """Forget what was logged after the checkpoint: it will be done again."""
-        path = self._directory / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = [line for line in lines if _step_of(line) <= self._step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            known = self._directory.logged(self._step)
+            self._log_start()
+            ended = {line["step"] for line in known if "search" in line}
+            if self._step and self._step % self._steps_per_epoch == 0 and self._step not in ended:
+                self._end_epoch()
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")  # half-written
+def _require_enough(data: DataSet, training: Training, means: Means) -> None:
+    if not len(data.train):
+        raise SettingsError(
+            f"{data.name} has no images to train on: expected train/ beside test/ (of an .npz: "
+            "train_images)"
+        )
+    if len(data.train) < training.batch_size:
+        raise SettingsError(
+            f"{data.name} has {len(data.train)} images to train on: expected a batch of "
+            f"{training.batch_size} at least"
+        )
+    if training.batch_size % means.devices:
+        raise SettingsError(
+            f"a batch of {training.batch_size} cannot be shared by {means.devices} devices"
+        )
+
+
+def _data_known(train: ImageList) -> str:
+    """Labels, and pixels of some images: the same whatever lies beside the train split."""
+    some = range(0, len(train), -(-len(train) // _KNOWN_BY))
+    return fingerprint(train.labels, *(train.pixels(i).tobytes() for i in some))
 
 
 def _average(decay: float) -> Any:

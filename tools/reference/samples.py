@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -22,7 +23,7 @@ from reference.recipe import Training
 __all__ = ["Order", "augmentation", "loader", "mixed"]
 
 _HELD_BYTES = 1 << 30
-"""Decoded images are kept where all of them take no more."""
+"""So much of decoded images is kept."""
 _Item = tuple[torch.Tensor, int]
 
 
@@ -83,14 +84,20 @@ class Samples(Dataset[_Item]):
     def __init__(self, images: ImageList, steps: Preprocessing, training: Training) -> None:
         self._images, self._seed = images, training.seed
         self._transform = augmentation(steps, training)
-        first = images.pixels(0)
-        small = first.nbytes * len(images) <= _HELD_BYTES
-        self._held = [images.pixels(i) for i in range(len(images))] if small else None
+        self._held: list[npt.NDArray[np.uint8]] = []
+        left = _HELD_BYTES
+        for i in range(len(images)):
+            pixels = images.pixels(i)
+            left -= pixels.nbytes
+            if left < 0:
+                break
+            self._held.append(pixels)
 
     def __getitem__(self, index: tuple[int, int]) -> _Item:  # type: ignore[override]
         """Sample `[3, H, W]` and label."""
         epoch, number = index
-        pixels = self._held[number] if self._held else self._images.pixels(number)
+        held = number < len(self._held)
+        pixels = self._held[number] if held else self._images.pixels(number)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self._seed, epoch, number))
             sample: torch.Tensor = self._transform(Image.fromarray(pixels))
@@ -100,14 +107,18 @@ class Samples(Dataset[_Item]):
 def augmentation(steps: Preprocessing, training: Training) -> v2.Transform:
     """From an RGB image to an input of the network.
 
-    Up to 64 pixels: a crop of the image padded by an eighth of its side; above: a random resized
-    crop.
+    Up to 64 pixels: what evaluation sees, padded by an eighth of its side and cropped at random;
+    above: a random resized crop.
     """
-    size = (steps.height, steps.width)
+    size, by = (steps.height, steps.width), v2.InterpolationMode(steps.interpolation)
     crop: list[v2.Transform] = (
-        [v2.Resize(size), v2.RandomCrop(size, padding=steps.height // 8)]
+        [
+            v2.Resize(steps.resize, interpolation=by),
+            v2.CenterCrop(size),
+            v2.RandomCrop(size, padding=steps.height // 8),
+        ]
         if steps.height <= 64
-        else [v2.RandomResizedCrop(size, antialias=True)]
+        else [v2.RandomResizedCrop(size, interpolation=by, antialias=True)]
     )
     further: dict[str, list[v2.Transform]] = {
         "none": [],

@@ -1,0 +1,78 @@
+"""Runs of a tiny recipe on images whose classes differ in colour."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from reference.directory import LOG
+from reference.means import Means
+from reference.recipe import Recipe
+from reference.run import Run
+
+from primesvt_deploy.data import open_data
+
+__all__ = ["ARGUMENTS", "STEPS", "TRAINING", "logged", "made", "paint", "recipe_text"]
+
+STEPS = 36
+"""Of a whole run."""
+
+ARGUMENTS = """
+timesteps = 2
+image_size = 16
+in_channels = 3
+num_classes = 3
+num_heads = 2
+embed_dim = 16
+depth = 1
+pooling = "0011"
+"""
+TRAINING = """
+phases = [[1, 3], [2, 3]]
+batch_size = 8
+learning_rate = 2e-3
+mixup = 0.5
+cutmix = 1.0
+mixing = 0.5
+erasing = 0.3
+plain_epochs = 1
+averaging = 0.9
+"""
+
+
+def recipe_text(model: str = "", arguments: str = ARGUMENTS, training: str = TRAINING) -> str:
+    return (
+        f'[model]\nname = "tiny"\nfamily = "spikformer"\nlabels = ["ant", "bee", "cat"]\n{model}\n'
+        f"[model.arguments]\n{arguments}\n[training]\n{training}\n"
+    )
+
+
+def paint(root: Path, seed: int = 0) -> None:
+    """An ImageFolder of three classes: 18 images of each to train on, 40 to search and report."""
+    generator = np.random.default_rng(seed)
+    for part, count in (("train", 18), ("test", 40)):
+        for k, name in enumerate(("ant", "bee", "cat")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 160, (16, 16, 3), dtype=np.uint8)
+                pixels[..., k] += 90
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def made(place: Path, directory: str, images: str = "images", **means: Any) -> Run:
+    """A run of the recipe at `place`, not begun."""
+    recipe = Recipe.read(place / "recipe.toml")
+    torch.manual_seed(recipe.training.seed)
+    model = recipe.fresh()
+    told = Means(device=torch.device("cpu"), **{"log_steps": 1, "save_seconds": 0.0, **means})
+    return Run(model, open_data(model, place / images), recipe.training, place / directory, told)
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The lines of its log."""
+    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]

@@ -1,0 +1,199 @@
+"""The directory of one training run: whose it is, its log, its checkpoint, its weights.
+
+`run.json` says what is trained, how and on what; `checkpoint.pt` is where it goes on,
+`averaged.pt` the averaged weights by the end of the last whole epoch; `log.jsonl` has a line every
+some steps, one an epoch and one a start. Each file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from primesvt_deploy.errors import OutputError
+from primesvt_deploy.model import SViT
+from reference.recipe import Training
+
+__all__ = ["CHECKPOINT", "IDENTITY", "LOG", "WEIGHTS", "RunDirectory", "identity", "read_log"]
+
+CHECKPOINT, IDENTITY, LOG, WEIGHTS = "checkpoint.pt", "run.json", "log.jsonl", "averaged.pt"
+
+
+def identity(model: SViT, training: Training, **further: str) -> dict[str, Any]:
+    """What tells one run from another, as plain values of JSON."""
+    network = {
+        "name": model.name,
+        "family": model.family.name,
+        "arguments": asdict(model.config),
+        "labels": list(model.labels),
+    }
+    told: dict[str, Any] = json.loads(
+        json.dumps({"network": network, "training": asdict(training), **further})
+    )
+    return told
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; what is no line (half-written, damaged) is left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [entry for entry in map(_entry, lines) if entry]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of a run at `path`.
+
+    Raises:
+        OutputError: from each method: it cannot be read or written, or what lies there is damaged.
+    """
+
+    path: Path
+
+    @contextlib.contextmanager
+    def held(self, run: dict[str, Any]) -> Iterator[None]:
+        """Have the directory, made if it is not there, for this run alone.
+
+        Raises:
+            OutputError: it holds another run's files, or another process trains there.
+        """
+        with _told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = [name for name in (CHECKPOINT, WEIGHTS, LOG) if (self.path / name).exists()]
+            if found and not (self.path / IDENTITY).exists():
+                raise OutputError(
+                    f"{self.path} holds {found[0]} of something else: pass another --output"
+                )
+            lock = (self.path / IDENTITY).open("a+", encoding="utf-8")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"another process trains in {self.path}: wait for it, or pass another --output"
+                ) from error
+            with _told(self.path):
+                lock.seek(0)
+                self._require_same(lock.read(), run)
+                if lock.tell() == 0:
+                    lock.write(json.dumps(run, indent=1) + "\n")
+                    lock.flush()
+            yield
+
+    def _require_same(self, written: str, run: dict[str, Any]) -> None:
+        if not written:
+            return
+        try:
+            known = dict(json.loads(written))
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self.path / IDENTITY} is damaged: pass another --output"
+            ) from error
+        if known != run:
+            raise OutputError(
+                f"{self.path} holds a run with {_difference(known, run)}: pass another --output"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Whose run it is."""
+        path = self.path / IDENTITY
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise OutputError(f"{self.path} is no run: it has no {IDENTITY}") from error
+        except (ValueError, TypeError) as error:
+            raise OutputError(f"{path} is damaged: it is not what was written there") from error
+
+    def checkpoint(self, keys: frozenset[str]) -> dict[str, Any] | None:
+        """Where the run goes on, in the computer's memory; None: at its start."""
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            if keys - state.keys():
+                raise ValueError
+        except Exception as error:  # a damaged archive raises nearly everything
+            raise OutputError(f"{path} is damaged: remove it to begin this run anew") from error
+        return dict(state)
+
+    def write(self, name: str, state: dict[str, Any]) -> None:
+        """Write a checkpoint or weights."""
+        content = io.BytesIO()
+        torch.save(state, content)
+        self._replace(name, content.getbuffer())
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Log a line."""
+        with _told(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def logged(self, step: int) -> list[dict[str, Any]]:
+        """The log up to a step; what was logged behind it is forgotten, as it is done again."""
+        path = self.path / LOG
+        with _told(path):
+            if not path.exists():
+                return []
+            written = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [
+                line for line in written if (_entry(line) or {"step": step + 1})["step"] <= step
+            ]
+            if kept != written:
+                self._replace(LOG, "".join(f"{line}\n" for line in kept).encode())
+        return [json.loads(line) for line in kept]
+
+    def _replace(self, name: str, content: bytes | memoryview) -> None:
+        beside = self.path / f"{name}.partial"
+        with _told(self.path / name):
+            try:
+                beside.write_bytes(content)
+                os.replace(beside, self.path / name)
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    fits = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if fits else None
+
+
+def _difference(known: dict[str, Any], run: dict[str, Any]) -> str:
+    """What another run has, in words."""
+    for name, words in (("network", "another network"), ("training", "another recipe")):
+        before, now = known.get(name), run[name]
+        if before == now:
+            continue
+        before = before if isinstance(before, dict) else {}
+        changed = next(key for key in (*now, *before) if before.get(key) != now.get(key))
+        return f"{words} ({changed}: {before.get(changed)}, not {now.get(changed)})"
+    if known.get("initial") != run["initial"]:
+        return "other initial weights"
+    return "other training images"

@@ -1,0 +1,121 @@
+"""What a run is done with: devices as torchrun and the machine give them, time, precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from primesvt_deploy.errors import SettingsError
+
+__all__ = ["Means", "Processes"]
+
+_PATIENCE = timedelta(hours=2)
+"""The others wait while the first evaluates or saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a run is done with; none of it is part of the recipe.
+
+    Args:
+        device: where.
+        rank: which of the devices this process has.
+        devices: processes that share each step.
+        workers: processes that load images.
+        mixed_precision: bfloat16 where it serves (torch's autocast).
+        compiled: through torch.compile.
+        save_seconds: between checkpoints.
+        log_steps: between lines of the log.
+        seconds: to stop after, with a checkpoint; None: at the end.
+        stop: asked after each step whether to stop there, with a checkpoint.
+    """
+
+    device: torch.device
+    rank: int = 0
+    devices: int = 1
+    workers: int = 0
+    mixed_precision: bool = False
+    compiled: bool = False
+    save_seconds: float = 300.0
+    log_steps: int = 50
+    seconds: float | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes of torchrun, or this one alone.
+
+    Args:
+        rank: of this one.
+        count: of all machines; their --output must be one folder.
+        local_rank: of this one among those of its machine.
+        local_count: of its machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    @classmethod
+    def told(cls) -> Processes:
+        """As the environment tells.
+
+        Raises:
+            SettingsError: it tells of several, and torchrun is not who told it.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            return cls()
+        try:
+            values = [int(os.environ[name]) for name in names]
+        except (KeyError, ValueError) as error:
+            raise SettingsError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']!r}, and {', '.join(names)} do not all "
+                "have numbers: unset it, or start several devices by torchrun"
+            ) from error
+        rank, count, local_rank, local_count = values
+        return cls(rank=rank, count=count, local_rank=local_rank, local_count=local_count)
+
+    def device(self, asked: str) -> torch.device:
+        """The device of this process.
+
+        Args:
+            asked: "cpu", "cuda" or "auto".
+
+        Raises:
+            SettingsError: torch sees no CUDA device, or too few.
+        """
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if asked == "cpu" or (asked == "auto" and not found):
+            return torch.device("cpu")
+        if self.local_rank >= found:
+            raise SettingsError(
+                f"--device {asked}: torch sees {found} CUDA devices here, for "
+                f"{self.local_count} processes: start fewer, or pass --device cpu"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def join(self, device: torch.device) -> None:
+        """Meet the others.
+
+        Raises:
+            SettingsError: they cannot be met.
+        """
+        if self.count == 1:
+            return
+        kind = "nccl" if device.type == "cuda" else "gloo"
+        try:
+            dist.init_process_group(kind, timeout=_PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            raise SettingsError(
+                f"process {self.rank} of {self.count} cannot meet the others "
+                f"({str(error).splitlines()[0]}): start them by torchrun"
+            ) from error
