@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import onnxruntime as ort
-from common import write
+from common import MEASURED, write
 
 from primesvt_deploy.bench.job import run_bench
 from primesvt_deploy.bench.settings import BenchSettings
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure and write `results/bench_agreement.json`."""
     from primesvt_deploy import export, load
 
-    model = load()
+    model = load(MEASURED)
     rows = []
     with tempfile.TemporaryDirectory() as directory:
         for precision in ("fp32", "int8"):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, write
+from common import MEASURED, RESULTS, write
 
 from primesvt_deploy import load, open_data
 from primesvt_deploy.artifact.onnx_file import export_onnx
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arm", type=Path, help="a sandbox made by tools/arm_sandbox.py")
     sandbox = parser.parse_args().arm
-    model = load()
+    model = load(MEASURED)
     data = open_data(model)
     calibration = torch.from_numpy(data.search.shuffled(0).inputs(0, CALIBRATION))
     held_out = data.held_out.shuffled(0).first(IMAGES)

@@ -12,7 +12,7 @@
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
     python benchmarks/frontier.py finetune/greedy    # those of one policy
 
-On the reference model. Decisions rest on search images, figures on held-out ones, in torch (an
+On `common.MEASURED`. Decisions rest on search images, figures on held-out ones, in torch (an
 artifact equals its model). `benchmarks/work/` keeps what an interrupted run had: the same command
 goes on there. Rows in the results file are kept as they end; rows of other versions are replaced
 when their series is run again.
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, write
+from common import MEASURED, RESULTS, write
 from frontier_plot import draw
 
 from primesvt_deploy import SearchSettings, export, load, open_data
@@ -94,7 +94,7 @@ def main() -> None:
     """Run the series that were asked for and write `results/frontier.json` and the plot."""
     parts = ("recovery", "head", "free", "timesteps", "latency", "finetune")
     asked = sys.argv[1:] or [*POLICY_NAMES, *parts]
-    model = load()
+    model = load(MEASURED)
     data = open_data(model)
     for name in asked:
         if name == "recovery":
@@ -115,7 +115,8 @@ def main() -> None:
             policy, _, only = name.partition("/")
             for recover in (only,) if only else ("all", "none"):
                 for seed in SEEDS.get(policy, (0,)):
-                    keep("series", [series(model, data, policy, recover, seed)])
+                    work = WORK / f"{policy}-{recover}-{seed}"
+                    keep("series", [series(model, data, policy, recover, seed, work)])
     draw(json.loads((RESULTS / "frontier.json").read_text()))
 
 
@@ -130,10 +131,11 @@ def settings_of(policy: str, recover: str, seed: int = 0) -> SearchSettings:
     )
 
 
-def series(model: SViT, data: DataSet, policy: str, recover: str, seed: int) -> dict[str, Any]:
-    """One policy's points."""
+def series(
+    model: SViT, data: DataSet, policy: str, recover: str, seed: int, work: Path
+) -> dict[str, Any]:
+    """One policy's points; what an interrupted run had is at `work`."""
     whole = (policy, recover) == WHOLE
-    work = WORK / f"{policy}-{recover}-{seed}"
     started = None if work.exists() else time.perf_counter()
     found = frontier(
         model,
@@ -375,7 +377,7 @@ def _keep(part: str, rows: list[dict[str, Any]]) -> None:
         row for row in content.get(part, ()) if tuple(row[key] for key in KEYS[part]) not in names
     ]
     merged = {name: content.get(name, []) for name in KEYS} | {part: others + rows}
-    write("frontier", {"model": load().name, **merged})
+    write("frontier", {"model": MEASURED, **merged})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, write
+from common import MEASURED, RESULTS, write
 from safetensors.torch import load_file
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer
@@ -125,7 +125,7 @@ def pruned_as_measured(model: SViT) -> SViT:
 
 def main() -> None:
     """Measure and write `results/latency.json`."""
-    model = load()
+    model = load(MEASURED)
     data = open_data(model)
     pruned = pruned_as_measured(model)
     image = data.held_out.inputs(0, 1)

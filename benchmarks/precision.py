@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--memory] [reference | NAME ...]
 
-On the reference model each row is a whole `build`, decided on the search split, reported on the
+On `common.MEASURED` each row is a whole `build`, decided on the search split, reported on the
 held-out one. At published widths weights and images are random, so what is measured there is
 size, latency (all precisions interleaved in one process, at one and two threads) and peak memory
 of a fresh process: the median of three on the reference model, a single one at published widths.
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from common import RESULTS, write
+from common import MEASURED, RESULTS, write
 from wide import network
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, open_data
@@ -62,7 +62,7 @@ def main() -> None:
 
 def reference(content: dict[str, Any]) -> None:
     """Whole builds of the reference model, each kept as it ends."""
-    model = load()
+    model = load(MEASURED)
     data = open_data(model)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:

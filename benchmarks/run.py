@@ -16,6 +16,7 @@ SCRIPTS = (
     "exactness.py",
     "families.py",
     "frontier.py",
+    "frontier_models.py",
     "tables.py",
 )
 

@@ -28,7 +28,7 @@ from primesvt_deploy.runtime.steps import steps_from_dict
 
 __all__ = ["DEFAULT_MODEL", "describe", "load", "model_names"]
 
-DEFAULT_MODEL = "spikformer-2-192-cifar10"
+DEFAULT_MODEL = "spikformer-2-192-cifar10-12epochs"
 
 _ARGUMENTS = {
     "timesteps": ("T", "time_steps", "time_step", "timesteps"),

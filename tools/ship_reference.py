@@ -175,7 +175,7 @@ def draw(log: list[dict[str, Any]], path: Path) -> None:
                    label=f"T = {timesteps}")  # fmt: skip
     if epochs:
         right.set_ylabel(f"search top-1, % (n = {epochs[0]['search']['n']})")
-        right.legend(loc="lower right", frameon=False)
+        figure.legend(loc="outside upper center", ncols=len(trained_at), frameon=False)
     figure.savefig(path)
 
 

@@ -9,6 +9,7 @@ from reference.recipe import Recipe
 from training_runs import recipe_text
 
 from primesvt_deploy.errors import ModelError, SettingsError
+from primesvt_deploy.loading import model_names
 
 RECIPES = Path(__file__).parents[2] / "tools" / "recipes"
 
@@ -16,8 +17,10 @@ RECIPES = Path(__file__).parents[2] / "tools" / "recipes"
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_that_come_with_it_can_be_built(path: Path) -> None:
     recipe = Recipe.read(path)
-    model = recipe.fresh()
+    model = recipe.fresh(initial=False)
     assert model.name == path.stem
+    known = (*model_names(), *(other.stem for other in RECIPES.glob("*.toml")))
+    assert recipe.model.get("initial", path.stem) in known
     assert model.timesteps == recipe.training.phases[-1].timesteps
 
 
