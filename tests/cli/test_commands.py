@@ -197,7 +197,7 @@ def test_a_process_of_its_own_says_the_same(place: Path) -> None:
 def test_models_lists_reference_models_and_families(tmp_path: Path) -> None:
     text = primesvt("models", cwd=tmp_path).stdout
     listed = json.loads(primesvt("models", "--json", cwd=tmp_path).stdout)
-    assert "spikformer-2-192-cifar10  (the default)" in text
+    assert "spikformer-2-192-cifar10-12epochs  (the default)" in text
     names = [family["name"] for family in listed["families"]]
     assert {"spikformer", "sdt-v1", "sdt-v2", "sdt-v3", "qkformer", "own"} <= set(names)
     for family in listed["families"]:
