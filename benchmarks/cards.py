@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from primesvt_deploy.loading import DEFAULT_MODEL
+
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
@@ -43,7 +45,8 @@ def models_table(found: dict[str, Any]) -> str:
     for name, row in found["models"].items():
         steps, at = list(row["timesteps"].items())[-1]
         lines.append(
-            f"| [`{name}`](models/{name}/README.md) | {row['parameters'] / 1e6:.2f} M "
+            f"| [`{name}`](models/{name}/README.md){' (default)' * (name == DEFAULT_MODEL)} "
+            f"| {row['parameters'] / 1e6:.2f} M "
             f"| {row['weights_bytes'] / 1e6:.1f} MB | {_top1(at['held_out'])} at T = {steps}, "
             f"n = {at['held_out']['n']} |"
         )

@@ -132,9 +132,15 @@ def settings_of(policy: str, recover: str, seed: int = 0) -> SearchSettings:
 
 
 def series(
-    model: SViT, data: DataSet, policy: str, recover: str, seed: int, work: Path
+    model: SViT,
+    data: DataSet,
+    policy: str,
+    recover: str,
+    seed: int,
+    work: Path,
+    savings: tuple[float, ...] = (),
 ) -> dict[str, Any]:
-    """One policy's points; what an interrupted run had is at `work`."""
+    """One policy's points, at all sizes unless told; what an interrupted run had is at `work`."""
     whole = (policy, recover) == WHOLE
     started = None if work.exists() else time.perf_counter()
     found = frontier(
@@ -142,7 +148,7 @@ def series(
         work,
         settings_of(policy, recover, seed),
         data=data,
-        savings=(*SAVINGS, *DEEPER) if whole else SAVINGS,
+        savings=savings or ((*SAVINGS, *DEEPER) if whole else SAVINGS),
         held_out_images=None if whole else OTHERS_HELD_OUT,
     )
     points = [

@@ -4,8 +4,8 @@
     python benchmarks/frontier_models.py NAME       # one of them, anew
 
 Greedy with recovery, no gradient step: does what holds there hold for a model that was trained
-longer? Settings and sizes are those of `frontier.py`.
-Writes `results/frontier_models.json`; `benchmarks/work/` keeps what an interrupted run had.
+longer? Settings are those of `frontier.py`, sizes those up to 60% saved. Writes
+`results/frontier_models.json`; `benchmarks/work/` keeps what an interrupted run had.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import json
 import sys
 
 from common import MEASURED, RESULTS, write
-from frontier import WHOLE, WORK, series
+from frontier import SAVINGS, WHOLE, WORK, series
 
 from primesvt_deploy import load, open_data
 from primesvt_deploy.loading import model_names
+
+SIZES = SAVINGS[:6]
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     rows = {name: known[name] for name in others if name in known}
     for name in sys.argv[1:] or [name for name in others if name not in rows]:
         model = load(name)
-        row = series(model, open_data(model), *WHOLE, 0, WORK / name)
+        row = series(model, open_data(model), *WHOLE, 0, WORK / name, SIZES)
         rows[name] = {"digest": model.digest, **row}
         write("frontier_models", {"models": rows})
 

@@ -9,6 +9,7 @@ __all__ = [
     "finetuned_table",
     "frontier_table",
     "head_table",
+    "other_models_table",
     "recovery_table",
     "timesteps_table",
 ]
@@ -43,6 +44,32 @@ def frontier_table(found: dict[str, Any]) -> str:
         f"{deepest['cost']['seconds'] / 60:.0f} minutes for all points of greedy; with their "
         f"held-out accuracy {whole['wall_seconds'] / 60:.0f} minutes, {whole['threads']} threads "
         f"of an {found['machine']['cpu']}.",
+    ]
+    return "\n".join(lines)
+
+
+def other_models_table(found: dict[str, Any], others: dict[str, Any]) -> str:
+    """Our policy's sizes of each reference model, with what is left of them."""
+    (measured,) = (s for s in found["series"] if (s["policy"], s["recovery"]) == ("greedy", "all"))
+    series = {found["model"]: measured, **others["models"]}
+    names = " | ".join(f"`{name}` | lost" for name in series)
+    lines = [f"| greedy, recovered | {names} |", "|---" * (2 * len(series) + 1) + "|"]
+    dense = (f"{s['dense']['held_out']['top1_percent']:.2f}% | " for s in series.values())
+    lines.append(f"| dense | {' | '.join(dense)} |")
+    sizes = [{p["asked_saving_percent"] for p in one["points"]} for one in series.values()]
+    for saving in sorted(set.intersection(*sizes)):
+        cells = [
+            f"{point['held_out']['top1_percent']:.2f}% | {_drops([point['drop']])}"
+            for one in series.values()
+            for point in one["points"]
+            if point["asked_saving_percent"] == saving
+        ]
+        lines.append(f"| {saving:g}% saved | {' | '.join(cells)} |")
+    n = measured["points"][0]["drop"]["n"]
+    lines += [
+        "",
+        f"Held-out top-1, and points of it lost (95% interval of the paired difference), n = {n}, "
+        f"decided on {measured['settings']['search_images']} search images.",
     ]
     return "\n".join(lines)
 

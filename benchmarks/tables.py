@@ -17,6 +17,7 @@ from frontier_tables import (
     finetuned_table,
     frontier_table,
     head_table,
+    other_models_table,
     recovery_table,
     timesteps_table,
 )
@@ -273,6 +274,7 @@ def filled(path: Path) -> str:
     precision = json.loads((RESULTS / "precision.json").read_text())
     exactness = json.loads((RESULTS / "exactness.json").read_text())
     frontier = json.loads((RESULTS / "frontier.json").read_text())
+    others = json.loads((RESULTS / "frontier_models.json").read_text())
     models = json.loads((RESULTS / "models.json").read_text())
     agreement = json.loads((RESULTS / "bench_agreement.json").read_text())
     sections = {
@@ -288,6 +290,7 @@ def filled(path: Path) -> str:
         "frontier": frontier_table(frontier),
         "recovery": recovery_table(frontier),
         "head": head_table(frontier),
+        "other models": other_models_table(frontier, others),
         "timesteps": timesteps_table(frontier),
         "finetuned": finetuned_table(frontier),
         "models": models_table(models),
