@@ -1,7 +1,7 @@
 """Our policy on reference models other than the one that `frontier.py` measures everything on.
 
     python benchmarks/frontier_models.py            # those that are not measured yet
-    python benchmarks/frontier_models.py NAME       # one of them, anew
+    python benchmarks/frontier_models.py NAME       # one of them in any case
 
 Greedy with recovery, no gradient step: does what holds there hold for a model that was trained
 longer? Settings are those of `frontier.py`, sizes those up to 60% saved. Writes

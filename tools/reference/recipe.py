@@ -28,6 +28,7 @@ _RESERVED = {"data"}
 """Of `models/`, beside the models."""
 _MODEL = {"name": str, "family": str, "arguments": dict}
 _MODEL_OPTIONS = {"labels": list, "data": str, "initial": str}
+_WORDS = {str: "a text", list: "a list", dict: "a table"}
 AUGMENTATIONS = ("none", "randaugment", "trivialaugment", "autoaugment")
 
 
@@ -224,9 +225,6 @@ def _require_model(told: dict[str, Any]) -> None:
             f"name in [model] is {told['name']!r}: expected a directory's name, of letters, "
             "digits, '.', '_' and '-'"
         )
-
-
-_WORDS = {str: "a text", list: "a list", dict: "a table"}
 
 
 def _require_kinds(values: dict[str, Any]) -> None:
