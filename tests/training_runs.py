@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from reference.directory import LOG
 from reference.means import Means
-from reference.recipe import Recipe
+from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 
-from primesvt_deploy.data import open_data
+from primesvt_deploy.data import DataSet, ImageList, open_data
+from primesvt_deploy.model import SViT
 
-__all__ = ["ARGUMENTS", "STEPS", "TRAINING", "logged", "made", "paint", "recipe_text"]
+__all__ = ["ARGUMENTS", "STEPS", "TRAINING", "logged", "made", "paint", "recipe_text", "train_in"]
 
 STEPS = 36
 """Of a whole run."""
@@ -71,6 +72,18 @@ def made(place: Path, directory: str, images: str = "images", **means: Any) -> R
     model = recipe.fresh()
     told = Means(device=torch.device("cpu"), **{"log_steps": 1, "save_seconds": 0.0, **means})
     return Run(model, open_data(model, place / images), recipe.training, place / directory, told)
+
+
+def train_in(place: Path, model: SViT, images: ImageList) -> list[float]:
+    """Losses of a run on four images, a step at T = 1 and one at the model's T."""
+    data = DataSet(
+        name="noise", digest="", train=images.first(4), search=images, held_out=images.first(0)
+    )
+    phases = tuple(Phase(steps, 1) for steps in sorted({1, model.timesteps}))
+    training = Training(phases=phases, batch_size=4, warmup_epochs=0.0)
+    run = Run(model, data, training, place, Means(device=torch.device("cpu"), log_steps=1))
+    assert run.go()
+    return [line["loss"] for line in logged(place) if "loss" in line]
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

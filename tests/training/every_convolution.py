@@ -1,0 +1,258 @@
+"""Trains and evaluates networks at odd widths, each convolution held against float64; a program.
+
+    python every_convolution.py [NAME ...]
+
+Started by `test_every_convolution.py` in a process of its own: the instruction set that oneDNN may
+use and the checks of the allocator are set once, when a process starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from conftest import enliven, make_model
+from families.zoo import FORMS, ZOO
+from spikingjelly.activation_based import functional, layer, neuron
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+from training_runs import train_in
+
+from primesvt_deploy import adopt, load, open_data
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.config import RECOVERY_STEPS, FinetuneSettings
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.measure.accuracy import torch_hits
+from primesvt_deploy.model import SViT
+from primesvt_deploy.pruning.cut import cut
+from primesvt_deploy.pruning.evaluate import Evaluator
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.recovery import Recovery
+from primesvt_deploy.pruning.trial import prunable_groups
+from primesvt_deploy.training.finetune import finetune
+from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+
+TOLERANCE = 1e-4
+"""Of the sum of magnitudes that a value is the sum of: float32 sums of 16,384 reach 1.3e-5."""
+
+_convolve = F.conv2d
+_checked: set[Any] = set()
+
+
+def _is_new(*call: Any) -> bool:
+    """Whether no convolution of these shapes, strides in memory and threads was checked yet."""
+    of = [(t.shape, t.stride()) if isinstance(t, Tensor) else t for t in call]
+    before = len(_checked)
+    _checked.add((torch.get_num_threads(), *of))
+    return len(_checked) > before
+
+
+class Checked(torch.autograd.Function):
+    """A convolution whose output and gradients are held against float64 without oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry, ctx.biased = geometry, bias is not None
+        y = _convolve(x, weight, bias, *geometry)
+        if not _is_new("forward", x, weight, *geometry):
+            return y
+        with torch.backends.mkldnn.flags(enabled=False):
+            doubles = [double(t) for t in (x, weight, bias)]
+            expected = _convolve(*doubles, *geometry)
+            scale = _convolve(*(magnitude(t) for t in doubles), *geometry)
+        assert_near("output", y, expected, scale, of=(x, weight, geometry))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.geometry
+        wanted = (ctx.needs_input_grad[0], True, ctx.biased)
+
+        def gradients(g: Tensor, x: Tensor, weight: Tensor) -> list[Tensor | None]:
+            return torch.ops.aten.convolution_backward(
+                g, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], groups,
+                wanted,
+            )  # fmt: skip
+
+        found = gradients(g, x, weight)
+        if not _is_new("backward", g, x, weight, *ctx.geometry):
+            return *found, None, None, None, None
+        with torch.backends.mkldnn.flags(enabled=False):
+            doubles = [double(t) for t in (g, x, weight)]
+            expected = gradients(*doubles)
+            scale = gradients(*(magnitude(t) for t in doubles))
+        for i, name in enumerate(("input", "weight", "bias")):
+            if found[i] is not None:
+                what = f"gradient of the {name}"
+                assert_near(what, found[i], expected[i], scale[i], of=(x, weight, ctx.geometry))
+        return *found, None, None, None, None
+
+
+def double(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.double().contiguous()
+
+
+def magnitude(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.abs()
+
+
+def checked_conv2d(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    pairs = [_pair(value) for value in (stride, padding, dilation)]
+    if x.dtype != torch.float32 or x.is_meta:
+        return _convolve(x, weight, bias, *pairs, groups)
+    return Checked.apply(x, weight, bias, *pairs, groups)
+
+
+def assert_near(what: str, found: Tensor, expected: Any, scale: Any, of: tuple[Any, ...]) -> None:
+    worst = float(((found.double() - expected).abs() / scale.clamp_min(1e-12)).max())
+    if not worst <= TOLERANCE:
+        x, weight, geometry = of
+        raise AssertionError(
+            f"{what} of {tuple(x.shape)} * {tuple(weight.shape)}, {geometry}: off by {worst:.1e} "
+            "of the magnitudes it is the sum of"
+        )
+
+
+class TokensAsImage(nn.Module):
+    """A user's own: tokens become an image again, which lies channels-last without being asked."""
+
+    T = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 3, padding=1)
+        self.spikes = neuron.LIFNode(step_mode="m")
+        self.mix = nn.Linear(5, 5)
+        self.shortcut = layer.Conv2d(5, 8, 1, stride=2, step_mode="m")
+        self.norm = layer.BatchNorm2d(8, step_mode="m")
+        self.last = neuron.LIFNode(step_mode="m")
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        functional.reset_net(self)
+        x = self.spikes(self.stem(images).unsqueeze(0).repeat(self.T, 1, 1, 1, 1))
+        tokens = self.mix(x.flatten(3).transpose(2, 3))
+        x = tokens.transpose(2, 3).unflatten(3, images.shape[2:])
+        return self.head(self.last(self.norm(self.shortcut(x))).mean(dim=(3, 4))).mean(dim=0)
+
+
+def samples(model: SViT, count: int) -> ImageList:
+    steps = model.preprocessing
+    shape = model.config.example(1).shape
+    generator = np.random.default_rng(0)
+    if model.config.frames:
+        pixels = generator.random((count, shape[0], *shape[2:])).astype(np.float32)
+    else:
+        pixels = generator.integers(0, 256, (count, *shape[2:], 3), dtype=np.uint8)
+    labels = generator.integers(0, model.config.num_classes, count)
+    return ImageList(lambda i: pixels[i], np.arange(count), labels, steps)
+
+
+def odd(groups: tuple[Group, ...]) -> Plan:
+    """An odd number of channels stays in each head: half of them or one more."""
+    plan = Plan()
+    for group in groups:
+        width = group.width // group.heads
+        keep = min(width, width // 2 | 1)
+        kept = [h * width + i for h in range(group.heads) for i in range(keep)]
+        plan = plan.replacing(group.name, kept)
+    return plan
+
+
+def search_and_finetune(model: SViT) -> None:
+    """Candidates, recovery, accuracy and fine-tuning, of a model and of what is left of it."""
+    images = samples(model, 16)
+    groups = prunable_groups(model).groups
+    recovery = Recovery(model, groups, images, RECOVERY_STEPS)
+    plan = odd(groups)
+    Evaluator(model, groups, images, recovery=recovery).outcome(plan, keep=groups)
+    Evaluator(model, groups, images, recovery=recovery).outcome(plan)  # cut at once
+    pruned = model.with_module(cut(recovery.recovered(plan), groups, plan))
+    torch_hits(pruned, images)
+    settings = FinetuneSettings(epochs=1, batch_size=8, images=16, device="cpu")
+    found = finetune(pruned, model, images, settings)
+    torch_hits(found.model, images)
+    assert_learned(pruned.module.state_dict(), found.model.module.state_dict())
+
+
+def train_from_scratch(model: SViT) -> None:
+    """As `tools/train_reference.py` does."""
+    before = {name: t.clone() for name, t in model.module.state_dict().items()}
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        losses = train_in(Path(place), model, samples(model, 60))
+    assert np.isfinite(losses).all()
+    assert_learned(before, model.module.state_dict())
+
+
+def assert_learned(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+    """Most weights moved."""
+    weights = [name for name, t in before.items() if t.ndim > 1]
+    moved = [name for name in weights if not torch.equal(before[name], after[name])]
+    assert len(moved) > 0.9 * len(weights), sorted(set(weights) - set(moved))
+
+
+def wide_shortcut(width: int) -> None:
+    """A shortcut of large images, where AVX-512 fails below 16 channels."""
+    convolutions = [nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 16, 1, stride=2)]
+    network = nn.Sequential(*convolutions).to(memory_format=torch.channels_last)
+    subsample_before_pointwise(network)
+    network(torch.randn(2, 3, 80, 80)).square().sum().backward()
+
+
+def reference() -> None:
+    """The layers of the models that are shipped, as wide as they are."""
+    model = load()
+    images = open_data(model).train.first(4)
+    settings = FinetuneSettings(epochs=1, batch_size=4, images=4, device="cpu")
+    finetune(model, model, images, settings)
+
+
+def zoo(name: str) -> SViT:
+    family, config = ZOO[name]
+    return make_model(config, family=family)
+
+
+def cases() -> Iterator[tuple[str, tuple[int, ...], Callable[[], None]]]:
+    """Name, numbers of threads, and what to run: a strided 1x1 convolution with both."""
+    for width in (3, 9, 15):
+        yield f"shortcut of {width}", (1, 2), partial(wide_shortcut, width)
+    yield "own", (1, 2), lambda: search_and_finetune(adopt(enliven(TokensAsImage()), image_size=16))
+    yield "reference", (2,), reference
+    for name, (family, config) in ZOO.items():
+        strided = family.name in ("qkformer", "maxformer")
+        if strided or name in FORMS:
+            yield name, (1,), lambda name=name: search_and_finetune(zoo(name))
+        if strided and not config.frames:
+            yield f"{name}, new", (1, 2), lambda name=name: train_from_scratch(zoo(name))
+
+
+def main() -> None:
+    """Run the cases whose names begin as given, or all."""
+    warnings.filterwarnings("ignore", message="TF32")  # of torch.backends.mkldnn.flags
+    F.conv2d = checked_conv2d
+    for name, threads, run in cases():
+        if name.startswith(tuple(sys.argv[1:]) or ""):
+            for count in threads:
+                torch.set_num_threads(count)
+                run()
+            print(name, flush=True)
+    print(f"{len(_checked)} kinds of call checked")
+
+
+if __name__ == "__main__":
+    main()
