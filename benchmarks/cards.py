@@ -1,4 +1,4 @@
-"""The measured part of a model card, from `results/models.json` and the training log."""
+"""The measured part of a model card, from `results/` and the training log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from primesvt_deploy.loading import DEFAULT_MODEL
 MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
-def card(name: str, found: dict[str, Any]) -> str:
-    """Accuracy at each T, firing rates, and how it was trained where its log tells."""
+def card(name: str, found: dict[str, Any], layouts: dict[str, Any]) -> str:
+    """Accuracy at each T, firing rates, and how it was trained where its log tells.
+
+    Args:
+        name: of the model.
+        found: `results/models.json`.
+        layouts: `results/memory_layout.json`.
+    """
     row = found["models"][name]
     lines = ["| T | held-out top-1 (95%) | search top-1 (95%) |", "|---|---|---|"]
     for steps, at in row["timesteps"].items():
@@ -25,6 +31,7 @@ def card(name: str, found: dict[str, Any]) -> str:
         f"{row['parameters']:,} parameters, {row['weights_bytes'] / 1e6:.1f} MB of weights.",
         "",
         *_training(name),
+        *_gradients(name, layouts),
         "| neuron layer | firing rate | silent channels |",
         "|---|---|---|",
         *(
@@ -90,14 +97,37 @@ def _training(name: str) -> list[str]:
     ]
 
 
+def _gradients(name: str, layouts: dict[str, Any]) -> list[str]:
+    """How near those of a training step are to float64's, of the model that was measured."""
+    by_kernels = {
+        layouts["default_instructions"] if kernels == "DEFAULT" else kernels: row
+        for kernels, row in layouts["gradients"].items()
+        if row["model"] == name
+    }
+    if not by_kernels:
+        return []
+    row = next(iter(by_kernels.values()))
+    distances = " and ".join(
+        f"{row['channels-last, torch.compile']['as_it_comes']:.0e} with {kernels} kernels"
+        for kernels, row in by_kernels.items()
+    )
+    return [
+        "A training step laid out so (channels-last, through torch.compile, float32) has the "
+        f"gradients of float64 in contiguous layout within rounding: relative L2 {distances}, "
+        f"{row['images']} images, T = {row['T']}, torch {layouts['machine']['torch']}.",
+        "",
+    ]
+
+
 def _start(row: dict[str, Any]) -> str:
     """On what a run was begun, or gone on with."""
     devices = f"{row['devices']} x " if row["devices"] > 1 else ""
     threads = f", {row['threads']} threads" if row["precision"] == "fp32" else ""
+    kernels = f" ({row['instructions']})" if row.get("instructions") else ""
     by = " through torch.compile" if row["compiled"] else ""
     return (
-        f"{devices}{row['device']}{threads}, {row['precision']}{by}, torch {row['torch']}, "
-        f"SpikingJelly {row['spikingjelly']}"
+        f"{devices}{row['device']}{kernels}{threads}, {row['precision']}{by}, "
+        f"torch {row['torch']}, SpikingJelly {row['spikingjelly']}"
     )
 
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from primesvt_deploy.manifest import versions
 from primesvt_deploy.measure.latency import cpu_name
 from primesvt_deploy.version import __version__
@@ -19,9 +21,10 @@ MEASURED = "spikformer-2-192-cifar10"
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, system and versions."""
+    """CPU, its instruction set as torch names it, cores, system and versions."""
     return {
         "cpu": cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.system(),

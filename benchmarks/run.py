@@ -15,6 +15,7 @@ SCRIPTS = (
     "precision.py",
     "exactness.py",
     "families.py",
+    "memory_layout.py",
     "frontier.py",
     "frontier_models.py",
     "tables.py",

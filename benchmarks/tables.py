@@ -277,6 +277,7 @@ def filled(path: Path) -> str:
     others = json.loads((RESULTS / "frontier_models.json").read_text())
     models = json.loads((RESULTS / "models.json").read_text())
     agreement = json.loads((RESULTS / "bench_agreement.json").read_text())
+    layouts = json.loads((RESULTS / "memory_layout.json").read_text())
     sections = {
         "precision": precision_table(precision),
         "memory": memory_table(precision),
@@ -296,7 +297,7 @@ def filled(path: Path) -> str:
         "models": models_table(models),
     }
     if path.parent.name in models["models"]:
-        sections["card"] = card(path.parent.name, models)
+        sections["card"] = card(path.parent.name, models, layouts)
     for name, content in sections.items():
         begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

@@ -214,6 +214,7 @@ class Run:
             "step": self._step,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": torch.cuda.get_device_name(means.device) if cuda else cpu_name(),
+            "instructions": None if cuda else torch.backends.cpu.get_cpu_capability(),
             "devices": means.devices,
             "threads": torch.get_num_threads(),
             "precision": "bf16" if means.mixed_precision else "fp32",

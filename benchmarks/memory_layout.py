@@ -1,0 +1,270 @@
+"""Memory layouts on a CPU: where oneDNN's gradients are wrong, what each layout costs.
+
+    python benchmarks/memory_layout.py
+
+Three questions, each asked of oneDNN's AVX2 kernels and of those it takes on this CPU by itself:
+
+- *fault*: is the weight gradient of a strided 1x1 convolution right (`strided_pointwise.py`)?
+- *speed*: training steps and evaluation, the layouts in turns, with ratios of the medians;
+- *gradients*: has a training step of the shipped reference model, channels-last and compiled as it
+  was trained, the gradients of float64 in contiguous layout? Rounding flips spikes, and a flip
+  changes gradients, so they are compared as they come and, where the spikes can be read, with those
+  of the float32 run put into the float64 one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from common import write
+from torch import nn
+from torch.nn import functional as F
+
+from primesvt_deploy import load, open_data
+from primesvt_deploy.families.maxformer import MaxFormerConfig
+from primesvt_deploy.families.maxformer_keys import MAXFORMER
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.families.qkformer import QKFormerConfig
+from primesvt_deploy.families.qkformer_keys import QKFORMER
+from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+
+INSTRUCTIONS = ("AVX2", "DEFAULT")
+ROUNDS, WARMUP, THREADS = 15, 3, 2
+IMAGES = 16
+HANGS_SECONDS = 60.0
+CHILD = "--child"
+
+
+def main() -> None:
+    """Ask and write `results/memory_layout.json`."""
+    content: dict[str, Any] = {
+        "threads": THREADS,
+        "rounds": ROUNDS,
+        "default_instructions": torch.backends.cpu.get_cpu_capability(),
+        "fault": {name: faults(name) for name in INSTRUCTIONS},
+    }
+    for question in ("speed", "gradients"):
+        content[question] = {name: asked(question, name) for name in INSTRUCTIONS}
+    write("memory_layout", content)
+
+
+def asked(question: str, instructions: str) -> Any:
+    """The answer of a process with those instructions."""
+    line = [sys.executable, __file__, CHILD, question]
+    found = subprocess.run(
+        line, check=True, stdout=subprocess.PIPE, text=True, env=environment(instructions)
+    )
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def environment(instructions: str) -> dict[str, str]:
+    """For a process that takes no better kernels than those."""
+    return {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "MALLOC_CHECK_": "3"}
+
+
+def faults(instructions: str) -> list[dict[str, Any]]:
+    """What comes of `strided_pointwise.py` at some widths and sizes, one thread and two."""
+    rows = []
+    ways = {
+        "channels-last": (),
+        "contiguous": ("--layout", "contiguous_format"),
+        "channels-last, subsampled": ("--subsampled",),
+    }
+    script = str(Path(__file__).with_name("strided_pointwise.py"))
+    for size in (16, 80):
+        for channels in (3, 7, 8, 15, 16):
+            row: dict[str, Any] = {"channels": channels, "size": size}
+            for way, options in ways.items():
+                for threads in ("1", "2"):
+                    line = [script, str(channels), str(size), "--threads", threads, *options]
+                    row[f"{way}, {threads} threads"] = outcome(line, instructions)
+            print(instructions, row, flush=True)
+            rows.append(row)
+    return rows
+
+
+def outcome(line: list[str], instructions: str) -> float | str:
+    """Share of the largest gradient that it is off by, or how the process ended."""
+    try:
+        found = subprocess.run(
+            [sys.executable, *line],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=HANGS_SECONDS,
+            env=environment(instructions),
+        )
+    except subprocess.TimeoutExpired:
+        return "hangs"
+    if found.returncode < 0:
+        return f"signal {-found.returncode}"
+    return float(f"{float(found.stdout):.1e}")
+
+
+def networks() -> dict[str, tuple[SpikingNetwork, tuple[int, ...]]]:
+    """Networks and a batch for them: the reference, and two with narrow strided shortcuts."""
+    reference = load()
+    shared: dict[str, Any] = {"in_channels": 3, "num_classes": 10, "depths": (1, 1, 2)}
+    qkformer = QKFormerConfig(
+        timesteps=4, image_size=32, form="cifar", stage_heads=(2, 4, 8), embed_dim=48, **shared
+    )
+    maxformer = MaxFormerConfig(timesteps=4, image_size=64, num_heads=4, embed_dim=96, **shared)
+    return {
+        reference.name: (reference.module, (32, *reference.config.input_shape)),
+        "QKFormer, 32 pixels, D = 48": (QKFORMER.build(qkformer), (16, 3, 32, 32)),
+        "MaxFormer, 64 pixels, D = 96": (MAXFORMER.build(maxformer), (16, 3, 64, 64)),
+    }
+
+
+def speed() -> dict[str, Any]:
+    """Medians, and ratios to the contiguous layout (above 1: faster), of each network."""
+    torch.set_num_threads(THREADS)
+    return {
+        name: {
+            "batch": shape[0],
+            "training_step": in_turns(training_steps(network, torch.randn(shape))),
+            "evaluation": in_turns(evaluations(network, torch.randn(shape))),
+        }
+        for name, (network, shape) in networks().items()
+    }
+
+
+def training_steps(
+    network: SpikingNetwork, x: torch.Tensor
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """Forward and backward of each layout."""
+
+    def step(student: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        student.zero_grad(set_to_none=True)
+        loss: torch.Tensor = student(inputs).square().mean()
+        loss.backward()
+        return loss
+
+    plain = copy.deepcopy(network).train().requires_grad_(True)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    subsampled = copy.deepcopy(last)
+    subsample_before_pointwise(subsampled)
+    laid = x.contiguous(memory_format=torch.channels_last)
+    return {
+        "contiguous": partial(step, plain, x),
+        "channels-last": partial(step, last, laid),
+        "channels-last, subsampled": partial(step, subsampled, laid),
+    }
+
+
+def evaluations(network: SpikingNetwork, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
+    """The lowered network in both layouts."""
+    plain = lower(network)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    laid = x.contiguous(memory_format=torch.channels_last)
+    evaluate = torch.no_grad()(lambda network, inputs: network(inputs))
+    return {
+        "contiguous": partial(evaluate, plain, x),
+        "channels-last": partial(evaluate, last, laid),
+    }
+
+
+def in_turns(calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, dict[str, float]]:
+    """Median seconds of each call, and how many times as fast as the first it is."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(WARMUP + ROUNDS):
+        for name, call in calls.items():
+            begun = perf_counter()
+            call()
+            times[name].append(perf_counter() - begun)
+    medians = {name: median(found[WARMUP:]) for name, found in times.items()}
+    first = next(iter(medians.values()))
+    return {
+        name: {"seconds": round(m, 4), "times_as_fast": round(first / m, 3)}
+        for name, m in medians.items()
+    }
+
+
+def gradients() -> dict[str, Any]:
+    """Relative L2 distance of the reference's float32 gradients from contiguous float64 ones."""
+    torch.set_num_threads(THREADS)
+    model = load()
+    train = open_data(model).train.first(IMAGES)
+    x, labels = torch.from_numpy(train.inputs(0, IMAGES)), torch.from_numpy(train.labels)
+    network = model.module
+    rows: dict[str, Any] = {"model": model.name, "images": IMAGES, "T": model.timesteps}
+    free = step_gradients(network, x, labels, double=True)
+    for layout in ("contiguous", "channels-last"):
+        spikes: dict[str, torch.Tensor] = {}
+        found = step_gradients(network, x, labels, layout=layout, record=spikes)
+        flips: list[int] = []
+        given = step_gradients(network, x, labels, double=True, given=spikes, flips=flips)
+        rows[layout] = {
+            "spikes_given": distance(found, given),
+            "spikes": sum(t.numel() for t in spikes.values()),
+            "flips_within_a_layer": sum(flips),
+            "as_it_comes": distance(found, free),
+        }
+    compiled = step_gradients(network, x, labels, layout="channels-last", compiled=True)
+    rows["channels-last, torch.compile"] = {"as_it_comes": distance(compiled, free)}
+    return rows
+
+
+def step_gradients(
+    network: SpikingNetwork,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    layout: str = "contiguous",
+    double: bool = False,
+    compiled: bool = False,
+    record: dict[str, torch.Tensor] | None = None,
+    given: dict[str, torch.Tensor] | None = None,
+    flips: list[int] | None = None,
+) -> torch.Tensor:
+    """All gradients of a training step as one vector; spikes recorded, or taken as given."""
+    student = copy.deepcopy(network).train().requires_grad_(True)
+    if double:
+        student, x = student.double(), x.double()
+    if layout == "channels-last":
+        student = student.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+
+    def hook(name: str, _: nn.Module, __: Any, spikes: torch.Tensor) -> torch.Tensor | None:
+        if record is not None:
+            record[name] = spikes.detach()
+        if given is None:
+            return None
+        if flips is not None:
+            flips.append(int((given[name] != spikes).sum()))
+        return spikes + (given[name].to(spikes.dtype) - spikes).detach()
+
+    for name, module in student.named_modules():
+        if isinstance(module, Neuron):
+            module.register_forward_hook(partial(hook, name))
+    subsample_before_pointwise(student)
+    logits = (torch.compile(student) if compiled else student)(x)
+    F.cross_entropy(logits, labels).backward()
+    return torch.cat(
+        [p.grad.double().flatten() for p in student.parameters() if p.grad is not None]
+    )
+
+
+def distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    """Relative L2 distance."""
+    return float(f"{float((found - right).norm() / right.norm()):.2e}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [CHILD]:
+        print(json.dumps({"speed": speed, "gradients": gradients}[sys.argv[2]]()))
+    else:
+        main()
