@@ -1,15 +1,16 @@
 """Memory layouts on a CPU: where oneDNN's gradients are wrong, what each layout costs.
 
-    python benchmarks/memory_layout.py
+    python benchmarks/memory_layout.py [QUESTION ...]
 
-Three questions, each asked of oneDNN's AVX2 kernels and of those it takes on this CPU by itself:
+Three questions, all by default, each asked of oneDNN's AVX2 kernels and of those it takes on this
+CPU by itself:
 
 - *fault*: is the weight gradient of a strided 1x1 convolution right (`strided_pointwise.py`)?
 - *speed*: training steps and evaluation, the layouts in turns, with ratios of the medians;
 - *gradients*: has a training step of the shipped reference model, channels-last and compiled as it
   was trained, the gradients of float64 in contiguous layout? Rounding flips spikes, and a flip
-  changes gradients, so they are compared as they come and, where the spikes can be read, with those
-  of the float32 run put into the float64 one.
+  changes gradients, so they are compared with the spikes of the float32 run put into the float64
+  one, and as they come.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from common import write
+from common import RESULTS, write
 from torch import nn
 from torch.nn import functional as F
 
@@ -39,40 +40,46 @@ from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.qkformer import QKFormerConfig
 from primesvt_deploy.families.qkformer_keys import QKFORMER
 from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 INSTRUCTIONS = ("AVX2", "DEFAULT")
 ROUNDS, WARMUP, THREADS = 15, 3, 2
-IMAGES = 16
+IMAGES, BATCHES = 16, 3
 HANGS_SECONDS = 60.0
 CHILD = "--child"
 
 
 def main() -> None:
     """Ask and write `results/memory_layout.json`."""
-    content: dict[str, Any] = {
+    path = RESULTS / "memory_layout.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    content |= {
         "threads": THREADS,
         "rounds": ROUNDS,
         "default_instructions": torch.backends.cpu.get_cpu_capability(),
-        "fault": {name: faults(name) for name in INSTRUCTIONS},
     }
-    for question in ("speed", "gradients"):
-        content[question] = {name: asked(question, name) for name in INSTRUCTIONS}
-    write("memory_layout", content)
+    for question in sys.argv[1:] or ("fault", "speed", "gradients"):
+        answer = faults if question == "fault" else partial(asked, question)
+        content[question] = {name: answer(name) for name in INSTRUCTIONS}
+        write("memory_layout", {k: v for k, v in content.items() if k not in ("made", "machine")})
 
 
 def asked(question: str, instructions: str) -> Any:
     """The answer of a process with those instructions."""
     line = [sys.executable, __file__, CHILD, question]
-    found = subprocess.run(
-        line, check=True, stdout=subprocess.PIPE, text=True, env=environment(instructions)
-    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    found = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def environment(instructions: str) -> dict[str, str]:
-    """For a process that takes no better kernels than those."""
-    return {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "MALLOC_CHECK_": "3"}
+def checking(instructions: str) -> dict[str, str]:
+    """For a process that takes no better kernels than those, and whose allocator checks itself."""
+    return {
+        **os.environ,
+        "ONEDNN_MAX_CPU_ISA": instructions,
+        "LD_PRELOAD": "libc_malloc_debug.so.0",
+        "MALLOC_CHECK_": "3",
+    }
 
 
 def faults(instructions: str) -> list[dict[str, Any]]:
@@ -105,7 +112,7 @@ def outcome(line: list[str], instructions: str) -> float | str:
             capture_output=True,
             text=True,
             timeout=HANGS_SECONDS,
-            env=environment(instructions),
+            env=checking(instructions),
         )
     except subprocess.TimeoutExpired:
         return "hangs"
@@ -153,15 +160,17 @@ def training_steps(
         loss.backward()
         return loss
 
+    def subsampled(student: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        with subsampled_pointwise():
+            return step(student, inputs)
+
     plain = copy.deepcopy(network).train().requires_grad_(True)
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
-    subsampled = copy.deepcopy(last)
-    subsample_before_pointwise(subsampled)
     laid = x.contiguous(memory_format=torch.channels_last)
     return {
         "contiguous": partial(step, plain, x),
         "channels-last": partial(step, last, laid),
-        "channels-last, subsampled": partial(step, subsampled, laid),
+        "channels-last, subsampled": partial(subsampled, last, laid),
     }
 
 
@@ -194,27 +203,39 @@ def in_turns(calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, dict[str
 
 
 def gradients() -> dict[str, Any]:
-    """Relative L2 distance of the reference's float32 gradients from contiguous float64 ones."""
+    """Relative L2 distances of the reference's float32 gradients from contiguous float64 ones."""
     torch.set_num_threads(THREADS)
     model = load()
-    train = open_data(model).train.first(IMAGES)
-    x, labels = torch.from_numpy(train.inputs(0, IMAGES)), torch.from_numpy(train.labels)
-    network = model.module
-    rows: dict[str, Any] = {"model": model.name, "images": IMAGES, "T": model.timesteps}
+    train = open_data(model).train
+    batches = []
+    for start in range(0, BATCHES * IMAGES, IMAGES):
+        stop = start + IMAGES
+        x = torch.from_numpy(train.inputs(start, stop))
+        batches.append(compared(model.module, x, torch.from_numpy(train.labels[start:stop])))
+        print(batches[-1], file=sys.stderr, flush=True)
+    return {"model": model.name, "T": model.timesteps, "images": IMAGES, "batches": batches}
+
+
+def compared(
+    network: SpikingNetwork, x: torch.Tensor, labels: torch.Tensor
+) -> dict[str, dict[str, Any]]:
+    """One batch in each layout, and compiled."""
     free = step_gradients(network, x, labels, double=True)
-    for layout in ("contiguous", "channels-last"):
+    rows = {}
+    for way in ("contiguous", "channels-last", "channels-last, torch.compile"):
         spikes: dict[str, torch.Tensor] = {}
-        found = step_gradients(network, x, labels, layout=layout, record=spikes)
+        layout, _, compiled = way.partition(", ")
+        found = step_gradients(
+            network, x, labels, layout=layout, compiled=bool(compiled), record=spikes
+        )
         flips: list[int] = []
         given = step_gradients(network, x, labels, double=True, given=spikes, flips=flips)
-        rows[layout] = {
-            "spikes_given": distance(found, given),
+        rows[way] = {
             "spikes": sum(t.numel() for t in spikes.values()),
             "flips_within_a_layer": sum(flips),
+            "spikes_given": distance(found, given),
             "as_it_comes": distance(found, free),
         }
-    compiled = step_gradients(network, x, labels, layout="channels-last", compiled=True)
-    rows["channels-last, torch.compile"] = {"as_it_comes": distance(compiled, free)}
     return rows
 
 
@@ -250,7 +271,6 @@ def step_gradients(
     for name, module in student.named_modules():
         if isinstance(module, Neuron):
             module.register_forward_hook(partial(hook, name))
-    subsample_before_pointwise(student)
     logits = (torch.compile(student) if compiled else student)(x)
     F.cross_entropy(logits, labels).backward()
     return torch.cat(

@@ -1,6 +1,6 @@
 """The smallest script that shows oneDNN's fault in the gradient of a strided 1x1 convolution.
 
-    ONEDNN_MAX_CPU_ISA=AVX2 MALLOC_CHECK_=3 python benchmarks/strided_pointwise.py 4 16 --threads 1
+    ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/strided_pointwise.py 4 16 --threads 2
 
 Prints how far the weight gradient of the convolution, 2x2 strided, from so many channels to 8, on
 8 square images of that size, is from float64, as a share of the largest gradient. With few

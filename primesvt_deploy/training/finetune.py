@@ -28,7 +28,7 @@ from primesvt_deploy.model import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.training.batches import Batches
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
-from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 __all__ = ["Finetuned", "check_finetune", "finetune"]
 
@@ -139,7 +139,6 @@ class _Run:
         )
         self._teacher = self._placed(lower(dense.module))
         self._student = self._placed(copy.deepcopy(model.module)).train().requires_grad_(True)
-        subsample_before_pointwise(self._student)
         self._optimizer = adamw(
             self._student,
             learning_rate=settings.learning_rate,
@@ -161,7 +160,8 @@ class _Run:
         while self._step < self._total:
             epoch, index = divmod(self._step, per_epoch)
             begun = time.monotonic()
-            loss = self._one_step(epoch, index)
+            with subsampled_pointwise():
+                loss = self._one_step(epoch, index)
             self._sums[epoch] += loss
             self._step += 1
             now = time.monotonic()
@@ -178,11 +178,9 @@ class _Run:
                 self._save()
                 saved = now
         self._save()
-        # The student is laid out for training; its weights are what is asked for.
-        module = copy.deepcopy(self._model.module)
-        module.load_state_dict(self._student.state_dict())
+        student = self._student.cpu().eval().requires_grad_(False)
         return Finetuned(
-            model=self._model.with_module(module.eval().requires_grad_(False)),
+            model=self._model.with_module(student.to(memory_format=torch.contiguous_format)),
             losses=tuple(total / per_epoch for total in self._sums),
             images=self._total * settings.batch_size,
             seconds=round(self._seconds, 1),

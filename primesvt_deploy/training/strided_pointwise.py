@@ -1,11 +1,11 @@
 """Keep narrow strided 1x1 convolutions away from the kernel that gets their gradient wrong.
 
-oneDNN's `jit_1x1` kernel for the weight gradient of a strided 1x1 convolution in channels-last
-layout writes past its workspace where the input has fewer channels than the kernel takes at a time:
-8 with AVX2, 16 with AVX-512, there on larger images alone (seen in oneDNN 3.7.1 and 3.12.0, which
-torch 2.9.1, 2.13.0 and 2.14.1 have; https://github.com/uxlfoundation/oneDNN/issues/6035). The
-process crashes or hangs, or, with several threads, goes on with wrong gradients. Pruning makes
-shortcuts that narrow.
+oneDNN's `jit_1x1` kernels for the weight gradient of a strided 1x1 convolution in channels-last
+layout write past their workspace where the input has fewer channels than they take at a time: 8
+with AVX2, 16 with AVX-512 (there on larger images alone, and in bfloat16 too). The process crashes
+or hangs, or, with several threads, goes on with wrong gradients. Seen in oneDNN 3.7.1 and 3.12.0,
+which torch 2.9.1, 2.13.0 and 2.14.1 have; https://github.com/uxlfoundation/oneDNN/issues/6035.
+Pruning makes shortcuts that narrow.
 
 No layout avoids it for good: torch.compile lays every convolution out channels-last on a CPU, and
 an image that is a view of tokens lies so as well. `benchmarks/memory_layout.py` shows the fault and
@@ -14,52 +14,60 @@ what each way around it costs. Forward passes and the gradient of the input are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["subsample_before_pointwise"]
-
+__all__ = ["subsampled_pointwise"]
 
 _CHANNELS_AT_A_TIME = 16
 """The most of any kernel with the fault: AVX-512's."""
 
 
-def subsample_before_pointwise(network: nn.Module) -> None:
-    """Make narrow strided 1x1 convolutions run with stride 1 on every s-th pixel, in place.
+@contextmanager
+def subsampled_pointwise() -> Iterator[None]:
+    """Run narrow strided 1x1 convolutions with stride 1 on the pixels that they read; a context.
 
-    A 1x1 convolution of stride s reads no other pixel, so outputs and gradients stay the same.
-    Parameters, their names and the layers' attributes stay as they are too. For a network that is
-    only trained: exported, it would have a slice and a convolution for one operator.
+    Outputs and gradients stay the same. While it lasts it replaces `torch.nn.functional.conv2d`,
+    which torch's and SpikingJelly's layers call, for all threads, which does others no harm. Code
+    that calls `torch.conv2d`, or `conv2d` by a name imported before, is out of its reach. Enclose
+    the backward pass too: it computes checkpointed activations anew, and a `TorchFunctionMode`
+    would have ended by then.
     """
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and _is_narrow_strided_pointwise(layer):
-            layer._conv_forward = partial(  # type: ignore[method-assign]
-                _convolve_every, strides=layer.stride
-            )
+    whole = F.conv2d
+    F.conv2d = _conv2d  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.conv2d = whole
 
 
-def _is_narrow_strided_pointwise(layer: nn.Conv2d) -> bool:
-    return (
-        layer.in_channels < _CHANNELS_AT_A_TIME
-        and layer.kernel_size == (1, 1)
-        and max(layer.stride) > 1
-        and layer.padding in ((0, 0), "valid")
-        and layer.groups == 1
-        # A subclass with arithmetic of its own keeps it.
-        and type(layer)._conv_forward is nn.Conv2d._conv_forward
-    )
-
-
-def _convolve_every(
-    x: torch.Tensor,
+def _conv2d(
+    input: torch.Tensor,
     weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    *,
-    strides: Sequence[int],
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> torch.Tensor:
-    rows, columns = strides
-    return F.conv2d(x[..., ::rows, ::columns], weight, bias)
+    """`torch.conv2d`, with its names of arguments."""
+    rows, columns = _of_both_axes(stride)
+    if (
+        max(rows, columns) > 1
+        and weight.shape[1] < _CHANNELS_AT_A_TIME
+        and weight.shape[2:] == (1, 1)
+        and padding in (0, (0,), (0, 0), [0], [0, 0], "valid")
+        and groups == 1
+    ):
+        input, stride = input[..., ::rows, ::columns], 1
+    return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _of_both_axes(value: Any) -> tuple[int, int]:
+    """As torch takes it: a number, one in a sequence, or two."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values[0], values[-1]

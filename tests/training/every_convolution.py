@@ -25,7 +25,8 @@ from families.zoo import FORMS, ZOO
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.utils import _pair
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from training_runs import train_in
 
 from primesvt_deploy import adopt, load, open_data
@@ -40,92 +41,46 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery import Recovery
 from primesvt_deploy.pruning.trial import prunable_groups
 from primesvt_deploy.training.finetune import finetune
-from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 TOLERANCE = 1e-4
 """Of the sum of magnitudes that a value is the sum of: float32 sums of 16,384 reach 1.3e-5."""
 
-_convolve = F.conv2d
-_checked: set[Any] = set()
+aten = torch.ops.aten
 
 
-def _is_new(*call: Any) -> bool:
-    """Whether no convolution of these shapes, strides in memory and threads was checked yet."""
-    of = [(t.shape, t.stride()) if isinstance(t, Tensor) else t for t in call]
-    before = len(_checked)
-    _checked.add((torch.get_num_threads(), *of))
-    return len(_checked) > before
+class Checked(TorchDispatchMode):
+    """Holds each convolution that runs, forward and backward, against float64 without oneDNN."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[Any] = set()
 
-class Checked(torch.autograd.Function):
-    """A convolution whose output and gradients are held against float64 without oneDNN."""
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func in (aten.convolution.default, aten.convolution_backward.default):
+            tensors = [t for t in args if isinstance(t, Tensor)]
+            if all(t.dtype == torch.float32 and not t.is_meta for t in tensors):
+                self._check(func, args, found if isinstance(found, tuple) else (found,))
+        return found
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.biased = geometry, bias is not None
-        y = _convolve(x, weight, bias, *geometry)
-        if not _is_new("forward", x, weight, *geometry):
-            return y
+    def _check(self, func: Any, args: Any, found: tuple[Tensor | None, ...]) -> None:
+        call = [(t.shape, t.stride()) if isinstance(t, Tensor) else str(t) for t in args]
+        before = len(self.seen)
+        self.seen.add((func, torch.get_num_threads(), *call))
+        if len(self.seen) == before:
+            return  # one like it was right
         with torch.backends.mkldnn.flags(enabled=False):
-            doubles = [double(t) for t in (x, weight, bias)]
-            expected = _convolve(*doubles, *geometry)
-            scale = _convolve(*(magnitude(t) for t in doubles), *geometry)
-        assert_near("output", y, expected, scale, of=(x, weight, geometry))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.geometry
-        wanted = (ctx.needs_input_grad[0], True, ctx.biased)
-
-        def gradients(g: Tensor, x: Tensor, weight: Tensor) -> list[Tensor | None]:
-            return torch.ops.aten.convolution_backward(
-                g, x, weight, [weight.shape[0]], stride, padding, dilation, False, [0, 0], groups,
-                wanted,
-            )  # fmt: skip
-
-        found = gradients(g, x, weight)
-        if not _is_new("backward", g, x, weight, *ctx.geometry):
-            return *found, None, None, None, None
-        with torch.backends.mkldnn.flags(enabled=False):
-            doubles = [double(t) for t in (g, x, weight)]
-            expected = gradients(*doubles)
-            scale = gradients(*(magnitude(t) for t in doubles))
-        for i, name in enumerate(("input", "weight", "bias")):
-            if found[i] is not None:
-                what = f"gradient of the {name}"
-                assert_near(what, found[i], expected[i], scale[i], of=(x, weight, ctx.geometry))
-        return *found, None, None, None, None
-
-
-def double(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.double().contiguous()
-
-
-def magnitude(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.abs()
-
-
-def checked_conv2d(
-    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
-) -> Tensor:  # fmt: skip
-    pairs = [_pair(value) for value in (stride, padding, dilation)]
-    if x.dtype != torch.float32 or x.is_meta:
-        return _convolve(x, weight, bias, *pairs, groups)
-    return Checked.apply(x, weight, bias, *pairs, groups)
-
-
-def assert_near(what: str, found: Tensor, expected: Any, scale: Any, of: tuple[Any, ...]) -> None:
-    worst = float(((found.double() - expected).abs() / scale.clamp_min(1e-12)).max())
-    if not worst <= TOLERANCE:
-        x, weight, geometry = of
-        raise AssertionError(
-            f"{what} of {tuple(x.shape)} * {tuple(weight.shape)}, {geometry}: off by {worst:.1e} "
-            "of the magnitudes it is the sum of"
-        )
+            doubles = [t.double().contiguous() if isinstance(t, Tensor) else t for t in args]
+            expected = func(*doubles)
+            scale = func(*(t.abs() if isinstance(t, Tensor) else t for t in doubles))
+        if not isinstance(expected, tuple):
+            expected, scale = (expected,), (scale,)
+        for which, value in enumerate(found):
+            if value is not None:
+                error = (value.double() - expected[which]).abs() / scale[which].clamp_min(1e-12)
+                what = f"result {which} of {func} of {call} is off by {float(error.max()):.1e}"
+                assert error.max() <= TOLERANCE, what
 
 
 class TokensAsImage(nn.Module):
@@ -133,12 +88,12 @@ class TokensAsImage(nn.Module):
 
     T = 2
 
-    def __init__(self) -> None:
+    def __init__(self, shortcut: nn.Module) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 5, 3, padding=1)
         self.spikes = neuron.LIFNode(step_mode="m")
         self.mix = nn.Linear(5, 5)
-        self.shortcut = layer.Conv2d(5, 8, 1, stride=2, step_mode="m")
+        self.shortcut = shortcut
         self.norm = layer.BatchNorm2d(8, step_mode="m")
         self.last = neuron.LIFNode(step_mode="m")
         self.head = nn.Linear(8, 5)
@@ -149,6 +104,31 @@ class TokensAsImage(nn.Module):
         tokens = self.mix(x.flatten(3).transpose(2, 3))
         x = tokens.transpose(2, 3).unflatten(3, images.shape[2:])
         return self.head(self.last(self.norm(self.shortcut(x))).mean(dim=(3, 4))).mean(dim=0)
+
+
+class Functional(nn.Module):
+    """A shortcut without a layer, whose activations are computed anew in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 5, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        def shortcut(x: Tensor, weight: Tensor) -> Tensor:
+            return F.conv2d(x.flatten(0, 1), weight, stride=(2, 2)).unflatten(0, x.shape[:2])
+
+        return checkpoint(shortcut, x, self.weight, use_reentrant=False)
+
+
+OWN: dict[str, Callable[[], nn.Module]] = {
+    "layer": lambda: layer.Conv2d(5, 8, 1, stride=2, step_mode="m"),
+    "standardised": lambda: layer.WSConv2d(5, 8, 1, stride=2, step_mode="m"),
+    "functional": Functional,
+}
+
+
+def own(kind: str) -> SViT:
+    return adopt(enliven(TokensAsImage(OWN[kind]())), image_size=48)
 
 
 def samples(model: SViT, count: int) -> ImageList:
@@ -210,8 +190,8 @@ def wide_shortcut(width: int) -> None:
     """A shortcut of large images, where AVX-512 fails below 16 channels."""
     convolutions = [nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 16, 1, stride=2)]
     network = nn.Sequential(*convolutions).to(memory_format=torch.channels_last)
-    subsample_before_pointwise(network)
-    network(torch.randn(2, 3, 80, 80)).square().sum().backward()
+    with subsampled_pointwise():
+        network(torch.randn(2, 3, 80, 80)).square().sum().backward()
 
 
 def reference() -> None:
@@ -231,7 +211,8 @@ def cases() -> Iterator[tuple[str, tuple[int, ...], Callable[[], None]]]:
     """Name, numbers of threads, and what to run: a strided 1x1 convolution with both."""
     for width in (3, 9, 15):
         yield f"shortcut of {width}", (1, 2), partial(wide_shortcut, width)
-    yield "own", (1, 2), lambda: search_and_finetune(adopt(enliven(TokensAsImage()), image_size=16))
+    for kind in OWN:
+        yield f"own, {kind}", (1, 2), lambda kind=kind: search_and_finetune(own(kind))
     yield "reference", (2,), reference
     for name, (family, config) in ZOO.items():
         strided = family.name in ("qkformer", "maxformer")
@@ -244,14 +225,15 @@ def cases() -> Iterator[tuple[str, tuple[int, ...], Callable[[], None]]]:
 def main() -> None:
     """Run the cases whose names begin as given, or all."""
     warnings.filterwarnings("ignore", message="TF32")  # of torch.backends.mkldnn.flags
-    F.conv2d = checked_conv2d
+    checked = Checked()
     for name, threads, run in cases():
         if name.startswith(tuple(sys.argv[1:]) or ""):
             for count in threads:
                 torch.set_num_threads(count)
-                run()
+                with checked:
+                    run()
             print(name, flush=True)
-    print(f"{len(_checked)} kinds of call checked")
+    print(f"{len(checked.seen)} kinds of call checked")
 
 
 if __name__ == "__main__":

@@ -189,9 +189,6 @@ def test_families_learn(name: str, tmp_path: Path) -> None:
         if not torch.equal(value, model.module.state_dict()[key])
     ]
     assert any(key.endswith("conv.weight") for key in changed)
-    layers = dict(model.module.named_modules())
-    for key, layer in result.model.module.named_modules():
-        assert vars(layer).keys() == vars(layers[key]).keys(), "laid out as before training"
     assert all(math.isfinite(loss) for loss in result.losses)
 
 

@@ -27,7 +27,7 @@ from primesvt_deploy.model import SViT
 from primesvt_deploy.runtime.preprocess import Preprocessing
 from primesvt_deploy.stats import Accuracy
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
-from primesvt_deploy.training.strided_pointwise import subsample_before_pointwise
+from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 from reference.directory import CHECKPOINT, WEIGHTS, RunDirectory, identity
 from reference.means import Means
 from reference.recipe import Training
@@ -77,7 +77,6 @@ class Run:
         if means.device.type == "cuda" and means.devices > 1:
             self._network = nn.SyncBatchNorm.convert_sync_batchnorm(self._network)
         self._network = self._network.to(memory_format=torch.channels_last).requires_grad_(True)
-        subsample_before_pointwise(self._network)
         self._averaged = AveragedModel(
             self._network, multi_avg_fn=_average(training.averaging), use_buffers=True
         )
@@ -119,7 +118,8 @@ class Run:
         started = saved = since = time.monotonic()
         before, seen = self._seconds, 0
         for inputs, labels in batches:
-            self._recent.append(self._one_step(forward, inputs, labels))
+            with subsampled_pointwise():
+                self._recent.append(self._one_step(forward, inputs, labels))
             seen += self._training.batch_size
             self._step += 1
             now = time.monotonic()
