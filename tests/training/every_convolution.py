@@ -83,6 +83,9 @@ class Checked(TorchDispatchMode):
                 assert error.max() <= TOLERANCE, what
 
 
+CHECKED = Checked()
+
+
 class TokensAsImage(nn.Module):
     """A user's own: tokens become an image again, which lies channels-last without being asked."""
 
@@ -163,17 +166,18 @@ def search_and_finetune(model: SViT) -> None:
     Evaluator(model, groups, images, recovery=recovery).outcome(plan, keep=groups)
     Evaluator(model, groups, images, recovery=recovery).outcome(plan)  # cut at once
     pruned = model.with_module(cut(recovery.recovered(plan), groups, plan))
-    torch_hits(pruned, images)
     settings = FinetuneSettings(epochs=1, batch_size=8, images=16, device="cpu")
-    found = finetune(pruned, model, images, settings)
-    torch_hits(found.model, images)
+    with CHECKED:
+        torch_hits(pruned, images)
+        found = finetune(pruned, model, images, settings)
     assert_learned(pruned.module.state_dict(), found.model.module.state_dict())
 
 
 def train_from_scratch(model: SViT) -> None:
     """As `tools/train_reference.py` does."""
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
-    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with tempfile.TemporaryDirectory() as place, quiet, CHECKED:
         losses = train_in(Path(place), model, samples(model, 60))
     assert np.isfinite(losses).all()
     assert_learned(before, model.module.state_dict())
@@ -190,7 +194,7 @@ def wide_shortcut(width: int) -> None:
     """A shortcut of large images, where AVX-512 fails below 16 channels."""
     convolutions = [nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 16, 1, stride=2)]
     network = nn.Sequential(*convolutions).to(memory_format=torch.channels_last)
-    with subsampled_pointwise():
+    with CHECKED, subsampled_pointwise():
         network(torch.randn(2, 3, 80, 80)).square().sum().backward()
 
 
@@ -199,7 +203,8 @@ def reference() -> None:
     model = load()
     images = open_data(model).train.first(4)
     settings = FinetuneSettings(epochs=1, batch_size=4, images=4, device="cpu")
-    finetune(model, model, images, settings)
+    with CHECKED:
+        finetune(model, model, images, settings)
 
 
 def zoo(name: str) -> SViT:
@@ -225,15 +230,13 @@ def cases() -> Iterator[tuple[str, tuple[int, ...], Callable[[], None]]]:
 def main() -> None:
     """Run the cases whose names begin as given, or all."""
     warnings.filterwarnings("ignore", message="TF32")  # of torch.backends.mkldnn.flags
-    checked = Checked()
     for name, threads, run in cases():
         if name.startswith(tuple(sys.argv[1:]) or ""):
             for count in threads:
                 torch.set_num_threads(count)
-                with checked:
-                    run()
+                run()
             print(name, flush=True)
-    print(f"{len(checked.seen)} kinds of call checked")
+    print(f"{len(CHECKED.seen)} kinds of call checked")
 
 
 if __name__ == "__main__":
