@@ -1,4 +1,7 @@
-"""Trains and evaluates networks at odd widths, each convolution held against float64; a program.
+"""Trains and evaluates networks at odd widths; a program.
+
+In training, and where accuracy is measured, each convolution is held against float64; search and
+recovery are watched for what they do to memory alone.
 
     python every_convolution.py [NAME ...]
 
