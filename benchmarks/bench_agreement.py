@@ -22,11 +22,11 @@ from typing import Any
 import onnxruntime as ort
 from common import MEASURED, write
 
-from primesvt_deploy.bench.job import run_bench
-from primesvt_deploy.bench.settings import BenchSettings
-from primesvt_deploy.bench.worker import feed_of
-from primesvt_deploy.runtime.profiles import LATENCY, make_profile
-from primesvt_deploy.runtime.session import session_options
+from primesvt_deploy.edge.bench.job import run_bench
+from primesvt_deploy.edge.bench.settings import BenchSettings
+from primesvt_deploy.edge.bench.worker import feed_of
+from primesvt_deploy.edge.runtime.profiles import LATENCY, make_profile
+from primesvt_deploy.edge.runtime.session import session_options
 
 REPETITIONS, RUNS, SECONDS = 5, 300, 3.0
 CHILD = "--perf-test"

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from primesvt_deploy.manifest import versions
 from primesvt_deploy.measure.latency import cpu_name
+from primesvt_deploy.pipeline.manifest import versions
 from primesvt_deploy.version import __version__
 
 RESULTS = Path(__file__).parent / "results"

@@ -22,16 +22,16 @@ import torch
 from common import MEASURED, RESULTS, write
 
 from primesvt_deploy import load, open_data
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import Precision
-from primesvt_deploy.emulation.cpus import CPUS
-from primesvt_deploy.emulation.guest import hashes
-from primesvt_deploy.emulation.integer_part import split_integer_part
-from primesvt_deploy.emulation.machine import Guest
-from primesvt_deploy.emulation.sandbox import Sandbox
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.devices.emulated_arm.cpus import CPUS
+from primesvt_deploy.devices.emulated_arm.guest import hashes
+from primesvt_deploy.devices.emulated_arm.integer_part import split_integer_part
+from primesvt_deploy.devices.emulated_arm.qemu import Guest
+from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
+from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.runtime.session import OnnxModel
-from primesvt_deploy.verify import verify_artifact
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.verify import verify_artifact
 
 IMAGES, ARM_IMAGES, CALIBRATION = 256, 8, 128
 TIMEOUT_S = 3600.0

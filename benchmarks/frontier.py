@@ -37,22 +37,22 @@ from frontier_plot import draw
 
 from primesvt_deploy import SearchSettings, export, load, open_data
 from primesvt_deploy.analysis.cost import ShippedSize
-from primesvt_deploy.analysis.moments import Moments
-from primesvt_deploy.config import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
+from primesvt_deploy.analysis.input_statistics import Moments
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.frontiers import frontier
+from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import torch_hits
+from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import measure_latency
-from primesvt_deploy.model import SViT
-from primesvt_deploy.pipeline import calibration_images
-from primesvt_deploy.pruning.free import free_plan
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.apply_plan import carried_out, few_inputs
+from primesvt_deploy.pipeline.frontier import frontier
+from primesvt_deploy.pipeline.prune import calibration_images
+from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery import CALIBRATION_IMAGES, Recovery
-from primesvt_deploy.pruning.timesteps import with_timesteps
-from primesvt_deploy.pruning.trial import prunable_groups
-from primesvt_deploy.runtime.session import OnnxModel
-from primesvt_deploy.settling import carried_out, few_inputs
-from primesvt_deploy.stats import Accuracy, PairedDrop
+from primesvt_deploy.pruning.recovery.constant_channels import free_plan
+from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
+from primesvt_deploy.settings import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.training.finetune import finetune
 
 SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)

@@ -33,13 +33,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from primesvt_deploy import load, open_data
+from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.maxformer import MaxFormerConfig
-from primesvt_deploy.families.maxformer_keys import MAXFORMER
+from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
 from primesvt_deploy.families.qkformer import QKFormerConfig
-from primesvt_deploy.families.qkformer_keys import QKFORMER
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
+from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 INSTRUCTIONS = ("AVX2", "DEFAULT")

@@ -20,10 +20,10 @@ from common import RESULTS, write
 from primesvt_deploy import load, open_data
 from primesvt_deploy.analysis.energy import estimate_energy
 from primesvt_deploy.analysis.firing import measure_firing_rates
-from primesvt_deploy.loading import model_names
 from primesvt_deploy.measure.accuracy import torch_hits
-from primesvt_deploy.resources import models_root
-from primesvt_deploy.stats import Accuracy
+from primesvt_deploy.measure.intervals import Accuracy
+from primesvt_deploy.model.load import model_names
+from primesvt_deploy.model.reference import models_root
 
 TIMESTEPS = (1, 2)
 FIRING_IMAGES = 512

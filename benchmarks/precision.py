@@ -24,13 +24,13 @@ from common import MEASURED, RESULTS, write
 from wide import network
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, open_data
-from primesvt_deploy.artifact.ort_file import write_ort_file
-from primesvt_deploy.config import Precision
-from primesvt_deploy.lowering.packing import UNPACK
+from primesvt_deploy.artifact.ort_export import write_ort_file
+from primesvt_deploy.edge.runtime.profiles import make_profile
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.lowering.integer.int4_packing import UNPACK
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.measure.memory import measure_memory
-from primesvt_deploy.runtime.profiles import make_profile
-from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.settings import Precision
 
 WIDE = ("Spikformer-8-512", "SDT-8-512", "QKFormer-10-384")
 BUILDS = {

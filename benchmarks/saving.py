@@ -19,7 +19,7 @@ from common import MEASURED, write
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 PAPER_SAVING = 26.68
 FAITHFUL = SearchSettings(policy="prioritized", recover=())
@@ -69,8 +69,8 @@ def resume_from(
     ledger: bytes, model: SViT, data: DataSet, settings: BuildSettings, output: Path
 ) -> None:
     """Put a ledger where the next build looks for one of the same question."""
-    from primesvt_deploy.artifact.workspace import Workspace
-    from primesvt_deploy.pipeline import question
+    from primesvt_deploy.bundle.workspace import Workspace
+    from primesvt_deploy.pipeline.prune import question
 
     with Workspace(output, force=False) as workspace:
         workspace.ledger_path(question(model, data, settings.search)).write_bytes(ledger)

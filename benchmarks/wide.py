@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families import family_named
-from primesvt_deploy.inputs import InputOptions, input_steps
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.svit import SViT
 
 _COMMON: dict[str, Any] = {"timesteps": 4, "image_size": 224, "in_channels": 3, "num_classes": 1000}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

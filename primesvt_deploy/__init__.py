@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 from primesvt_deploy.version import __version__
 
 if TYPE_CHECKING:
-    from primesvt_deploy.analyzing import analyze
-    from primesvt_deploy.building import BuildResult, build
-    from primesvt_deploy.config import BuildSettings, FinetuneSettings, SearchSettings
     from primesvt_deploy.data import open_data
+    from primesvt_deploy.edge.runtime.predict import Classifier
     from primesvt_deploy.errors import DeployError
-    from primesvt_deploy.frontiers import frontier
-    from primesvt_deploy.known_frontier import KnownFrontier
-    from primesvt_deploy.loading import load
-    from primesvt_deploy.model import SViT
-    from primesvt_deploy.own import adopt
-    from primesvt_deploy.pipeline import export, prune
-    from primesvt_deploy.runtime.predict import Classifier
+    from primesvt_deploy.model.adopt import adopt
+    from primesvt_deploy.model.load import load
+    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.pipeline.analyze import analyze
+    from primesvt_deploy.pipeline.build import BuildResult, build
+    from primesvt_deploy.pipeline.export import export
+    from primesvt_deploy.pipeline.frontier import frontier
+    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
+    from primesvt_deploy.pipeline.prune import prune
+    from primesvt_deploy.settings import BuildSettings, FinetuneSettings, SearchSettings
     from primesvt_deploy.training.finetune import finetune
 
 __all__ = [
@@ -52,23 +53,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildResult": "building",
-    "BuildSettings": "config",
-    "Classifier": "runtime.predict",
+    "BuildResult": "pipeline.build",
+    "BuildSettings": "settings",
+    "Classifier": "edge.runtime.predict",
     "DeployError": "errors",
-    "FinetuneSettings": "config",
-    "KnownFrontier": "known_frontier",
-    "SViT": "model",
-    "SearchSettings": "config",
-    "adopt": "own",
-    "analyze": "analyzing",
-    "build": "building",
-    "export": "pipeline",
+    "FinetuneSettings": "settings",
+    "KnownFrontier": "pipeline.frontier_files",
+    "SViT": "model.svit",
+    "SearchSettings": "settings",
+    "adopt": "model.adopt",
+    "analyze": "pipeline.analyze",
+    "build": "pipeline.build",
+    "export": "pipeline.export",
     "finetune": "training.finetune",
-    "frontier": "frontiers",
-    "load": "loading",
+    "frontier": "pipeline.frontier",
+    "load": "model.load",
     "open_data": "data",
-    "prune": "pipeline",
+    "prune": "pipeline.prune",
 }
 
 

@@ -6,7 +6,8 @@ line ends with: 1 a constraint was not met, 2 usage or input.
 
 from __future__ import annotations
 
-from primesvt_deploy.runtime.errors import BundleError, DeployError, ImageError
+from primesvt_deploy.edge.bench.errors import MeasurementError, OutputError
+from primesvt_deploy.edge.runtime.errors import BundleError, DeployError, ImageError
 
 __all__ = [
     "BundleError",
@@ -37,10 +38,6 @@ class DataError(DeployError):
     """A data set that cannot be used with the model."""
 
 
-class OutputError(DeployError):
-    """The output directory cannot be written."""
-
-
 class PruningError(DeployError):
     """A plan or group that does not fit the model, or a cut that changed its outputs."""
 
@@ -53,10 +50,6 @@ class VerificationError(DeployError):
     """The artifact does not compute what the model computes."""
 
     exit_code = 1
-
-
-class MeasurementError(DeployError):
-    """Something that cannot be measured here, or results that cannot be compared."""
 
 
 class RemoteError(DeployError):

@@ -20,15 +20,15 @@ import pytest
 import torch
 from torch import nn
 
-from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.artifact.ort_file import write_ort_file
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.artifact.ort_export import write_ort_file
 from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.edge.runtime.frames import FrameSteps
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.families import Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
-from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.frames import FrameSteps
-from primesvt_deploy.runtime.preprocess import Preprocessing
+from primesvt_deploy.model.svit import SViT
 
 # Many tiny operators: more threads only wait for one another.
 torch.set_num_threads(1)

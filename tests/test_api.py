@@ -42,7 +42,7 @@ def test_every_module_says_what_it_offers() -> None:
 
 def test_importing_the_package_does_not_import_torch() -> None:
     script = (
-        "import sys, primesvt_deploy, primesvt_deploy.cli, primesvt_deploy.runtime.predict\n"
+        "import sys, primesvt_deploy, primesvt_deploy.cli, primesvt_deploy.edge.runtime.predict\n"
         "heavy = {'torch', 'spikingjelly', 'onnx', 'torch_pruning'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -15,7 +15,7 @@ from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["ARGUMENTS", "STEPS", "TRAINING", "logged", "made", "paint", "recipe_text", "train_in"]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine without an install
 
-from primesvt_deploy.emulation.cpus import CPUS
-from primesvt_deploy.emulation.sandbox import Sandbox
+from primesvt_deploy.devices.emulated_arm.cpus import CPUS
+from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
 from primesvt_deploy.errors import EmulationError
 
 

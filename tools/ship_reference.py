@@ -29,8 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from primesvt_deploy.errors import DeployError, ModelError, OutputError
-from primesvt_deploy.loading import describe
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.load import describe
+from primesvt_deploy.model.svit import SViT
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 _README = """# {name}

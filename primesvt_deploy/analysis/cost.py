@@ -13,9 +13,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.lowering.packing import GROUP
-from primesvt_deploy.model import SViT
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.integer.int4_packing import GROUP
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["BYTES_PER_PARAMETER", "Cost", "ShippedSize", "measure_cost"]
 

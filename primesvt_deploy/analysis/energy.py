@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.lowering.neurons import UnrolledNeuron
-from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.model.svit import SViT, time_first
 
 __all__ = [
     "ACCUMULATE_PICOJOULES",

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.model import SViT
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FiringRate", "measure_firing_rates"]
 

@@ -17,7 +17,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from primesvt_deploy.analysis.naming import group_titles, role_of
+from primesvt_deploy.analysis.group_names import group_titles, role_of
 from primesvt_deploy.errors import PruningError
 from primesvt_deploy.families.coupling import coupling_twin, keeps_channels_in_groups
 from primesvt_deploy.families.network import SpikingNetwork

@@ -18,8 +18,8 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import l2_importance
-from primesvt_deploy.analysis.moments import InputMoments, Moments
-from primesvt_deploy.lowering.matrices import Weighted, weight_matrix
+from primesvt_deploy.analysis.input_statistics import InputMoments, Moments
+from primesvt_deploy.model.layer_matrix import Weighted, weight_matrix
 
 __all__ = ["DAMPING", "damped", "factored", "reconstruction_importance"]
 

@@ -16,10 +16,10 @@ from primesvt_deploy.cli.options import (
     set_threads,
     threads_option,
 )
-from primesvt_deploy.config import SearchSettings
+from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from primesvt_deploy.model import SViT
+    from primesvt_deploy.model.svit import SViT
 
 __all__ = ["analyze"]
 
@@ -33,10 +33,10 @@ def analyze(
     *, model: SViT, search: SearchSettings, data: Path | None, threads: int, as_json: bool
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
-    from primesvt_deploy.analyzing import analyze as analyze_model
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_analysis
     from primesvt_deploy.data import open_data
+    from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)

@@ -15,9 +15,9 @@ from primesvt_deploy.cli.options import json_option, whole_numbers
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
-    from primesvt_deploy.bench.comparison import Comparison
-    from primesvt_deploy.bench.settings import BenchSettings
-    from primesvt_deploy.remote.settings import HostSettings
+    from primesvt_deploy.devices.ssh.settings import HostSettings
+    from primesvt_deploy.edge.bench.comparison import Comparison
+    from primesvt_deploy.edge.bench.settings import BenchSettings
 
 __all__ = ["bench", "compare"]
 
@@ -84,10 +84,10 @@ def bench(
     Each variant (bundle, profile, batch, threads) runs in a fresh process; those of several
     bundles take turns, so that noise meets all alike.
     """
-    from primesvt_deploy.bench.comparison import compare_results, require_same_machine
-    from primesvt_deploy.bench.machine import fingerprint
-    from primesvt_deploy.bench.results import check_target, read_results, write_results
-    from primesvt_deploy.bench.settings import BenchSettings
+    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.edge.bench.machine import fingerprint
+    from primesvt_deploy.edge.bench.results import check_target, read_results, write_results
+    from primesvt_deploy.edge.bench.settings import BenchSettings
 
     limit = _percent(fail_if_slower)
     if limit is not None and baseline is None:
@@ -139,9 +139,9 @@ def compare(
     *, results: tuple[Path, ...], plot: Path | None, any_machine: bool, as_json: bool
 ) -> int:
     """Compare results of `bench`: each with the first, ratios with 95% intervals."""
-    from primesvt_deploy.bench.comparison import compare_results, require_same_machine
-    from primesvt_deploy.bench.results import read_results
     from primesvt_deploy.cli.bench_tables import print_comparison
+    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.edge.bench.results import read_results
 
     if len(results) < 2:
         raise SettingsError("there is one result: name two or more that `bench --output` wrote")
@@ -173,9 +173,9 @@ def compare(
 def _measured(
     bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None
 ) -> dict[str, Any]:
-    from primesvt_deploy.bench.job import run_bench
-    from primesvt_deploy.bench.variants import labels_of, open_subject
-    from primesvt_deploy.runtime.profiles import read_session
+    from primesvt_deploy.edge.bench.configurations import labels_of, open_subject
+    from primesvt_deploy.edge.bench.job import run_bench
+    from primesvt_deploy.edge.runtime.profiles import read_session
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
@@ -183,7 +183,7 @@ def _measured(
     named = replace(settings, labels=settings.labels or labels_of(bundles))
     if host is None:
         return run_bench(bundles, named, tell=tell)
-    from primesvt_deploy.remote.session import run_on_host
+    from primesvt_deploy.devices.ssh.session import run_on_host
 
     requires: dict[str, str] = {}
     for path, label in zip(bundles, named.labels, strict=True):
@@ -206,7 +206,7 @@ def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json
 
 
 def _tell_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
-    from primesvt_deploy.bench.comparison import without_counterpart
+    from primesvt_deploy.edge.bench.comparison import without_counterpart
 
     for name in without_counterpart(content, compared):
         click.echo(f"not compared: {name}: it has no counterpart", err=True)

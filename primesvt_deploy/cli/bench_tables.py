@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from primesvt_deploy.bench.comparison import Comparison
+    from primesvt_deploy.edge.bench.comparison import Comparison
 
 __all__ = ["print_comparison", "print_result"]
 
@@ -70,7 +70,7 @@ def _latency_table(variants: Sequence[Mapping[str, Any]], threads: int, batch: i
 
 def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
     """One variant against the first of its group, measured in turns."""
-    from primesvt_deploy.bench.statistics import Ratio
+    from primesvt_deploy.edge.bench.statistics import Ratio
 
     if entry is not None:
         low, high = entry["interval95"]

@@ -17,17 +17,17 @@ from primesvt_deploy.cli.options import (
     set_threads,
     threads_option,
 )
-from primesvt_deploy.config import (
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.settings import (
     BudgetOn,
     BuildSettings,
     FinetuneSettings,
     Precision,
     SearchSettings,
 )
-from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
-    from primesvt_deploy.model import SViT
+    from primesvt_deploy.model.svit import SViT
 
 __all__ = ["build"]
 
@@ -118,11 +118,11 @@ def build(
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
     best bundle found is written all the same, and says so.
     """
-    from primesvt_deploy.building import build as build_bundle
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_build
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.known_frontier import KnownFrontier
+    from primesvt_deploy.pipeline.build import build as build_bundle
+    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
     if frontier_path is not None:
         _refuse_beside_frontier()

@@ -33,7 +33,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
-    from primesvt_deploy.runtime.main import classify_and_print
+    from primesvt_deploy.edge.runtime.main import classify_and_print
 
     classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)
     return 0
@@ -45,7 +45,7 @@ def run(
 def inspect(bundle: Path, as_json: bool) -> int:
     """Show what a bundle holds and what was measured of it."""
     from primesvt_deploy.cli.tables import print_bundle
-    from primesvt_deploy.runtime.bundle import check_files, read_manifest
+    from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
 
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
@@ -91,10 +91,10 @@ def verify(
     elsewhere with the outputs that were stored when the bundle was built. With --arm it also runs
     in the aarch64 onnxruntime under qemu, on up to 64 images; that needs apt, not a board.
     """
-    from primesvt_deploy.runtime.check import check_outputs
+    from primesvt_deploy.edge.runtime.check import check_outputs
 
     if arm is not None:
-        from primesvt_deploy.emulation.cpus import known_cpus
+        from primesvt_deploy.devices.emulated_arm.cpus import known_cpus
 
         known_cpus(arm)
     stored = check_outputs(bundle, threads=threads, profile=profile)
@@ -102,7 +102,7 @@ def verify(
     lines = ["files: intact", f"stored outputs: {stored}"]
     if not quick:
         try:
-            from primesvt_deploy.reverify import reverify
+            from primesvt_deploy.verification.bundle import reverify
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
         else:
@@ -112,7 +112,7 @@ def verify(
             outcome["verification"] = verification.to_dict()
             lines.append(f"against the torch model: {verification}")
     if arm is not None:
-        from primesvt_deploy.emulation.arm import verify_on_arm
+        from primesvt_deploy.devices.emulated_arm.check import verify_on_arm
 
         outcomes = verify_on_arm(
             bundle,

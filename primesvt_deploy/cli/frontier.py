@@ -18,10 +18,10 @@ from primesvt_deploy.cli.options import (
     threads_option,
     whole_numbers,
 )
-from primesvt_deploy.config import SearchSettings
+from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from primesvt_deploy.model import SViT
+    from primesvt_deploy.model.svit import SViT
 
 __all__ = ["frontier"]
 
@@ -67,7 +67,7 @@ def frontier(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables import print_frontier
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.frontiers import frontier as find_frontier
+    from primesvt_deploy.pipeline.frontier import frontier as find_frontier
     from primesvt_deploy.report.frontier import draw_frontier
 
     set_threads(threads)

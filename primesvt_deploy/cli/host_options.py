@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.remote.settings import HostSettings
 
 __all__ = ["host_options"]
 

@@ -16,8 +16,8 @@ __all__ = ["models"]
 def models(*, as_json: bool) -> int:
     """The reference models that come along, and the families whose checkpoints can be loaded."""
     from primesvt_deploy.families import FAMILIES
-    from primesvt_deploy.loading import DEFAULT_MODEL, model_names
-    from primesvt_deploy.own import OWN
+    from primesvt_deploy.model.adopt import OWN
+    from primesvt_deploy.model.load import DEFAULT_MODEL, model_names
 
     known = (*FAMILIES, OWN)
     if as_json:

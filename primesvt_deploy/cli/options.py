@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from primesvt_deploy.config import (
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.settings import (
     DEFAULT_RATES,
     POLICY_NAMES,
     RECOVERY_STEPS,
     FinetuneSettings,
     SearchSettings,
 )
-from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
-    from primesvt_deploy.model import SViT
+    from primesvt_deploy.model.svit import SViT
 
 __all__ = [
     "finetune_options",
@@ -196,7 +196,7 @@ def model_options(function: _F) -> _F:
         if factory is not None and name is None:
             model = _own_model(factory, checkpoint, options)
         else:
-            from primesvt_deploy.loading import DEFAULT_MODEL, load
+            from primesvt_deploy.model.load import DEFAULT_MODEL, load
 
             model = load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
         return function(model=model, **rest)
@@ -205,7 +205,7 @@ def model_options(function: _F) -> _F:
 
 
 def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -> SViT:
-    from primesvt_deploy.own import adopt
+    from primesvt_deploy.model.adopt import adopt
 
     foreign = [
         key for key, value in options.items() if value not in (None, False) and key not in _OF_OWN

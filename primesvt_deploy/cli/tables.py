@@ -12,9 +12,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from primesvt_deploy.analysis.energy import EnergyEstimate
-    from primesvt_deploy.analyzing import Analysis
-    from primesvt_deploy.config import SearchSettings
-    from primesvt_deploy.model import SViT
+    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.pipeline.analyze import Analysis
+    from primesvt_deploy.settings import SearchSettings
 
 __all__ = ["print_analysis", "print_build", "print_bundle", "print_frontier"]
 

@@ -10,7 +10,7 @@ from primesvt_deploy.data.bundled import open_bundled
 from primesvt_deploy.data.image_folder import open_image_folder
 from primesvt_deploy.data.images import DataSet, ImageList
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["DataSet", "ImageList", "open_data"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves
+from primesvt_deploy.edge.runtime.errors import PreprocessingError
+from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.errors import PreprocessingError
-from primesvt_deploy.runtime.frames import FrameSteps
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["open_arrays"]
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
+from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model import SViT
-from primesvt_deploy.resources import bundled_data
-from primesvt_deploy.runtime.images import decode_image
+from primesvt_deploy.model.reference import bundled_data
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["open_bundled"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.runtime.steps import InputSteps
 
 __all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves"]
 

@@ -6,14 +6,14 @@ from collections.abc import Set
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.base import Family
-from primesvt_deploy.families.maxformer_keys import MAXFORMER
-from primesvt_deploy.families.qkformer_keys import QKFORMER
+from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
+from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
 from primesvt_deploy.families.sdt_v1 import SDT_V1
 from primesvt_deploy.families.sdt_v2 import SDT_V2
 from primesvt_deploy.families.sdt_v3 import SDT_V3
 from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE
 from primesvt_deploy.families.spikformer import SPIKFORMER
-from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
+from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 
 __all__ = ["FAMILIES", "Family", "family_named", "recognise"]
 

@@ -19,9 +19,9 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters, SequenceNeuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import Segment, SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron, NeuronParameters, SequenceNeuron
 
 __all__ = ["AdoptedConfig", "AdoptedNetwork"]
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.neuron import NeuronParameters
+from primesvt_deploy.families.blocks.neuron import NeuronParameters
 
 __all__ = ["NetworkConfig"]
 

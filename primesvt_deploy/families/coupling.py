@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.blocks.units import Repeat
 from primesvt_deploy.families.network import Coupled, SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.families.units import Repeat
 
 __all__ = ["coupling_twin", "keeps_channels_in_groups"]
 

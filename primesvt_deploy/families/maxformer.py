@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import SpikingSelfAttention
-from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import Segment, SpikingNetwork
-from primesvt_deploy.families.sdt_v1 import MembraneMLP
-from primesvt_deploy.families.units import (
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.units import (
     ConvBN,
     ConvBNNeuron,
     NeuronConvBN,
     make_neuron,
     max_pool,
 )
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import Segment, SpikingNetwork
+from primesvt_deploy.families.sdt_v1 import MembraneMLP
 
 __all__ = ["MaxFormer", "MaxFormerConfig"]
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.units import ConvBNNeuron, make_neuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
 from primesvt_deploy.families.spikformer import SpikingMLP
-from primesvt_deploy.families.units import ConvBNNeuron, make_neuron
 
 __all__ = ["FORMS", "QKFormer", "QKFormerConfig"]
 

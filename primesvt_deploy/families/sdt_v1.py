@@ -16,19 +16,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import join_heads, split_heads
 from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
-from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.keys import block_count, rename, square_kernels, width_of
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.spikformer import check_pooling, chosen_pooling
-from primesvt_deploy.families.units import (
+from primesvt_deploy.families.blocks.attention import join_heads, split_heads
+from primesvt_deploy.families.blocks.units import (
     ConvBN,
     ConvBNNeuron,
     NeuronConvBN,
     make_neuron,
     max_pool,
 )
+from primesvt_deploy.families.checkpoint_keys import block_count, rename, square_kernels, width_of
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+from primesvt_deploy.families.spikformer import check_pooling, chosen_pooling
 
 __all__ = ["SDT_V1", "MembraneMLP", "SDTV1Config", "SpikeDrivenTransformer"]
 

@@ -10,11 +10,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from primesvt_deploy.families.attention import SpikingSelfAttention
 from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
-from primesvt_deploy.families.keys import rename, square_kernels
-from primesvt_deploy.families.network import ChannelRole
-from primesvt_deploy.families.pyramid import (
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.pyramid import (
     STAGE_RULES,
     ChannelMixer,
     Pyramid,
@@ -22,8 +20,10 @@ from primesvt_deploy.families.pyramid import (
     ResidualBlock,
     shape_of,
 )
-from primesvt_deploy.families.rep_conv import RepConv
-from primesvt_deploy.families.units import ConvBN, ConvBNNeuron, make_neuron
+from primesvt_deploy.families.blocks.rep_conv import RepConv
+from primesvt_deploy.families.blocks.units import ConvBN, ConvBNNeuron, make_neuron
+from primesvt_deploy.families.checkpoint_keys import rename, square_kernels
+from primesvt_deploy.families.network import ChannelRole
 
 __all__ = ["SDT_V2", "SDTv2", "SDTv2Config"]
 

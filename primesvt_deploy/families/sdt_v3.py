@@ -15,12 +15,10 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import SpikingSelfAttention
 from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
-from primesvt_deploy.families.keys import rename, square_kernels
-from primesvt_deploy.families.network import ChannelRole
-from primesvt_deploy.families.neuron import Neuron, NeuronParameters
-from primesvt_deploy.families.pyramid import (
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters
+from primesvt_deploy.families.blocks.pyramid import (
     STAGE_RULES,
     ChannelMixer,
     Pyramid,
@@ -28,7 +26,9 @@ from primesvt_deploy.families.pyramid import (
     ResidualBlock,
     shape_of,
 )
-from primesvt_deploy.families.units import ConvBN, ConvBNNeuron, make_neuron
+from primesvt_deploy.families.blocks.units import ConvBN, ConvBNNeuron, make_neuron
+from primesvt_deploy.families.checkpoint_keys import rename, square_kernels
+from primesvt_deploy.families.network import ChannelRole
 
 __all__ = [
     "SDT_V3",

@@ -14,17 +14,22 @@ from typing import cast
 import torch
 from torch import nn
 
-from primesvt_deploy.families.attention import SpikingSelfAttention
 from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
-from primesvt_deploy.families.keys import rename, square_kernels
-from primesvt_deploy.families.pyramid import STAGE_RULES, ChannelMixer, Pyramid, ResidualBlock
-from primesvt_deploy.families.rep_conv import RepConv
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.pyramid import (
+    STAGE_RULES,
+    ChannelMixer,
+    Pyramid,
+    ResidualBlock,
+)
+from primesvt_deploy.families.blocks.rep_conv import RepConv
+from primesvt_deploy.families.blocks.units import make_neuron
+from primesvt_deploy.families.checkpoint_keys import rename, square_kernels
 from primesvt_deploy.families.sdt_v3 import (
     IntegerPyramidConfig,
     counting_neuron,
     integer_arguments,
 )
-from primesvt_deploy.families.units import make_neuron
 
 __all__ = ["SDT_V3_LARGE", "SDTv3Large", "SDTv3LargeConfig"]
 

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import SpikingSelfAttention
 from primesvt_deploy.families.base import Family, ModelOptions, State
-from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.keys import (
+from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.units import ConvBNNeuron, make_neuron
+from primesvt_deploy.families.checkpoint_keys import (
     block_count,
     rename,
     split_parts,
     square_kernels,
     width_of,
 )
+from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.units import ConvBNNeuron, make_neuron
 
 __all__ = ["SPIKFORMER", "Spikformer", "SpikformerConfig"]
 

@@ -16,11 +16,17 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.attention import split_heads
+from primesvt_deploy.families.blocks.attention import split_heads
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.blocks.units import (
+    ConvBN,
+    NeuronConvBN,
+    Repeat,
+    make_neuron,
+    max_pool,
+)
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.families.units import ConvBN, NeuronConvBN, Repeat, make_neuron, max_pool
 
 __all__ = ["SpikingResformer", "SpikingResformerConfig"]
 

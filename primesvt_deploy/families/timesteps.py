@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.blocks.units import Repeat
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.families.units import Repeat
 
 __all__ = ["set_timesteps"]
 

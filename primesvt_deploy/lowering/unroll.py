@@ -15,9 +15,9 @@ from typing import Any
 import onnx_ir as ir
 
 from primesvt_deploy.errors import ExportError
-from primesvt_deploy.lowering.counts import constant
-from primesvt_deploy.lowering.neurons import LIF_DOMAIN, LIF_OP, ChargeFireReset
-from primesvt_deploy.lowering.steps import Constants, Currents, Tape, can_be_negated, fire
+from primesvt_deploy.lowering.integer.spike_counts import constant
+from primesvt_deploy.lowering.lif import LIF_DOMAIN, LIF_OP, ChargeFireReset
+from primesvt_deploy.lowering.lif_operators import Constants, Currents, Tape, can_be_negated, fire
 
 __all__ = [
     "NEURONS_KEY",

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import torch
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.runtime.session import OnnxModel
 
 __all__ = ["artifact_hits", "torch_hits"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from primesvt_deploy.edge.runtime import memory
+from primesvt_deploy.edge.runtime.profiles import LATENCY, SessionProfile
 from primesvt_deploy.errors import BundleError, DeployError
-from primesvt_deploy.runtime import memory
-from primesvt_deploy.runtime.profiles import LATENCY, SessionProfile
 
 __all__ = ["MemoryUse", "measure_memory"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.fit_widths import fit_widths
 from primesvt_deploy.pruning.plan import Plan
 
 __all__ = ["check_cut", "cut", "mask", "silence"]

@@ -18,20 +18,20 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.counts import BYTE
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.lowering.matrices import (
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.integer.spike_counts import BYTE
+from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.model.layer_matrix import (
     Weighted,
     input_rows,
     is_dense,
     set_weights,
     weight_matrix,
 )
-from primesvt_deploy.lowering.neurons import UnrolledNeuron
-from primesvt_deploy.model import SViT, time_first
+from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.quantization.compensated import compensated
-from primesvt_deploy.quantization.norms import fold_called_norms
+from primesvt_deploy.quantization.fold_batchnorm import fold_called_norms
+from primesvt_deploy.quantization.gptq import compensated
 from primesvt_deploy.quantization.rounding import (
     channel_grid,
     group_grid,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from primesvt_deploy.lowering.packing import GROUP, MOST
+from primesvt_deploy.lowering.integer.int4_packing import GROUP, MOST
 
 __all__ = ["Grid", "channel_grid", "group_grid", "nearest", "rounded_bias"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.model import time_first
+from primesvt_deploy.model.svit import time_first
 
 __all__ = ["Batches"]
 

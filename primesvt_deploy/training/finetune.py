@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from primesvt_deploy.config import FinetuneSettings
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.model import SViT
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.settings import FinetuneSettings
 from primesvt_deploy.training.batches import Batches
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise

@@ -6,7 +6,7 @@ from conftest import with_config
 
 from primesvt_deploy.analysis.cost import ShippedSize, measure_cost
 from primesvt_deploy.analysis.groups import find_groups
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan
 

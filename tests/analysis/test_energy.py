@@ -20,7 +20,7 @@ from primesvt_deploy.analysis.energy import EnergyEstimate, LayerEnergy, estimat
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 class Steps:

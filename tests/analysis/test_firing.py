@@ -4,7 +4,7 @@ import torch
 
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 def test_rates_are_the_share_of_ones(tiny: SViT, tiny_data: DataSet) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from primesvt_deploy.analysis.groups import Group, find_groups
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 @pytest.fixture

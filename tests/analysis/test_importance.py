@@ -6,7 +6,7 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 def group_named(model: SViT, name: str) -> Group:

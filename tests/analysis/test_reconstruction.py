@@ -7,7 +7,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
-from primesvt_deploy.analysis.moments import InputMoments, Moments
+from primesvt_deploy.analysis.input_statistics import InputMoments, Moments
 from primesvt_deploy.analysis.reconstruction import (
     damped,
     factored,

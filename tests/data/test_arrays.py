@@ -15,7 +15,7 @@ from conftest import LABELS, make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 N = 120
 

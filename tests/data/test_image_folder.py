@@ -13,7 +13,7 @@ from PIL import Image
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
 from primesvt_deploy.errors import DataError, ImageError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 @pytest.fixture(scope="module")

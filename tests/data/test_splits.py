@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primesvt_deploy.data.images import MIN_SPLIT, ImageList, fingerprint, halves
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.runtime.preprocess import Preprocessing
 
 LABELS = st.lists(st.integers(0, 6), min_size=2 * MIN_SPLIT, max_size=400).map(
     lambda values: np.asarray(values, dtype=np.int64)

@@ -18,12 +18,12 @@ from families import (
 )
 from families.vectors import FIXTURES, converted, vector
 
-from primesvt_deploy.artifact.onnx_file import export_onnx
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.flips import FlipCounter
-from primesvt_deploy.inputs import InputOptions, input_steps
-from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.frames import FrameSteps
+from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.verification.spikes import FlipCounter
 
 OPTIONS: dict[str, ModelOptions] = {
     **test_spikformer.VECTORS,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.families import FAMILIES
-from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.fit_widths import fit_widths
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
 

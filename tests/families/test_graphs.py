@@ -10,13 +10,13 @@ import onnx_ir as ir
 import pytest
 from families.zoo import ZOO, model_of, samples_of
 
-from primesvt_deploy.lowering.constants import fold_constants
-from primesvt_deploy.lowering.counts import find_counts
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.fold_constants import fold_constants
+from primesvt_deploy.lowering.integer.spike_counts import find_counts
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import unroll
-from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.session import OnnxModel
+from primesvt_deploy.model.svit import SViT
 
 
 @pytest.fixture(scope="module", params=ZOO)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from families.zoo import ZOO, model_of, samples_of
 
-from primesvt_deploy.artifact.onnx_file import Artifact, export_onnx
-from primesvt_deploy.config import Precision
-from primesvt_deploy.flips import FlipCounter
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.trace import trace
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.spikes import FlipCounter
 
 every_network = pytest.mark.parametrize("name", ZOO)
 
@@ -33,7 +33,7 @@ def test_no_spike_flips(
     twin = quantize(model, precision.bits, samples)
     graph = trace(lower(twin.module.float()), twin.config, None)
     # Traced once for both kinds of operators.
-    monkeypatch.setattr("primesvt_deploy.artifact.onnx_file.trace", lambda *_: graph.clone())
+    monkeypatch.setattr("primesvt_deploy.artifact.onnx_export.trace", lambda *_: graph.clone())
     for standard in (False, True) if precision is Precision.INT8 else (False,):
         path = tmp_path / "model.onnx"
         artifact = export_onnx(twin, path, precision=precision, standard=standard)

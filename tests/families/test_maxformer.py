@@ -19,8 +19,8 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
 from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.maxformer import MaxFormerConfig
-from primesvt_deploy.families.maxformer_keys import MAXFORMER
-from primesvt_deploy.filling import filled
+from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
+from primesvt_deploy.model.state_dict import filled
 
 VECTORS = {
     "maxformer_imagenet": ModelOptions(timesteps=4, image_size=48),

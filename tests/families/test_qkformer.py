@@ -19,8 +19,8 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
 from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.qkformer import QKFormerConfig
-from primesvt_deploy.families.qkformer_keys import QKFORMER
-from primesvt_deploy.filling import filled
+from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
+from primesvt_deploy.model.state_dict import filled
 
 VECTORS = {
     "qkformer_imagenet": ModelOptions(timesteps=4, num_heads=4, image_size=64),

@@ -22,7 +22,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
 from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.sdt_v1 import SDT_V1, SDTV1Config
-from primesvt_deploy.filling import filled
+from primesvt_deploy.model.state_dict import filled
 
 VECTORS = {
     "sdt_v1_1111": ModelOptions(timesteps=4, image_size=64, pooling="1111"),

@@ -16,10 +16,10 @@ from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.rep_conv import RepConv
+from primesvt_deploy.families.blocks.rep_conv import RepConv
 from primesvt_deploy.families.sdt_v2 import SDT_V2, SDTv2, SDTv2Config
-from primesvt_deploy.filling import filled
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.state_dict import filled
 from primesvt_deploy.pruning.cut import mask, silence
 from primesvt_deploy.pruning.plan import Plan
 

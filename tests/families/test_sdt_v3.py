@@ -14,11 +14,11 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.sdt_v3 import SDT_V3, IntegerPyramidConfig, SDTv3Config
 from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
-from primesvt_deploy.filling import filled
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.state_dict import filled
 
 VECTORS: dict[str, tuple[Family, ModelOptions]] = {
     "sdt_v3_base": (SDT_V3, ModelOptions(num_heads=4, image_size=32)),

@@ -16,7 +16,7 @@ from torch import nn
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.fit import fit_widths
+from primesvt_deploy.families.fit_widths import fit_widths
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 
 

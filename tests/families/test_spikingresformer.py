@@ -15,14 +15,14 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
 from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.neuron import Neuron
+from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.spikingresformer import (
     DualSpikeSelfAttention,
     SpikingResformerConfig,
 )
-from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
-from primesvt_deploy.filling import filled
-from primesvt_deploy.lowering.fold import lower
+from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.state_dict import filled
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from primesvt_deploy.families import Family, recognise
 from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.families.neuron import Neuron
-from primesvt_deploy.filling import filled
+from primesvt_deploy.model.state_dict import filled
 
 __all__ = ["FIXTURES", "assert_live", "converted", "singly", "vector"]
 

@@ -8,17 +8,17 @@ from conftest import make_model
 from primesvt_deploy.families import FAMILIES, Family
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.maxformer import MaxFormerConfig
-from primesvt_deploy.families.maxformer_keys import MAXFORMER
+from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
 from primesvt_deploy.families.qkformer import QKFormerConfig
-from primesvt_deploy.families.qkformer_keys import QKFORMER
+from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
 from primesvt_deploy.families.sdt_v1 import SDT_V1, SDTV1Config
 from primesvt_deploy.families.sdt_v2 import SDT_V2, SDTv2Config
 from primesvt_deploy.families.sdt_v3 import SDT_V3, SDTv3Config
 from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
 from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
-from primesvt_deploy.families.spikingresformer_keys import SPIKINGRESFORMER
-from primesvt_deploy.model import SViT
+from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FORMS", "ZOO", "model_of", "samples_of"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primesvt_deploy.errors import ExportError
-from primesvt_deploy.lowering.neurons import (
+from primesvt_deploy.lowering.lif import (
     LIF_DOMAIN,
     LIF_OP,
     ChargeFireReset,

@@ -12,12 +12,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from primesvt_deploy.artifact.ort_file import write_ort_file
+from primesvt_deploy.artifact.ort_export import write_ort_file
+from primesvt_deploy.edge.runtime.memory import FIGURES, STAGES
+from primesvt_deploy.edge.runtime.profiles import SessionProfile
 from primesvt_deploy.errors import BundleError, DeployError
 from primesvt_deploy.measure import memory
 from primesvt_deploy.measure.memory import MemoryUse, measure_memory
-from primesvt_deploy.runtime.memory import FIGURES, STAGES
-from primesvt_deploy.runtime.profiles import SessionProfile
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").is_file(), reason="memory is measured on Linux"

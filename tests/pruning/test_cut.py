@@ -8,7 +8,7 @@ from conftest import make_model
 
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
 

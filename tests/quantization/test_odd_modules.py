@@ -12,10 +12,10 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from primesvt_deploy import adopt
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import Precision
-from primesvt_deploy.flips import FlipCounter
+from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.spikes import FlipCounter
 
 SeqToANN = layer.SeqToANNContainer
 T = 2

@@ -13,12 +13,12 @@ from own_nets import Convolutional, Flattened, Fused, attending, neurons_of_all_
 from torch import nn
 
 from primesvt_deploy import adopt
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import Precision
-from primesvt_deploy.flips import FlipCounter
-from primesvt_deploy.model import SViT
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize, twin_of
-from primesvt_deploy.quantization.stored import restored, stored_state
+from primesvt_deploy.quantization.serialization import restored, stored_state
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.spikes import FlipCounter
 
 NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     **{

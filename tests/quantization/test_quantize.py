@@ -9,13 +9,13 @@ import torch
 from conftest import make_model
 from families.zoo import ZOO
 
-from primesvt_deploy.artifact.onnx_file import export_onnx
-from primesvt_deploy.config import Precision
-from primesvt_deploy.lowering.fold import lower
-from primesvt_deploy.lowering.grid import grid_of
-from primesvt_deploy.model import SViT
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.integer.weight_grid import grid_of
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.quantization.stored import restored, stored_state
+from primesvt_deploy.quantization.serialization import restored, stored_state
+from primesvt_deploy.settings import Precision
 
 
 def bits_of(twin: SViT, bits: int, directory: Path) -> dict[str, int]:

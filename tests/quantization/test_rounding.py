@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primesvt_deploy.lowering.grid import grid_of
-from primesvt_deploy.lowering.packing import GROUP, pack
-from primesvt_deploy.quantization.compensated import compensated
+from primesvt_deploy.lowering.integer.int4_packing import GROUP, pack
+from primesvt_deploy.lowering.integer.weight_grid import grid_of
+from primesvt_deploy.quantization.gptq import compensated
 from primesvt_deploy.quantization.rounding import (
     Grid,
     channel_grid,

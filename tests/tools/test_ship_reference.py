@@ -18,7 +18,7 @@ from training_runs import recipe_text
 
 from primesvt_deploy import load
 from primesvt_deploy.errors import ModelError, OutputError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from reference.samples import Order, Samples, mixed
 from training_runs import STEPS, logged, made, paint, recipe_text, train_in
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.runtime.preprocess import Preprocessing
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "train_reference.py"
 

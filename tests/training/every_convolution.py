@@ -34,15 +34,15 @@ from training_runs import train_in
 
 from primesvt_deploy import adopt, load, open_data
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.config import RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.measure.accuracy import torch_hits
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut
-from primesvt_deploy.pruning.evaluate import Evaluator
+from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery import Recovery
-from primesvt_deploy.pruning.trial import prunable_groups
+from primesvt_deploy.pruning.recovery.recovery import Recovery
+from primesvt_deploy.pruning.search.evaluator import Evaluator
+from primesvt_deploy.settings import RECOVERY_STEPS, FinetuneSettings
 from primesvt_deploy.training.finetune import finetune
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 

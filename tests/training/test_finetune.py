@@ -12,11 +12,11 @@ import torch
 from conftest import make_model, write_arrays
 from families.zoo import ZOO
 
-from primesvt_deploy.config import FinetuneSettings
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import DataError, SettingsError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.settings import FinetuneSettings
 from primesvt_deploy.training import finetune as training
 from primesvt_deploy.training.batches import Batches
 from primesvt_deploy.training.finetune import Finetuned, check_finetune, finetune

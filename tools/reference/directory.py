@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from primesvt_deploy.errors import OutputError
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.svit import SViT
 from reference.recipe import Training
 
 __all__ = ["CHECKPOINT", "IDENTITY", "LOG", "WEIGHTS", "RunDirectory", "identity", "read_log"]

@@ -16,8 +16,8 @@ from typing import Any
 
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.families import family_named
-from primesvt_deploy.inputs import InputOptions, checked_labels, input_steps
-from primesvt_deploy.model import SViT
+from primesvt_deploy.model.preprocessing import InputOptions, checked_labels, input_steps
+from primesvt_deploy.model.svit import SViT
 
 __all__ = ["AUGMENTATIONS", "Phase", "Recipe", "Training"]
 
@@ -186,7 +186,7 @@ class Recipe:
 
 
 def _take_weights(model: SViT, source: str) -> None:
-    from primesvt_deploy.loading import load  # reads safetensors, which fresh weights need not
+    from primesvt_deploy.model.load import load  # reads safetensors, which fresh weights need not
 
     found = load(source)
     try:

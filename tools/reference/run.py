@@ -20,12 +20,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.families.timesteps import set_timesteps
+from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.measure.latency import cpu_name
-from primesvt_deploy.model import SViT
-from primesvt_deploy.runtime.preprocess import Preprocessing
-from primesvt_deploy.stats import Accuracy
+from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 from reference.directory import CHECKPOINT, WEIGHTS, RunDirectory, identity

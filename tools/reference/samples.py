@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.runtime.preprocess import Preprocessing
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from reference.recipe import Training
 
 __all__ = ["Order", "augmentation", "loader", "mixed"]

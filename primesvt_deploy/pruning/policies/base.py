@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from primesvt_deploy.config import SearchSettings
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.pruning.choice import Choice
-from primesvt_deploy.pruning.judge import Judge
-from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.robustness import Curve, measure_robustness
+from primesvt_deploy.pruning.search.channel_ranking import Choice
+from primesvt_deploy.pruning.search.judge import Judge
+from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.robustness import Curve, measure_robustness
+from primesvt_deploy.settings import SearchSettings
 
 __all__ = ["Policy", "PolicyOutcome", "Search"]
 

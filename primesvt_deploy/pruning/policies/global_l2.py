@@ -16,8 +16,8 @@ from torch import nn
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.families.coupling import coupling_twin
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policies.along_path import AlongPath
 from primesvt_deploy.pruning.policies.base import Search
+from primesvt_deploy.pruning.policies.path import AlongPath
 
 __all__ = ["GlobalL2"]
 

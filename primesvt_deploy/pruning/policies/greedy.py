@@ -23,11 +23,11 @@ import numpy as np
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.reconstruction import reconstruction_importance
-from primesvt_deploy.pruning.choice import Choice
-from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policies.along_path import outcome_on_path
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
+from primesvt_deploy.pruning.policies.path import outcome_on_path
+from primesvt_deploy.pruning.search.channel_ranking import Choice
+from primesvt_deploy.pruning.search.ledger import Candidate
 
 __all__ = ["Greedy"]
 

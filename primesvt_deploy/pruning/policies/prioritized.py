@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.pruning.choice import Choice
-from primesvt_deploy.pruning.judge import Judge
-from primesvt_deploy.pruning.ledger import Candidate
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
-from primesvt_deploy.pruning.robustness import Curve
+from primesvt_deploy.pruning.search.channel_ranking import Choice
+from primesvt_deploy.pruning.search.judge import Judge
+from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.robustness import Curve
 
 __all__ = ["Prioritized", "by_size", "prioritized"]
 

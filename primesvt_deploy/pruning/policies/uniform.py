@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from primesvt_deploy.pruning.choice import Choice
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policies.along_path import AlongPath
 from primesvt_deploy.pruning.policies.base import Search
+from primesvt_deploy.pruning.policies.path import AlongPath
+from primesvt_deploy.pruning.search.channel_ranking import Choice
 
 __all__ = ["Random", "Uniform"]
 

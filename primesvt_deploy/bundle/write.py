@@ -1,0 +1,121 @@
+"""Put a bundle together: the artifact, what it was made of, and how to run it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.torch import save
+
+import primesvt_deploy.edge.runtime
+from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.serialization import stored_state
+
+__all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
+
+CHECK_BYTES = 131_072
+"""Pixels kept in `check.npz` for `verify` on a device without torch, at most (one at least)."""
+
+_RUN = '''"""Classify images with this bundle; needs numpy and onnxruntime alone.
+
+    python run.py IMAGE...
+"""
+
+import sys
+from pathlib import Path
+
+try:
+    from runtime.main import main
+except ModuleNotFoundError as error:
+    if error.name not in ("numpy", "onnxruntime"):
+        raise
+    print(f"error: {error.name} is not installed: pip install numpy onnxruntime", file=sys.stderr)
+    sys.exit(2)
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).resolve().parent))
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleParts:
+    """What goes into a bundle beside `model.onnx`, which is there already.
+
+    Args:
+        model: the shipped SViT in float32, for `weights.safetensors`.
+        twin: the quantized twin that the artifact computes, for `quantized.safetensors`; None
+            where the artifact is float32.
+        manifest: the manifest without `schema`, `files` and its digest.
+        session: for `session.json`.
+        plan: for `plan.json`.
+        ledger: the ledger's file.
+        report: HTML.
+        check_images: samples in the model's input size, not normalised.
+        check_logits: `[n, K]`, what the artifact made of them where it was built.
+    """
+
+    model: SViT
+    twin: SViT | None
+    manifest: Mapping[str, Any]
+    session: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    ledger: Path
+    report: str
+    check_images: npt.NDArray[Any]
+    check_logits: npt.NDArray[np.float32]
+
+
+def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
+    """Write all parts into `directory`, the manifest last; the finished manifest.
+
+    Args:
+        directory: holds the model files and nothing else.
+        parts: what to write.
+    """
+    # Copies: layers that a user's model has under two names share their tensors.
+    state = {k: v.detach().contiguous().clone() for k, v in parts.model.module.state_dict().items()}
+    # Not save_file, which leaves a file that only its owner reads.
+    (directory / "weights.safetensors").write_bytes(save(state))
+    if parts.twin is not None:
+        (directory / "quantized.safetensors").write_bytes(save(stored_state(parts.twin)))
+    (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
+    (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
+    if parts.ledger.is_file():
+        shutil.copyfile(parts.ledger, directory / "ledger.jsonl")
+    else:
+        (directory / "ledger.jsonl").touch()
+    (directory / "report.html").write_text(parts.report, encoding="utf-8")
+    (directory / "run.py").write_text(_RUN)
+    np.savez_compressed(
+        directory / "check.npz", images=parts.check_images, logits=parts.check_logits
+    )
+    _copy_runtime(directory / "runtime")
+    manifest = {"schema": SCHEMA, **parts.manifest, "files": _listed(directory)}
+    manifest["manifest_sha256"] = manifest_digest(manifest)
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _copy_runtime(target: Path) -> None:
+    source = Path(primesvt_deploy.edge.runtime.__file__).parent
+    target.mkdir()
+    for path in sorted(source.glob("*.py")):
+        shutil.copyfile(path, target / path.name)
+
+
+def _listed(directory: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): {
+            "sha256": file_digest(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in files
+    }

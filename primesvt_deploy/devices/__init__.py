@@ -1,0 +1,1 @@
+"""Other machines to measure on: over SSH, or emulated."""

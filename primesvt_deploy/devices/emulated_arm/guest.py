@@ -1,0 +1,109 @@
+"""What runs on the emulated CPU; the same functions run here, to compare with.
+
+Copied to a folder with the package's `runtime` beside it: it needs numpy and onnxruntime alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from primesvt_deploy.edge.runtime.errors import DeployError
+from primesvt_deploy.edge.runtime.session import OnnxModel
+
+__all__ = ["REFUSED", "hashes", "logits", "main", "marked"]
+
+REFUSED = 3
+"""Exit status where onnxruntime refuses the model; the reason is on standard error."""
+
+
+def logits(
+    model: OnnxModel, images: npt.NDArray[np.float32], *, batch: int
+) -> npt.NDArray[np.float32]:
+    """Logits `[n, K]` of preprocessed samples, a few at a time.
+
+    Args:
+        model: the artifact.
+        images: `[n, C, H, W]`, or sequences of frames `[n, T, C, H, W]`.
+        batch: how many at a time.
+    """
+    starts = range(0, len(images), batch)
+    return np.concatenate([model.logits(images[i : i + batch]) for i in starts])
+
+
+def marked(model: OnnxModel, images: npt.NDArray[np.float32]) -> None:
+    """Run one image, mark, run the others one at a time, mark; see `instructions.c`."""
+    model.logits(images[:1])
+    os.getpriority(os.PRIO_PROCESS, 0)
+    for i in range(1, len(images)):
+        model.logits(images[i : i + 1])
+    os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def hashes(path: Path, inputs: Path) -> dict[str, str]:
+    """SHA-256 of every output of a model, by name.
+
+    Args:
+        path: the model.
+        inputs: `.npz` with its inputs by name.
+    """
+    session = OnnxModel(path, threads=1).session
+    names = [output.name for output in session.get_outputs()]
+    with np.load(inputs) as given:
+        found: list[Any] = session.run(names, dict(given))
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        for name, value in zip(names, found, strict=True)
+    }
+
+
+def main() -> int:
+    """Run a bundle on images and, where it is given, the integer part; JSON on the last line.
+
+    Where no file is named for the logits, the runs are marked to count their instructions.
+    """
+    options = _options()
+    said: dict[str, Any] = {"onnxruntime": ort.__version__}
+    try:
+        if options.bundle:
+            model = OnnxModel.of_bundle(
+                options.bundle, threads=options.threads, profile=options.profile
+            )
+            images = np.load(options.images)
+            if options.logits:
+                np.save(options.logits, logits(model, images, batch=options.batch))
+            else:
+                marked(model, images)
+        if options.part:
+            said["hashes"] = hashes(options.part, options.inputs)
+    except DeployError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    print(json.dumps(said))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--logits", type=Path)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--profile")
+    parser.add_argument("--part", type=Path)
+    parser.add_argument("--inputs", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Images to compare on: held-out ones of a bundle's data, else those stored in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.steps import steps_from_dict
+from primesvt_deploy.errors import DataError
+
+__all__ = ["Samples", "choose_samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Preprocessed samples and where they are from.
+
+    Args:
+        images: float32 `[n, C, H, W]`, or frames `[n, T, C, H, W]`.
+        source: what they are, such as `held-out images of cifar10`.
+    """
+
+    images: npt.NDArray[np.float32]
+    source: str
+
+
+def choose_samples(
+    bundle: str | os.PathLike[str],
+    *,
+    count: int,
+    data: str | os.PathLike[str] | None = None,
+    factory: str | None = None,
+) -> Samples:
+    """Held-out samples where there are torch and data, else the bundle's stored ones.
+
+    Args:
+        bundle: its directory.
+        count: at most so many.
+        data: a data source; None: the bundled data set it was built with.
+        factory: `module:function` that makes the model, if it is of a user's own class.
+
+    Raises:
+        BundleError: the bundle is incomplete or altered.
+        DataError: `data` is given and cannot be used.
+    """
+    manifest = read_manifest(bundle)
+    why = "its data is not here: pass --data"
+    if data is not None or manifest["model"].get("data"):
+        try:
+            return _held_out(bundle, count=count, data=data, factory=factory)
+        except ModuleNotFoundError as error:
+            why = f"there is no {error.name} here"
+            if data is not None:
+                raise DataError(
+                    f"--data: {why}: pip install 'primesvt-deploy[build]', or leave it out to "
+                    "compare on the stored images"
+                ) from error
+    with np.load(Path(bundle) / "check.npz") as kept:
+        pixels = kept["images"][:count]
+    images = steps_from_dict(manifest["model"]["preprocessing"]).normalise(pixels)
+    return Samples(images, f"images stored in the bundle ({why})")
+
+
+def _held_out(
+    bundle: str | os.PathLike[str],
+    *,
+    count: int,
+    data: str | os.PathLike[str] | None,
+    factory: str | None,
+) -> Samples:
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.model.load import load
+
+    opened = open_data(load(bundle, factory=factory), data)
+    chosen = opened.held_out.shuffled(0).first(count)
+    return Samples(chosen.inputs(0, len(chosen)), f"held-out images of {opened.name}")

@@ -1,0 +1,148 @@
+"""The part of an integer artifact that is exact: what lies behind its layers on real numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.edge.runtime.session import OnnxModel
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["IntegerPart", "split_integer_part"]
+
+_TENSORS = ("{}", "{}.conv", "{}.gemm", "{}.add", "{}.matmul")
+_SPIKES = re.compile(r".+\.spikes\.t\d+")
+
+
+@dataclass(frozen=True)
+class IntegerPart:
+    """A model of integers alone, and what to feed it.
+
+    Args:
+        model: path of the model: from the real layers' outputs to every spike tensor behind them.
+        inputs: path of an `.npz` with those outputs, as this machine computes them.
+        images: how many they are of.
+        spikes: names of the spike tensors.
+    """
+
+    model: Path
+    inputs: Path
+    images: int
+    spikes: tuple[str, ...]
+
+
+def split_integer_part(
+    artifact: Path, images: npt.NDArray[np.float32], folder: Path
+) -> IntegerPart | None:
+    """Split an artifact behind its layers on real numbers; None: it is one of floats.
+
+    Spikes that depend on the images in another way than through such a layer are left out.
+
+    Args:
+        artifact: the `.onnx` file.
+        images: samples to run, `[n, C, H, W]` or `[n, T, C, H, W]`.
+        folder: an existing one, which the two files come to.
+
+    Raises:
+        ModuleNotFoundError: there is no onnx here.
+        BundleError: ONNX Runtime refuses the artifact.
+    """
+    import onnx
+
+    from primesvt_deploy.lowering.unroll import REAL_KEY
+
+    whole = onnx.load(artifact)
+    told = {entry.key: entry.value for entry in whole.metadata_props}
+    if REAL_KEY not in told:
+        return None
+    produced = {output for node in whole.graph.node for output in node.output}
+    real = _outputs_of(json.loads(told[REAL_KEY]), produced)
+    spikes = _behind(whole.graph, real)
+    if not spikes:
+        return None
+    kept = _needed(whole.graph, spikes, real)
+    used = {name for node in kept for name in node.input}
+    fed = sorted(real & used)
+    currents = _run(whole, fed, images, folder / "whole.onnx")
+    np.savez(folder / "currents.npz", **currents)  # type: ignore[arg-type]
+    _keep(whole.graph, kept, used)
+    whole.graph.input.extend(
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+        )
+        for name, value in currents.items()
+    )
+    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in spikes)
+    onnx.save(whole, folder / "integer.onnx")
+    return IntegerPart(
+        model=folder / "integer.onnx",
+        inputs=folder / "currents.npz",
+        images=len(images),
+        spikes=spikes,
+    )
+
+
+def _outputs_of(layers: Iterable[str], produced: set[str]) -> set[str]:
+    """The tensor of each layer's output: behind its bias, if that is added apart."""
+    named = ([form.format(layer) for form in _TENSORS] for layer in layers)
+    found = (next(filter(produced.__contains__, names), None) for names in named)
+    return {name for name in found if name}
+
+
+def _behind(graph: onnx.GraphProto, real: set[str]) -> tuple[str, ...]:
+    """The spike tensors that depend on the graph's inputs through `real` tensors alone."""
+    known = {entry.name for entry in graph.initializer}
+    beside = {value.name for value in graph.input} - known
+    spikes: list[str] = []
+    for node in graph.node:
+        if beside & set(node.input):
+            beside.update(set(node.output) - real)
+        else:
+            spikes += filter(_SPIKES.fullmatch, node.output)
+    return tuple(spikes)
+
+
+def _needed(
+    graph: onnx.GraphProto, outputs: Iterable[str], given: set[str]
+) -> list[onnx.NodeProto]:
+    """The nodes, in order, that compute `outputs` from `given` tensors."""
+    wanted = set(outputs)
+    kept = []
+    for node in reversed(graph.node):
+        if wanted & (set(node.output) - given):
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]
+
+
+def _run(
+    whole: onnx.ModelProto, wanted: list[str], images: npt.NDArray[np.float32], path: Path
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What the tensors `wanted` of a model are for the images."""
+    import onnx
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(whole)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    onnx.save(probe, path)
+    session = OnnxModel(path).session
+    batch = np.ascontiguousarray(images.swapaxes(0, 1)) if images.ndim == 5 else images
+    found = session.run(wanted, {session.get_inputs()[0].name: batch})
+    return dict(zip(wanted, found, strict=True))
+
+
+def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]) -> None:
+    """Take all but `nodes` and the initializers they use out of a graph."""
+    initializers = [entry for entry in graph.initializer if entry.name in used]
+    del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(initializers)

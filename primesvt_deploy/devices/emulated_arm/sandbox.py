@@ -1,0 +1,236 @@
+"""A folder with an aarch64 Python, onnxruntime and numpy, run by qemu without root or a board.
+
+Set up, it takes the machine's apt sources and pip's configured index. Each part is built aside and
+renamed when it is whole: an interrupted set-up goes on where it was.
+
+Why there is a `proc/cpuinfo`: onnxruntime reads the CPU's part and features there, and its import
+crashes on the x86 host's. `qemu-aarch64 -L ROOT` opens ROOT/PATH instead of PATH where that exists,
+so each CPU has a root of its own: links to the shared one and its `proc/cpuinfo`. (qemu from 8.2 on
+makes up an ARM `/proc/cpuinfo` itself, and that comes first.) A script sees the machine's files at
+their paths, except those that ROOT has too; it cannot start other programs of the sandbox.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from primesvt_deploy.devices.emulated_arm.cpus import CPUS, cpuinfo
+from primesvt_deploy.devices.emulated_arm.instruction_count import counted, make_counter
+from primesvt_deploy.devices.emulated_arm.programs import call
+from primesvt_deploy.devices.emulated_arm.sandbox_parts import (
+    fetch_debian,
+    fetch_qemu,
+    fetch_wheels,
+    find_qemu,
+)
+from primesvt_deploy.errors import EmulationError
+
+__all__ = ["Parts", "Sandbox", "default_directory"]
+
+_MARKER = "sandbox.json"
+_WHEELS = "wheels-"
+_COUNTER = "counter"
+_HOST_ONLY = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONEXECUTABLE")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a finished sandbox runs.
+
+    Args:
+        python: name of its interpreter.
+        wheels: name of the folder with onnxruntime and numpy.
+        uncounted: why instructions cannot be counted; empty: they can.
+    """
+
+    python: str
+    wheels: str
+    uncounted: str = "the sandbox is of an older version: set it up again"
+
+
+class Sandbox:
+    """A sandbox in a folder, which need not be there yet.
+
+    Args:
+        directory: the folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it was set up, and its qemu is still there."""
+        return (self.directory / _MARKER).is_file() and find_qemu(self.directory) is not None
+
+    @property
+    def parts(self) -> Parts:
+        """What it runs.
+
+        Raises:
+            EmulationError: it is not set up, or its record is damaged.
+        """
+        marker = self.directory / _MARKER
+        try:
+            return Parts(**json.loads(marker.read_text()))
+        except (FileNotFoundError, NotADirectoryError):
+            raise EmulationError(f"{self.directory} is no finished sandbox: set it up") from None
+        except (ValueError, TypeError):
+            raise EmulationError(f"{marker} is damaged: remove it and set up again") from None
+
+    @property
+    def onnxruntime(self) -> str:
+        """The version of onnxruntime in it; raises as `parts`."""
+        return self.parts.wheels.removeprefix(_WHEELS)
+
+    def set_up(
+        self, *, onnxruntime: str | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Make the parts that are not there yet; some 240 MB in all.
+
+        Args:
+            onnxruntime: its version; None: that of this interpreter. Another comes beside the
+                present one, and the one set up last is run.
+            tell: receives what is done, a line at a time.
+
+        Raises:
+            EmulationError: a part cannot be had, or Python does not run.
+        """
+        version = onnxruntime or _installed()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with _alone(self.directory):
+            self._set_up(version, tell)
+
+    def command(self, cpu: str, *, counting: bool = False) -> tuple[list[str], dict[str, str]]:
+        """The command line that is its Python on a CPU of `CPUS`, and its environment.
+
+        Args:
+            cpu: the CPU.
+            counting: by the qemu that counts instructions; see `counting.with_count`.
+
+        Raises:
+            EmulationError: it is not set up, or cannot count.
+        """
+        parts = self.parts
+        if counting and parts.uncounted:
+            raise EmulationError(parts.uncounted)
+        return self._command(cpu, parts, counting=counting)
+
+    def _command(
+        self, cpu: str, parts: Parts, *, counting: bool = False
+    ) -> tuple[list[str], dict[str, str]]:
+        qemu = find_qemu(self.directory)
+        if qemu is None:
+            raise EmulationError(f"{self.directory}: the qemu on PATH is gone: set it up again")
+        emulator = counted(self.directory / _COUNTER) if counting else [str(qemu)]
+        root = self.directory / cpu
+        environment = {name: text for name, text in os.environ.items() if name not in _HOST_ONLY}
+        paths = [str(self.directory / parts.wheels), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONHOME"] = str(root / "usr")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment["PYTHONNOUSERSITE"] = "1"
+        python = str(root / "usr/bin" / parts.python)
+        return [*emulator, "-cpu", cpu, "-L", str(root), python], environment
+
+    def _set_up(self, version: str, tell: Callable[[str], None]) -> None:
+        if find_qemu(self.directory) is None:
+            tell("fetching qemu-user-static")
+            with _building(self.directory / "qemu") as result:
+                fetch_qemu(result)
+        root = self.directory / "root"
+        if not root.exists():
+            tell("fetching Debian's arm64 Python")
+            with _building(root) as result:
+                fetch_debian(result)
+        python = max(root.glob("usr/bin/python3.*"), key=lambda path: int(path.suffix[1:])).name
+        wheels = self.directory / f"{_WHEELS}{version}"
+        if not wheels.exists():
+            tell(f"fetching aarch64 wheels of onnxruntime {version} for {python}")
+            with _building(wheels) as result:
+                fetch_wheels(result, version, python.removeprefix("python"))
+        for cpu in CPUS:
+            if not (self.directory / cpu).exists():
+                with _building(self.directory / cpu) as result:
+                    _write_view(result, root, cpu)
+        parts = Parts(python, wheels.name, self._uncounted(tell))
+        if not self.is_ready or self.parts != parts:
+            self._check(parts, tell)
+            written = self.directory / f".part-{_MARKER}"
+            written.write_text(json.dumps(asdict(parts)) + "\n")
+            written.replace(self.directory / _MARKER)
+        tell(f"{self.directory} is ready: {python}, onnxruntime {version}")
+
+    def _uncounted(self, tell: Callable[[str], None]) -> str:
+        """Why instructions cannot be counted, after trying to make that they can."""
+        if (self.directory / _COUNTER).exists():
+            return ""
+        tell("fetching a qemu that counts instructions")
+        try:
+            with _building(self.directory / _COUNTER) as result:
+                make_counter(result)
+        except EmulationError as error:  # everything else works without
+            tell(f"instructions are not counted: {error}")
+            return str(error)
+        return ""
+
+    def _check(self, parts: Parts, tell: Callable[[str], None]) -> None:
+        """Try the imports on each CPU."""
+        with tempfile.TemporaryDirectory(prefix="primesvt-arm-") as folder:  # for a core dump
+            for cpu in CPUS:
+                command, environment = self._command(cpu, parts)
+                bare = [*command, "-c", "import ctypes, numpy"]
+                call(bare, environment=environment, folder=Path(folder))
+                try:  # an onnxruntime that does not run on a CPU is what it is there to find
+                    whole = [*command, "-c", "import onnxruntime"]
+                    call(whole, environment=environment, folder=Path(folder))
+                    tell(f"{cpu}: onnxruntime {parts.wheels.removeprefix(_WHEELS)} imports")
+                except EmulationError as error:
+                    tell(f"{cpu}: {error}")
+
+
+def default_directory() -> Path:
+    """The sandbox that is used where none is named, in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "primesvt-deploy" / "arm-sandbox"
+
+
+def _installed() -> str:
+    try:
+        return importlib.metadata.version("onnxruntime")
+    except importlib.metadata.PackageNotFoundError:
+        raise EmulationError("this interpreter has no onnxruntime: say which version") from None
+
+
+def _write_view(view: Path, root: Path, cpu: str) -> None:
+    """Fill `view` with links to `root` and with the CPU's `proc/cpuinfo`."""
+    for path in sorted(root.iterdir()):
+        (view / path.name).symlink_to(f"../{root.name}/{path.name}")
+    (view / "proc").mkdir()
+    (view / "proc/cpuinfo").write_text(cpuinfo(cpu))
+
+
+@contextmanager
+def _building(final: Path) -> Iterator[Path]:
+    """An empty folder that becomes `final` if all goes well."""
+    aside = final.parent / f".part-{final.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    yield aside
+    aside.replace(final)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One set-up of a folder at a time; a second one waits."""
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,293 @@
+"""The directory on the host: made with its guard, filled over SFTP, removed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import asyncssh
+
+from primesvt_deploy.devices.ssh.connection import Connection
+from primesvt_deploy.devices.ssh.settings import HostSettings
+from primesvt_deploy.edge.bench import detached
+from primesvt_deploy.errors import RemoteError
+
+__all__ = ["Place", "Upload", "bundle_uploads", "find_python", "make_place", "runner_uploads"]
+
+_OLDEST_PYTHON = (3, 11)
+_NOT_FOUND = 127
+_SPARE_BYTES = 32_000_000
+"""Left free beside what is copied: results, profiles, caches."""
+_RUNNER = ("__init__.py", "version.py", "edge/__init__.py", "edge/runtime/*.py", "edge/bench/*.py")
+_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+_FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
+# The guard ends what runs and removes the directory once `alive` is gone; rm is for its failing.
+_REMOVE = (
+    'rm -f "$1/alive"; i=0; while [ -e "$1" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; '
+    'rm -rf "$1"'
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file to copy.
+
+    Attributes:
+        source: the file here.
+        target: its path in the directory there.
+    """
+
+    source: Path
+    target: str
+
+
+async def find_python(connection: Connection, settings: HostSettings) -> str:
+    """The version of the host's interpreter.
+
+    Raises:
+        RemoteError: there is none, or it is too old.
+    """
+    answer = await connection.call(shlex.join([settings.python, "-c", _VERSION]))
+    where = connection.route.destination
+    # What a shell's start-up files print comes before it.
+    version = answer.out.splitlines()[-1] if answer.code == 0 and answer.out else ""
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if not numbers:
+        reason = "" if answer.code == _NOT_FOUND else f" ({answer.error or answer.out})"
+        raise RemoteError(
+            f"{where}: no {settings.python} there{reason}: sudo apt install python3, or name one "
+            "by --remote-python"
+        )
+    if numbers < _OLDEST_PYTHON:
+        raise RemoteError(
+            f"{where}: {settings.python} is Python {version}, 3.11 or newer is needed; name "
+            "another by --remote-python"
+        )
+    return version
+
+
+class Place:
+    """A directory on the host that a guard watches over.
+
+    Args:
+        directory: its absolute path there.
+        free_bytes: what its disk had free when it was made.
+        settings: the host.
+    """
+
+    def __init__(self, directory: str, *, free_bytes: int, settings: HostSettings) -> None:
+        self.directory, self.free_bytes, self._settings = directory, free_bytes, settings
+
+    def command(self, python: str, *arguments: str) -> str:
+        """A command line that runs an interpreter in the directory."""
+        return f"cd {shlex.quote(self.directory)} && exec {shlex.join([python, *arguments])}"
+
+    def refuse_if_small(self, connection: Connection, uploads: Iterable[Upload]) -> None:
+        """Refuse what its disk cannot hold.
+
+        Raises:
+            RemoteError: too little is free.
+        """
+        need = sum(upload.source.stat().st_size for upload in uploads) + _SPARE_BYTES
+        if self.free_bytes < need:
+            raise self._full(connection, need, self.free_bytes)
+
+    async def copy(
+        self,
+        connection: Connection,
+        uploads: Sequence[Upload],
+        *,
+        step: Callable[[int], None] | None = None,
+    ) -> None:
+        """Copy files; those that are there whole already are left, so it may be called again.
+
+        Args:
+            connection: to the host.
+            uploads: the files.
+            step: told how many bytes of all files are there.
+
+        Raises:
+            RemoteError: the disk there is full, or a file cannot be written.
+            asyncssh.Error: one of `connection.LOST`.
+        """
+        done = 0
+        try:
+            async with _sftp(connection) as sftp:
+                for parent in sorted({str(PurePosixPath(u.target).parent) for u in uploads}):
+                    await sftp.makedirs(f"{self.directory}/{parent}", exist_ok=True)
+                for upload in uploads:
+                    size = upload.source.stat().st_size
+                    if await _size(sftp, f"{self.directory}/{upload.target}") != size:
+                        await self._put(sftp, upload, done, step)
+                    done += size
+        except (asyncssh.SFTPFailure, asyncssh.SFTPNoSpaceOnFilesystem) as error:
+            total = sum(upload.source.stat().st_size for upload in uploads)
+            free = await self._free(connection)
+            # sshd says "Failure" for a full disk as for anything else.
+            if free < total - done + _SPARE_BYTES:
+                raise self._full(connection, total - done, free) from error
+            raise _failed(connection, error) from error
+        except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPPermissionDenied) as error:
+            raise _failed(connection, error) from error
+
+    async def write(self, connection: Connection, name: str, content: object) -> None:
+        """Write a JSON file: whole, or not at all.
+
+        Raises:
+            RemoteError: it cannot be written.
+            asyncssh.Error: one of `connection.LOST`.
+        """
+        try:
+            async with _sftp(connection) as sftp:
+                target = f"{self.directory}/{name}"
+                async with sftp.open(f"{target}.new", "w") as file:
+                    await file.write(json.dumps(content))
+                await sftp.posix_rename(f"{target}.new", target)
+        except (asyncssh.SFTPFailure, asyncssh.SFTPNoSuchFile) as error:
+            raise _failed(connection, error) from error
+
+    async def read(self, connection: Connection, name: str) -> str | None:
+        """The text of a file there; None: there is none.
+
+        Raises:
+            asyncssh.Error: one of `connection.LOST`.
+        """
+        try:
+            async with (
+                _sftp(connection) as sftp,
+                sftp.open(f"{self.directory}/{name}", "r", errors="replace") as file,
+            ):
+                return str(await file.read())
+        except asyncssh.SFTPNoSuchFile:
+            return None
+
+    async def remove(self, connection: Connection) -> None:
+        """End all that runs there and remove the directory.
+
+        Raises:
+            asyncssh.Error: one of `connection.LOST`.
+        """
+        await connection.call(f"sh -c {shlex.quote(_REMOVE)} sh {shlex.quote(self.directory)}")
+
+    async def _put(
+        self,
+        sftp: asyncssh.SFTPClient,
+        upload: Upload,
+        done: int,
+        step: Callable[[int], None] | None,
+    ) -> None:
+        target = f"{self.directory}/{upload.target}"
+        # Blocks arrive in any order: half a file may have the size of a whole one.
+        await sftp.put(
+            str(upload.source),
+            f"{target}.part",
+            sparse=False,
+            progress_handler=(lambda _from, _to, sent, _all: step(done + sent)) if step else None,
+        )
+        await sftp.posix_rename(f"{target}.part", target)
+
+    async def _free(self, connection: Connection) -> int:
+        answer = await connection.call(self.command(self._settings.python, "-c", _FREE, "."))
+        last = answer.out.splitlines()[-1:]
+        return int(last[0]) if last and last[0].isdigit() else 0
+
+    def _full(self, connection: Connection, need: int, free: int) -> RemoteError:
+        return RemoteError(
+            f"{connection.route.destination}: disk full: {free / 1e6:.0f} MB free at "
+            f"{PurePosixPath(self.directory).parent}, {need / 1e6:.0f} MB needed; make room, or "
+            "name another place by --remote-directory"
+        )
+
+
+async def make_place(connection: Connection, settings: HostSettings) -> Place:
+    """Make a directory with its guard.
+
+    Raises:
+        RemoteError: it cannot be made there.
+        asyncssh.Error: one of `connection.LOST`.
+    """
+    parent = settings.directory or "~"
+    command = shlex.join([settings.python, "-", parent, f"{settings.patience_s:g}"])
+    answer = await connection.call(command, send=Path(detached.__file__).read_text("utf-8"))
+    if answer.code:
+        raise RemoteError(
+            f"{connection.route.destination}: no directory can be made there: "
+            f"{answer.error.removeprefix('error: ')}; name another place by --remote-directory"
+        )
+    made = json.loads(answer.out.splitlines()[-1])
+    return Place(made["directory"], free_bytes=made["free_bytes"], settings=settings)
+
+
+def runner_uploads() -> list[Upload]:
+    """The files of this package that measure."""
+    package = Path(detached.__file__).parents[2]
+    found = sorted(path for pattern in _RUNNER for path in package.glob(pattern))
+    return [
+        Upload(path, f"{package.name}/{path.relative_to(package).as_posix()}") for path in found
+    ]
+
+
+def bundle_uploads(bundle: Path, target: str) -> list[Upload]:
+    """All files of a bundle, to stand under `target`; or a model file, to stand there.
+
+    Raises:
+        RemoteError: there is no such bundle here.
+    """
+    if bundle.is_file():
+        return [Upload(bundle, target)]
+    if not bundle.is_dir():
+        raise RemoteError(f"{bundle}: there is no such bundle; check the path")
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    return [
+        Upload(path, f"{target}/{path.relative_to(bundle).as_posix()}")
+        for path in files
+        if "__pycache__" not in path.parts
+    ]
+
+
+class _sftp:
+    """An SFTP session; a host without SFTP is told in one line."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> asyncssh.SFTPClient:
+        """Start it."""
+        try:
+            self._client = await self._connection.ssh.start_sftp_client()
+        except asyncssh.ChannelOpenError as error:
+            if self._connection.ssh.is_closed():
+                raise
+            raise self._missing(error) from error
+        except asyncssh.SFTPError as error:
+            if self._connection.ssh.is_closed():
+                raise
+            raise self._missing(error) from error
+        return self._client
+
+    async def __aexit__(self, *_details: object) -> None:
+        """End it."""
+        self._client.exit()
+
+    def _missing(self, error: Exception) -> RemoteError:
+        return RemoteError(
+            f"{self._connection.route.destination}: no SFTP there ({error}): its sshd_config needs "
+            "`Subsystem sftp internal-sftp`, and its shell's start-up files must print nothing"
+        )
+
+
+async def _size(sftp: asyncssh.SFTPClient, path: str) -> int | None:
+    try:
+        return (await sftp.stat(path)).size
+    except asyncssh.SFTPNoSuchFile:
+        return None
+
+
+def _failed(connection: Connection, error: asyncssh.SFTPError) -> RemoteError:
+    return RemoteError(
+        f"{connection.route.destination}: copying failed: {error.reason or error}; is that place "
+        "still there and writable?"
+    )

@@ -1,0 +1,202 @@
+"""Work on a host over a connection that may be lost and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import asyncssh
+
+from primesvt_deploy.devices.ssh.connection import LOST, Connection, connect
+from primesvt_deploy.devices.ssh.host_directory import Place
+from primesvt_deploy.devices.ssh.settings import HostSettings
+from primesvt_deploy.errors import RemoteError
+
+__all__ = ["Link"]
+
+_T = TypeVar("_T")
+_BEAT_S = 2.0
+_LONGEST_PAUSE_S = 10.0
+_GOODBYE_S = 2.0
+"""What the follower gets to end by itself."""
+_FOLLOW = "primesvt_deploy.edge.bench.follow"
+
+
+class Link:
+    """A connection, the follower at its other end, and the way back when both are lost.
+
+    Args:
+        settings: the host.
+        connection: the first one.
+        place: the directory there, with the runner in it.
+        tell: takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        connection: Connection,
+        place: Place,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._settings, self._connection, self._place = settings, connection, place
+        self._tell = tell
+        self._follower: asyncssh.SSHClientProcess[str] | None = None
+        self._beat: asyncio.Task[None] | None = None
+        self._offset, self._commands = 0, 0
+
+    async def persist(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
+        """Do something that may be done again, over as many connections as it takes.
+
+        Raises:
+            RemoteError: the connection did not come back, or what `action` raises of it.
+        """
+        while True:
+            try:
+                if self._follower is None:
+                    await self._follow()
+                return await action(self._connection)
+            except LOST as error:
+                if isinstance(error, asyncssh.ChannelOpenError) and not self._lost():
+                    raise RemoteError(
+                        f"{self._settings.destination}: its sshd opens no further session "
+                        f"({error}); MaxSessions in its sshd_config must be 3 or more"
+                    ) from error
+                await self._come_back()
+
+    async def run(self, argv: Sequence[str]) -> tuple[int, str]:
+        """Run a command in the directory, detached; its output is told line by line.
+
+        Returns:
+            Its exit status, negative for a signal, and the last line of its errors; a line that
+            starts with `error: ` comes first.
+
+        Raises:
+            RemoteError: the connection did not come back, or the guard there is gone.
+        """
+        number = self._commands
+        self._commands += 1
+
+        async def order_and_wait(connection: Connection) -> int:
+            # Written a second time it changes nothing: the guard runs each number once.
+            await self._place.write(connection, f"command-{number}.json", {"argv": list(argv)})
+            return await self._wait(number)
+
+        code = await self.persist(order_and_wait)
+        log = await self.read(f"error-{number}.log")
+        lines = [line.strip() for line in (log or "").splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error: ")]
+        return code, (errors or lines or [""])[-1]
+
+    async def read(self, name: str) -> str | None:
+        """The text of a file in the directory; None: there is none."""
+        return await self.persist(lambda connection: self._place.read(connection, name))
+
+    async def close(self) -> bool:
+        """End all that runs there, remove the directory, close the connection.
+
+        Returns:
+            Whether that is certain; otherwise the guard there does it when its patience is over.
+        """
+        follower = self._follower
+        await self._unfollow()
+        try:
+            if follower is not None and not self._lost():
+                follower.stdin.write_eof()
+                with contextlib.suppress(*LOST, TimeoutError):
+                    await asyncio.wait_for(follower.wait_closed(), _GOODBYE_S)
+            return await self._remove()
+        finally:
+            with contextlib.suppress(*LOST, OSError):
+                await self._connection.close()
+
+    async def _remove(self) -> bool:
+        for again in (False, True):
+            try:
+                if again:
+                    self._connection = await connect(self._settings)
+                await self._place.remove(self._connection)
+                return True
+            except (*LOST, RemoteError):
+                continue
+        return False
+
+    async def _follow(self) -> None:
+        follow = ("-m", _FOLLOW, ".", str(self._offset))
+        self._follower = await self._connection.ssh.create_process(
+            self._place.command(self._settings.python, *follow), encoding="utf-8", errors="replace"
+        )
+        self._beat = asyncio.create_task(_keep_beating(self._follower))
+
+    async def _unfollow(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beat
+        self._follower = self._beat = None
+
+    async def _wait(self, number: int) -> int:
+        """Tell progress until a command has ended."""
+        follower = self._follower
+        assert follower is not None
+        async for line in follower.stdout:
+            kind, _, rest = line.rstrip("\n").partition(" ")
+            first, _, text = rest.partition(" ")
+            if kind == "p":
+                self._offset = int(first)
+                self._tell(text)
+            elif kind == "e" and int(first) == number:
+                return int(text)
+            elif kind == "gone":
+                raise RemoteError(
+                    f"{self._settings.destination}: the job there is gone; was the device "
+                    "restarted, or does it end processes at logout (loginctl enable-linger)?"
+                )
+        if not self._lost():
+            done = await follower.wait()
+            if done.exit_status:
+                raise RemoteError(
+                    f"{self._settings.destination}: the job cannot be followed: "
+                    f"{str(done.stderr).strip().splitlines()[-1:] or done.exit_status}"
+                )
+        raise asyncssh.ConnectionLost("the follower ended")
+
+    def _lost(self) -> bool:
+        return self._connection.ssh.is_closed()
+
+    async def _come_back(self) -> None:
+        """Connect again, as long as the guard there has patience."""
+        patience_s = self._settings.patience_s
+        deadline = time.monotonic() + patience_s
+        self._tell("connection lost, trying again")
+        await self._unfollow()
+        with contextlib.suppress(*LOST, OSError):
+            await self._connection.close()
+        pause_s, last = 0.5, "it was lost again"
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                self._connection = await asyncio.wait_for(connect(self._settings), left_s)
+                await self._follow()
+            except (*LOST, RemoteError, TimeoutError) as error:
+                last = str(error) or last
+                await asyncio.sleep(min(pause_s, max(deadline - time.monotonic(), 0)))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                self._tell("back; the job went on")
+                return
+        raise RemoteError(
+            f"{self._settings.destination}: the connection was lost and did not come back in "
+            f"{patience_s:g} s ({last}); what ran there ends by itself and is removed within "
+            f"{patience_s:g} s; run it again"
+        )
+
+
+async def _keep_beating(follower: asyncssh.SSHClientProcess[str]) -> None:
+    """Say that this host is there, until the connection is gone."""
+    with contextlib.suppress(*LOST, OSError):
+        while True:
+            follower.stdin.write(".")
+            await asyncio.sleep(_BEAT_S)

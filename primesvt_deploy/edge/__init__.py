@@ -1,0 +1,1 @@
+"""All that runs on a device, and nothing that needs torch."""

@@ -1,0 +1,162 @@
+"""Which variants there are: each bundle under each profile, batch size and number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from primesvt_deploy.edge.bench.errors import BundleError, MeasurementError
+from primesvt_deploy.edge.bench.settings import ALL_PROFILES, BenchSettings
+from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.profiles import (
+    LATENCY,
+    LOW_MEMORY,
+    SessionProfile,
+    make_profile,
+    read_session,
+)
+
+__all__ = ["Subject", "Variant", "grouped", "labels_of", "open_subject", "variants_of"]
+
+_MODEL_FILES = (".onnx", ".ort")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured: a bundle whose files are intact, or a model file by itself.
+
+    Args:
+        label: what it is called in the result.
+        path: its directory, or the file.
+        manifest: of a bundle; None for a file.
+    """
+
+    label: str
+    path: Path
+    manifest: dict[str, Any] | None
+
+    def profiles(self, names: Sequence[str]) -> list[SessionProfile]:
+        """The session profiles of those names; none: the default one.
+
+        Raises:
+            BundleError: there is none of a name.
+        """
+        if self.manifest is None:
+            every = (LATENCY, LOW_MEMORY) if ALL_PROFILES in names else names
+            chosen = every or (LATENCY,)
+            return [make_profile(name, self.path.name) for name in chosen]
+        session = read_session(self.path)
+        if ALL_PROFILES in names:
+            return [session.profile(name) for name in session.profiles]
+        return [session.profile(name) for name in names] or [session.profile()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: what tells this artifact from another."""
+        found: dict[str, Any] = {"label": self.label}
+        if self.manifest is not None:
+            model, precision = self.manifest["model"], self.manifest.get("precision") or {}
+            found |= {
+                "manifest_sha256": self.manifest["manifest_sha256"],
+                "model": model.get("name"),
+                "family": model.get("family"),
+                "timesteps": model.get("arguments", {}).get("timesteps"),
+                "precision": precision.get("name", "fp32"),
+            }
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One thing to be measured in a process of its own.
+
+    Args:
+        subject: whose artifact.
+        profile: how it is loaded.
+        batch: samples a run.
+        threads: intra-op threads.
+    """
+
+    subject: Subject
+    profile: SessionProfile
+    batch: int
+    threads: int
+
+    @property
+    def file(self) -> Path:
+        """The model file."""
+        path = self.subject.path
+        return path if self.subject.manifest is None else path / self.profile.file
+
+    @property
+    def name(self) -> str:
+        """Such as `bundle, latency, batch 1, 2 threads`."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.subject.label}, {self.profile.name}, batch {self.batch}, {threads}"
+
+
+def open_subject(path: Path, label: str) -> Subject:
+    """A bundle, its files checked, or a model file.
+
+    Raises:
+        BundleError: it is neither, or a file of it is missing or altered.
+    """
+    if path.is_file() and path.suffix in _MODEL_FILES:
+        return Subject(label=label, path=path, manifest=None)
+    if not path.exists():
+        raise BundleError(f"there is nothing at {path}: expected a bundle or a model file")
+    if path.is_file():
+        raise BundleError(f"{path} is neither a bundle directory nor a .onnx or .ort file")
+    manifest = read_manifest(path)
+    check_files(path, manifest)
+    return Subject(label=label, path=path, manifest=manifest)
+
+
+def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The ends of paths, as long as needed to tell them apart.
+
+    Raises:
+        MeasurementError: a path is named twice.
+    """
+    whole = [path.resolve() for path in paths]
+    for path, resolved in zip(paths, whole, strict=True):
+        if whole.count(resolved) > 1:
+            raise MeasurementError(f"{path} is named twice: name each bundle once")
+    depth = 1
+    while True:
+        found = tuple("/".join(path.parts[-depth:]).lstrip("/") for path in whole)
+        if len(set(found)) == len(found):
+            return found
+        depth += 1
+
+
+def variants_of(
+    subjects: Sequence[Subject], settings: BenchSettings, *, cores: int
+) -> list[Variant]:
+    """All variants, those of the first subject and profile first.
+
+    Args:
+        subjects: what is measured.
+        settings: which combinations.
+        cores: physical ones, for the default numbers of threads.
+
+    Raises:
+        BundleError: a profile that a bundle has not.
+    """
+    threads = settings.threads or tuple(dict.fromkeys((1, cores)))
+    return [
+        Variant(subject=subject, profile=profile, batch=batch, threads=count)
+        for count in threads
+        for batch in settings.batches
+        for subject in subjects
+        for profile in subject.profiles(settings.profiles)
+    ]
+
+
+def grouped(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Variants that are compared with each other, in turns: of one batch and one thread count."""
+    groups: dict[tuple[int, int], list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault((variant.threads, variant.batch), []).append(variant)
+    return list(groups.values())

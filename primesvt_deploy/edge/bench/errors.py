@@ -1,0 +1,15 @@
+"""Errors of measuring, beside those of the runtime; `primesvt_deploy.errors` lists them all."""
+
+from __future__ import annotations
+
+from primesvt_deploy.edge.runtime.errors import BundleError, DeployError
+
+__all__ = ["BundleError", "DeployError", "MeasurementError", "OutputError"]
+
+
+class MeasurementError(DeployError):
+    """Something that cannot be measured here, or results that cannot be compared."""
+
+
+class OutputError(DeployError):
+    """A place to write to that cannot be written."""

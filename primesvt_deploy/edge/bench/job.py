@@ -1,0 +1,223 @@
+"""A whole benchmark on this machine: every variant, its notes, its result.
+
+    python -m primesvt_deploy.edge.bench.job REQUEST.json RESULT.json
+
+REQUEST.json is `{"bundles": [paths], "settings": {...}}`; progress goes to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from primesvt_deploy.edge.bench import machine
+from primesvt_deploy.edge.bench.configurations import (
+    Variant,
+    grouped,
+    labels_of,
+    open_subject,
+    variants_of,
+)
+from primesvt_deploy.edge.bench.errors import DeployError, MeasurementError
+from primesvt_deploy.edge.bench.initializers import initializer_bytes
+from primesvt_deploy.edge.bench.inspection import inspect_session
+from primesvt_deploy.edge.bench.power import measure_power
+from primesvt_deploy.edge.bench.process import Worker
+from primesvt_deploy.edge.bench.results import SCHEMA, write_results
+from primesvt_deploy.edge.bench.rounds import Warmup, in_turns, warm_up
+from primesvt_deploy.edge.bench.settings import BenchSettings
+from primesvt_deploy.edge.bench.statistics import histogram, paired_ratio, summary
+from primesvt_deploy.version import __version__
+
+__all__ = ["main", "run_bench"]
+
+_SCATTER = 1.5
+_ROUND_SCATTER = 0.1
+
+
+def run_bench(
+    bundles: Sequence[Path], settings: BenchSettings, *, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure bundles on this machine.
+
+    Args:
+        bundles: their directories, or model files; the first is what the others are compared with.
+        settings: what is measured.
+        tell: told of each step, a line each.
+
+    Returns:
+        The result, of schema `primesvt-bench/1`.
+
+    Raises:
+        BundleError: a bundle is damaged or has no such profile.
+        MeasurementError: a model cannot be loaded or run.
+    """
+    labels = settings.labels or labels_of(bundles)
+    if len(labels) != len(bundles):
+        raise MeasurementError(f"there are {len(labels)} labels for {len(bundles)} bundles")
+    subjects = [open_subject(p, label) for p, label in zip(bundles, labels, strict=True)]
+    facts = machine.fingerprint()
+    variants = variants_of(subjects, settings, cores=facts["physical_cores"] or 1)
+    before, begun, used = machine.state(), time.monotonic(), _cpu_seconds()
+    rows: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
+    unmeasured: list[str] = []
+    for group in grouped(variants):
+        measured = _measure_group(group, settings, tell, unmeasured)
+        comparisons += _compared(measured)
+        rows += measured
+    if not rows:
+        raise MeasurementError("; ".join(unmeasured))
+    after = machine.state()
+    notes = machine.state_notes(
+        before, after, own_seconds=_cpu_seconds() - used, seconds=time.monotonic() - begun
+    )
+    return {
+        "schema": SCHEMA,
+        "primesvt-deploy": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": facts,
+        "state": {"before": before, "after": after},
+        "notes": [*unmeasured, *notes, *_noise_notes(rows)],
+        "settings": settings.to_dict(),
+        "bundles": [subject.to_dict() for subject in subjects],
+        "variants": rows,
+        "comparisons": comparisons,
+    }
+
+
+def _measure_group(
+    group: Sequence[Variant],
+    settings: BenchSettings,
+    tell: Callable[[str], None],
+    unmeasured: list[str],
+) -> list[dict[str, Any]]:
+    """Rows of variants that run in turns, each in its process; why there are none of others."""
+    with ExitStack() as stack:
+        workers: list[Worker] = []
+        warmups: list[Warmup] = []
+        for variant in group:
+            worker = stack.enter_context(Worker(variant))
+            if worker.loading["batch"] != variant.batch:
+                only = f"its file takes batches of {worker.loading['batch']} alone"
+                unmeasured.append(f"not measured: {variant.name}: {only}")
+                tell(unmeasured[-1])
+                continue
+            workers.append(worker)
+            warmups.append(warm_up(workers[-1].time, most_seconds=settings.warmup_seconds))
+            stable = "stable" if warmups[-1].stable else "not stable"
+            tell(f"{variant.name}: {stable} after {warmups[-1].seconds:.1f} s of warming up")
+        blocks = in_turns(workers, warmups, settings)
+        rows = []
+        for worker, warmup, rounds in zip(workers, warmups, blocks, strict=True):
+            energy = _energy(worker, warmup, settings)
+            rows.append(_row(worker, warmup, rounds, energy))
+            found = rows[-1]["latency_ms"]
+            tell(f"{worker.variant.name}: median {found['median']:.2f} ms of {found['n']} runs")
+    for worker, row in zip(workers, rows, strict=True):
+        found = inspect_session(worker.variant, operators=settings.operators)
+        row |= {"arena": found["arena"], "operators": found["operators"]}
+    return rows
+
+
+def _row(
+    worker: Worker, warmup: Warmup, rounds: list[list[float]], energy: dict[str, Any] | None
+) -> dict[str, Any]:
+    variant, loading = worker.variant, worker.loading
+    ended = worker.quit()
+    rounds = [[round(value, 4) for value in block] for block in rounds]
+    latency = summary(rounds)
+    return {
+        "name": variant.name,
+        "bundle": variant.subject.label,
+        "profile": variant.profile.name,
+        "batch": loading["batch"],
+        "threads": variant.threads,
+        "file": variant.file.name,
+        "file_bytes": variant.file.stat().st_size,
+        "initializer_bytes": initializer_bytes(variant.file),
+        "seconds": {stage: round(value, 4) for stage, value in loading["seconds"].items()},
+        "memory": {**loading["memory"], "steady": ended["resident"]},
+        "warmup": {
+            "runs": warmup.runs,
+            "seconds": round(warmup.seconds, 2),
+            "stable": warmup.stable,
+        },
+        "latency_ms": latency,
+        "samples_per_second": round(1e3 * loading["batch"] / latency["mean"], 3),
+        "histogram": histogram(rounds),
+        "rounds_ms": rounds,
+        "energy": energy,
+    }
+
+
+def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str, Any] | None:
+    """Measured power of this variant alone, where the board tells it."""
+    if not settings.power_seconds:
+        return None
+    count = max(1, round(1e3 * settings.power_seconds / warmup.run_ms))
+    batch = worker.loading["batch"]
+    use = measure_power(lambda: (len(worker.time(count)) + 1) * batch)
+    return None if use is None else use.to_dict()
+
+
+def _compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row of a group against its first."""
+    return [
+        {
+            "variant": row["name"],
+            "against": rows[0]["name"],
+            "rounds": len(row["rounds_ms"]),
+            **paired_ratio(row["rounds_ms"], rows[0]["rounds_ms"]).to_dict(),
+        }
+        for row in rows[1:]
+    ]
+
+
+def _noise_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the times themselves say of the machine."""
+    notes = []
+    for row in rows:
+        latency, blocks = row["latency_ms"], sorted(map(median, row["rounds_ms"]))
+        spread = (blocks[-2] - blocks[1]) / latency["median"]  # the outermost round each side aside
+        if latency["p95"] > _SCATTER * latency["median"] or spread > _ROUND_SCATTER:
+            notes.append(
+                f"noisy: {row['name']}: p95 is {latency['p95'] / latency['median']:.2f} times the "
+                f"median, medians of rounds spread over {spread:.0%}"
+            )
+        elif not row["warmup"]["stable"]:
+            notes.append(f"not stable when its timing began: {row['name']}")
+    return notes
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a request; the exit code: 0, or 2 with one line."""
+    request, result = sys.argv[1:] if arguments is None else arguments
+    try:
+        asked = json.loads(Path(request).read_text(encoding="utf-8"))
+        settings = BenchSettings.from_dict(asked["settings"])
+        paths = [Path(path) for path in asked["bundles"]]
+        found = run_bench(paths, settings, tell=lambda line: print(line, flush=True))
+        write_results(found, result)
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Whether a machine can run a bundle at all, told before anything is tried on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from primesvt_deploy.edge.bench.machine_notes import standing_notes
+from primesvt_deploy.edge.runtime.versions import UPGRADE, lacking, version_numbers
+
+__all__ = ["KNOWN_BAD", "KnownBad", "Preflight", "check"]
+
+_OLDEST_PYTHON = (3, 11)
+_WITH_WHEELS = ("x86_64", "aarch64", "arm64", "AMD64")
+_OF_32_BITS = ("armv6l", "armv7l", "armv8l", "arm", "i386", "i486", "i586", "i686", "x86")
+_INSTALL = "pip install onnxruntime numpy there, or pass --bootstrap"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBad:
+    """An onnxruntime that does not work on a processor.
+
+    Args:
+        onnxruntime: its version.
+        cpu_part: of the processor, as `/proc/cpuinfo` has it.
+        cpu: the processor's name.
+        reason: what happens.
+    """
+
+    onnxruntime: str
+    cpu_part: str
+    cpu: str
+    reason: str
+
+
+KNOWN_BAD = (
+    KnownBad(
+        onnxruntime="1.21.0",
+        cpu_part="0xd08",
+        cpu="Cortex-A72",
+        reason="illegal instruction, onnxruntime issue 23957",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a machine lacks.
+
+    Args:
+        refusals: why nothing can be measured there, one line each; empty if it can.
+        notes: what to know of figures measured there, one line each.
+    """
+
+    refusals: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check(
+    machine: Mapping[str, Any], requires: Mapping[str, str], *, need_bytes: int = 0
+) -> Preflight:
+    """Whether a machine can run a bundle.
+
+    Args:
+        machine: what `python -m primesvt_deploy.edge.bench.machine` printed there: `fingerprint`
+            and `state`.
+        requires: the least onnxruntime, by `domain::Operator` or `opset`, as in `session.json`.
+        need_bytes: memory that a run takes, if known.
+    """
+    facts, state = machine["fingerprint"], machine["state"]
+    notes = [*_memory_notes(state, need_bytes), *standing_notes(state)]
+    return Preflight(refusals=tuple(_refusals(facts, requires)), notes=tuple(notes))
+
+
+def _refusals(facts: Mapping[str, Any], requires: Mapping[str, str]) -> Iterator[str]:
+    architecture = facts["architecture"]
+    if architecture in _OF_32_BITS:
+        yield (
+            f"{architecture} is a 32-bit system, for which onnxruntime has no wheels: "
+            "a 64-bit OS is needed (such as Raspberry Pi OS 64-bit)"
+        )
+        return
+    if architecture not in _WITH_WHEELS:
+        yield f"onnxruntime has no wheels for {architecture}: x86_64 or aarch64 is needed"
+        return
+    if version_numbers(facts["python"]) < _OLDEST_PYTHON:
+        yield f"Python {facts['python']} is too old: 3.11 or newer is needed"
+    missing = [package for package in ("onnxruntime", "numpy") if facts[package] is None]
+    if missing:
+        yield f"{' and '.join(missing)} missing: {_INSTALL}"
+    if facts["onnxruntime"] is not None:
+        yield from _runtime_refusals(facts, requires)
+
+
+def _runtime_refusals(facts: Mapping[str, Any], requires: Mapping[str, str]) -> Iterator[str]:
+    version = facts["onnxruntime"]
+    lacks = lacking(version, requires)
+    if lacks:
+        yield f"onnxruntime {version} is too old for {', '.join(lacks)}: {UPGRADE} there"
+    parts = (facts.get("cpu_part") or "").split("+")
+    for bad in KNOWN_BAD:
+        if version_numbers(version) == version_numbers(bad.onnxruntime) and bad.cpu_part in parts:
+            yield (
+                f"onnxruntime {version} does not work on {bad.cpu} ({bad.reason}): {UPGRADE} there"
+            )
+
+
+def _memory_notes(state: Mapping[str, Any], need_bytes: int) -> Iterator[str]:
+    available = state.get("memory_available_bytes")
+    if available is not None and available < need_bytes:
+        yield (
+            f"{available / 1e6:.0f} MB of memory are free, a run takes about "
+            f"{need_bytes / 1e6:.0f} MB: expect swapping, or that it is killed"
+        )

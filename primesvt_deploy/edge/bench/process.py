@@ -1,0 +1,122 @@
+"""The parent's end of a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from primesvt_deploy.edge.bench import worker
+from primesvt_deploy.edge.bench.configurations import Variant
+from primesvt_deploy.edge.bench.errors import MeasurementError
+
+__all__ = ["Worker", "module_environment"]
+
+
+class Worker:
+    """One variant, loaded in a fresh process; a context manager that ends it.
+
+    Args:
+        variant: what it loads and runs.
+
+    Attributes:
+        loading: what loading took: `seconds` (`import`, `load`, `first_run`), `memory` by stage
+            (bytes), `batch` (the file's own where it is fixed), `sample_shape`.
+
+    Raises:
+        MeasurementError: the model cannot be loaded or run there.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self._errors = tempfile.TemporaryFile(  # noqa: SIM115  (closed with the process)
+            "w+", encoding="utf-8", errors="replace"
+        )
+        profile = json.dumps(variant.profile.to_dict())
+        command = [sys.executable, "-m", worker.__name__, str(variant.file), profile]
+        self._process = subprocess.Popen(
+            [*command, str(variant.threads), str(variant.batch)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=module_environment(),
+        )
+        try:
+            self.loading = self._answer()
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Worker:
+        """Already loaded."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self._end()
+
+    def time(self, count: int) -> list[float]:
+        """Wall times of `count` runs, ms."""
+        times: list[float] = self._ask(f"time {count}")["ms"]
+        return times
+
+    def quit(self) -> dict[str, Any]:
+        """End it; `resident` memory at the end (bytes) and `cpu_seconds` it took in all."""
+        return self._ask("quit")
+
+    def _ask(self, words: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what it said last follows
+            self._process.stdin.write(f"{words}\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        raise MeasurementError(f"{self.variant.name}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = {
+                "SIGKILL": "is there enough memory?",
+                "SIGILL": "this onnxruntime uses instructions that this CPU lacks: "
+                "try another version",
+            }.get(name, "try another onnxruntime version")
+            return f"the process was ended by {name}: {hint}"
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines() or [f"it ended with {code}"]
+        return said[-1].removeprefix("error: ")
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # a question that nobody read
+                    stream.close()
+
+
+def module_environment() -> dict[str, str]:
+    """The environment in which `python -m primesvt_deploy...` finds this very package."""
+    home = str(Path(__file__).resolve().parents[3])
+    search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": search}

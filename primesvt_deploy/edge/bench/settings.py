@@ -1,0 +1,84 @@
+"""What a benchmark is asked to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from primesvt_deploy.edge.bench.errors import MeasurementError
+
+__all__ = ["ALL_PROFILES", "BenchSettings"]
+
+ALL_PROFILES = "all"
+_FEWEST_ROUNDS = 5
+_MOST = {"batches": 65536, "threads": 1024}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """How bundles are measured; each combination of the first three is a variant.
+
+    Args:
+        profiles: names of session profiles, or `all` of each bundle's; empty: the bundle's default.
+        batches: samples a run. A file with a fixed batch size is measured at that one.
+        threads: intra-op threads of ONNX Runtime; empty: one, and one for each physical core.
+        seconds: of timed runs a variant.
+        rounds: blocks that these are cut into; variants take turns, one block each a round.
+        warmup_seconds: after which a variant that is still not stable is measured all the same.
+        operators: whether to profile each operator, in a process of its own.
+        power_seconds: over which power is measured where the board can tell it; 0: never.
+        labels: what the bundles are called in the result; empty: as their directories are.
+
+    Raises:
+        MeasurementError: a value out of range.
+    """
+
+    profiles: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (1, 4)
+    threads: tuple[int, ...] = ()
+    seconds: float = 5.0
+    rounds: int = 20
+    warmup_seconds: float = 10.0
+    operators: bool = False
+    power_seconds: float = 5.0
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name in ("batches", "threads"):
+            values = getattr(self, name)
+            if any(type(value) is not int or not 1 <= value <= _MOST[name] for value in values):
+                raise MeasurementError(
+                    f"{name} are {_list(values)}: expected 1 to {_MOST[name]} each"
+                )
+        for name in ("profiles", "batches", "threads"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise MeasurementError(f"{name} are {_list(values)}: name each once")
+        if not self.batches:
+            raise MeasurementError("there is no batch size: expected 1 or more, such as 1,4")
+        if self.rounds < _FEWEST_ROUNDS:
+            raise MeasurementError(f"rounds are {self.rounds}: expected {_FEWEST_ROUNDS} or more")
+        if not 0.0 < self.seconds <= 3600.0:
+            raise MeasurementError(f"seconds are {self.seconds:g}: expected more than 0, to 3600")
+        for name in ("warmup_seconds", "power_seconds"):
+            if not 0.0 <= getattr(self, name) <= 3600.0:
+                raise MeasurementError(f"{name} are {getattr(self, name):g}: expected 0 to 3600")
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> BenchSettings:
+        """Make them from what `to_dict` gives; raises MeasurementError."""
+        unknown = sorted(set(d) - {field.name for field in fields(cls)})
+        if unknown:
+            raise MeasurementError(f"unknown settings {', '.join(unknown)}: use one version")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _list(values: tuple[Any, ...]) -> str:
+    return ",".join(map(str, values)) or "none"

@@ -1,0 +1,116 @@
+"""Measure what memory a model takes in this process, from the start on.
+
+    python -m runtime.memory model.onnx --profile low-memory
+
+in a bundle's directory, or `python -m primesvt_deploy.edge.runtime.memory`. For figures that mean
+anything the process must be fresh, so nothing here imports numpy or onnxruntime before its stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import BundleError, DeployError
+from .profiles import LATENCY, SessionProfile, make_profile
+
+if TYPE_CHECKING:
+    from .session import OnnxModel
+
+__all__ = ["FIGURES", "STAGES", "main", "measure_stages", "resident"]
+
+FIGURES = ("VmHWM", "VmRSS", "RssAnon")
+"""Peak resident memory, resident memory, and of that what no file backs."""
+STAGES = ("start", "imported", "session", "first run", "steady")
+_RUNS = 20
+_STATUS = "/proc/self/status"
+
+
+def resident() -> dict[str, int | None]:
+    """The `FIGURES` of this process, bytes; None each where the system does not tell."""
+    found: dict[str, int | None] = dict.fromkeys(FIGURES)
+    try:
+        with open(_STATUS, encoding="ascii", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key in found:
+                    found[key] = 1024 * int(value.split()[0])
+    except OSError:
+        pass
+    return found
+
+
+def measure_stages(
+    load: Callable[[], OnnxModel], *, batch: int = 1
+) -> dict[str, dict[str, int | None]]:
+    """The `FIGURES` at each of the `STAGES`, bytes; `steady` is after 20 further runs.
+
+    Args:
+        load: opens the model.
+        batch: samples a run.
+
+    Raises:
+        BundleError: the model cannot be loaded.
+    """
+    stages = {"start": resident()}
+    import numpy as np
+
+    from . import session  # noqa: F401
+
+    stages["imported"] = resident()
+    model = load()
+    stages["session"] = resident()
+    # Written, so that its pages are there: fresh zeros would cost nothing.
+    samples = np.full((batch, *model.sample_shape), 0.5, dtype=np.float32)
+    model.logits(samples)
+    stages["first run"] = resident()
+    for _ in range(_RUNS):
+        model.logits(samples)
+    stages["steady"] = resident()
+    return stages
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print JSON; the exit code: 0, or 2 with one line."""
+    parser = argparse.ArgumentParser(description="Memory of a model, in bytes, stage by stage.")
+    parser.add_argument("model", help="model file or bundle")
+    parser.add_argument(
+        "--profile",
+        help="latency, low-memory, defaults (ONNX Runtime's own) or one as JSON",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
+    parser.add_argument("--batch", type=int, default=1, help="samples a run (default 1)")
+    options = parser.parse_args(arguments)
+
+    def load() -> OnnxModel:
+        from .session import OnnxModel
+
+        path, threads, name = options.model, options.threads, options.profile
+        if os.path.isdir(path):
+            return OnnxModel.of_bundle(path, threads=threads, profile=name)
+        return OnnxModel(path, threads=threads, profile=_profile(name or LATENCY, path))
+
+    try:
+        print(json.dumps(measure_stages(load, batch=options.batch)))
+    except DeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _profile(text: str, path: str) -> SessionProfile:
+    if not text.startswith("{"):
+        return make_profile(text, os.path.basename(path))
+    try:
+        content: Any = json.loads(text)
+    except ValueError as error:
+        raise BundleError("--profile is not whole JSON: pass a name, or mend it") from error
+    return SessionProfile.from_dict(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Blocks that the families share."""

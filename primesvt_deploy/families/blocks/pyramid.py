@@ -1,0 +1,238 @@
+"""What Spike-driven Transformers V2 and V3 share: a pyramid of stages of residual blocks.
+
+Each stage shrinks the image by a strided convolution and then adds to a stream of real currents
+of its own (membrane shortcut): convolution blocks in the first three stages, transformer blocks
+in the others. Source: Yao et al., ICLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.base import State
+from primesvt_deploy.families.blocks.units import (
+    ConvBN,
+    ConvBNNeuron,
+    NeuronConvBN,
+    Repeat,
+    make_neuron,
+)
+from primesvt_deploy.families.checkpoint_keys import block_count, width_of
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+
+__all__ = [
+    "STAGE_RULES",
+    "ChannelMixer",
+    "Pyramid",
+    "PyramidConfig",
+    "ResidualBlock",
+    "shape_of",
+]
+
+_CONV_DEPTHS = (1, 1, 2)
+"""Blocks of the convolution stages, in every model."""
+_STRIDES = (2, 2, 2, 2, 1)
+
+STAGE_RULES = (
+    (r"downsample1_1\.encode_(conv|bn)", r"stages.0.down.\1"),
+    (r"downsample1_2\.encode_(conv|bn)", r"stages.1.down.\1"),
+    (r"downsample([234])\.encode_(conv|bn)", r"stages.\1.down.\2"),
+    (r"ConvBlock1_1\.0\.(.+)", r"stages.0.blocks.0.\1"),
+    (r"ConvBlock1_2\.0\.(.+)", r"stages.1.blocks.0.\1"),
+    (r"ConvBlock2_1\.0\.(.+)", r"stages.2.blocks.0.\1"),
+    (r"ConvBlock2_2\.0\.(.+)", r"stages.2.blocks.1.\1"),
+    (r"block([34])\.(\d+)\.(.+)", r"stages.\1.blocks.\2.\3"),
+)
+"""For `keys.rename`: upstream's names of stages and blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig(NetworkConfig):
+    """A pyramid before pruning; see `NetworkConfig`.
+
+    Args:
+        num_heads: heads of every attention.
+        widths: of the residual streams, stage by stage.
+        depths: blocks, stage by stage.
+        mlp_ratio: hidden width of MLPs and channel convolutions by the stream's.
+        distilled: there is a second head, trained by a teacher; logits are the mean of both.
+    """
+
+    num_heads: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    mlp_ratio: float = 4.0
+    distilled: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        super().__post_init__()
+        if not len(_CONV_DEPTHS) < len(self.widths) == len(self.depths) <= len(_STRIDES):
+            raise ModelError(
+                f"widths are {self.widths} and depths {self.depths}: expected one of each for "
+                f"every stage, {len(_CONV_DEPTHS) + 1} or {len(_STRIDES)} stages"
+            )
+        self.require_multiple(16)
+        for width in self.widths[len(_CONV_DEPTHS) :]:
+            self.require_heads(self.num_heads, width)
+
+
+class ChannelMixer(nn.Module):
+    """Neuron, convolution, neuron, convolution: an MLP of 1x1, a ChannelConv of 3x3 kernels.
+
+    Args:
+        config: neurons and hidden width.
+        width: of the stream.
+        kernel_size: of both convolutions.
+        bias: of both convolutions.
+        scaled: channels of the output have a learnt factor (layer scale).
+    """
+
+    def __init__(
+        self,
+        config: PyramidConfig,
+        width: int,
+        kernel_size: int = 1,
+        *,
+        bias: bool = True,
+        scaled: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = int(width * config.mlp_ratio)
+        self.entry = make_neuron(config)
+        self.fc1 = ConvBNNeuron(width, hidden, kernel_size, bias=bias, neuron=make_neuron(config))
+        self.fc2 = ConvBN(hidden, width, kernel_size, bias=bias, scaled=scaled)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Currents of `x`, `[T*N, width, H, W]` to the same shape."""
+        return cast(torch.Tensor, self.fc2(self.fc1(self.entry(x))))
+
+    def channel_roles(self) -> Mapping[str, ChannelRole]:
+        """The hidden channels are the module's own."""
+        return {"fc1": ChannelRole("")}
+
+
+class ResidualBlock(nn.Module):
+    """Branches that add to the stream one after the other, `x + branch(x)`.
+
+    Args:
+        branches: by name, in order.
+    """
+
+    def __init__(self, **branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = tuple(branches)
+        for name, branch in branches.items():
+            setattr(self, name, branch)
+
+    def add(self, branch: str, x: torch.Tensor) -> torch.Tensor:
+        """The stream after the branch of that name."""
+        return x + cast(torch.Tensor, getattr(self, branch)(x))
+
+    def segments(self, name: str) -> list[Segment]:
+        """One for each branch; `name` is the block's."""
+        units = [f"{name}.{branch}" for branch in self.branches]
+        return [
+            Segment(unit, (unit,), partial(self.add, branch))
+            for unit, branch in zip(units, self.branches, strict=True)
+        ]
+
+
+class _Stage(nn.Module):
+    """A strided convolution, then blocks on a stream of that width."""
+
+    def __init__(self, down: nn.Module, blocks: list[ResidualBlock]) -> None:
+        super().__init__()
+        self.down = down
+        self.blocks = nn.ModuleList(blocks)
+
+
+class Pyramid(SpikingNetwork):
+    """Stages, then one or two heads on the spiking mean over tokens.
+
+    The stream of a static image starts as a real current: the first convolution is computed for
+    one step and its output presented T times.
+
+    Args:
+        config: of the network.
+        conv_block: makes a convolution block of a width.
+        block: makes a transformer block of a width.
+        head_neuron: between the mean over tokens and the heads.
+    """
+
+    def __init__(
+        self,
+        config: PyramidConfig,
+        conv_block: Callable[[int], ResidualBlock],
+        block: Callable[[int], ResidualBlock],
+        head_neuron: nn.Module,
+    ) -> None:
+        super().__init__(config)
+        self.repeat = Repeat(config)
+        self.stages = nn.ModuleList()
+        before = config.in_channels
+        for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+            down = _down(config, i, before, width)
+            make = conv_block if i < len(_CONV_DEPTHS) else block
+            self.stages.append(_Stage(down, [make(width) for _ in range(depth)]))
+            before = width
+        self.head_neuron = head_neuron
+        self.head = nn.Linear(before, config.num_classes)
+        self.distilled = config.distilled
+        if config.distilled:
+            self.head_kd = nn.Linear(before, config.num_classes)
+            self.classifiers = ("head", "head_kd")
+
+    def present(self, x: torch.Tensor) -> torch.Tensor:
+        """First convolution, `[N, C, H, W]` (frames: `[T*N, ...]`) to `[T*N, C', H/2, W/2]`."""
+        return cast(torch.Tensor, self.repeat(cast(_Stage, self.stages[0]).down(x)))
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Stream `[T*N, D, H, W]` to logits `[N, K]`."""
+        spikes = self.over_time(self.head_neuron(x.mean(dim=(2, 3))))
+        logits = cast(torch.Tensor, self.head(spikes))
+        return (logits + self.head_kd(spikes)) / 2 if self.distilled else logits
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Each stage's strided convolution and the branches of its blocks, then the heads."""
+        chain: list[Segment] = []
+        for i, module in enumerate(self.stages):
+            stage, name = cast(_Stage, module), f"stages.{i}"
+            down = self.present if i == 0 else stage.down
+            chain.append(Segment(f"{name}.down", (f"{name}.down",), down))
+            for j, block in enumerate(stage.blocks):
+                chain.extend(cast(ResidualBlock, block).segments(f"{name}.blocks.{j}"))
+        chain.append(Segment("head", self.classifiers, self.classify))
+        return tuple(chain)
+
+
+def _down(config: PyramidConfig, index: int, before: int, width: int) -> nn.Module:
+    if index == 0:
+        return ConvBN(before, width, 7, stride=2, bias=True)
+    neuron = make_neuron(config)
+    return NeuronConvBN(before, width, 3, stride=_STRIDES[index], bias=True, neuron=neuron)
+
+
+def shape_of(state: State) -> dict[str, Any]:
+    """What a state_dict under our names tells of its `PyramidConfig`.
+
+    Raises:
+        ModelError: a layer that every pyramid has is missing.
+    """
+    stages = max(block_count(state, r"stages\.(\d)\."), len(_CONV_DEPTHS) + 1)
+    blocks = (block_count(state, rf"stages\.{i}\.blocks\.(\d+)\.") for i in range(stages))
+    return {
+        "in_channels": width_of(state, "stages.0.down.conv", axis=1),
+        "num_classes": width_of(state, "head"),
+        "widths": tuple(width_of(state, f"stages.{i}.down.conv") for i in range(stages)),
+        "depths": (*_CONV_DEPTHS, *tuple(blocks)[len(_CONV_DEPTHS) :]),
+        "distilled": "head_kd.weight" in state,
+    }

@@ -1,0 +1,1 @@
+"""Lowering to integer arithmetic wherever tensors hold spike counts."""

@@ -1,0 +1,1 @@
+"""A trained SViT: loaded, checked, adopted."""

@@ -1,0 +1,117 @@
+"""A trained SViT and what is needed to use it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+
+from primesvt_deploy.edge.runtime.steps import InputSteps
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.families.base import Family
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.timesteps import set_timesteps
+
+__all__ = ["SViT", "time_first"]
+
+
+def time_first(samples: torch.Tensor) -> torch.Tensor:
+    """Images `[N, C, H, W]` as they are, sequences of frames `[N, T, C, H, W]` as `[T, N, ...]`.
+
+    Data sets hold one sample after another; networks and artifacts take time first.
+    """
+    return samples.transpose(0, 1) if samples.ndim == 5 else samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class SViT:
+    """A trained spiking vision transformer.
+
+    Args:
+        name: what reports call it.
+        family: how its kind is built and pruned.
+        config: constructor arguments before pruning; the module may be narrower.
+        module: maps images `[N, C, H, W]` (preprocessed, float32), or frames `[T, N, C, H, W]`, to
+            logits `[N, K]`.
+        preprocessing: from an RGB image, or event frames, to the module's input.
+        labels: K class names, in the order of the logits.
+        data: name of the bundled data set it was trained on, if it is bundled.
+    """
+
+    name: str
+    family: Family
+    config: NetworkConfig
+    module: SpikingNetwork
+    preprocessing: InputSteps
+    labels: tuple[str, ...]
+    data: str | None = None
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return self.config.timesteps
+
+    def batch_of(self, most: int) -> int:
+        """Samples to pass at once: `most` up to 64 pixels, fewer of larger ones, for memory."""
+        _, height, width = self.config.input_shape
+        return max(1, min(most, most * 64 * 64 // (height * width)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over configuration, neurons and weights; of a user's class over outputs, too."""
+        whole = hashlib.sha256(repr(sorted(self.config.to_dict().items())).encode())
+        for key, tensor in sorted(self.module.state_dict().items()):
+            whole.update(key.encode())
+            whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, module in self.module.named_modules():
+            if isinstance(module, Neuron):
+                whole.update(f"{name} {module.parameters_}".encode())
+        if not self.module.couplings_declared:
+            # Nothing else tells what the code of a class of the user's own does.
+            noise = torch.Generator().manual_seed(0)
+            example = torch.randn(self.config.example(1).shape, generator=noise)
+            whole.update(self._outputs(example).numpy().tobytes())
+        return whole.hexdigest()
+
+    @torch.no_grad()
+    def _outputs(self, example: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.module(example)
+        return result
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits `[N, K]` of preprocessed samples, as data sets give them (see `time_first`)."""
+        result: torch.Tensor = self.module(time_first(images))
+        return result
+
+    def at_timesteps(self, timesteps: int) -> SViT:
+        """The same weights run for another number of timesteps.
+
+        Raises:
+            ModelError: T cannot be chosen: frames come in a given number, a module of the user's
+                own has it in its code, or it is not 1 to the model's own.
+        """
+        if timesteps == self.timesteps:
+            return self
+        if self.config.frames or not self.module.couplings_declared:
+            why = "its frames" if self.config.frames else "its own code"
+            raise ModelError(
+                f"{self.name} runs for the {self.timesteps} timesteps of {why}: they cannot be "
+                f"{timesteps}"
+            )
+        if not 1 <= timesteps <= self.timesteps:
+            raise ModelError(
+                f"timesteps are {timesteps}: expected 1 to {self.timesteps}, what {self.name} was "
+                "trained with"
+            )
+        module = copy.deepcopy(self.module)
+        set_timesteps(module, timesteps)
+        return replace(self, config=replace(self.config, timesteps=timesteps), module=module)
+
+    def with_module(self, module: SpikingNetwork) -> SViT:
+        """The same SViT with another (pruned) module."""
+        return replace(self, module=module)

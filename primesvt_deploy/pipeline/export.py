@@ -1,0 +1,38 @@
+"""`export`: a SViT as one ONNX file, in a precision."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+
+__all__ = ["export"]
+
+
+def export(
+    model: SViT,
+    path: str | os.PathLike[str],
+    *,
+    batch: int | None = None,
+    precision: Precision | str = Precision.FP32,
+    samples: torch.Tensor | None = None,
+    standard: bool = False,
+) -> Artifact:
+    """Write `model` as one ONNX file; see `artifact.onnx_file.export_onnx`.
+
+    Args:
+        model: what to export.
+        path: the file.
+        batch: a fixed batch size, or None for any.
+        precision: `fp32`, `int8` or `int4`.
+        samples: preprocessed samples to calibrate on; see `quantization.quantize`.
+        standard: standard ONNX operators only.
+    """
+    chosen = Precision(precision)
+    twin = model if chosen is Precision.FP32 else quantize(model, chosen.bits, samples)
+    return export_onnx(twin, path, batch=batch, precision=chosen, standard=standard)

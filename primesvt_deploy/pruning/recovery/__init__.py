@@ -1,0 +1,1 @@
+"""Gradient-free recovery of a pruned model."""

@@ -1,0 +1,199 @@
+"""Recovery without gradients: what calibration images tell of a pruned model makes up for it.
+
+Steps, by name, each by itself or together:
+
+- `free`: channels that calibration shows to be constant leave before all others (`pruning.free`);
+- `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
+- `refit`: so do those layers' weights, by least squares; includes `bias`;
+- `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`);
+- `head`: the classifier is fitted anew to what the pruned network gives it (`pruning.head`).
+  Candidates go without: the plan that is decided on is tried with it.
+
+All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+
+import torch
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.input_statistics import Moments, measure_moments
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.svit import SViT, time_first
+from primesvt_deploy.pruning.cut import silence
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.recovery.batchnorm import (
+    NORMS,
+    Received,
+    matched_norms,
+    recorded_norms,
+)
+from primesvt_deploy.pruning.recovery.classifier import (
+    classifier_inputs,
+    classifier_outputs,
+    refit_classifiers,
+)
+from primesvt_deploy.pruning.recovery.least_squares import Refit
+
+__all__ = ["CALIBRATION_IMAGES", "HEAD_IMAGES", "NORM_IMAGES", "Recovery"]
+
+CALIBRATION_IMAGES = 256
+NORM_IMAGES = 64
+"""One batch, so that a norm's statistics are known when what follows it runs."""
+HEAD_IMAGES = 1024
+"""Of which there is but one row each to fit a classifier on."""
+
+
+class Recovery:
+    """Recovers pruned forms of one model.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+        images: to calibrate on; `CALIBRATION_IMAGES` are enough.
+        steps: names of the steps above.
+    """
+
+    def __init__(
+        self, model: SViT, groups: Sequence[Group], images: ImageList, steps: Collection[str]
+    ) -> None:
+        self._model, self._groups, self._images = model, tuple(groups), images
+        self.steps = frozenset(steps)
+        self.matches_norms = "norms" in self.steps
+
+    @cached_property
+    def moments(self) -> Moments:
+        """What the dense model's layers read."""
+        twin = lower(self._model.module)
+        return measure_moments(twin, self._groups, self._batches(CALIBRATION_IMAGES))
+
+    @cached_property
+    def state(self) -> torch.Tensor:
+        """The calibration batch as the chain's first state."""
+        count = max(2, self._model.batch_of(NORM_IMAGES))
+        return self._base.fold(self.samples(count))
+
+    def masked(self, plan: Plan) -> SpikingNetwork:
+        """The dense network without the channels that leave, its readers recovered.
+
+        Its neurons are unrolled; its norms stand as they are and are not matched yet.
+        """
+        network = copy.deepcopy(self._base)
+        self._prepare(network, plan)
+        return network
+
+    @torch.no_grad()
+    def match(
+        self,
+        network: SpikingNetwork,
+        state: torch.Tensor,
+        start: int = 0,
+        remember: Callable[[int, torch.Tensor], None] = lambda index, state: None,
+    ) -> None:
+        """Match the norms of `network` from segment `start` on, whose entrance `state` is.
+
+        Args:
+            network: of `masked`.
+            state: what the calibration batch is at that segment.
+            start: index of the segment.
+            remember: told of the state at the entrance of each segment.
+        """
+        with matched_norms(network, self._dense_norms):
+            for index, segment in enumerate(network.segments()):
+                if index >= start:
+                    remember(index, state)
+                    state = segment.run(state)
+
+    @torch.no_grad()
+    def recovered(self, plan: Plan, *, head: bool = False) -> SpikingNetwork:
+        """The dense module without the channels that leave, recovered; ready to be cut.
+
+        Args:
+            plan: channels that stay.
+            head: fit the classifier anew as well; the other steps are those of candidates.
+        """
+        module = copy.deepcopy(self._model.module)
+        self._prepare(module, plan)
+        if self.matches_norms and plan.kept:
+            network = self.masked(plan)
+            self.match(network, self.state)
+            for name, norm in network.named_modules():
+                if isinstance(norm, NORMS):
+                    module.get_submodule(name).load_state_dict(norm.state_dict())
+        if head and plan.kept:
+            inputs = classifier_inputs(lower(module), self._batches(HEAD_IMAGES))
+            refit_classifiers(module, inputs, self._dense_outputs)
+        return module
+
+    def _prepare(self, network: SpikingNetwork, plan: Plan) -> None:
+        if self._refit is not None:
+            self._refit.apply(network, plan)
+        kept = plan.as_dict()
+        for group in self._groups:
+            if group.name in kept:
+                # What is left of a group that never spikes is silenced as well: the artifact can
+                # do without the whole branch (`lowering.constants`).
+                staying = () if group.name in self._dead else kept[group.name]
+                silence(network, group, staying)
+
+    @cached_property
+    def _dead(self) -> frozenset[str]:
+        """Groups of which calibration saw no spike at all."""
+        if "free" not in self.steps:
+            return frozenset()
+        seen = self.moments.inputs
+        return frozenset(
+            group.name
+            for group in self._groups
+            if group.inputs
+            and all(name in seen and not bool(seen[name].high.any()) for name in group.inputs)
+            and not any(bool(seen[name].low.any()) for name in group.inputs)
+        )
+
+    @cached_property
+    def _base(self) -> SpikingNetwork:
+        return lower(self._model.module, fold_norms=False)
+
+    @cached_property
+    def _refit(self) -> Refit | None:
+        if not self.steps & {"bias", "refit", "free"}:
+            return None
+        return Refit(
+            self._groups,
+            self.moments,
+            weights="refit" in self.steps,
+            means=bool(self.steps & {"bias", "refit"}),
+        )
+
+    @cached_property
+    def _dense_norms(self) -> dict[str, Received]:
+        with recorded_norms(self._base) as found, torch.no_grad():
+            state = self.state
+            for segment in self._base.segments():
+                state = segment.run(state)
+        return found
+
+    @cached_property
+    def _dense_outputs(self) -> dict[str, torch.Tensor]:
+        """What the dense model's classifiers give."""
+        twin = lower(self._model.module)
+        return classifier_outputs(twin, classifier_inputs(twin, self._batches(HEAD_IMAGES)))
+
+    def _batches(self, most: int) -> Iterator[torch.Tensor]:
+        size, count = self._model.batch_of(32), min(most, len(self._images))
+        for start in range(0, count, size):
+            yield self._batch(start, min(start + size, count))
+
+    def samples(self, count: int) -> torch.Tensor:
+        """The first calibration samples, as the network takes them."""
+        return self._batch(0, min(count, len(self._images)))
+
+    def _batch(self, start: int, stop: int) -> torch.Tensor:
+        return time_first(torch.from_numpy(self._images.inputs(start, stop)))

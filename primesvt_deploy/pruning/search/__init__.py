@@ -1,0 +1,1 @@
+"""Candidate plans and their accuracy on the search split."""

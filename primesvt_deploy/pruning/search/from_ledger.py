@@ -1,0 +1,62 @@
+"""Answer a question from a ledger: no model is run, no candidate evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.base import PolicyOutcome
+from primesvt_deploy.pruning.search.ledger import Candidate
+
+__all__ = ["best_known"]
+
+
+def best_known(
+    candidates: Iterable[Candidate],
+    *,
+    images: int,
+    size_of: Callable[[Plan], int],
+    budget_bytes: int | None,
+    allowed: float | None,
+) -> PolicyOutcome:
+    """The best plan among those that were evaluated on all search images.
+
+    With a budget: the one that loses least of those within it; without: the smallest of those
+    that lose no more than `allowed`. Where none does both, the smallest within `allowed` and `met`
+    is False.
+
+    Args:
+        candidates: of a ledger.
+        images: search images of a whole evaluation.
+        size_of: predicted bytes of what the budget counts.
+        budget_bytes: at most so many; None: as few as `allowed` lets.
+        allowed: points that may be lost; None: any.
+    """
+    known = [
+        (candidate, plan, size_of(plan))
+        for candidate in candidates
+        if candidate.n == images and not candidate.stopped_early
+        for plan in (Plan.from_packed(candidate.channels),)
+    ]
+    within = [k for k in known if allowed is None or k[0].drop.points <= allowed]
+    fitting = [k for k in within if budget_bytes is not None and k[2] <= budget_bytes]
+    if fitting:
+        candidate, plan, size = min(fitting, key=lambda k: (k[0].drop.points, k[2]))
+    elif within:
+        candidate, plan, size = min(within, key=lambda k: (k[2], k[0].drop.points))
+    else:
+        return PolicyOutcome(
+            plan=Plan(), met=False, bytes=size_of(Plan()), drop_points=0.0, steps=(),
+            stopped_by="no candidate of the ledger keeps the accuracy constraint",
+        )  # fmt: skip
+    met = bool(fitting) or budget_bytes is None
+    return PolicyOutcome(
+        plan=plan,
+        met=met,
+        bytes=size,
+        drop_points=candidate.drop.points,
+        stopped_by="the budget is met by a known candidate"
+        if met
+        else f"the smallest of {len(known)} known candidates that keeps the constraint",
+        steps=(candidate,),
+    )

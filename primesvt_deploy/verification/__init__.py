@@ -1,0 +1,1 @@
+"""Whether an artifact computes what its model computes."""

@@ -1,0 +1,53 @@
+"""Verify a finished bundle against the torch model it carries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from primesvt_deploy.data import open_data
+from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.model.load import load
+from primesvt_deploy.quantization.serialization import restored
+from primesvt_deploy.verification.verify import Verification, verify_artifact
+
+__all__ = ["reverify"]
+
+
+def reverify(
+    bundle: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    images: int = 256,
+    threads: int = 0,
+    factory: str | None = None,
+) -> Verification:
+    """Compare a bundle's artifact with its model on held-out images.
+
+    The model is that of `weights.safetensors`, or, where the artifact has integer weights, its
+    quantized twin of `quantized.safetensors`.
+
+    Args:
+        bundle: its directory.
+        data: a data source; default: the bundled data set it was built with.
+        images: how many to compare on.
+        threads: of ONNX Runtime.
+        factory: `module:function` that makes the model, if it is of a user's own class.
+
+    Raises:
+        BundleError: the bundle is incomplete or altered.
+        DataError: no data to compare on.
+        VerificationError: the artifact is not its model.
+    """
+    check_files(bundle, read_manifest(bundle))
+    model = load(bundle, factory=factory)
+    quantized = Path(bundle) / "quantized.safetensors"
+    if quantized.is_file():
+        model = restored(model, load_file(quantized))
+    if data is None and model.data is None:
+        raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
+    held_out = open_data(model, data).held_out.shuffled(0).first(images)
+    return verify_artifact(model, Path(bundle) / "model.onnx", held_out, threads=threads).require()

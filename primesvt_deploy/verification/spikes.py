@@ -1,0 +1,201 @@
+"""Spikes of a model and of its artifact side by side, and where they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from primesvt_deploy.errors import VerificationError
+from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.trace import OUTPUT
+from primesvt_deploy.lowering.unroll import NEURONS_KEY, REAL_KEY
+from primesvt_deploy.model.svit import SViT
+
+__all__ = ["FlipCounter", "neuron_layers", "observed", "spike_value"]
+
+_NOTHING: Mapping[str, torch.Tensor] = MappingProxyType({})
+
+
+def observed(
+    model: SViT, batch: torch.Tensor, given: Mapping[str, torch.Tensor] = _NOTHING
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits of preprocessed samples, and the spikes `[T*N, ...]` of every neuron layer.
+
+    Args:
+        model: a SViT, or its lowered twin.
+        batch: samples, as data sets give them.
+        given: outputs that replace those of the layers of these names.
+    """
+    spikes: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda neuron, _inputs, fired: spikes.update({name: neuron.folded(fired)})
+
+    handles = [
+        neuron.register_forward_hook(keep(name)) for name, neuron in neuron_layers(model).items()
+    ]
+    for name, tensor in given.items():
+        layer = model.module.get_submodule(name)
+        handles.append(layer.register_forward_hook(lambda _m, _x, y, t=tensor: t.reshape(y.shape)))
+    try:
+        return model.logits(batch), spikes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def neuron_layers(model: SViT) -> dict[str, Neuron | UnrolledNeuron]:
+    """Every neuron of the model by the name of its layer in the artifact."""
+    return {
+        name.removesuffix(".neuron"): neuron
+        for name, neuron in model.module.named_modules()
+        if isinstance(neuron, Neuron | UnrolledNeuron) and neuron.used
+    }
+
+
+def spike_value(neuron: Neuron | UnrolledNeuron) -> float:
+    """Its output for a count of one."""
+    known = neuron.parameters_ if isinstance(neuron, Neuron) else neuron.constants
+    return known.spike_value
+
+
+class FlipCounter:
+    """Runs model and instrumented graph side by side and counts differing spikes.
+
+    Args:
+        model: the model, or the lowered twin that an integer artifact stands for.
+        path: the artifact.
+        threads: of ONNX Runtime.
+        share_real: have the model take over what the artifact's layers on real numbers give, so
+            that only what is behind them is compared.
+
+    Attributes:
+        of_integers: whether the artifact has integer arithmetic.
+        real: names of such layers; none in a float32 artifact.
+        compared: neuron outputs compared so far.
+    """
+
+    def __init__(self, model: SViT, path: Path, threads: int, *, share_real: bool = False) -> None:
+        self._model = model
+        graph = onnx.load(path)
+        told = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
+        self.real = tuple(
+            name for name in told.get(REAL_KEY, ()) if _can_be_shared(name, model.module)
+        )
+        self.of_integers = REAL_KEY in told
+        self._layouts = {
+            name: entry["layout"] for entry in told.get(NEURONS_KEY, ()) for name in entry["names"]
+        }
+        self._neurons = neuron_layers(model)
+        produced = {output for node in graph.graph.node for output in node.output}
+        self._tensors = {
+            name: _spike_tensors(name, model.timesteps, produced, path) for name in self._neurons
+        }
+        self._taken = (
+            {name: _layer_tensor(name, graph.graph, path) for name in self.real}
+            if share_real
+            else {}
+        )
+        wanted = [*(t for group in self._tensors.values() for t in group), *self._taken.values()]
+        for tensor in wanted:
+            graph.graph.output.append(onnx.ValueInfoProto(name=tensor))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._counts: dict[str, list[npt.NDArray[np.int64]]] = {n: [] for n in self._tensors}
+        self.compared = 0
+
+    def compare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The model's logits of a batch, after its spikes were compared with the graph's."""
+        found = self._run(batch)
+        given = {layer: torch.from_numpy(found[name]) for layer, name in self._taken.items()}
+        logits, expected = observed(self._model, torch.from_numpy(batch), given)
+        for name, tensors in self._tensors.items():
+            spikes = self._values(name, np.concatenate([found[tensor] for tensor in tensors]))
+            self.compared += spikes.size
+            differing = (expected[name].contiguous().numpy() != spikes).reshape(
+                self._model.timesteps, len(batch), -1
+            )
+            self._counts[name].append(differing.sum(axis=2))
+        result: npt.NDArray[np.float32] = logits.numpy()
+        return result
+
+    def _run(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+        """Every instrumented tensor of the graph, by name."""
+        names = [name for group in self._tensors.values() for name in group]
+        names += self._taken.values()
+        inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+    def _values(self, layer: str, spikes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Spikes of the graph as the torch module has them."""
+        values = spikes.astype(np.float32)
+        if spikes.dtype == np.uint8:
+            values *= np.float32(spike_value(self._neurons[layer]))
+        if self._layouts.get(layer) == "NHWC" and values.ndim == 4:
+            values = values.transpose(0, 3, 1, 2)
+        return values
+
+    def artifact_logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of a batch, from the same graph."""
+        inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
+        logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], inputs)[0]
+        return logits
+
+    def per_image(self) -> npt.NDArray[np.int64]:
+        """Flips of each image over all layers and timesteps."""
+        total: npt.NDArray[np.int64] = sum(
+            (np.concatenate(c, axis=1).sum(axis=0) for c in self._counts.values()),
+            start=np.zeros(1, dtype=np.int64),
+        )
+        return total
+
+    def by_layer(self, chosen: npt.NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
+        """Flips of each layer at each timestep, over the chosen images."""
+        wanted = chosen.astype(bool)
+        return {
+            name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, wanted].sum(axis=1))
+            for name, c in self._counts.items()
+        }
+
+
+def _time_first(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.ascontiguousarray(batch.swapaxes(0, 1)) if batch.ndim == 5 else batch
+
+
+def _spike_tensors(layer: str, timesteps: int, produced: set[str], path: Path) -> tuple[str, ...]:
+    names = tuple(f"{layer}.spikes.t{t}" for t in range(timesteps))
+    if produced.issuperset(names):
+        return names
+    raise VerificationError(f"{path} has no spikes of layer {layer}: it is not this model's")
+
+
+def _can_be_shared(layer: str, network: SpikingNetwork) -> bool:
+    """Whether a layer is a module whose output is that of one tensor, in front of a neuron."""
+    known = dict(network.named_modules())
+    weighted = isinstance(known.get(layer), nn.Conv1d | nn.Conv2d | nn.Linear)
+    return weighted and layer not in network.classifiers
+
+
+def _layer_tensor(layer: str, graph: onnx.GraphProto, path: Path) -> str:
+    """The tensor that holds what a layer gives: behind its bias, if that is added apart."""
+    produced = {output for node in graph.node for output in node.output}
+    for name in (layer, f"{layer}.conv", f"{layer}.gemm", f"{layer}.add", f"{layer}.matmul"):
+        if name in produced:
+            return name
+    raise VerificationError(f"{path} has no output of layer {layer}: it is not this model's")

@@ -1,0 +1,112 @@
+"""End to end on the reference model: real weights, real images, few of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from primesvt_deploy import BuildSettings, Classifier, SearchSettings, build, load, open_data
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.model.load import model_names
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.build import BuildResult
+
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"
+
+
+@pytest.fixture(scope="module")
+def model() -> SViT:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def data(model: SViT) -> DataSet:
+    whole = open_data(model)
+    return DataSet(
+        name=whole.name,
+        digest=whole.digest,
+        train=whole.train,
+        search=whole.search,
+        held_out=whole.held_out.shuffled(0).first(400),
+    )
+
+
+@pytest.fixture(scope="module")
+def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    search = SearchSettings(rates=(0.3, 0.6), search_images=400, robustness_images=96, max_drop=3.0)
+    settings = BuildSettings(saving=20.0, search=search, verify_images=256)
+    return build(model, tmp_path_factory.mktemp("ref") / "bundle", settings, data=data)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_accuracy_is_that_of_the_model_card(name: str, data: DataSet) -> None:
+    model = load(name)
+    card = json.loads(MEASURED.read_text())["models"][name]
+    assert card["digest"] == model.digest, "run python benchmarks/models.py"
+    told = card["timesteps"][str(model.timesteps)]["held_out"]["top1_percent"] / 100.0
+    inputs = torch.from_numpy(data.held_out.inputs(0, 400))
+    hits = torch.cat([model.logits(part).argmax(dim=1) for part in inputs.split(50)])
+    correct = float((hits.numpy() == data.held_out.labels).mean())
+    # 400 images of the 5000: three standard errors.
+    assert abs(correct - told) <= 3.0 * (told * (1.0 - told) / 400.0) ** 0.5
+
+
+def test_build_meets_budget_and_constraint(built: BuildResult) -> None:
+    manifest = built.manifest
+    assert built.met
+    assert manifest["size"]["saved_percent"]["file"] >= 20.0
+    assert manifest["accuracy"]["search"]["drop_points"] <= 3.0
+    assert manifest["accuracy"]["shipped"]["top1_percent"] >= 65.0
+    check_files(built.path, read_manifest(built.path))
+
+
+def test_the_file_is_little_more_than_its_parameters(built: BuildResult) -> None:
+    shipped = built.manifest["size"]["shipped"]
+    assert shipped["file_bytes"] <= 1.03 * 4 * shipped["shipped_parameters"]
+
+
+def test_the_artifact_is_verified_on_real_images(built: BuildResult) -> None:
+    check = built.manifest["verification"]
+    assert check["n"] >= 256
+    assert check["passed"]
+    assert check["max_abs_logit_difference_without_flips"] <= 1e-4
+    assert check["flipped_spikes"] <= 1e-3 * check["spikes_compared"]
+
+
+def test_the_bundle_classifies_real_jpegs(
+    built: BuildResult, data: DataSet, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    correct = 0
+    for i in range(40):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(data.held_out.pixels(i)).save(path)
+        (prediction,) = Classifier(built.path, threads=1).classify([path])
+        correct += prediction.label == built.manifest["model"]["labels"][data.held_out.labels[i]]
+    assert correct >= 20
+
+
+def test_the_pruned_model_is_smaller_where_the_plan_says(built: BuildResult, model: SViT) -> None:
+    widths = json.loads((built.path / "plan.json").read_text())["widths"]
+    again = load(built.path)
+    for i in range(2):
+        layer = again.module.get_parameter(f"blocks.{i}.mlp.fc1.conv.weight")
+        assert layer.shape[0] == widths[f"blocks.{i}.mlp"]
+    dense = sum(p.numel() for p in model.module.parameters())
+    assert sum(p.numel() for p in again.module.parameters()) < 0.85 * dense
+
+
+def test_exporting_takes_under_ten_seconds(model: SViT, tmp_path: Path) -> None:
+    export_onnx(model, tmp_path / "warm.onnx")
+    started = time.perf_counter()
+    artifact = export_onnx(model, tmp_path / "model.onnx")
+    assert time.perf_counter() - started < 10.0
+    assert np.isclose(artifact.initializer_bytes, 4 * 1_440_826, rtol=1e-3)

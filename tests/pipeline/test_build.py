@@ -1,0 +1,240 @@
+"""The whole job on a small model: what a bundle holds, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_arrays, write_model_directory
+
+from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.errors import OutputError, VerificationError
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.build import BuildResult
+
+FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
+SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
+
+
+@pytest.fixture(scope="module")
+def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    output = tmp_path_factory.mktemp("out") / "bundle"
+    settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
+    return build(model, output, settings, data=data)
+
+
+def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
+    manifest = read_manifest(built.path)
+    check_files(built.path, manifest)
+    names = {path.name for path in built.path.iterdir()}
+    assert names == {
+        "check.npz", "ledger.jsonl", "manifest.json", "model.onnx", "plan.json", "report.html",
+        "run.py", "runtime", "session.json", "weights.safetensors",
+    }  # fmt: skip
+    assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
+
+
+def test_budget_and_constraint_are_kept(built: BuildResult) -> None:
+    constraints, size = built.manifest["constraints"], built.manifest["size"]
+    assert built.met
+    assert constraints["budget_bytes"] == int(0.9 * size["dense"]["file_bytes"])
+    assert size["shipped"]["file_bytes"] <= constraints["budget_bytes"]
+    assert size["shipped"]["file_bytes"] == (built.path / "model.onnx").stat().st_size
+    assert built.manifest["accuracy"]["search"]["drop_points"] <= SEARCH.max_drop
+
+
+def test_the_pruned_model_loads_again_without_pickle(built: BuildResult, data: DataSet) -> None:
+    again = load(built.path)
+    plan = json.loads((built.path / "plan.json").read_text())
+    assert again.config.to_dict() == built.manifest["model"]["arguments"]
+    assert plan["kept"], "nothing was pruned: the test sees nothing"
+    images = torch.from_numpy(data.held_out.inputs(0, 8))
+    expected = json.loads((built.path / "manifest.json").read_text())["size"]["shipped"]
+    assert sum(p.numel() for p in again.module.parameters()) == expected["parameters"]
+    assert again.logits(images).shape == (8, 5)
+
+
+def test_held_out_accuracy_is_that_of_the_shipped_model(built: BuildResult, data: DataSet) -> None:
+    again = load(built.path)
+    logits = again.logits(torch.from_numpy(data.held_out.inputs(0, len(data.held_out))))
+    correct = int((logits.argmax(dim=1).numpy() == data.held_out.labels).sum())
+    reported = built.manifest["accuracy"]["shipped"]
+    assert reported["n"] == len(data.held_out) == 120
+    # A spike flipped between torch and ONNX Runtime may move an image.
+    assert abs(reported["correct"] - correct) <= 2
+
+
+def test_verification_is_not_limited_to_the_images_decisions_rest_on(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    search = SearchSettings(search_images=50, robustness_images=50)
+    settings = BuildSettings(budget_mb=20.0, search=search, verify_images=100)
+    result = build(model, tmp_path / "b", settings, data=data)
+    assert result.manifest["verification"]["n"] == 100
+
+
+def test_the_ledger_holds_every_candidate(built: BuildResult) -> None:
+    lines = [json.loads(x) for x in (built.path / "ledger.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines]
+    assert steps[0] == "dense"
+    # Ten layers at three rates; of two channels (`stem.0`) a quarter is none, 75% is as 50%.
+    assert steps.count("robustness") == 10 * len(SEARCH.rates) - 2
+    # Three quarters of the MLPs never spike: leaving them out meets the budget.
+    assert steps[-1] == "free"
+
+
+def test_the_same_build_gives_the_same_plan(
+    built: BuildResult, model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
+    again = build(model, tmp_path / "again", settings, data=data)
+    assert (again.path / "plan.json").read_text() == (built.path / "plan.json").read_text()
+    ours, theirs = (read_manifest(b.path)["files"]["model.onnx"] for b in (again, built))
+    assert ours == theirs
+
+
+def test_a_dense_model_that_fits_is_exported_unpruned(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    result = build(
+        model, tmp_path / "b", BuildSettings(budget_mb=20.0, verify_images=20), data=data
+    )
+    assert result.met
+    assert "already fits" in result.manifest["constraints"]["stopped_by"]
+    assert result.manifest["size"]["dense"] == result.manifest["size"]["shipped"]
+    assert json.loads((result.path / "plan.json").read_text())["kept"] == {}
+
+
+def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    search = SearchSettings(max_drop=2.0, rates=(0.25, 0.5), robustness_images=60)
+    settings = BuildSettings(budget_mb=0.001, search=search, verify_images=20)
+    result = build(model, tmp_path / "b", settings, data=data)
+    constraints = read_manifest(result.path)["constraints"]
+    assert not result.met
+    assert not constraints["met"]
+    assert constraints["accuracy_met"]
+    assert constraints["stopped_by"]
+    assert result.manifest["accuracy"]["search"]["drop_points"] <= 2.0
+
+
+def test_nothing_is_written_where_verification_fails(
+    model: SViT, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("primesvt_deploy.verification.verify.LOGIT_TOLERANCE", -1.0)
+    with pytest.raises(VerificationError, match="not its model"):
+        build(model, tmp_path / "b", BuildSettings(budget_mb=20.0, verify_images=20), data=data)
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_existing_output_is_refused_before_any_work(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(OutputError):
+            build(model, tmp_path / "b", BuildSettings(budget_mb=20.0), data=data, force=force)
+    assert (tmp_path / "b" / "thesis.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_force_replaces_a_bundle(built: BuildResult, model: SViT, data: DataSet) -> None:
+    before = (built.path / "manifest.json").read_text()
+    settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
+    build(model, built.path, settings, data=data, force=True)
+    assert (built.path / "manifest.json").read_text() != before
+    check_files(built.path, read_manifest(built.path))
+    assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
+
+
+def test_the_python_api_step_by_step(model: SViT, data: DataSet, tmp_path: Path) -> None:
+    result = prune(model, BuildSettings(saving=10.0, search=SEARCH), data=data)
+    artifact = export(result.model, tmp_path / "small.onnx")
+    assert artifact.bytes <= result.budget_bytes
+    # The prediction the search went by holds to within its margin.
+    assert 0 <= result.outcome.bytes - artifact.bytes <= 1024
+    assert result.model.digest != model.digest
+
+
+class TestInterrupted:
+    """kill -9 and Ctrl-C in the middle of a search, on the command line."""
+
+    @pytest.fixture
+    def command(self, model: SViT, tmp_path: Path) -> list[str]:
+        directory = write_model_directory(tmp_path / "tiny", model)
+        arrays = write_arrays(tmp_path / "d.npz", model, count=1200)
+        return [
+            sys.executable, "-m", "primesvt_deploy.cli", "build", "--model", str(directory),
+            "--data", str(arrays), "--saving", "10", "--max-drop", "5", "--threads", "1",
+        ]  # fmt: skip
+
+    @staticmethod
+    def interrupted(command: list[str], output: Path, sign: signal.Signals, lines: int) -> int:
+        """Start a build, signal it once so many lines are in the ledger; its exit code."""
+        process = subprocess.Popen(
+            [*command, "--output", str(output)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Where the tests run in the background, SIGINT is ignored and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        deadline = time.monotonic() + 60
+        work = output.with_name(f"{output.name}.work")
+        while time.monotonic() < deadline and process.poll() is None:
+            ledgers = list(work.glob("ledger-*.jsonl"))
+            if ledgers and len(ledgers[0].read_bytes().splitlines()) >= lines:
+                process.send_signal(sign)
+                break
+            time.sleep(0.005)
+        return process.wait(timeout=60)
+
+    def test_it_resumes_and_ends_with_the_same_plan(
+        self, command: list[str], tmp_path: Path
+    ) -> None:
+        whole, cut = tmp_path / "whole", tmp_path / "cut"
+        assert self.interrupted(command, cut, signal.SIGINT, lines=5) == 130
+        assert self.interrupted(command, cut, signal.SIGKILL, lines=10) == -signal.SIGKILL
+        assert not cut.exists()
+        resumed = subprocess.run(
+            [*command, "--output", str(cut)], capture_output=True, text=True, timeout=120
+        )
+        assert resumed.returncode == 0, resumed.stderr
+        assert "resuming" in resumed.stderr
+        straight = subprocess.run(
+            [*command, "--output", str(whole)], capture_output=True, text=True, timeout=120
+        )
+        assert straight.returncode == 0, straight.stderr
+        assert plan_of(cut) == plan_of(whole)
+        assert not cut.with_name("cut.work").exists()
+
+
+def plan_of(bundle: Path) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads((bundle / "plan.json").read_text())
+    assert np.prod([len(kept) for kept in plan["kept"].values()]) > 0
+    return plan
+
+
+def test_without_an_accuracy_constraint_nothing_is_evaluated(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    settings = BuildSettings(saving=20.0, search=replace(SEARCH, max_drop=None), verify_images=20)
+    found = build(model, tmp_path / "b", settings, data=data)
+    assert found.met
+    assert found.manifest["constraints"]["max_drop_points"] is None
+    assert found.manifest["accuracy"]["search"] is None
+    assert (found.path / "ledger.jsonl").read_text() == ""
+    assert found.manifest["size"]["saved_percent"]["file"] >= 20.0
+    assert "none was demanded" in (found.path / "report.html").read_text()

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from pruning.test_prioritized import group
+
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.search.from_ledger import best_known
+from primesvt_deploy.pruning.search.ledger import Candidate
+
+GROUP = group("layer", width=10)
+
+
+def candidate(width: int, lost: int, *, n: int = 100, stopped: bool = False) -> Candidate:
+    plan = Plan().replacing("layer", range(width)) if width < 10 else Plan()
+    return Candidate(
+        plan=plan.digest, limit=100, step="greedy", correct=0, lost=lost, gained=0, n=n,
+        stopped_early=stopped, seconds=0.0, channels=plan.packed([GROUP]),
+    )  # fmt: skip
+
+
+LEDGER = [candidate(10, 0), candidate(8, 1), candidate(6, 1), candidate(4, 3), candidate(2, 30)]
+
+
+def ask(budget: int | None, allowed: float | None) -> tuple[int, bool]:
+    found = best_known(
+        LEDGER,
+        images=100,
+        size_of=lambda plan: plan.widths([GROUP])["layer"],
+        budget_bytes=budget,
+        allowed=allowed,
+    )
+    assert found.bytes == found.plan.widths([GROUP])["layer"]
+    return found.bytes, found.met
+
+
+@pytest.mark.parametrize(
+    ("budget", "allowed", "expected"),
+    [
+        (9, 3.0, (6, True)),  # as accurate as 8 channels, and smaller
+        (5, 3.0, (4, True)),
+        (None, 1.0, (6, True)),
+        (None, 3.0, (4, True)),
+        (None, None, (2, True)),
+        (1, 3.0, (4, False)),
+        (3, None, (2, True)),
+    ],
+)
+def test_the_best_known_candidate(
+    budget: int | None, allowed: float | None, expected: tuple[int, bool]
+) -> None:
+    assert ask(budget, allowed) == expected
+
+
+def test_what_was_not_seen_whole_does_not_count() -> None:
+    found = best_known(
+        [candidate(2, 0, n=50), candidate(3, 0, stopped=True), candidate(10, 0)],
+        images=100,
+        size_of=lambda plan: plan.widths([GROUP])["layer"],
+        budget_bytes=None,
+        allowed=3.0,
+    )
+    assert found.plan == Plan()
+
+
+def test_where_nothing_keeps_the_constraint_that_is_said() -> None:
+    found = best_known(
+        [candidate(8, 50)], images=100, size_of=lambda _: 1, budget_bytes=5, allowed=1.0
+    )
+    assert not found.met
+    assert "no candidate" in found.stopped_by
+    assert found.plan == Plan()
