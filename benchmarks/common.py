@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.measure.latency import cpu_name
 from primesvt_deploy.pipeline.manifest import versions
 from primesvt_deploy.version import __version__
@@ -37,8 +38,6 @@ def write(name: str, content: dict[str, Any]) -> None:
     """Write `results/NAME.json`, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    beside = path.with_suffix(".partial")
     made = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-    beside.write_text(json.dumps({**made, **content}, indent=1) + "\n")
-    os.replace(beside, path)
+    write_whole(path, json.dumps({**made, **content}, indent=1) + "\n")
     print(f"wrote {path}")

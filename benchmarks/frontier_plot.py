@@ -10,6 +10,8 @@ from common import RESULTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from primesvt_deploy.edge.whole_file import whole_file
+
 COLOURS = {
     "greedy": "#0072b2",
     "prioritized": "#d55e00",
@@ -41,7 +43,8 @@ def draw(content: dict[str, Any]) -> None:
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, frameon=False)
     for suffix in ("png", "svg"):
         metadata = {"Date": None} if suffix == "svg" else None
-        figure.savefig(RESULTS / f"frontier.{suffix}", metadata=metadata)
+        with whole_file(RESULTS / f"frontier.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata)
 
 
 def _frame(axes: Axes, title: str, megabytes: float) -> None:

@@ -22,6 +22,8 @@ from frontier_tables import (
     timesteps_table,
 )
 
+from primesvt_deploy.edge.whole_file import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -313,7 +315,7 @@ def texts() -> list[Path]:
 def main() -> None:
     """Rewrite the marked sections."""
     for path in texts():
-        path.write_text(filled(path))
+        write_whole(path, filled(path))
 
 
 if __name__ == "__main__":

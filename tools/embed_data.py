@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from primesvt_deploy.data.images import halves
+from primesvt_deploy.edge.whole_file import whole_file
 
 
 def main() -> None:
@@ -39,14 +40,15 @@ def main() -> None:
     split = np.zeros(len(files), dtype=np.uint8)
     split[: len(test)] = 2
     split[search] = 1
-    np.savez_compressed(
-        options.output,
-        jpeg=np.frombuffer(b"".join(files), dtype=np.uint8),
-        offsets=np.cumsum([0, *map(len, files)], dtype=np.int64),
-        labels=np.concatenate([test_labels, train_labels[chosen]]),
-        split=split,
-        classes=np.asarray(classes),
-    )
+    with whole_file(options.output) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            jpeg=np.frombuffer(b"".join(files), dtype=np.uint8),
+            offsets=np.cumsum([0, *map(len, files)], dtype=np.int64),
+            labels=np.concatenate([test_labels, train_labels[chosen]]),
+            split=split,
+            classes=np.asarray(classes),
+        )
 
 
 def listed(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:

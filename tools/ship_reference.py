@@ -28,6 +28,7 @@ from reference.recipe import Recipe
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import DeployError, ModelError, OutputError
 from primesvt_deploy.model.load import describe
 from primesvt_deploy.model.svit import SViT
@@ -98,7 +99,7 @@ def ship(recipe: Path, run: Path, models: Path, *, half: bool) -> Path:
             _place(beside, path)
         readme = path / "README.md"
         if not readme.exists():
-            readme.write_text(_README.format(name=model.name, title=model.family.title), "utf-8")
+            write_whole(readme, _README.format(name=model.name, title=model.family.title))
     except (OSError, SafetensorError) as error:
         told = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OutputError(f"cannot write at {path}: {told}") from error

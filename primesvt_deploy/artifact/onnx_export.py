@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from torch import nn
 
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.lowering.cleanup import tidy
 from primesvt_deploy.lowering.fold_batchnorm import lower
@@ -130,6 +131,4 @@ def _write(model: ir.Model, name: str, target: Path) -> None:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
-    beside = target.with_name(f"{target.name}.partial")
-    beside.write_bytes(proto.SerializeToString())
-    os.replace(beside, target)
+    write_whole(target, proto.SerializeToString())

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from primesvt_deploy.edge.whole_file import whole_file
 from primesvt_deploy.errors import ExportError
 
 __all__ = ["write_optimized_onnx", "write_ort_file"]
@@ -34,8 +35,8 @@ def write_ort_file(onnx_path: str | os.PathLike[str], ort_path: str | os.PathLik
     target = Path(ort_path)
     if target.suffix != ".ort":
         raise ExportError(f"{target.name} does not end with .ort: onnxruntime tells it by that")
-    beside = _optimized(onnx_path, target, {"session.save_model_format": "ORT"})
-    os.replace(beside, target)
+    with whole_file(target) as temporary:
+        _write_optimized(onnx_path, temporary, "ORT")
     return target
 
 
@@ -55,38 +56,34 @@ def write_optimized_onnx(
         ExportError: ONNX Runtime refuses the model.
     """
     target = Path(out_path)
-    beside = _optimized(onnx_path, target, {"session.save_model_format": "ONNX"})
-    proto = onnx.load(beside)
-    used = _domains(proto)
-    # ONNX Runtime lists all domains it knows, in versions that older ones refuse.
-    kept = [entry for entry in proto.opset_import if _canonical(entry.domain) in used]
-    del proto.opset_import[:]
-    proto.opset_import.extend(kept)
-    beside.write_bytes(proto.SerializeToString())
-    os.replace(beside, target)
+    with whole_file(target) as temporary:
+        _write_optimized(onnx_path, temporary, "ONNX")
+        proto = onnx.load(temporary)
+        used = _domains(proto)
+        # ONNX Runtime lists all domains it knows, in versions that older ones refuse.
+        kept = [entry for entry in proto.opset_import if _canonical(entry.domain) in used]
+        del proto.opset_import[:]
+        proto.opset_import.extend(kept)
+        temporary.write_bytes(proto.SerializeToString())
     return target
 
 
-def _optimized(onnx_path: str | os.PathLike[str], target: Path, entries: dict[str, str]) -> Path:
-    """A file beside `target` that holds the optimized model."""
-    beside = target.with_name(f"{target.name}.partial")
+def _write_optimized(onnx_path: str | os.PathLike[str], path: Path, save_format: str) -> None:
+    """Write the optimized model to `path` as ORT or ONNX."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(beside)
+    options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
     # Else DequantizeLinear -> MatMul becomes MatMulNBits, which computes something else.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    for key, value in entries.items():
-        options.add_session_config_entry(key, value)
+    options.add_session_config_entry("session.save_model_format", save_format)
     try:
         ort.InferenceSession(os.fspath(onnx_path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
-        beside.unlink(missing_ok=True)
         reason = str(error).splitlines()[0][:200]
         raise ExportError(
             f"onnxruntime {ort.__version__} cannot optimize {Path(onnx_path).name}: {reason}"
         ) from error
-    return beside
 
 
 def _domains(proto: onnx.ModelProto) -> set[str]:

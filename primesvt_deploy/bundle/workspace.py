@@ -14,13 +14,14 @@ from pathlib import Path
 from types import TracebackType
 
 from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.whole_file import PARTIAL
 from primesvt_deploy.errors import BundleError, OutputError
 
 __all__ = ["Workspace"]
 
 _MARKER = "primesvt-deploy.work"
 _LEFT = ("bundle", "previous", "candidates")
-_OWN = {_MARKER, *_LEFT, "dense.onnx", "dense.onnx.partial", "checkpoints"}
+_OWN = {_MARKER, *_LEFT, "dense.onnx", f"dense.onnx{PARTIAL}", "checkpoints"}
 
 
 class Workspace:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.prune import question
@@ -135,9 +136,7 @@ class FrontierDirectory:
 
     def write(self, content: dict[str, Any]) -> None:
         """Put `frontier.json` there, whole or not at all."""
-        beside = self.path / f"{FRONTIER_FILE}.partial"
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, self.path / FRONTIER_FILE)
+        write_whole(self.path / FRONTIER_FILE, json.dumps(content, indent=1) + "\n")
 
     def close(self) -> None:
         """Let others write there."""
@@ -147,7 +146,7 @@ class FrontierDirectory:
         """Whether nothing stands there but what a call leaves that ended before its first word."""
         for path in self.path.iterdir():
             empty_ledger = path.name == LEDGER_FILE and not path.stat().st_size
-            if path.name != f"{FRONTIER_FILE}.partial" and not empty_ledger:
+            if path.name != f"{FRONTIER_FILE}{PARTIAL}" and not empty_ledger:
                 return False
         return True
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from primesvt_deploy.edge.whole_file import whole_file
 from primesvt_deploy.errors import OutputError
 
 __all__ = ["draw_results"]
@@ -46,11 +46,9 @@ def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.stem}.partial{path.suffix}")
     try:
-        figure.savefig(beside)
-        os.replace(beside, target)
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from primesvt_deploy.edge.whole_file import whole_file
+
 __all__ = ["draw_frontier"]
 
 _BLUE, _GREY = "#0072b2", "#808080"
@@ -43,5 +45,7 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10)
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(directory / "frontier.png")
-    figure.savefig(directory / "frontier.svg", metadata={"Date": None})
+    with whole_file(directory / "frontier.png") as temporary:
+        figure.savefig(temporary, format="png")
+    with whole_file(directory / "frontier.svg") as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})

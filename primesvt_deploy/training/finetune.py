@@ -9,7 +9,7 @@ may run fewer timesteps.
 from __future__ import annotations
 
 import copy
-import os
+import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
@@ -231,7 +232,6 @@ class _Run:
         if self._checkpoint is None:
             return
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._checkpoint.with_suffix(".partial")
         state: _Checkpoint = {
             "question": self._question,
             "step": self._step,
@@ -240,8 +240,9 @@ class _Run:
             "student": self._student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        torch.save(state, beside)
-        os.replace(beside, self._checkpoint)
+        content = io.BytesIO()  # a full disk is an OSError then
+        torch.save(state, content)
+        write_whole(self._checkpoint, content.getbuffer())
 
     def _resume(self, progress: Progress) -> None:
         if self._checkpoint is None or not self._checkpoint.is_file():

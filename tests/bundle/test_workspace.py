@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from primesvt_deploy.artifact import workspace as module
+from primesvt_deploy.bundle import workspace as module
 from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest, read_manifest
 from primesvt_deploy.errors import OutputError, SettingsError

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import OutputError
 from primesvt_deploy.model.svit import SViT
 from reference.recipe import Training
@@ -159,13 +159,8 @@ class RunDirectory:
         return [json.loads(line) for line in kept]
 
     def _replace(self, name: str, content: bytes | memoryview) -> None:
-        beside = self.path / f"{name}.partial"
         with _told(self.path / name):
-            try:
-                beside.write_bytes(content)
-                os.replace(beside, self.path / name)
-            finally:
-                beside.unlink(missing_ok=True)
+            write_whole(self.path / name, content)
 
 
 @contextlib.contextmanager

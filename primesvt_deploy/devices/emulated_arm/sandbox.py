@@ -32,6 +32,7 @@ from primesvt_deploy.devices.emulated_arm.sandbox_parts import (
     fetch_wheels,
     find_qemu,
 )
+from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import EmulationError
 
 __all__ = ["Parts", "Sandbox", "default_directory"]
@@ -164,9 +165,7 @@ class Sandbox:
         parts = Parts(python, wheels.name, self._uncounted(tell))
         if not self.is_ready or self.parts != parts:
             self._check(parts, tell)
-            written = self.directory / f".part-{_MARKER}"
-            written.write_text(json.dumps(asdict(parts)) + "\n")
-            written.replace(self.directory / _MARKER)
+            write_whole(self.directory / _MARKER, json.dumps(asdict(parts)) + "\n")
         tell(f"{self.directory} is ready: {python}, onnxruntime {version}")
 
     def _uncounted(self, tell: Callable[[str], None]) -> str:

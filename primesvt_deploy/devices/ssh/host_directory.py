@@ -21,7 +21,7 @@ _OLDEST_PYTHON = (3, 11)
 _NOT_FOUND = 127
 _SPARE_BYTES = 32_000_000
 """Left free beside what is copied: results, profiles, caches."""
-_RUNNER = ("__init__.py", "version.py", "edge/__init__.py", "edge/runtime/*.py", "edge/bench/*.py")
+_RUNNER = ("__init__.py", "version.py", "edge/*.py", "edge/runtime/*.py", "edge/bench/*.py")
 _VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 _FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
 # The guard ends what runs and removes the directory once `alive` is gone; rm is for its failing.

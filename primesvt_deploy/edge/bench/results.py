@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.bench.errors import MeasurementError, OutputError
+from primesvt_deploy.edge.whole_file import write_whole
 
 __all__ = ["SCHEMA", "check_target", "key_of", "read_results", "write_results"]
 
@@ -117,18 +117,10 @@ def write_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     Raises:
         OutputError: it cannot be written.
     """
-    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    text = json.dumps(content, indent=1) + "\n"
-    beside = target.with_name(f"{target.name}.partial")
     try:
-        if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
-            return
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, target)
+        write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        target = os.path.realpath(path)
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 
 
