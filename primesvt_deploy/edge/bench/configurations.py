@@ -1,4 +1,4 @@
-"""Which variants there are: each bundle under each profile, batch size and number of threads."""
+"""Configurations to measure: each bundle under each profile, batch size and thread count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from primesvt_deploy.edge.runtime.profiles import (
     read_session,
 )
 
-__all__ = ["Subject", "Variant", "grouped", "labels_of", "open_subject", "variants_of"]
+__all__ = ["Configuration", "Subject", "configurations_of", "grouped", "labels_of", "open_subject"]
 
 _MODEL_FILES = (".onnx", ".ort")
 
@@ -68,14 +68,14 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One thing to be measured in a process of its own.
+class Configuration:
+    """A bundle or model file as it is loaded and run: one of the `variants` of a result.
 
     Args:
-        subject: whose artifact.
-        profile: how it is loaded.
+        subject: the bundle or model file.
+        profile: session options it is loaded with.
         batch: samples a run.
-        threads: intra-op threads.
+        threads: intra-op threads of ONNX Runtime.
     """
 
     subject: Subject
@@ -131,10 +131,10 @@ def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
         depth += 1
 
 
-def variants_of(
+def configurations_of(
     subjects: Sequence[Subject], settings: BenchSettings, *, cores: int
-) -> list[Variant]:
-    """All variants, those of the first subject and profile first.
+) -> list[Configuration]:
+    """All configurations, those of the first subject and profile first.
 
     Args:
         subjects: what is measured.
@@ -146,7 +146,7 @@ def variants_of(
     """
     threads = settings.threads or tuple(dict.fromkeys((1, cores)))
     return [
-        Variant(subject=subject, profile=profile, batch=batch, threads=count)
+        Configuration(subject=subject, profile=profile, batch=batch, threads=count)
         for count in threads
         for batch in settings.batches
         for subject in subjects
@@ -154,9 +154,9 @@ def variants_of(
     ]
 
 
-def grouped(variants: Sequence[Variant]) -> list[list[Variant]]:
+def grouped(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
     """Variants that are compared with each other, in turns: of one batch and one thread count."""
-    groups: dict[tuple[int, int], list[Variant]] = {}
-    for variant in variants:
-        groups.setdefault((variant.threads, variant.batch), []).append(variant)
+    groups: dict[tuple[int, int], list[Configuration]] = {}
+    for configuration in configurations:
+        groups.setdefault((configuration.threads, configuration.batch), []).append(configuration)
     return list(groups.values())

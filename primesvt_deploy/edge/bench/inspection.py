@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from primesvt_deploy.edge.bench.configurations import Variant
+from primesvt_deploy.edge.bench.configurations import Configuration
 from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.process import module_environment
 from primesvt_deploy.edge.bench.worker import feed_of
@@ -35,11 +35,11 @@ _RESERVED = re.compile(
 _SLOWEST = 20
 
 
-def inspect_session(variant: Variant, *, operators: bool) -> dict[str, Any]:
+def inspect_session(configuration: Configuration, *, operators: bool) -> dict[str, Any]:
     """Allocations of the session and, where asked for, times of operators.
 
     Args:
-        variant: what is loaded and run, in a fresh process.
+        configuration: what is loaded and run, in a fresh process.
         operators: whether to profile them.
 
     Returns:
@@ -50,9 +50,9 @@ def inspect_session(variant: Variant, *, operators: bool) -> dict[str, Any]:
     Raises:
         MeasurementError: the process did not end well.
     """
-    profile = json.dumps(variant.profile.to_dict())
-    command = [sys.executable, "-m", __name__, str(variant.file.resolve()), profile]
-    command += [str(variant.threads), str(variant.batch)]
+    profile = json.dumps(configuration.profile.to_dict())
+    command = [sys.executable, "-m", __name__, str(configuration.file.resolve()), profile]
+    command += [str(configuration.threads), str(configuration.batch)]
     command += [str(OPERATOR_RUNS if operators else 0)]
     with tempfile.TemporaryDirectory() as directory:
         ended = subprocess.run(
@@ -66,7 +66,7 @@ def inspect_session(variant: Variant, *, operators: bool) -> dict[str, Any]:
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or ["it said nothing"]
             raise MeasurementError(
-                f"{variant.name}: inspecting it ended with {ended.returncode}: {said[-1]}"
+                f"{configuration.name}: inspecting it ended with {ended.returncode}: {said[-1]}"
             )
         found = json.loads(ended.stdout.splitlines()[-1])
         events = _events(Path(directory, found["profile"])) if operators else None

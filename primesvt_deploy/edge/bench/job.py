@@ -1,4 +1,4 @@
-"""A whole benchmark on this machine: every variant, its notes, its result.
+"""A whole benchmark on this machine: every configuration, its notes, its result.
 
     python -m primesvt_deploy.edge.bench.job REQUEST.json RESULT.json
 
@@ -20,11 +20,11 @@ from typing import Any
 
 from primesvt_deploy.edge.bench import machine
 from primesvt_deploy.edge.bench.configurations import (
-    Variant,
+    Configuration,
+    configurations_of,
     grouped,
     labels_of,
     open_subject,
-    variants_of,
 )
 from primesvt_deploy.edge.bench.errors import DeployError, MeasurementError
 from primesvt_deploy.edge.bench.initializers import initializer_bytes
@@ -65,12 +65,12 @@ def run_bench(
         raise MeasurementError(f"there are {len(labels)} labels for {len(bundles)} bundles")
     subjects = [open_subject(p, label) for p, label in zip(bundles, labels, strict=True)]
     facts = machine.fingerprint()
-    variants = variants_of(subjects, settings, cores=facts["physical_cores"] or 1)
+    configurations = configurations_of(subjects, settings, cores=facts["physical_cores"] or 1)
     before, begun, used = machine.state(), time.monotonic(), _cpu_seconds()
     rows: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     unmeasured: list[str] = []
-    for group in grouped(variants):
+    for group in grouped(configurations):
         measured = _measure_group(group, settings, tell, unmeasured)
         comparisons += _compared(measured)
         rows += measured
@@ -95,35 +95,40 @@ def run_bench(
 
 
 def _measure_group(
-    group: Sequence[Variant],
+    group: Sequence[Configuration],
     settings: BenchSettings,
     tell: Callable[[str], None],
     unmeasured: list[str],
 ) -> list[dict[str, Any]]:
-    """Rows of variants that run in turns, each in its process; why there are none of others."""
+    """Measure configurations in turns, each in its process; one row of the result each.
+
+    Why a configuration cannot be measured is appended to `unmeasured`.
+    """
     with ExitStack() as stack:
         workers: list[Worker] = []
         warmups: list[Warmup] = []
-        for variant in group:
-            worker = stack.enter_context(Worker(variant))
-            if worker.loading["batch"] != variant.batch:
+        for configuration in group:
+            worker = stack.enter_context(Worker(configuration))
+            if worker.loading["batch"] != configuration.batch:
                 only = f"its file takes batches of {worker.loading['batch']} alone"
-                unmeasured.append(f"not measured: {variant.name}: {only}")
+                unmeasured.append(f"not measured: {configuration.name}: {only}")
                 tell(unmeasured[-1])
                 continue
             workers.append(worker)
             warmups.append(warm_up(workers[-1].time, most_seconds=settings.warmup_seconds))
             stable = "stable" if warmups[-1].stable else "not stable"
-            tell(f"{variant.name}: {stable} after {warmups[-1].seconds:.1f} s of warming up")
+            tell(f"{configuration.name}: {stable} after {warmups[-1].seconds:.1f} s of warming up")
         blocks = in_turns(workers, warmups, settings)
         rows = []
         for worker, warmup, rounds in zip(workers, warmups, blocks, strict=True):
             energy = _energy(worker, warmup, settings)
             rows.append(_row(worker, warmup, rounds, energy))
             found = rows[-1]["latency_ms"]
-            tell(f"{worker.variant.name}: median {found['median']:.2f} ms of {found['n']} runs")
+            tell(
+                f"{worker.configuration.name}: median {found['median']:.2f} ms of {found['n']} runs"
+            )
     for worker, row in zip(workers, rows, strict=True):
-        found = inspect_session(worker.variant, operators=settings.operators)
+        found = inspect_session(worker.configuration, operators=settings.operators)
         row |= {"arena": found["arena"], "operators": found["operators"]}
     return rows
 
@@ -131,19 +136,19 @@ def _measure_group(
 def _row(
     worker: Worker, warmup: Warmup, rounds: list[list[float]], energy: dict[str, Any] | None
 ) -> dict[str, Any]:
-    variant, loading = worker.variant, worker.loading
+    configuration, loading = worker.configuration, worker.loading
     ended = worker.quit()
     rounds = [[round(value, 4) for value in block] for block in rounds]
     latency = summary(rounds)
     return {
-        "name": variant.name,
-        "bundle": variant.subject.label,
-        "profile": variant.profile.name,
+        "name": configuration.name,
+        "bundle": configuration.subject.label,
+        "profile": configuration.profile.name,
         "batch": loading["batch"],
-        "threads": variant.threads,
-        "file": variant.file.name,
-        "file_bytes": variant.file.stat().st_size,
-        "initializer_bytes": initializer_bytes(variant.file),
+        "threads": configuration.threads,
+        "file": configuration.file.name,
+        "file_bytes": configuration.file.stat().st_size,
+        "initializer_bytes": initializer_bytes(configuration.file),
         "seconds": {stage: round(value, 4) for stage, value in loading["seconds"].items()},
         "memory": {**loading["memory"], "steady": ended["resident"]},
         "warmup": {
@@ -160,7 +165,7 @@ def _row(
 
 
 def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str, Any] | None:
-    """Measured power of this variant alone, where the board tells it."""
+    """Measured power of this configuration alone, where the board tells it."""
     if not settings.power_seconds:
         return None
     count = max(1, round(1e3 * settings.power_seconds / warmup.run_ms))

@@ -14,17 +14,17 @@ from types import TracebackType
 from typing import Any
 
 from primesvt_deploy.edge.bench import worker
-from primesvt_deploy.edge.bench.configurations import Variant
+from primesvt_deploy.edge.bench.configurations import Configuration
 from primesvt_deploy.edge.bench.errors import MeasurementError
 
 __all__ = ["Worker", "module_environment"]
 
 
 class Worker:
-    """One variant, loaded in a fresh process; a context manager that ends it.
+    """One configuration, loaded in a fresh process; a context manager that ends it.
 
     Args:
-        variant: what it loads and runs.
+        configuration: what it loads and runs.
 
     Attributes:
         loading: what loading took: `seconds` (`import`, `load`, `first_run`), `memory` by stage
@@ -34,15 +34,15 @@ class Worker:
         MeasurementError: the model cannot be loaded or run there.
     """
 
-    def __init__(self, variant: Variant) -> None:
-        self.variant = variant
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
         self._errors = tempfile.TemporaryFile(  # noqa: SIM115  (closed with the process)
             "w+", encoding="utf-8", errors="replace"
         )
-        profile = json.dumps(variant.profile.to_dict())
-        command = [sys.executable, "-m", worker.__name__, str(variant.file), profile]
+        profile = json.dumps(configuration.profile.to_dict())
+        command = [sys.executable, "-m", worker.__name__, str(configuration.file), profile]
         self._process = subprocess.Popen(
-            [*command, str(variant.threads), str(variant.batch)],
+            [*command, str(configuration.threads), str(configuration.batch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -90,7 +90,7 @@ class Worker:
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        raise MeasurementError(f"{self.variant.name}: {self._last_words()}")
+        raise MeasurementError(f"{self.configuration.name}: {self._last_words()}")
 
     def _last_words(self) -> str:
         code = self._process.wait()

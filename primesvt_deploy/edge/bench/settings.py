@@ -17,15 +17,15 @@ _MOST = {"batches": 65536, "threads": 1024}
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """How bundles are measured; each combination of the first three is a variant.
+    """How bundles are measured; each combination of the first three is a `Configuration`.
 
     Args:
         profiles: names of session profiles, or `all` of each bundle's; empty: the bundle's default.
         batches: samples a run. A file with a fixed batch size is measured at that one.
         threads: intra-op threads of ONNX Runtime; empty: one, and one for each physical core.
-        seconds: of timed runs a variant.
-        rounds: blocks that these are cut into; variants take turns, one block each a round.
-        warmup_seconds: after which a variant that is still not stable is measured all the same.
+        seconds: of timed runs a configuration.
+        rounds: blocks that these are cut into; configurations take turns, one block each a round.
+        warmup_seconds: after which a configuration is measured though its times are not stable.
         operators: whether to profile each operator, in a process of its own.
         power_seconds: over which power is measured where the board can tell it; 0: never.
         labels: what the bundles are called in the result; empty: as their directories are.

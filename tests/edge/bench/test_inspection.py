@@ -3,7 +3,7 @@ from __future__ import annotations
 import onnx
 
 from primesvt_deploy.artifact.onnx_export import Artifact
-from primesvt_deploy.edge.bench.configurations import open_subject, variants_of
+from primesvt_deploy.edge.bench.configurations import configurations_of, open_subject
 from primesvt_deploy.edge.bench.inspection import (
     arena_of_log,
     inspect_session,
@@ -43,8 +43,10 @@ def test_operators_add_up() -> None:
 
 def test_a_real_session_tells_both(tiny_artifact: Artifact) -> None:
     subject = open_subject(tiny_artifact.path, "tiny")
-    (variant,) = variants_of([subject], BenchSettings(batches=(1,), threads=(1,)), cores=1)
-    found = inspect_session(variant, operators=True)
+    (configuration,) = configurations_of(
+        [subject], BenchSettings(batches=(1,), threads=(1,)), cores=1
+    )
+    found = inspect_session(configuration, operators=True)
     assert found["arena"]["extended_bytes"] > 0
     types = {row["operator"] for row in found["operators"]["by_type"]}
     known = {node.op_type for node in onnx.load(tiny_artifact.path).graph.node}

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from primesvt_deploy.edge.bench import process
-from primesvt_deploy.edge.bench.configurations import labels_of, open_subject, variants_of
+from primesvt_deploy.edge.bench.configurations import configurations_of, labels_of, open_subject
 from primesvt_deploy.edge.bench.job import main, run_bench
 from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.results import SCHEMA, read_results
@@ -64,18 +64,18 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
 def test_batches_and_threads_are_measured_each(two: list[Path]) -> None:
     subject = open_subject(two[0], "m")
     settings = BenchSettings(batches=(1, 4))
-    found = [(v.threads, v.batch) for v in variants_of([subject], settings, cores=2)]
+    found = [(v.threads, v.batch) for v in configurations_of([subject], settings, cores=2)]
     assert found == [(1, 1), (1, 4), (2, 1), (2, 4)]
 
 
 def test_a_worker_times_what_a_plain_loop_times(two: list[Path]) -> None:
     """In turns with a loop as onnxruntime_perf_test has it: runs of one feed, the median."""
     subject = open_subject(two[0], "m")
-    (variant,) = variants_of([subject], QUICK, cores=1)
+    (configuration,) = configurations_of([subject], QUICK, cores=1)
     session = OnnxModel(two[0], threads=1).session
     feed = {session.get_inputs()[0].name: np.zeros((1, 3, 16, 16), np.float32)}
     ratios = []
-    with Worker(variant) as worker:
+    with Worker(configuration) as worker:
         for _ in range(15):
             theirs = []
             session.run(None, feed)
@@ -108,8 +108,8 @@ def test_a_damaged_model_is_one_line(tiny_files: Path) -> None:
 def test_a_worker_that_is_killed_is_one_line(
     two: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (variant,) = variants_of([open_subject(two[0], "m")], QUICK, cores=1)
-    with Worker(variant) as worker:
+    (configuration,) = configurations_of([open_subject(two[0], "m")], QUICK, cores=1)
+    with Worker(configuration) as worker:
         worker._process.kill()
         with pytest.raises(MeasurementError, match=r"ended by SIGKILL: is there enough memory\?"):
             worker.time(3)
