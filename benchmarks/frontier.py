@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,13 @@ from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.apply_plan import carried_out, few_inputs
+from primesvt_deploy.pipeline.apply_plan import recover_and_cut
+from primesvt_deploy.pipeline.context import search_context
 from primesvt_deploy.pipeline.frontier import frontier
-from primesvt_deploy.pipeline.prune import calibration_images
+from primesvt_deploy.pipeline.image_sets import image_sets
 from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery.constant_channels import free_plan
+from primesvt_deploy.pruning.recovery.constant_channels import plan_without_constants
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.settings import POLICY_NAMES, RECOVERY_STEPS, FinetuneSettings
@@ -180,15 +182,12 @@ def pruned_by(
     model: SViT, data: DataSet, plan: Plan, steps: tuple[str, ...], *, head: bool = False
 ) -> SViT:
     """The model cut to a plan, recovered by some steps."""
-    settings = settings_of("greedy", "none")
-    groups = prunable_groups(model).groups
-    recovery = Recovery(model, groups, calibration_images(data, settings), steps)
+    context = search_context(model, replace(settings_of("greedy", "none"), recover=steps), data)
     if MOMENTS:
-        vars(recovery)["moments"] = MOMENTS[0]  # the dense model's are the same for all
+        vars(context.recovery)["moments"] = MOMENTS[0]  # the dense model's are the same for all
     elif steps:
-        MOMENTS.append(recovery.moments)
-    few = few_inputs(data.search)
-    return carried_out(model, groups, plan, few, recovery, head=head)
+        MOMENTS.append(context.recovery.moments)
+    return recover_and_cut(context, plan, head=head)
 
 
 def recovery_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
@@ -241,8 +240,8 @@ def heads(model: SViT, data: DataSet, savings: tuple[float, ...]) -> None:
 def free_row(model: SViT, data: DataSet) -> dict[str, Any]:
     """Channels that calibration shows to be constant."""
     groups = prunable_groups(model).groups
-    images = calibration_images(data, settings_of("greedy", "all"))
-    plan = free_plan(model, groups, Recovery(model, groups, images, RECOVERY_STEPS))
+    images = image_sets(data, settings_of("greedy", "all")).calibration
+    plan = plan_without_constants(groups, Recovery(model, groups, images, RECOVERY_STEPS))
     weights = ShippedSize(model, groups)
     left = weights.bytes(plan.widths(groups)) / weights.bytes({})
     return {
@@ -258,7 +257,7 @@ def timestep_rows(model: SViT, data: DataSet) -> list[dict[str, Any]]:
     """The dense model and two of our policy's at fewer timesteps, norms matched or not."""
     images = data.held_out.shuffled(0).first(TIMESTEP_HELD_OUT)
     dense = torch_hits(model, images)
-    calibration = calibration_images(data, settings_of("greedy", "none"))
+    calibration = image_sets(data, settings_of("greedy", "none")).calibration
     samples = torch.from_numpy(calibration.inputs(0, 128))
     rows = []
     for saving, pruned in deployed(model, data):

@@ -68,12 +68,12 @@ def built(
 def resume_from(
     ledger: bytes, model: SViT, data: DataSet, settings: BuildSettings, output: Path
 ) -> None:
-    """Put a ledger where the next build looks for one of the same question."""
+    """Put a ledger where the next build looks for one of the same search key."""
     from primesvt_deploy.bundle.workspace import Workspace
-    from primesvt_deploy.pipeline.prune import question
+    from primesvt_deploy.pipeline.image_sets import search_key
 
     with Workspace(output, force=False) as workspace:
-        workspace.ledger_path(question(model, data, settings.search)).write_bytes(ledger)
+        workspace.ledger_path(search_key(model, data, settings.search)).write_bytes(ledger)
 
 
 def point(manifest: dict[str, Any], widths: dict[str, int], saving: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`analyze`: what can leave a model and what its absence costs."""
+"""`analyze`: sizes, robustness, firing rates and energy of a model's layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.prune import calibration_images, make_judge, search_images
+from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.pruning.group_check import prunable_groups
-from primesvt_deploy.pruning.policies import Search
-from primesvt_deploy.pruning.recovery.recovery import Recovery
-from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.settings import SearchSettings
 
@@ -27,7 +25,7 @@ _FIRING_IMAGES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What can leave a model and what its absence costs.
+    """Sizes, robustness, firing rates and energy of one model.
 
     Args:
         cost: parameters and MACs.
@@ -59,25 +57,18 @@ def analyze(
         model: a trained SViT.
         settings: rates, images, constraint; the defaults if None.
         data: default: the data bundled with the model.
-        progress: told of each step.
+        progress: gets each step.
 
     Raises:
         DataError: the model comes with no data and none is given.
     """
     chosen = settings or SearchSettings()
     splits = data or open_data(model, seed=chosen.seed)
-    images = search_images(splits, chosen)
-    prunable = prunable_groups(model)
-    groups = prunable.groups
-    recovery = Recovery(model, groups, calibration_images(splits, chosen), chosen.recover)
-    judge = make_judge(model, groups, images, Ledger(), chosen, recovery)
-    progress.stage("dense accuracy", 1)
-    dense = judge.dense()
-    progress.step(str(dense))
-    search = Search(judge=judge, settings=chosen, size_of=lambda _: 0, progress=progress)
-    curves = search.curves("l2", judge.choice())
+    context = search_context(model, chosen, splits, progress=progress)
+    search = make_search(context, AccuracyConstraint(chosen.max_drop), size_of=lambda _: 0)
+    curves = search.curves("l2", search.space.by_norm)
     progress.stage("firing rates", 1)
-    sample = images.first(_FIRING_IMAGES)
+    sample = context.image_sets().search.first(_FIRING_IMAGES)
     firing = measure_firing_rates(model, sample)
     progress.step()
     progress.stage("energy estimate", 1)
@@ -88,6 +79,6 @@ def analyze(
         curves=curves,
         firing=firing,
         energy=energy,
-        dense=dense,
-        left=prunable.left,
+        dense=context.judge.dense(),
+        left=context.prunable.left,
     )

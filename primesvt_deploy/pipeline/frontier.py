@@ -1,9 +1,9 @@
-"""The frontier: held-out accuracy against bytes, from one search.
+"""`frontier`: held-out accuracy against bytes, from one search.
 
-One policy goes down from the dense model; at each asked saving its plan is judged on the search
-split, recovered, cut, and reported on the held-out split, at the model's T and, if asked, at fewer
+One policy goes down from the dense model; at each requested saving its plan is judged on the search
+images, applied, and reported on the held-out images, at the model's T and, on request, at fewer
 timesteps. Everything lies in one directory, `frontier.json` and the ledger, from which `build`
-answers later questions; the same call goes on where an interrupted one was.
+answers later budgets; the same call goes on where an interrupted one was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,23 @@ import torch
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.apply_plan import check_recovery, settled
-from primesvt_deploy.pipeline.frontier_files import SCHEMA, FrontierDirectory
-from primesvt_deploy.pipeline.prune import (
-    calibration_images,
-    make_judge,
-    question,
-    search_images,
-)
+from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
+from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
+from primesvt_deploy.pipeline.frontier_files import SCHEMA, FrontierWriter
+from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
-from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
 
@@ -78,22 +75,28 @@ def frontier(
         savings: percent of the weights' bytes to save, a point each.
         timesteps: T to run each point with besides the model's own.
         held_out_images: so many of the held-out split; None: all.
-        progress: told of each step.
+        progress: gets each step.
 
     Returns:
-        What `frontier.json` holds.
+        The content of `frontier.json`.
 
     Raises:
         DataError, ModelError, SettingsError: data, timesteps or savings that cannot be.
         OutputError: the directory is in use by another frontier, or not writable.
     """
+    started = time.perf_counter()
     _check(model, savings, timesteps)
     splits = data or open_data(model, seed=settings.seed)
     check_recovery(model, splits, settings)
-    run = _Frontier(model, Path(output), settings, splits, held_out_images, progress)
-    for saving in sorted(savings):
-        run.point(saving, tuple(timesteps))
-    return run.finished(tuple(timesteps))
+    held_out = _held_out(splits, settings, held_out_images)
+    key = search_key(model, splits, settings)
+    with FrontierWriter(Path(output), key=key, policy=settings.policy) as writer:
+        ledger = Ledger(writer.ledger_path)
+        context = search_context(model, settings, splits, ledger=ledger, progress=progress)
+        run = _Run(context, held_out, tuple(timesteps))
+        for saving in sorted(savings):
+            _add_point(run, writer, saving)
+        return _finish(run, writer, key, started)
 
 
 def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:
@@ -105,210 +108,199 @@ def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> N
         model.at_timesteps(steps)
 
 
-class _Frontier:
-    """One frontier while it is made."""
+def _held_out(splits: DataSet, settings: SearchSettings, count: int | None) -> ImageList:
+    """The held-out images that points are reported on."""
+    if count is not None and count < 1:
+        raise SettingsError(f"held-out images are {count}: expected 1 or more")
+    images = splits.held_out.shuffled(settings.seed)
+    images = images if count is None else images.first(count)
+    if not len(images):
+        raise DataError(f"{splits.name} has no held-out images: nothing could be reported")
+    return images
 
-    def __init__(
-        self,
-        model: SViT,
-        output: Path,
-        settings: SearchSettings,
-        splits: DataSet,
-        held_out_images: int | None,
-        progress: Progress,
-    ) -> None:
-        self._model, self._settings = model, settings
-        self._splits, self._progress = splits, progress
-        self._held_out = splits.held_out.shuffled(settings.seed)
-        if held_out_images is not None and held_out_images < 1:
-            raise SettingsError(f"held-out images are {held_out_images}: expected 1 or more")
-        if held_out_images is not None:
-            self._held_out = self._held_out.first(held_out_images)
-        if not len(self._held_out):
-            raise DataError(f"{splits.name} has no held-out images: nothing could be reported")
-        self._question = question(model, splits, settings)
-        self._directory = FrontierDirectory(output)
-        self._known = self._directory.begin(
-            {"schema": SCHEMA, "question": self._question, "policy": settings.policy}
-        )
-        self._prunable = prunable_groups(model)
-        self._groups = self._prunable.groups
-        self._weights = ShippedSize(model, self._groups)
-        self._started = time.perf_counter()
 
-    def point(self, saving: float, timesteps: tuple[int, ...]) -> dict[str, Any]:
-        """One point; also kept in the file before this returns."""
-        outcome = self._outcome(saving)
-        key = {"plan_digest": outcome.plan.digest, "n": len(self._held_out), "T": list(timesteps)}
-        for known in self._known["points"]:
-            if known["key"] == key and known["asked_saving_percent"] == saving:
-                found: dict[str, Any] = known
-                return found
-        cost = self._cost()
-        pruned, outcome = settled(
-            self._model,
-            self._groups,
-            outcome,
-            self._recovery,
-            search_images(self._splits, self._settings),
-            Ledger(self._directory.ledger),
-            self._progress,
-        )
-        bytes_ = self._weights.bytes(outcome.plan.widths(self._groups))
-        point = {
-            "key": key,
-            "asked_saving_percent": saving,
-            "met": outcome.met,
-            "stopped_by": outcome.stopped_by,
-            "saved_percent": round(100.0 * (1.0 - bytes_ / self._dense_bytes), 3),
-            "weight_bytes": bytes_,
-            "widths": outcome.plan.widths(self._groups),
-            "channels": outcome.plan.packed(self._groups),
-            "search": outcome.steps[-1].drop.to_dict() if outcome.steps else None,
-            **self._reported(pruned, f"{saving:g}% saved", timesteps),
-            "cost": cost,
-        }
-        self._known["points"] = [
-            p for p in self._known["points"] if p["asked_saving_percent"] != saving
-        ] + [point]
-        self._directory.write(self._known)
-        return point
+@dataclass(frozen=True)
+class _Run:
+    """A frontier's search and what its points are reported on.
 
-    def finished(self, timesteps: tuple[int, ...]) -> dict[str, Any]:
-        """The whole content, earlier calls' points too; those that none betters are marked."""
-        head = self._head()
-        if at := self._dense_at(timesteps):
-            head["dense"]["timesteps"] = at
-        points = sorted(self._known["points"], key=lambda p: float(p["asked_saving_percent"]))
-        for point in points:
-            point["pareto"] = not any(_betters(other, point) for other in points)
-        content = {
-            **head,
-            "seconds": round(time.perf_counter() - self._started, 1),
-            "points": points,
-        }
-        self._directory.write(content)
-        self._directory.close()
-        return content
+    Args:
+        context: of the search.
+        held_out: images that points are reported on.
+        timesteps: T to report each point at besides the model's own.
+    """
+
+    context: SearchContext
+    held_out: ImageList
+    timesteps: tuple[int, ...]
 
     @cached_property
-    def _recovery(self) -> Recovery:
-        images = calibration_images(self._splits, self._settings)
-        return Recovery(self._model, self._groups, images, self._settings.recover)
+    def weights(self) -> ShippedSize:
+        """Bytes of weights under any widths."""
+        return ShippedSize(self.context.model, self.context.prunable.groups)
 
     @cached_property
-    def _search(self) -> Search:
-        judge = make_judge(
-            self._model,
-            self._groups,
-            search_images(self._splits, self._settings),
-            Ledger(self._directory.ledger),
-            self._settings,
-            self._recovery,
-        )
-        self._progress.stage("dense accuracy", 1)
-        self._progress.step(str(judge.dense()))
-
-        def size_of(plan: Plan) -> int:
-            return self._weights.bytes(plan.widths(self._groups))
-
-        return Search(
-            judge=judge, settings=self._settings, size_of=size_of, progress=self._progress
-        )
-
-    @property
-    def _dense_bytes(self) -> int:
-        return self._weights.bytes({})
+    def search(self) -> Search:
+        """The policy's search, one for all savings."""
+        constraint = AccuracyConstraint(self.context.settings.max_drop)
+        return make_search(self.context, constraint, self.bytes_of)
 
     @cached_property
-    def _dense_hits(self) -> npt.NDArray[np.bool_]:
-        return torch_hits(self._model, self._held_out, self._progress, "held-out, dense")
+    def dense_hits(self) -> npt.NDArray[np.bool_]:
+        """Per held-out image, whether the dense model classifies it rightly."""
+        progress = self.context.progress
+        return torch_hits(self.context.model, self.held_out, progress, "held-out, dense")
 
-    def _outcome(self, saving: float) -> PolicyOutcome:
-        budget = int(self._dense_bytes * (100.0 - saving) / 100.0)
-        search, policy = self._search, POLICIES[self._settings.policy]
-        if policy.name != "prioritized" or self._settings.max_drop is not None:
-            return policy.search(search, budget)
-        for allowed in _CONSTRAINTS:
-            # Its plans depend on the constraint: each is a search of its own on the same ledger.
-            search.judge.allowed = allowed
-            outcome = policy.search(replace(search, memory={}, _curves={}), budget)
-            if outcome.met:
-                break
-        return outcome
-
-    def _reported(self, pruned: SViT, name: str, timesteps: tuple[int, ...]) -> dict[str, Any]:
-        """Held-out accuracy of the pruned model, at its own T and at others."""
-        hits = torch_hits(pruned, self._held_out, self._progress, f"held-out, {name}")
-        found: dict[str, Any] = {
-            "held_out": Accuracy.of(hits).to_dict(),
-            "drop": PairedDrop.of(self._dense_hits, hits).to_dict(),
-        }
-        if timesteps:
-            found["timesteps"] = self._at(pruned, name, timesteps)
-        return found
-
-    def _dense_at(self, timesteps: tuple[int, ...]) -> list[dict[str, Any]]:
-        """The dense model at other timesteps, what to compare points with."""
-        known: list[dict[str, Any]] = self._known.get("dense", {}).get("timesteps", [])
-        same = {(row["T"], row["held_out"]["n"]) for row in known}
-        if same >= {(steps, len(self._held_out)) for steps in timesteps}:
-            return known
-        return self._at(self._model, "dense", timesteps)
-
-    def _at(self, model: SViT, name: str, timesteps: tuple[int, ...]) -> list[dict[str, Any]]:
-        calibration = calibration_images(self._splits, self._settings)
-        count = min(len(calibration), model.batch_of(_CALIBRATION))
-        samples = torch.from_numpy(calibration.inputs(0, count))
-        rows = []
-        with tempfile.TemporaryDirectory() as directory:
-            calls = {}
-            inputs = self._held_out.inputs(0, 1)
-            for steps in timesteps:
-                fewer = with_timesteps(model, steps, samples)
-                stage = f"held-out, {name}, T = {steps}"
-                hits = torch_hits(fewer, self._held_out, self._progress, stage)
-                rows.append(
-                    {
-                        "T": steps,
-                        "held_out": Accuracy.of(hits).to_dict(),
-                        "drop": PairedDrop.of(self._dense_hits, hits).to_dict(),
-                    }
-                )
-                artifact = export_onnx(fewer, Path(directory) / f"{steps}.onnx")
-                session = OnnxModel(artifact.path)
-                calls[str(steps)] = lambda session=session: session.logits(inputs)
-            latency = measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
-        return [{**row, "latency": latency[str(row["T"])].to_dict()} for row in rows]
-
-    def _cost(self) -> dict[str, Any]:
-        """What the search has cost so far; images are those that candidates were run on."""
-        candidates = list(Ledger(self._directory.ledger))
-        return {
-            "evaluations": len(candidates),
-            "images": sum(candidate.n for candidate in candidates),
-            "seconds": round(sum(candidate.seconds for candidate in candidates), 1),
-        }
-
-    def _head(self) -> dict[str, Any]:
-        judge = self._search.judge
-        return {
-            "schema": SCHEMA,
-            "question": self._question,
-            "model": self._model.name,
-            "data": self._splits.name,
-            "policy": self._settings.policy,
-            "settings": self._settings.to_dict(),
-            "dense": {
-                "weight_bytes": self._dense_bytes,
-                "search": judge.dense().to_dict(),
-                "held_out": Accuracy.of(self._dense_hits).to_dict(),
-            },
-        }
+    def bytes_of(self, plan: Plan) -> int:
+        """Bytes of weights under a plan."""
+        return self.weights.bytes(plan.widths(self.context.prunable.groups))
 
 
-def _betters(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a point is no worse in bytes and search drop than another, and better in one."""
+def _add_point(run: _Run, writer: FrontierWriter, saving: float) -> None:
+    """Find the point of one saving and keep it in the file, unless it stands there."""
+    outcome = _outcome(run, saving)
+    key = {
+        "plan_digest": outcome.plan.digest,
+        "n": len(run.held_out),
+        "T": list(run.timesteps),
+    }
+    content = writer.read()
+    points = content["points"]
+    if any(p["key"] == key and p["asked_saving_percent"] == saving for p in points):
+        return
+    cost = _cost(run.context.ledger)
+    applied = apply_plan(run.context, outcome.plan)
+    point = {
+        "key": key,
+        "asked_saving_percent": saving,
+        **_point(run, outcome, applied),
+        **_reported(run, applied.model, f"{saving:g}% saved"),
+        "cost": cost,
+    }
+    others = [p for p in points if p["asked_saving_percent"] != saving]
+    writer.write({**content, "points": [*others, point]})
+
+
+def _outcome(run: _Run, saving: float) -> PolicyOutcome:
+    """The policy's plan for one saving, percent of the dense weights' bytes."""
+    settings = run.context.settings
+    budget = int(run.bytes_of(Plan()) * (100.0 - saving) / 100.0)
+    policy = POLICIES[settings.policy]
+    if policy.name != "prioritized" or settings.max_drop is not None:
+        return policy.search(run.search, budget)
+    for allowed in _CONSTRAINTS:
+        # Its plans depend on the constraint: each is a search of its own on the same ledger.
+        search = replace(run.search, constraint=AccuracyConstraint(allowed))
+        outcome = policy.search(search, budget)
+        if outcome.met:
+            break
+    return outcome
+
+
+def _point(run: _Run, outcome: PolicyOutcome, applied: AppliedPlan) -> dict[str, Any]:
+    """The plan of a point and its drop on the search images."""
+    groups, dense_bytes = run.context.prunable.groups, run.bytes_of(Plan())
+    weight_bytes = run.bytes_of(outcome.plan)
+    last = applied.refitted or (outcome.steps[-1] if outcome.steps else None)
+    return {
+        "met": outcome.met,
+        "stopped_by": outcome.stopped_by,
+        "saved_percent": round(100.0 * (1.0 - weight_bytes / dense_bytes), 3),
+        "weight_bytes": weight_bytes,
+        "widths": outcome.plan.widths(groups),
+        "channels": outcome.plan.packed(groups),
+        "search": last.drop.to_dict() if last else None,
+    }
+
+
+def _cost(ledger: Ledger) -> dict[str, Any]:
+    """Cost of the search so far; images are those that candidates were run on."""
+    candidates = list(ledger)
+    return {
+        "evaluations": len(candidates),
+        "images": sum(candidate.n for candidate in candidates),
+        "seconds": round(sum(candidate.seconds for candidate in candidates), 1),
+    }
+
+
+def _reported(run: _Run, pruned: SViT, name: str) -> dict[str, Any]:
+    """Held-out accuracy of the pruned model, at its own T and at others."""
+    hits = torch_hits(pruned, run.held_out, run.context.progress, f"held-out, {name}")
+    found: dict[str, Any] = _accuracy(run, hits)
+    if run.timesteps:
+        found["timesteps"] = _at_timesteps(run, pruned, name)
+    return found
+
+
+def _accuracy(run: _Run, hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "held_out": Accuracy.of(hits).to_dict(),
+        "drop": PairedDrop.of(run.dense_hits, hits).to_dict(),
+    }
+
+
+def _at_timesteps(run: _Run, model: SViT, name: str) -> list[dict[str, Any]]:
+    """Held-out accuracy and latency of a model at each other T."""
+    calibration = run.context.image_sets().calibration
+    count = min(len(calibration), model.batch_of(_CALIBRATION))
+    samples = torch.from_numpy(calibration.inputs(0, count))
+    rows, calls = [], {}
+    inputs = run.held_out.inputs(0, 1)
+    with tempfile.TemporaryDirectory() as directory:
+        for steps in run.timesteps:
+            fewer = with_timesteps(model, steps, samples)
+            stage = f"held-out, {name}, T = {steps}"
+            hits = torch_hits(fewer, run.held_out, run.context.progress, stage)
+            rows.append({"T": steps, **_accuracy(run, hits)})
+            session = OnnxModel(export_onnx(fewer, Path(directory) / f"{steps}.onnx").path)
+            calls[str(steps)] = lambda session=session: session.logits(inputs)
+        latency = measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
+    return [{**row, "latency": latency[str(row["T"])].to_dict()} for row in rows]
+
+
+def _finish(run: _Run, writer: FrontierWriter, key: str, started: float) -> dict[str, Any]:
+    """Write the whole content, with earlier calls' points; Pareto-optimal points are marked."""
+    cached = writer.read()
+    points = sorted(cached["points"], key=lambda p: float(p["asked_saving_percent"]))
+    for point in points:
+        point["pareto"] = not any(_dominates(other, point) for other in points)
+    content = {
+        **_head(run, key, _dense_at_timesteps(run, cached)),
+        "seconds": round(time.perf_counter() - started, 1),
+        "points": points,
+    }
+    writer.write(content)
+    return content
+
+
+def _dense_at_timesteps(run: _Run, cached: dict[str, Any]) -> list[dict[str, Any]]:
+    """The dense model at other timesteps, to compare points with."""
+    rows: list[dict[str, Any]] = cached.get("dense", {}).get("timesteps", [])
+    same = {(row["T"], row["held_out"]["n"]) for row in rows}
+    if same >= {(steps, len(run.held_out)) for steps in run.timesteps}:
+        return rows
+    return _at_timesteps(run, run.context.model, "dense")
+
+
+def _head(run: _Run, key: str, dense_timesteps: list[dict[str, Any]]) -> dict[str, Any]:
+    context = run.context
+    dense = {
+        "weight_bytes": run.bytes_of(Plan()),
+        "search": context.judge.dense().to_dict(),
+        "held_out": Accuracy.of(run.dense_hits).to_dict(),
+    }
+    return {
+        "schema": SCHEMA,
+        "question": key,
+        "model": context.model.name,
+        "data": context.image_sets().data.name,
+        "policy": context.settings.policy,
+        "settings": context.settings.to_dict(),
+        "dense": {**dense, "timesteps": dense_timesteps} if dense_timesteps else dense,
+    }
+
+
+def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a point Pareto-dominates another in bytes and search drop."""
     a = one["weight_bytes"], _lost(one)
     b = other["weight_bytes"], _lost(other)
     return a != b and a[0] <= b[0] and a[1] <= b[1]

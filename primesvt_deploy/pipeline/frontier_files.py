@@ -7,17 +7,17 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.prune import question
+from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
 
-__all__ = ["FRONTIER_FILE", "LEDGER_FILE", "SCHEMA", "FrontierDirectory", "KnownFrontier"]
+__all__ = ["FRONTIER_FILE", "LEDGER_FILE", "SCHEMA", "FrontierWriter", "KnownFrontier"]
 
 SCHEMA = 1
 FRONTIER_FILE, LEDGER_FILE = "frontier.json", "ledger.jsonl"
@@ -25,7 +25,7 @@ FRONTIER_FILE, LEDGER_FILE = "frontier.json", "ledger.jsonl"
 
 @dataclass(frozen=True)
 class KnownFrontier:
-    """A frontier that was made before, to answer questions from.
+    """A frontier that was made before, to answer later budgets from.
 
     Args:
         directory: where it lies.
@@ -37,18 +37,17 @@ class KnownFrontier:
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str]) -> KnownFrontier:
-        """The frontier in a directory.
+        """Read the frontier in a directory.
 
         Raises:
             SettingsError: none is there, or it is of another version.
         """
         path = Path(directory)
-        try:
-            content = json.loads((path / FRONTIER_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        content = _content(path)
+        if content is None:
             raise SettingsError(
                 f"{path} holds no frontier: pass a directory that `primesvt-deploy frontier` wrote"
-            ) from error
+            )
         if not isinstance(content, dict):
             raise SettingsError(f"{path / FRONTIER_FILE} is damaged: make the frontier again")
         if content.get("schema") != SCHEMA:
@@ -78,7 +77,7 @@ class KnownFrontier:
         Raises:
             SettingsError: it was made of another model, of other data, or by another version.
         """
-        if question(model, data, self.search) != self.content["question"]:
+        if search_key(model, data, self.search) != self.content["question"]:
             raise SettingsError(
                 f"{self.directory} is the frontier of {self.content['model']} on "
                 f"{self.content['data']} as they were then: model, data or version differ; pass "
@@ -87,75 +86,94 @@ class KnownFrontier:
         return Ledger(self.directory / LEDGER_FILE)
 
 
-class FrontierDirectory:
-    """Where one frontier is made.
+class FrontierWriter:
+    """Writes the files of one frontier; a context manager that holds the directory's lock.
 
     Args:
-        path: made if it does not exist.
+        path: the directory; made if it does not exist.
+        key: search key of the frontier.
+        policy: its policy; a directory holds the frontier of one key and policy.
+
+    Raises:
+        OutputError: something else stands there, another call is writing, or nothing can be
+            written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, key: str, policy: str) -> None:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file: pass a directory as --output")
         self.path = path
-        self.ledger = path / LEDGER_FILE
-
-    def begin(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What is known from a call that was interrupted; the directory is ours from now on.
-
-        Args:
-            asked: what tells this frontier from others; a known one must have the same.
-
-        Raises:
-            OutputError: something else stands there, another call is writing, or nothing can be
-                written.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is a file: pass a directory as --output")
+        identity = {"schema": SCHEMA, "question": key, "policy": policy}
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if self._is_fresh():
-                self._lock()
-                fresh = {**asked, "points": []}
-                self.write(fresh)
-                return fresh
+            path.mkdir(parents=True, exist_ok=True)
+            fresh = _is_fresh(path)
+            if not fresh:
+                _require_same_frontier(path, identity)
+            self._lock = _locked(path)
+            if fresh:
+                self.write({**identity, "points": []})
         except OSError as error:
-            raise OutputError(f"cannot write at {self.path}: {error.strerror}") from error
-        try:
-            text = (self.path / FRONTIER_FILE).read_text(encoding="utf-8")
-            known: dict[str, Any] = json.loads(text)
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{self.path} is not empty and holds no frontier: pass another --output"
-            ) from error
-        if not isinstance(known, dict) or {k: known.get(k) for k in asked} != asked:
-            raise OutputError(
-                f"{self.path} holds the frontier of another model, data, settings, policy or "
-                "version: pass another --output"
-            )
-        self._lock()
-        return known
+            raise OutputError(f"cannot write at {path}: {error.strerror}") from error
+
+    def __enter__(self) -> FrontierWriter:
+        """Held from its making on."""
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        """Let others write there."""
+        self._lock.close()
+
+    @property
+    def ledger_path(self) -> Path:
+        """The file of evaluated candidates."""
+        return self.path / LEDGER_FILE
+
+    def read(self) -> dict[str, Any]:
+        """The content so far: also that of a call that was interrupted."""
+        content: dict[str, Any] = _content(self.path)
+        return content
 
     def write(self, content: dict[str, Any]) -> None:
         """Put `frontier.json` there, whole or not at all."""
         write_whole(self.path / FRONTIER_FILE, json.dumps(content, indent=1) + "\n")
 
-    def close(self) -> None:
-        """Let others write there."""
-        self._held.close()
 
-    def _is_fresh(self) -> bool:
-        """Whether nothing stands there but what a call leaves that ended before its first word."""
-        for path in self.path.iterdir():
-            empty_ledger = path.name == LEDGER_FILE and not path.stat().st_size
-            if path.name != f"{FRONTIER_FILE}{PARTIAL}" and not empty_ledger:
-                return False
-        return True
+def _content(directory: Path) -> Any:
+    """Parsed `frontier.json`; None where it is missing or no JSON."""
+    try:
+        return json.loads((directory / FRONTIER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
-    def _lock(self) -> None:
-        """Hold the ledger until this process ends."""
-        self._held = self.ledger.open("a")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another frontier is writing to {self.path}: wait for it, or pass another --output"
-            ) from error
+
+def _is_fresh(directory: Path) -> bool:
+    """Whether nothing stands there but the traces of a call that ended before its first write."""
+    for path in directory.iterdir():
+        empty_ledger = path.name == LEDGER_FILE and not path.stat().st_size
+        if path.name != f"{FRONTIER_FILE}{PARTIAL}" and not empty_ledger:
+            return False
+    return True
+
+
+def _require_same_frontier(directory: Path, identity: dict[str, Any]) -> None:
+    content = _content(directory)
+    if content is None:
+        raise OutputError(f"{directory} is not empty and holds no frontier: pass another --output")
+    if not isinstance(content, dict) or {k: content.get(k) for k in identity} != identity:
+        raise OutputError(
+            f"{directory} holds the frontier of another model, data, settings, policy or "
+            "version: pass another --output"
+        )
+
+
+def _locked(directory: Path) -> IO[str]:
+    """The ledger, open; other calls are kept out until it is closed."""
+    held = (directory / LEDGER_FILE).open("a")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        raise OutputError(
+            f"another frontier is writing to {directory}: wait for it, or pass another --output"
+        ) from error
+    return held

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the manifest's body."""
+"""Compose the manifest: a bundle's description of itself."""
 
 from __future__ import annotations
 
@@ -10,87 +10,83 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_export import Artifact
-from primesvt_deploy.data import DataSet
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
-from primesvt_deploy.measure.latency import Latency, cpu_name
+from primesvt_deploy.measure.latency import cpu_name
 from primesvt_deploy.model.load import describe
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.evaluation import Evaluation
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.settings import HEAD, BuildSettings
 from primesvt_deploy.verification.verify import Verification
 from primesvt_deploy.version import __version__
 
-__all__ = ["Measured", "compose_manifest", "versions"]
+__all__ = ["Findings", "compose_manifest", "versions"]
 
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "spikingjelly", "torch", "torch-pruning")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was measured of the `dense` and the `shipped` artifact.
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a build found out.
 
     Args:
-        hits: per held-out image, whether it is classified rightly.
-        latency: of one batch.
-        runs: timed runs behind each latency.
-        verification: of the shipped artifact.
+        dense: the dense float32 artifact.
+        variants: one for each precision that was tried.
+        chosen: the one that is shipped.
+        verification: of its artifact.
+        evaluation: of the dense and the shipped artifact.
     """
 
-    hits: Mapping[str, npt.NDArray[np.bool_]]
-    latency: Mapping[str, Latency]
-    runs: int
-    verification: Verification | None
+    dense: Artifact
+    variants: Sequence[Variant]
+    chosen: Variant
+    verification: Verification
+    evaluation: Evaluation
 
 
 def compose_manifest(
-    *,
-    dense_model: SViT,
-    variants: Sequence[Variant],
-    chosen: Variant,
-    dense: Artifact,
-    shipped: Artifact,
-    measured: Measured,
-    data: DataSet,
-    settings: BuildSettings,
-    seconds: Mapping[str, float],
+    context: BuildContext, findings: Findings, *, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The manifest without `schema`, `files` and its own digest; see design: Bundle."""
-    pruned = chosen.pruned
-    description = describe(pruned.model)
-    drop = PairedDrop.of(measured.hits["dense"], measured.hits["shipped"])
+    """The manifest without `schema`, `files` and its own digest.
+
+    Args:
+        context: of the build.
+        findings: of its stages.
+        seconds: of each stage.
+    """
+    model, data, settings = context.model, context.images.data, context.settings
+    chosen, hits = findings.chosen, findings.evaluation.hits
     return {
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": description,
-        "input": _input(pruned.model, shipped),
-        "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(dense_model.labels)]},
-        "neurons": [layer.to_dict() for layer in shipped.layers],
-        "notes": [dense_model.family.note] if dense_model.family.note else [],
-        "left_unpruned": dict(pruned.left),
-        "precision": _precision(variants, chosen, settings),
+        "model": describe(chosen.model),
+        "input": _input(chosen.model, chosen.exported),
+        "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
+        "neurons": [layer.to_dict() for layer in chosen.exported.layers],
+        "notes": [model.family.note] if model.family.note else [],
+        "left_unpruned": dict(context.search.prunable.left),
+        "precision": _precision(findings.variants, chosen, settings),
         "constraints": _constraints(chosen, settings),
-        "size": _sizes(dense_model, chosen, dense, shipped),
+        "size": _sizes(model, chosen, findings.dense),
         "accuracy": {
             "data": data.name,
             "data_digest": data.digest,
             "split": "held-out",
-            "dense": Accuracy.of(measured.hits["dense"]).to_dict(),
-            "shipped": Accuracy.of(measured.hits["shipped"]).to_dict(),
-            "drop": drop.to_dict(),
+            "dense": Accuracy.of(hits["dense"]).to_dict(),
+            "shipped": Accuracy.of(hits["shipped"]).to_dict(),
+            "drop": PairedDrop.of(hits["dense"], hits["shipped"]).to_dict(),
             "search": _search(chosen),
         },
-        "latency": _latency(measured, settings),
-        "verification": measured.verification.to_dict() if measured.verification else None,
+        "latency": _latency(findings.evaluation, settings),
+        "verification": findings.verification.to_dict(),
         "policy": {
             "name": settings.search.policy,
             **settings.search.to_dict(),
-            **_head(chosen, settings),
+            **_classifier(chosen, settings),
         },
         "finetune": _finetune(chosen, settings),
         "seconds": dict(seconds),
@@ -118,22 +114,22 @@ def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
 def _precision(
     variants: Sequence[Variant], chosen: Variant, settings: BuildSettings
 ) -> dict[str, Any]:
-    """What the weights are, and what else was tried."""
+    """Precision of the weights, and the variants that were tried."""
     return {
-        "name": chosen.artifact.precision.value,
+        "name": chosen.exported.precision.value,
         "asked": "auto" if settings.precision is None else settings.precision.value,
         "standard_ops": settings.standard_ops,
-        "integer_layers": len(chosen.artifact.integer),
-        "real_layers": dict(chosen.artifact.real),
+        "integer_layers": len(chosen.exported.integer),
+        "real_layers": dict(chosen.exported.real),
         "candidates": [
             {
-                "precision": variant.artifact.precision.value,
-                "pruned": bool(variant.pruned.outcome.plan.kept),
-                "budget_bytes_used": variant.size,
-                "file_bytes": variant.artifact.bytes,
-                "drop": variant.drop.to_dict() if variant.drop else None,
+                "precision": variant.exported.precision.value,
+                "pruned": bool(variant.predicted.plan.kept),
+                "budget_bytes_used": variant.measured.bytes,
+                "file_bytes": variant.exported.bytes,
+                "drop": variant.measured.drop.to_dict() if variant.measured.drop else None,
                 "met": variant.budget_met and variant.accuracy_met,
-                "stopped_by": variant.pruned.outcome.stopped_by,
+                "stopped_by": variant.stopped_by,
             }
             for variant in variants
         ],
@@ -141,24 +137,21 @@ def _precision(
 
 
 def _constraints(chosen: Variant, settings: BuildSettings) -> dict[str, Any]:
-    pruned = chosen.pruned
     return {
         "budget_on": settings.budget_on.value,
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
-        "budget_bytes": pruned.budget_bytes,
-        "used_bytes": chosen.size,
+        "budget_bytes": chosen.budget_bytes,
+        "used_bytes": chosen.measured.bytes,
         "max_drop_points": settings.search.max_drop,
         "budget_met": chosen.budget_met,
         "accuracy_met": chosen.accuracy_met,
         "met": chosen.budget_met and chosen.accuracy_met,
-        "stopped_by": pruned.outcome.stopped_by,
+        "stopped_by": chosen.stopped_by,
     }
 
 
-def _sizes(
-    dense_model: SViT, chosen: Variant, dense: Artifact, shipped: Artifact
-) -> dict[str, Any]:
+def _sizes(dense_model: SViT, chosen: Variant, dense: Artifact) -> dict[str, Any]:
     cost = measure_cost(dense_model)
     before = {
         "file_bytes": dense.bytes,
@@ -166,9 +159,9 @@ def _sizes(
         **cost.to_dict(),
     }
     after = {
-        "file_bytes": shipped.bytes,
-        "weight_bytes": chosen.weight_bytes,
-        **measure_cost(chosen.pruned.model).to_dict(),
+        "file_bytes": chosen.exported.bytes,
+        "weight_bytes": chosen.measured.weight_bytes,
+        **measure_cost(chosen.model).to_dict(),
     }
     saved = {
         name: round(100.0 * (1.0 - after[key] / before[key]), 2)
@@ -194,27 +187,26 @@ def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None
     }
 
 
-def _head(chosen: Variant, settings: BuildSettings) -> dict[str, bool]:
-    """Whether a classifier fitted anew was kept, where that was tried."""
-    outcome = chosen.pruned.outcome
-    if HEAD not in settings.search.recover or not outcome.plan.kept:
+def _classifier(chosen: Variant, settings: BuildSettings) -> dict[str, bool]:
+    """Whether the refitted classifier was kept, where that was tried."""
+    if HEAD not in settings.search.recover or not chosen.predicted.plan.kept:
         return {}
-    return {"classifier_fitted_anew": any(step.step == HEAD for step in outcome.steps)}
+    return {"classifier_fitted_anew": chosen.applied.refitted is not None}
 
 
 def _search(chosen: Variant) -> dict[str, Any] | None:
-    dense = chosen.pruned.dense
-    if dense is None or chosen.drop is None:
+    dense, drop = chosen.dense, chosen.measured.drop
+    if dense is None or drop is None:
         return None
-    return {"dense": dense.to_dict(), "drop_points": round(chosen.drop.points, 4)}
+    return {"dense": dense.to_dict(), "drop_points": round(drop.points, 4)}
 
 
-def _latency(measured: Measured, settings: BuildSettings) -> dict[str, Any]:
-    dense, shipped = measured.latency["dense"], measured.latency["shipped"]
+def _latency(evaluation: Evaluation, settings: BuildSettings) -> dict[str, Any]:
+    dense, shipped = evaluation.latency["dense"], evaluation.latency["shipped"]
     return {
         "cpu": cpu_name(),
         "threads": settings.threads or os.cpu_count(),
-        "runs": measured.runs,
+        "runs": evaluation.runs,
         "batch": settings.batch or 1,
         "dense": dense.to_dict(),
         "shipped": shipped.to_dict(),

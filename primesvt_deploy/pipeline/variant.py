@@ -1,418 +1,290 @@
-"""A model in one precision, pruned as far as the budget asks, and the best of several.
-
-A pruned model is fine-tuned, and set to fewer timesteps, where that is asked for, before it is
-quantized.
+"""One precision of a build: plan, cut, recover, fine-tune, quantize, export, measure.
 
 With less than float32 the dense model is quantized first. If it fits the budget, nothing is
-pruned; else what quantizing costs on the search split is set aside from the accuracy constraint,
-the rest is the policy's, and the pruned model is quantized anew. What counts is measured of the
-artifact: if it is beyond the budget after all, the policy is asked for as much more.
+pruned; else the drop that quantization costs on the search images is reserved from the accuracy
+constraint, the rest is the policy's, and the pruned model is quantized anew. The artifact itself is
+measured: if it is beyond the budget after all, the policy is asked for as much more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
-from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
-from primesvt_deploy.data import DataSet
-from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
-from primesvt_deploy.measure.memory import measure_memory
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.prune import (
-    PruneResult,
-    Target,
-    calibration_images,
-    prune,
-    search_images,
-)
-from primesvt_deploy.progress import Progress
-from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
+from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
+from primesvt_deploy.pipeline.budget import Goal, Measurement, weight_bytes
+from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.dense import DenseModel
+from primesvt_deploy.pipeline.prune import choose_from_ledger, choose_plan, fitting
+from primesvt_deploy.pipeline.ship import Shipped, ship
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import PolicyOutcome
-from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
-from primesvt_deploy.pruning.search.ledger import Ledger
-from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.settings import BudgetOn, BuildSettings, Precision
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
+from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.settings import Precision
 from primesvt_deploy.training.finetune import Finetuned, finetune
 
-__all__ = ["Candidates", "Variant", "best"]
+__all__ = ["Variant", "VariantFiles", "best", "make_variant"]
 
-_CALIBRATION = 128
-_FEWEST_CALIBRATION = 32
-_EVALUATION_BATCH = 16
 _ATTEMPTS = 4
-_PROCESSES = 3
-_RSS_PER_BYTE = 2.5
-"""Resident bytes for each byte of weights, to begin with: a file is read, unpacked and packed."""
-_RSS_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class VariantFiles:
+    """Where the files of variants go.
+
+    Args:
+        artifacts: directory of exported candidates.
+        checkpoints: directory where fine-tuning keeps its progress.
+    """
+
+    artifacts: Path
+    checkpoints: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A model in one precision.
+    """The model in one precision, with the result of every stage.
 
     Args:
-        pruned: how the policy ended.
-        twin: what the artifact computes, in torch: the pruned model, or its quantized twin.
-        artifact: the model file.
-        size: bytes of what the budget counts.
-        weight_bytes: bytes of weights, scales and biases.
-        drop: what it loses against the dense float32 model on the search split; None where
-            nothing was evaluated.
+        predicted: the policy's plan, and its prediction.
+        applied: the cut and recovered model.
+        finetuned: how that was trained on; None: not at all.
+        model: the float32 model that is shipped, at its number of timesteps.
+        quantized: what the artifact computes, in torch; `model` itself for float32.
+        exported: the artifact.
+        measured: its bytes and its drop.
+        budget_bytes: of what the budget counts.
         max_drop: points that may be lost; None: any.
-        finetuned: how the pruned model was trained on, if it was.
+        dense: top-1 of the dense model on the search images; None where nothing was evaluated.
     """
 
-    pruned: PruneResult
-    twin: SViT
-    artifact: Artifact
-    size: int
-    weight_bytes: int
-    drop: PairedDrop | None
+    predicted: PolicyOutcome
+    applied: AppliedPlan
+    finetuned: Finetuned | None
+    model: SViT
+    quantized: SViT
+    exported: Artifact
+    measured: Measurement
+    budget_bytes: int
     max_drop: float | None
-    finetuned: Finetuned | None = None
+    dense: Accuracy | None
+
+    @property
+    def steps(self) -> tuple[Candidate, ...]:
+        """Accepted candidates, in order; the last one is the applied plan itself."""
+        refitted = self.applied.refitted
+        return self.predicted.steps if refitted is None else (*self.predicted.steps, refitted)
 
     @property
     def budget_met(self) -> bool:
-        """Whether it is within the budget."""
-        return self.size <= self.pruned.budget_bytes
+        """Whether it is within the budget, as measured."""
+        return self.measured.bytes <= self.budget_bytes
 
     @property
     def accuracy_met(self) -> bool:
-        """Whether it is within the accuracy constraint, on the search split."""
-        allowed, lost = self.max_drop, self.drop
-        return allowed is None or lost is None or lost.points <= allowed
+        """Whether it is within the accuracy constraint, on the search images."""
+        allowed, drop = self.max_drop, self.measured.drop
+        return allowed is None or drop is None or drop.points <= allowed
+
+    @property
+    def stopped_by(self) -> str:
+        """One sentence: why pruning ended where it did, as far as measuring confirms it."""
+        if self.budget_met and not self.predicted.met:
+            return "the budget is met"
+        return self.predicted.stopped_by
 
 
 def best(variants: Sequence[Variant], *, smallest: bool = False) -> Variant:
     """The most accurate within budget and constraint, else within the budget, else the smallest.
 
-    Accuracy is that on the search split; among equals the smaller file is better. With `smallest`
+    Accuracy is that on the search images; among equals the smaller file is better. With `smallest`
     it is the smallest that keeps the constraint.
     """
 
     def merit(variant: Variant) -> tuple[bool, bool, float, int]:
-        lost = 0.0 if variant.drop is None else variant.drop.points
+        measured = variant.measured
+        lost = 0.0 if measured.drop is None else measured.drop.points
         met = variant.budget_met and variant.accuracy_met
-        order = lost if variant.budget_met and not smallest else float(variant.size)
-        return met, variant.budget_met, -order, -variant.artifact.bytes
+        order = lost if variant.budget_met and not smallest else float(measured.bytes)
+        return met, variant.budget_met, -order, -variant.exported.bytes
 
     return max(variants, key=merit)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A twin, its artifact, and bytes of what the budget counts."""
-
-    twin: SViT
-    artifact: Artifact
-    size: int
-
-
-class Candidates:
-    """Makes variants of one model.
+def make_variant(
+    context: BuildContext, dense: DenseModel, precision: Precision, files: VariantFiles
+) -> Variant:
+    """The model in a precision, pruned if it must be.
 
     Args:
-        model: the dense SViT.
-        settings: budget and constraint.
-        data: search and held-out split.
-        ledger: pruning candidates already known.
-        dense: the dense float32 artifact.
-        directory: where artifacts go.
-        progress: told of each step.
-        known: answer from this ledger alone, without a search.
-        checkpoints: where fine-tuning keeps its progress.
+        context: of the build.
+        dense: the dense float32 model.
+        precision: of the weights.
+        files: where artifacts and checkpoints go.
+
+    Raises:
+        DeployError: a stage that cannot be done; each says which.
     """
+    whole = ship(context, dense, context.model, precision, files.artifacts / "dense")
+    cost = _drop(context, dense, whole.artifact) if _changes_outputs(context, precision) else None
+    allowed, finetuned = context.settings.search.max_drop, context.settings.finetune
+    if cost is not None and allowed is not None and cost.points > allowed and not finetuned:
+        return _unpruned(context, dense, whole, cost, _too_lossy(context, dense, whole, cost))
+    if whole.bytes <= dense.budget.bytes:
+        if finetuned:
+            context.progress.message("nothing has to leave, so nothing is fine-tuned")
+        return _unpruned(context, dense, whole, cost, fitting(whole.bytes))
+    goal = _first_goal(context, dense, whole, cost)
+    for _ in range(_ATTEMPTS):
+        variant = _pruned(context, dense, goal, precision, files)
+        again = dense.budget.corrected(goal, variant.predicted, variant.measured)
+        if again is None:
+            break
+        goal = again
+    return variant
 
-    def __init__(
-        self,
-        model: SViT,
-        settings: BuildSettings,
-        data: DataSet,
-        ledger: Ledger,
-        dense: Artifact,
-        directory: Path,
-        progress: Progress,
-        *,
-        known: Ledger | None = None,
-        checkpoints: Path | None = None,
-    ) -> None:
-        self._known, self._checkpoints = known, checkpoints
-        self._model, self._settings, self._data = model, settings, data
-        self._ledger, self._dense, self._directory = ledger, dense, directory
-        self._progress = progress
-        self._prunable: Prunable | None = None
-        self._dense_hits: npt.NDArray[np.bool_] | None = None
-        self._dense_peak = 0
-        dense_size = self._size(model, dense)
-        if settings.budget_on is BudgetOn.RSS:
-            self._dense_peak = dense_size
-        self._budget = settings.budget_bytes(dense_size)
-        self._refuse_less_than_nothing()
 
-    def variant(self, precision: Precision) -> Variant:
-        """The model in a precision, pruned if it must be."""
-        dense = self._made(self._at_timesteps(self._model), precision, "dense")
-        lost = self._lost(dense.artifact)
-        target = self._target(dense, lost)
-        allowed = self._settings.search.max_drop
-        too_much = lost is not None and allowed is not None and lost.points > allowed
-        if lost is not None and allowed is not None and too_much and not self._settings.finetune:
-            return self._alone(dense, lost, allowed)
-        if dense.size <= self._budget:
-            if self._settings.finetune:
-                self._progress.message("nothing has to leave, so nothing is fine-tuned")
-            pruned = replace(self._pruned(target), model=self._at_timesteps(self._model))
-            return self._variant(dense, pruned, lost)
-        finetuned: Finetuned | None = None
-        for _ in range(_ATTEMPTS):
-            pruned = self._pruned(target)
-            finetuned = self._finetuned(pruned)
-            if finetuned is not None:
-                pruned = replace(pruned, model=finetuned.model)
-            pruned = replace(pruned, model=self._at_timesteps(pruned.model))
-            made = self._made(pruned.model, precision, "pruned")
-            lost = self._lost(made.artifact) if finetuned is None else self._drop_asked(made)
-            again = self._corrected(target, pruned, made, lost)
-            if again is None:
-                break
-            target = again
-        return replace(self._variant(made, pruned, lost), finetuned=finetuned)
+def _pruned(
+    context: BuildContext, dense: DenseModel, goal: Goal, precision: Precision, files: VariantFiles
+) -> Variant:
+    """Every stage once, towards one goal."""
+    predicted = _predicted(context, goal)
+    applied = apply_plan(context.search, predicted.plan)
+    finetuned = _finetuned(context, applied.model, predicted.plan, files.checkpoints)
+    trained = applied.model if finetuned is None else finetuned.model
+    shipped = ship(context, dense, trained, precision, files.artifacts / "pruned")
+    if _changes_outputs(context, precision) or finetuned is not None:
+        drop = _drop(context, dense, shipped.artifact)
+    else:
+        drop = _drop_of_pruning(context, dense, shipped.artifact, predicted, applied)
+    return _variant(context, dense, shipped, drop, predicted, applied, finetuned)
 
-    def _corrected(
-        self, target: Target, pruned: PruneResult, made: _Made, lost: PairedDrop | None
-    ) -> Target | None:
-        """What to ask the policy for instead, once the artifact is measured; None: nothing."""
-        leaving = target.leaving(pruned.outcome.plan, pruned.groups)
-        if not leaving or self._settings.smallest:
-            return None
-        saved = target.dense_bytes - made.size
-        beyond = made.size - self._budget
-        if self._settings.budget_on is BudgetOn.RSS and saved > 0:
-            far = abs(beyond) > _RSS_TOLERANCE * (target.dense_bytes - self._budget)
-            learnt = replace(target, per_byte=saved / leaving)
-            if far and abs(learnt.per_byte / target.per_byte - 1.0) > _RSS_TOLERANCE:
-                return learnt
-        if beyond > 0 and pruned.outcome.met:
-            return replace(target, budget_bytes=target.budget_bytes - beyond)
-        allowed = self._settings.search.max_drop
-        out_of_reach = beyond > 0  # and pruning less would only leave it further
-        if out_of_reach or lost is None or allowed is None or self._settings.finetune:
-            return None
-        if lost.points > allowed:
-            return replace(target, reserve=target.reserve + lost.points - allowed)
+
+def _unpruned(
+    context: BuildContext,
+    dense: DenseModel,
+    whole: Shipped,
+    cost: PairedDrop | None,
+    predicted: PolicyOutcome,
+) -> Variant:
+    """The dense model in a precision, as it is."""
+    applied = AppliedPlan(context.model)
+    if cost is None and not _changes_outputs(context, whole.artifact.precision):
+        cost = PairedDrop(0, 0, len(context.images.search))
+    return _variant(context, dense, whole, cost, predicted, applied)
+
+
+def _variant(
+    context: BuildContext,
+    dense: DenseModel,
+    shipped: Shipped,
+    drop: PairedDrop | None,
+    predicted: PolicyOutcome,
+    applied: AppliedPlan,
+    finetuned: Finetuned | None = None,
+) -> Variant:
+    weights = weight_bytes(shipped.quantized, shipped.artifact)
+    return Variant(
+        predicted=predicted,
+        applied=applied,
+        finetuned=finetuned,
+        model=shipped.model,
+        quantized=shipped.quantized,
+        exported=shipped.artifact,
+        measured=Measurement(shipped.bytes, weights, drop),
+        budget_bytes=shipped.bytes if context.settings.smallest else dense.budget.bytes,
+        max_drop=context.settings.search.max_drop,
+        dense=dense.accuracy,
+    )
+
+
+def _first_goal(
+    context: BuildContext, dense: DenseModel, whole: Shipped, cost: PairedDrop | None
+) -> Goal:
+    """The budget, and of the accuracy constraint what quantization leaves."""
+    groups = context.search.prunable.groups
+    weights = ShippedSize(whole.quantized, groups, whole.artifact.bits)
+    # What training makes up for need not be reserved.
+    reserved = max(0.0, cost.points) if cost and not context.settings.finetune else 0.0
+    return Goal(
+        dense.budget.target(whole.bytes, weights, groups),
+        AccuracyConstraint(context.search.settings.max_drop, reserved),
+    )
+
+
+def _predicted(context: BuildContext, goal: Goal) -> PolicyOutcome:
+    if context.from_ledger:
+        return choose_from_ledger(context.search, goal, smallest=context.settings.smallest)
+    if context.settings.smallest:
+        raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
+    return choose_plan(context.search, goal)
+
+
+def _finetuned(
+    context: BuildContext, pruned: SViT, plan: Plan, checkpoints: Path
+) -> Finetuned | None:
+    settings = context.settings.finetune
+    if settings is None or not plan.kept:
         return None
-
-    def _alone(self, dense: _Made, lost: PairedDrop, allowed: float) -> Variant:
-        """The dense model, where quantizing it costs more than may be lost: no search helps."""
-        steps = self._settings.ship_timesteps
-        what = dense.artifact.precision.value + (f" at T = {steps}" if steps else "")
-        reason = (
-            f"{what} alone, without pruning, loses {lost.points:.2f} points on the search split, "
-            f"more than {allowed:g}"
-        )
-        outcome = PolicyOutcome(
-            plan=Plan(),
-            met=dense.size <= self._budget,
-            bytes=dense.size,
-            drop_points=0.0,
-            stopped_by=reason,
-            steps=(),
-        )
-        pruned = PruneResult(
-            model=self._at_timesteps(self._model),
-            outcome=outcome,
-            groups=self._groups().groups,
-            budget_bytes=self._budget,
-            dense=None,
-            left=self._groups().left,
-        )
-        return self._variant(dense, pruned, lost, reason)
-
-    def _made(self, model: SViT, precision: Precision, name: str) -> _Made:
-        """`model` quantized, exported and measured."""
-        twin, artifact = model, self._dense
-        if precision is not Precision.FP32:
-            samples = self._samples() if precision is Precision.INT4 else None
-            twin = quantize(model, precision.bits, samples, progress=self._progress)
-        if precision is not Precision.FP32 or model is not self._model:
-            self._progress.stage(f"export, {precision.value}", 1)
-            artifact = export_onnx(
-                twin,
-                self._directory / f"{name}-{precision.value}.onnx",
-                batch=self._settings.batch,
-                precision=precision,
-                standard=self._settings.standard_ops,
-            )
-            self._progress.step()
-        return _Made(twin, artifact, self._size(twin, artifact))
-
-    def _samples(self) -> torch.Tensor:
-        images = search_images(self._data, self._settings.search)
-        wanted = max(_FEWEST_CALIBRATION, self._model.batch_of(_CALIBRATION))
-        return torch.from_numpy(images.inputs(0, min(wanted, len(images))))
-
-    def _pruned(self, target: Target) -> PruneResult:
-        return prune(
-            self._model,
-            self._settings,
-            data=self._data,
-            ledger=self._ledger,
-            target=target,
-            prunable=self._groups(),
-            known=self._known,
-            progress=self._progress,
-        )
-
-    def _finetuned(self, pruned: PruneResult) -> Finetuned | None:
-        settings, plan = self._settings.finetune, pruned.outcome.plan
-        if settings is None or not plan.kept:
-            return None
-        beside = self._checkpoints
-        return finetune(
-            pruned.model,
-            self._model,
-            self._data.train,
-            settings,
-            checkpoint=beside / f"finetune-{plan.digest}.pt" if beside else None,
-            progress=self._progress,
-        )
-
-    def _at_timesteps(self, model: SViT) -> SViT:
-        """The model at the T that is to be shipped."""
-        steps = self._settings.ship_timesteps
-        if steps is None:
-            return model
-        images = calibration_images(self._data, self._settings.search)
-        count = min(len(images), self._model.batch_of(_CALIBRATION))
-        return with_timesteps(model, steps, torch.from_numpy(images.inputs(0, count)))
-
-    def _target(self, dense: _Made, lost: PairedDrop | None) -> Target:
-        on = self._settings.budget_on
-        target = Target(
-            budget_bytes=self._budget,
-            dense_bytes=dense.size,
-            weights=ShippedSize(dense.twin, self._groups().groups, dense.artifact.bits),
-            # What training makes up for need not be set aside.
-            reserve=max(0.0, lost.points) if lost and not self._settings.finetune else 0.0,
-        )
-        if on is BudgetOn.RSS:
-            return replace(target, per_byte=_RSS_PER_BYTE, margin=0)
-        return replace(target, margin=0) if on is BudgetOn.PARAMS else target
-
-    def _groups(self) -> Prunable:
-        self._prunable = self._prunable or prunable_groups(self._model)
-        return self._prunable
-
-    def _lost(self, artifact: Artifact) -> PairedDrop | None:
-        """What quantizing costs on the search split; None where nobody asks, or for float32."""
-        changed = artifact.precision is not Precision.FP32 or self._settings.ship_timesteps
-        return self._drop(artifact) if self._accuracy_asked and changed else None
-
-    def _drop_asked(self, made: _Made) -> PairedDrop | None:
-        return self._drop(made.artifact) if self._accuracy_asked else None
-
-    @property
-    def _accuracy_asked(self) -> bool:
-        return self._settings.search.max_drop is not None or self._settings.precision is None
-
-    def _variant(
-        self,
-        made: _Made,
-        pruned: PruneResult,
-        lost: PairedDrop | None,
-        reason: str | None = None,
-    ) -> Variant:
-        drop = lost
-        if drop is None and made.artifact.precision is Precision.FP32:
-            drop = self._drop_of_pruning(made, pruned)
-        if drop is not None and pruned.dense is None and self._dense_hits is not None:
-            pruned = replace(pruned, dense=Accuracy.of(self._dense_hits))
-        # The policy went by predictions; what counts is measured.
-        budget = made.size if self._settings.smallest else self._budget
-        met = made.size <= budget
-        told = reason or pruned.outcome.stopped_by
-        if met and not pruned.outcome.met:
-            told = "the budget is met"
-        outcome = replace(pruned.outcome, met=met, bytes=made.size, stopped_by=told)
-        return Variant(
-            pruned=replace(pruned, outcome=outcome, budget_bytes=budget),
-            twin=made.twin,
-            artifact=made.artifact,
-            size=made.size,
-            weight_bytes=_weight_bytes(made.twin, made.artifact),
-            drop=drop,
-            max_drop=self._settings.search.max_drop,
-        )
-
-    def _drop_of_pruning(self, made: _Made, pruned: PruneResult) -> PairedDrop | None:
-        changed = self._settings.finetune is not None and bool(pruned.outcome.plan.kept)
-        if changed or self._settings.ship_timesteps:
-            return None  # the plan's own drop is another model's
-        if pruned.outcome.steps:
-            return pruned.outcome.steps[-1].drop
-        if not pruned.outcome.plan.kept:
-            return PairedDrop(0, 0, len(search_images(self._data, self._settings.search)))
-        # Sizes alone decided; several precisions are compared by accuracy all the same.
-        return self._drop(made.artifact) if self._settings.precision is None else None
-
-    def _drop(self, artifact: Artifact) -> PairedDrop:
-        """What an artifact loses on the search split against the dense float32 model."""
-        dense = self._hits_of_dense()
-        return PairedDrop.of(dense, self._hits(artifact, f"search accuracy, {artifact.precision}"))
-
-    def _hits_of_dense(self) -> npt.NDArray[np.bool_]:
-        if self._dense_hits is None:
-            images = search_images(self._data, self._settings.search)
-            known = self._ledger.find(Plan().digest, len(images))
-            self._dense_hits = (
-                known.hits() if known else self._hits(self._dense, "search accuracy, dense")
-            )
-        return self._dense_hits
-
-    def _hits(self, artifact: Artifact, stage: str) -> npt.NDArray[np.bool_]:
-        images = search_images(self._data, self._settings.search)
-        size = artifact.batch or self._model.batch_of(_EVALUATION_BATCH)
-        self._progress.stage(stage, -(-len(images) // size))
-        model = OnnxModel(artifact.path, threads=self._settings.threads)
-        return artifact_hits(model, images, batch_size=size, progress=self._progress)
-
-    def _size(self, twin: SViT, artifact: Artifact) -> int:
-        """Bytes of what the budget counts."""
-        if self._settings.budget_on is BudgetOn.PARAMS:
-            return _weight_bytes(twin, artifact)
-        if self._settings.budget_on is BudgetOn.RSS:
-            if artifact is self._dense and self._dense_peak:
-                return self._dense_peak
-            return self._peak(artifact.path)
-        return artifact.bytes
-
-    def _peak(self, path: Path) -> int:
-        """Median of a few processes."""
-        threads = self._settings.threads
-        return int(median(measure_memory(path, threads=threads).peak for _ in range(_PROCESSES)))
-
-    def _refuse_less_than_nothing(self) -> None:
-        if self._settings.budget_on is not BudgetOn.RSS or self._settings.smallest:
-            return
-        floor = measure_memory(self._dense.path, threads=self._settings.threads).imported
-        if self._budget <= floor:
-            raise SettingsError(
-                f"a budget of {self._budget / 1e6:.1f} MB of resident memory: Python with "
-                f"onnxruntime has {floor / 1e6:.1f} MB before any model; raise --budget-mb"
-            )
+    return finetune(
+        pruned,
+        context.model,
+        context.images.data.train,
+        settings,
+        checkpoint=checkpoints / f"finetune-{plan.digest}.pt",
+        progress=context.progress,
+    )
 
 
-def _weight_bytes(twin: SViT, artifact: Artifact) -> int:
-    return ShippedSize(twin, (), artifact.bits).bytes({})
+def _too_lossy(
+    context: BuildContext, dense: DenseModel, whole: Shipped, cost: PairedDrop
+) -> PolicyOutcome:
+    """The outcome where quantizing the dense model costs more than may be lost: no search helps."""
+    steps, allowed = context.settings.ship_timesteps, context.settings.search.max_drop
+    form = whole.artifact.precision.value + (f" at T = {steps}" if steps else "")
+    return PolicyOutcome(
+        plan=Plan(),
+        met=whole.bytes <= dense.budget.bytes,
+        bytes=whole.bytes,
+        drop_points=0.0,
+        stopped_by=f"{form} alone, without pruning, loses {cost.points:.2f} points on the search "
+        f"split, more than {allowed:g}",
+        steps=(),
+    )
+
+
+def _changes_outputs(context: BuildContext, precision: Precision) -> bool:
+    """Whether the shipped model classifies other than its plan's candidate, without training."""
+    return precision is not Precision.FP32 or context.settings.ship_timesteps is not None
+
+
+def _drop(context: BuildContext, dense: DenseModel, artifact: Artifact) -> PairedDrop | None:
+    """Top-1 that an artifact loses on the search images; None if no accuracy is demanded."""
+    settings = context.settings
+    demanded = settings.search.max_drop is not None or settings.precision is None
+    return dense.drop(artifact) if demanded else None
+
+
+def _drop_of_pruning(
+    context: BuildContext,
+    dense: DenseModel,
+    artifact: Artifact,
+    predicted: PolicyOutcome,
+    applied: AppliedPlan,
+) -> PairedDrop | None:
+    """The drop of a float32 artifact at its own T: that of the last candidate accepted."""
+    if applied.refitted is not None:
+        return applied.refitted.drop
+    if predicted.steps:
+        return predicted.steps[-1].drop
+    if not predicted.plan.kept:
+        return PairedDrop(0, 0, len(context.images.search))
+    # Sizes alone decided; several precisions are compared by accuracy all the same.
+    return dense.drop(artifact) if context.settings.precision is None else None

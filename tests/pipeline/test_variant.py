@@ -20,10 +20,10 @@ from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import PairedDrop
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.prune import PruneResult
+from primesvt_deploy.pipeline.apply_plan import AppliedPlan
+from primesvt_deploy.pipeline.budget import Measurement
+from primesvt_deploy.pipeline.prune import fitting
 from primesvt_deploy.pipeline.variant import Variant, best
-from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policies import PolicyOutcome
 from primesvt_deploy.quantization.serialization import restored
 from primesvt_deploy.settings import BudgetOn, Precision
 from primesvt_deploy.verification.bundle import reverify
@@ -32,20 +32,15 @@ SEARCH = SearchSettings(search_images=60, robustness_images=50, rates=(0.3, 0.6)
 
 
 def variant(size: int, lost: int, *, budget: int = 100, file_bytes: int = 10) -> Variant:
-    outcome = PolicyOutcome(
-        plan=Plan(), met=True, bytes=size, drop_points=0.0, stopped_by="", steps=()
-    )
     model = make_model()
-    pruned = PruneResult(
-        model=model, outcome=outcome, groups=(), budget_bytes=budget, dense=None,
-        left={},
-    )  # fmt: skip
     artifact = Artifact(
         path=Path("x"), bytes=file_bytes, initializer_bytes=0, layers=(), batch=None
     )
     return Variant(
-        pruned=pruned, twin=model, artifact=artifact, size=size, weight_bytes=size,
-        drop=PairedDrop(lost, 0, 100), max_drop=3.0,
+        predicted=fitting(size), applied=AppliedPlan(model), finetuned=None, model=model,
+        quantized=model, exported=artifact,
+        measured=Measurement(size, size, PairedDrop(lost, 0, 100)), budget_bytes=budget,
+        max_drop=3.0, dense=None,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What every pruning policy is given, and what it answers."""
+"""The contract of every pruning policy: its inputs, its judge, its outcome."""
 
 from __future__ import annotations
 
@@ -6,24 +6,53 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.channel_ranking import Choice
-from primesvt_deploy.pruning.search.judge import Judge
+from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
-from primesvt_deploy.pruning.search.robustness import Curve, measure_robustness
+from primesvt_deploy.pruning.search.robustness import Curve, Points, measure_robustness
+from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import SearchSettings
 
-__all__ = ["Policy", "PolicyOutcome", "Search"]
+__all__ = ["Judge", "Policy", "PolicyOutcome", "Search", "step_to_dict"]
+
+
+class Judge(Protocol):
+    """Evaluates plans."""
+
+    def judge(
+        self,
+        plan: Plan,
+        *,
+        step: str,
+        group: Group | None = None,
+        rate: float = 0.0,
+        limit: int | None = None,
+        give_up: bool = True,
+        divergence: bool = False,
+    ) -> Candidate:
+        """The outcome of `plan`.
+
+        Args:
+            plan: channels that stay.
+            step: `free`, `robustness`, or the name of the policy.
+            group: the group that was varied, if it is one.
+            rate: at which rate.
+            limit: images at most; default all.
+            give_up: stop once the drop surely exceeds the constraint.
+            divergence: with the divergence from the dense model's probabilities.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyOutcome:
-    """What a policy found.
+    """The plan that a policy decided on, and its prediction of it.
 
     Args:
         plan: the channels that stay.
-        met: whether its bytes are within the budget.
+        met: whether the predicted bytes are within the budget.
         bytes: of the model file under the plan, as predicted.
         drop_points: lost on the search images by the plan (0 for the dense model); None where
             nothing was evaluated.
@@ -47,53 +76,71 @@ class PolicyOutcome:
             "predicted_bytes": self.bytes,
             "search_drop_points": None if self.drop_points is None else round(self.drop_points, 4),
             "stopped_by": self.stopped_by,
-            "steps": [
-                {
-                    "layer": s.group or "all",
-                    "rate": s.rate,
-                    "kept": s.kept,
-                    "drop": s.drop.to_dict(),
-                }
-                for s in self.steps
-            ],
+            "steps": [step_to_dict(step) for step in self.steps],
         }
 
 
-@dataclass(kw_only=True)
+def step_to_dict(step: Candidate) -> dict[str, Any]:
+    """Plain values of an accepted candidate for `plan.json`."""
+    return {
+        "layer": step.group or "all",
+        "rate": step.rate,
+        "kept": step.kept,
+        "drop": step.drop.to_dict(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Search:
-    """One model's search: who judges, what is counted; shared by all budgets and policies.
+    """One model's search; shared by all budgets and policies.
 
     Args:
-        judge: evaluates plans on the search split and remembers them.
-        settings: rates, images, constraint, seed.
+        judge: evaluates plans on the search split.
+        space: the channels that can leave.
+        settings: rates, images, seed.
+        constraint: accuracy that a plan must keep.
         size_of: predicted bytes of what the budget counts, under a plan.
-        progress: told of each candidate.
-        memory: what a policy keeps between budgets, by its name.
+        progress: gets a step for each candidate.
+        paths: plans that a policy has found so far, by its name; kept between budgets.
+        robustness: outcomes of `measure_robustness`, by the name of the ranking.
     """
 
     judge: Judge
+    space: SearchSpace
     settings: SearchSettings
+    constraint: AccuracyConstraint
     size_of: Callable[[Plan], int]
     progress: Progress = SILENT
-    memory: dict[str, object] = field(default_factory=dict)
-    _curves: dict[str, tuple[Curve, ...]] = field(default_factory=dict)
+    paths: dict[str, object] = field(default_factory=dict)
+    robustness: dict[str, tuple[Points, ...]] = field(default_factory=dict)
 
-    def curves(self, importance: str, choice: Choice) -> tuple[Curve, ...]:
-        """Robustness curves of all layers, measured once for each way to choose channels.
+    def start(self) -> tuple[Plan, Candidate | None]:
+        """The plan without constant channels and its outcome, if it keeps the constraint."""
+        plan = self.space.without_constants
+        if not plan.kept:
+            return Plan(), None
+        candidate = self.judge.judge(plan, step="free")
+        return (plan, candidate) if self.constraint.keeps(candidate) else (Plan(), None)
+
+    def curves(self, name: str, ranking: ChannelRanking) -> tuple[Curve, ...]:
+        """Robustness curves of all layers, measured once for each ranking.
 
         Args:
-            importance: names the choice.
-            choice: of the channels that leave.
+            name: of the ranking.
+            ranking: of the channels that leave.
         """
-        if importance not in self._curves:
-            self._curves[importance] = measure_robustness(
+        groups = self.space.groups
+        if name not in self.robustness:
+            self.robustness[name] = measure_robustness(
                 self.judge,
+                groups,
+                ranking,
                 rates=self.settings.rates,
                 limit=self.settings.robustness_images,
-                choice=choice,
                 progress=self.progress,
             )
-        return self._curves[importance]
+        points = zip(groups, self.robustness[name], strict=True)
+        return tuple(Curve.under(self.constraint, group, found) for group, found in points)
 
 
 class Policy(Protocol):

@@ -31,7 +31,7 @@ class GlobalL2(AlongPath):
 
     def path(self, search: Search) -> Sequence[Plan]:
         """Plans at rising shares of all channels."""
-        model, groups = search.judge.model, search.judge.groups
+        model, groups = search.space.model, search.space.groups
         twin, run = coupling_twin(model.module)
         twin.requires_grad_(True)
         shape = model.config.input_shape
@@ -50,7 +50,7 @@ class GlobalL2(AlongPath):
                 out_channel_groups={m: g.heads for m, g in roots.items() if g.heads > 1},
                 forward_fn=run,
             )
-            plans = [search.judge.free]
+            plans = [search.space.without_constants]
             while len(plans) < _STEPS:
                 plans.append(self._next(search, plans[-1], pruner, roots))
         return [plan for i, plan in enumerate(plans) if plan.kept and plan != plans[i - 1]]
@@ -67,15 +67,15 @@ class GlobalL2(AlongPath):
             group = roots.get(dependency.target.module)
             if group is None:
                 continue
-            gone = set(map(int, indices)) | _free(search, group)
+            gone = set(map(int, indices)) | _constant(search, group)
             kept = _equal_heads(group, gone, search.settings.channel_multiple)
             if len(kept) < group.width:
                 plan = plan.replacing(group.name, kept)
         return plan
 
 
-def _free(search: Search, group: Group) -> set[int]:
-    kept = search.judge.free[group.name]
+def _constant(search: Search, group: Group) -> set[int]:
+    kept = search.space.without_constants[group.name]
     return set() if kept is None else set(range(group.width)) - set(kept)
 
 

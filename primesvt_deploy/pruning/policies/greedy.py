@@ -26,7 +26,7 @@ from primesvt_deploy.analysis.reconstruction import reconstruction_importance
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.path import outcome_on_path
-from primesvt_deploy.pruning.search.channel_ranking import Choice
+from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
 
 __all__ = ["Greedy"]
@@ -49,25 +49,25 @@ class Greedy:
 
     def search(self, search: Search, budget_bytes: int) -> PolicyOutcome:
         """See `Policy.search`."""
-        walk = search.memory.get(self.name)
+        walk = search.paths.get(self.name)
         if not isinstance(walk, _Walk):
-            walk = search.memory[self.name] = _Walk(search, _choice(search))
+            walk = search.paths[self.name] = _Walk(search, _ranking(search))
         path = walk.until(budget_bytes)
         return outcome_on_path(self.name, path, search, budget_bytes)
 
 
-def _choice(search: Search) -> Choice:
-    judge = search.judge
-    if judge.recovery is None:
-        return judge.choice()
-    moments, module = judge.recovery.moments, judge.model.module
-    groups = judge.groups
-    search.progress.stage("channel importance", len(groups))
+def _ranking(search: Search) -> ChannelRanking:
+    """By the error of reconstructing a layer's consumers, where calibration tells their inputs."""
+    space = search.space
+    if space.recovery is None:
+        return space.by_norm
+    moments, module = space.recovery.moments, space.model.module
+    search.progress.stage("channel importance", len(space.groups))
     importance = {}
-    for group in groups:
+    for group in space.groups:
         importance[group.name] = reconstruction_importance(module, group, moments)
         search.progress.step(group.name)
-    return judge.choice(importance)
+    return space.ranked(importance)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class _Expected:
 class _Walk:
     """The path from the dense model downwards, as far as anybody has asked for."""
 
-    def __init__(self, search: Search, choice: Choice) -> None:
-        self._search, self._choice = search, choice
-        self._groups = search.judge.groups
+    def __init__(self, search: Search, ranking: ChannelRanking) -> None:
+        self._search, self._ranking = search, ranking
+        self._groups = search.space.groups
         self._dense_bytes = search.size_of(Plan())
         self._path: list[Plan] = []
         self._steps = self._walk()
@@ -107,7 +107,7 @@ class _Walk:
         return self._path
 
     def _walk(self) -> Iterator[Plan]:
-        plan = self._search.judge.free
+        plan = self._search.space.without_constants
         if plan.kept:
             yield plan
         fractions: Sequence[float] = _FRACTIONS
@@ -196,16 +196,16 @@ class _Walk:
         )
 
     def _is_hopeless(self, base: Candidate) -> bool:
-        judge = self._search.judge
-        return base.drop.surely_exceeds(judge.max_drop, _HOPELESS_Z)
+        most = self._search.constraint.max_drop
+        return base.drop.surely_exceeds(100.0 if most is None else most, _HOPELESS_Z)
 
     def _narrowed(self, plan: Plan, group: Group, width: int) -> Plan:
-        return self._choice.with_width(plan, group, width)
+        return self._ranking.with_width(plan, group, width)
 
     def _notched(self, group: Group, width: int) -> int:
         return self._rounded(group, width - group.width / _NOTCHES)
 
     def _rounded(self, group: Group, width: float) -> int:
         """A width that the heads share and the channel multiple divides, less than it or equal."""
-        unit = group.heads * self._choice.multiple
+        unit = group.heads * self._ranking.multiple
         return min(max(int(width) // unit, 1) * unit, group.width)

@@ -27,9 +27,9 @@ class AlongPath(ABC):
 
     def search(self, search: Search, budget_bytes: int) -> PolicyOutcome:
         """See `Policy.search`."""
-        path = search.memory.get(self.name)
+        path = search.paths.get(self.name)
         if not isinstance(path, list):
-            path = search.memory[self.name] = list(self.path(search))
+            path = search.paths[self.name] = list(self.path(search))
         return outcome_on_path(self.name, path, search, budget_bytes)
 
 
@@ -60,7 +60,7 @@ def outcome_on_path(
         return candidate
 
     candidate = judged(last)
-    if search.judge.within(candidate):
+    if search.constraint.keeps(candidate):
         reason = "the budget is met" if reached else "all layers are used up"
         return _ended(path[last], candidate, reached, size_of(path[last]), reason)
     refused = candidate
@@ -69,14 +69,14 @@ def outcome_on_path(
     while high - low > 1:
         middle = (low + high) // 2
         candidate = judged(middle)
-        if search.judge.within(candidate):
+        if search.constraint.keeps(candidate):
             low, best = middle, candidate
         else:
             high, refused = middle, candidate
     plan = path[low] if best is not None else Plan()
     reason = (
         f"the next step down, to {size_of(path[high]) / 1e6:.2f} MB, would lose "
-        f"{refused.drop.points:.1f} points, more than {search.judge.allowed:g}"
+        f"{refused.drop.points:.1f} points, more than {search.constraint.allowed:g}"
     )
     return _ended(plan, best, False, size_of(plan), reason)
 

@@ -13,25 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
-from primesvt_deploy.pruning.search.channel_ranking import Choice
-from primesvt_deploy.pruning.search.judge import Judge
 from primesvt_deploy.pruning.search.ledger import Candidate
 from primesvt_deploy.pruning.search.robustness import Curve
+from primesvt_deploy.pruning.search.space import SearchSpace
 
 __all__ = ["Prioritized", "by_size", "prioritized"]
 
 
 class Prioritized:
-    """The paper's policy, on the paper's choice of channels (the L2 norm of their filters)."""
+    """The paper's policy and ranking of channels (the L2 norm of their filters)."""
 
     name = "prioritized"
 
     def search(self, search: Search, budget_bytes: int) -> PolicyOutcome:
         """See `Policy.search`."""
-        curves = search.curves("l2", search.judge.choice())
+        curves = search.curves("l2", search.space.by_norm)
         return prioritized(search, curves, budget_bytes=budget_bytes)
 
 
@@ -43,16 +41,16 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         curves: robustness of the layers, largest first.
         budget_bytes: bytes that the model file may have.
     """
-    judge, size_of, progress = search.judge, search.size_of, search.progress
-    plan, free = judge.start()
-    steps = [free] if free else []
+    size_of, progress = search.size_of, search.progress
+    plan, start = search.start()
+    steps = [start] if start else []
     refused: Candidate | None = None
     targets = [curve for curve in curves if curve.is_target]
     progress.stage("prioritized policy", len(targets))
     for curve in targets:
         if size_of(plan) <= budget_bytes:
             break
-        accepted, rejected = _deepest_within(judge, curve, plan, budget_bytes, size_of)
+        accepted, rejected = _deepest_within(search, curve, plan, budget_bytes)
         refused = rejected or refused
         if accepted is None:
             progress.step(f"{curve.group.name}: no rate keeps the constraint any more")
@@ -69,31 +67,29 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         met=met,
         bytes=size_of(plan),
         drop_points=steps[-1].drop.points if steps else 0.0,
-        stopped_by=_reason(met, len(targets), len(curves), judge.allowed, refused),
+        stopped_by=_reason(met, len(targets), len(curves), search.constraint.allowed, refused),
         steps=tuple(steps),
         curves=tuple(curves),
     )
 
 
 def by_size(
-    choice: Choice,
-    groups: Sequence[Group],
+    space: SearchSpace,
     *,
     rates: Sequence[float],
     budget_bytes: int,
     size_of: Callable[[Plan], int],
-    free: Plan | None = None,
 ) -> PolicyOutcome:
     """The same walk where no accuracy is demanded, so that nothing need be evaluated.
 
-    Free channels leave first, where they are known. Each layer, from the largest, is then pruned
-    at the gentlest rate that meets the budget, else at the largest.
+    Constant channels leave first, where calibration shows them. Each layer, from the largest, is
+    then pruned at the gentlest rate that meets the budget, else at the largest.
     """
-    plan = free or Plan()
+    plan, groups = space.without_constants, space.groups
     for group in groups:
         if size_of(plan) <= budget_bytes:
             break
-        options = [choice.pruned(plan, group, rate) for rate in sorted(rates)]
+        options = [space.by_norm.pruned(plan, group, rate) for rate in sorted(rates)]
         fitting = [option for option in options if size_of(option) <= budget_bytes]
         plan = fitting[0] if fitting else options[-1]
     met = size_of(plan) <= budget_bytes
@@ -110,23 +106,20 @@ def by_size(
 
 
 def _deepest_within(
-    judge: Judge,
-    curve: Curve,
-    plan: Plan,
-    budget_bytes: int,
-    size_of: Callable[[Plan], int],
+    search: Search, curve: Curve, plan: Plan, budget_bytes: int
 ) -> tuple[tuple[Plan, Candidate] | None, Candidate | None]:
     """The deepest rate that keeps the constraint on top of `plan`, and the last one refused."""
-    options = [(rate, judge.pruned(plan, curve.group, rate)) for rate in curve.within]
-    # Free channels may have left it narrower than a rate would.
+    ranking, size_of = search.space.by_norm, search.size_of
+    options = [(rate, ranking.pruned(plan, curve.group, rate)) for rate in curve.within]
+    # Without its constant channels it may be narrower than a rate would make it.
     options = [(rate, option) for rate, option in options if option != plan]
     fitting = [rate for rate, option in options if size_of(option) <= budget_bytes]
     # No deeper than the gentlest rate that already meets the budget.
     options = [(rate, p) for rate, p in options if not fitting or rate <= fitting[0]]
     refused: Candidate | None = None
     for rate, option in reversed(options):
-        candidate = judge.judge(option, step="prioritized", group=curve.group, rate=rate)
-        if judge.within(candidate):
+        candidate = search.judge.judge(option, step="prioritized", group=curve.group, rate=rate)
+        if search.constraint.keeps(candidate):
             return (option, candidate), refused
         refused = candidate
     return None, refused

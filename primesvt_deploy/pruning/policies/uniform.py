@@ -9,7 +9,7 @@ import torch
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import Search
 from primesvt_deploy.pruning.policies.path import AlongPath
-from primesvt_deploy.pruning.search.channel_ranking import Choice
+from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 
 __all__ = ["Random", "Uniform"]
 
@@ -23,7 +23,7 @@ class Uniform(AlongPath):
 
     def path(self, search: Search) -> Sequence[Plan]:
         """Plans at rising rates."""
-        return _at_one_rate(search, search.judge.choice())
+        return _at_one_rate(search, search.space.by_norm)
 
 
 class Random(AlongPath):
@@ -36,19 +36,19 @@ class Random(AlongPath):
         generator = torch.Generator().manual_seed(search.settings.seed)
         scores = {
             group.name: torch.rand(group.width, generator=generator, dtype=torch.float64)
-            for group in search.judge.groups
+            for group in search.space.groups
         }
-        return _at_one_rate(search, search.judge.choice(scores))
+        return _at_one_rate(search, search.space.ranked(scores))
 
 
-def _at_one_rate(search: Search, choice: Choice) -> list[Plan]:
+def _at_one_rate(search: Search, ranking: ChannelRanking) -> list[Plan]:
     plans: list[Plan] = []
     for step in range(1, _STEPS):
-        plan = search.judge.free
-        for group in search.judge.groups:
-            narrower = choice.pruned(Plan(), group, step / _STEPS)[group.name]
-            free = search.judge.free[group.name]
-            if narrower is not None and (free is None or len(narrower) < len(free)):
+        plan = search.space.without_constants
+        for group in search.space.groups:
+            narrower = ranking.pruned(Plan(), group, step / _STEPS)[group.name]
+            base = search.space.without_constants[group.name]
+            if narrower is not None and (base is None or len(narrower) < len(base)):
                 plan = plan.replacing(group.name, narrower)
         if plan.kept and (not plans or plan != plans[-1]):
             plans.append(plan)

@@ -1,9 +1,10 @@
-"""Free channels: those that calibration shows to be constant, so that nothing is lost with them.
+"""Constant channels: they never or always fire on calibration images, so nothing is lost with them.
 
-A channel that never spikes adds nothing to what reads it; one that always spikes adds a constant,
-which the readers' biases take up (`pruning.refit`). A channel is free if every layer that reads it
-reads a constant; around a padded image only silence is one. Of channels that no layer reads (q and
-k meet in a product), those are free that never spike on one of both sides.
+A channel that never fires adds nothing to its consumer layers; one that always fires adds a
+constant, which their biases take up (`least_squares`). A channel is constant if it is so in the
+input of every consumer layer; around a padded image only a channel that never fires is. Channels
+that no layer consumes (q and k meet in a product) are constant if they never fire on one of both
+sides.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import Moments
-from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 
-__all__ = ["free_channels", "free_plan"]
+__all__ = ["constant_channels", "plan_without_constants"]
 
 _TOLERANCE = 1e-9
 _CHECKED_SAMPLES = 16
 
 
-def free_channels(group: Group, moments: Moments) -> torch.Tensor:
-    """Whether each channel `[width]` of a group is free."""
+def constant_channels(group: Group, moments: Moments) -> torch.Tensor:
+    """Whether each channel of a group is constant, `[width]`, bool."""
     seen = [moments.inputs[name] for name in group.inputs if name in moments.inputs]
     if len(seen) < len(group.inputs):
         return torch.zeros(group.width, dtype=torch.bool)
@@ -40,40 +40,39 @@ def free_channels(group: Group, moments: Moments) -> torch.Tensor:
     return torch.stack(silent).any(dim=0) if silent else torch.zeros(group.width, dtype=torch.bool)
 
 
-def free_plan(
-    model: SViT, groups: Sequence[Group], recovery: Recovery, channel_multiple: int = 1
+def plan_without_constants(
+    groups: Sequence[Group], recovery: Recovery, channel_multiple: int = 1
 ) -> Plan:
-    """The plan without free channels: equally many leave each head, and one stays at least.
+    """The plan that removes constant channels: equally many leave each head, one stays at least.
 
     Groups are left whole where silencing them changes the model's logits (fp64, a few calibration
     samples) after all.
 
     Args:
-        model: the dense SViT.
-        groups: its prunable groups.
-        recovery: has the moments, and recovers what reads the channels.
+        groups: the dense model's prunable groups.
+        recovery: of that model; it has the input statistics and recovers the consumer layers.
         channel_multiple: channels (per head) are kept in multiples of this.
     """
     single: list[Plan] = []
     whole = Plan()
     for group in groups:
-        free = free_channels(group, recovery.moments)
-        kept = _without_free(group, free, channel_multiple)
+        constant = constant_channels(group, recovery.moments)
+        kept = _without(constant, group, channel_multiple)
         if len(kept) < group.width:
             single.append(Plan().replacing(group.name, kept))
             whole = whole.replacing(group.name, kept)
-    if not single or _changes_nothing(model, recovery, whole):
+    if not single or _changes_nothing(recovery, whole):
         return whole
     plan = Plan()
     for one in single:
         ((name, kept_indices),) = one.kept
         more = plan.replacing(name, kept_indices)
-        plan = more if _changes_nothing(model, recovery, more) else plan
+        plan = more if _changes_nothing(recovery, more) else plan
     return plan
 
 
-def _without_free(group: Group, free: torch.Tensor, multiple: int) -> list[int]:
-    per_head = free.view(group.heads, -1)
+def _without(constant: torch.Tensor, group: Group, multiple: int) -> list[int]:
+    per_head = constant.view(group.heads, -1)
     width = per_head.shape[1]
     staying = max(width - int(per_head.sum(dim=1).min()), 1)
     leaving = width - min(-(-staying // multiple) * multiple, width)
@@ -85,8 +84,8 @@ def _without_free(group: Group, free: torch.Tensor, multiple: int) -> list[int]:
 
 
 @torch.no_grad()
-def _changes_nothing(model: SViT, recovery: Recovery, plan: Plan) -> bool:
+def _changes_nothing(recovery: Recovery, plan: Plan) -> bool:
     samples = recovery.samples(_CHECKED_SAMPLES).double()
-    expected = copy.deepcopy(model.module).double()(samples)
+    expected = copy.deepcopy(recovery.model.module).double()(samples)
     found = recovery.masked(plan).double()(samples)
     return bool((expected - found).abs().max() <= _TOLERANCE)

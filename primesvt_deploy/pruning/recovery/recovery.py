@@ -1,13 +1,13 @@
-"""Recovery without gradients: what calibration images tell of a pruned model makes up for it.
+"""Recovery without gradients: a pruned model is corrected by statistics of calibration images.
 
 Steps, by name, each by itself or together:
 
-- `free`: channels that calibration shows to be constant leave before all others (`pruning.free`);
-- `bias`: the biases of the layers that read removed channels take up their mean (`pruning.refit`);
-- `refit`: so do those layers' weights, by least squares; includes `bias`;
-- `norms`: batch norms are re-estimated behind everything that changed (`pruning.norms`);
-- `head`: the classifier is fitted anew to what the pruned network gives it (`pruning.head`).
-  Candidates go without: the plan that is decided on is tried with it.
+- `free`: constant channels leave before all others (`constant_channels`);
+- `bias`: the biases of a removed channel's consumer layers take up its mean (`least_squares`);
+- `refit`: so do those layers' weights, by least squares; includes `bias` (`least_squares`);
+- `norms`: batch norms behind everything that changed are re-estimated (`batchnorm`);
+- `head`: the classifier is refitted to the features of the pruned network (`classifier`).
+  Candidates go without; the plan that is decided on is tried with it.
 
 All of it is done on the dense module with removed channels silenced; cutting it afterwards changes
 nothing.
@@ -48,7 +48,7 @@ CALIBRATION_IMAGES = 256
 NORM_IMAGES = 64
 """One batch, so that a norm's statistics are known when what follows it runs."""
 HEAD_IMAGES = 1024
-"""Of which there is but one row each to fit a classifier on."""
+"""Each gives one row alone to fit a classifier on."""
 
 
 class Recovery:
@@ -64,24 +64,23 @@ class Recovery:
     def __init__(
         self, model: SViT, groups: Sequence[Group], images: ImageList, steps: Collection[str]
     ) -> None:
-        self._model, self._groups, self._images = model, tuple(groups), images
+        self.model, self._groups, self._images = model, tuple(groups), images
         self.steps = frozenset(steps)
         self.matches_norms = "norms" in self.steps
 
     @cached_property
     def moments(self) -> Moments:
-        """What the dense model's layers read."""
-        twin = lower(self._model.module)
-        return measure_moments(twin, self._groups, self._batches(CALIBRATION_IMAGES))
+        """Statistics of the inputs of the dense model's layers."""
+        return measure_moments(self._lowered, self._groups, self._batches(CALIBRATION_IMAGES))
 
     @cached_property
     def state(self) -> torch.Tensor:
         """The calibration batch as the chain's first state."""
-        count = max(2, self._model.batch_of(NORM_IMAGES))
+        count = max(2, self.model.batch_of(NORM_IMAGES))
         return self._base.fold(self.samples(count))
 
     def masked(self, plan: Plan) -> SpikingNetwork:
-        """The dense network without the channels that leave, its readers recovered.
+        """The dense network without the channels that leave, its consumer layers recovered.
 
         Its neurons are unrolled; its norms stand as they are and are not matched yet.
         """
@@ -117,9 +116,9 @@ class Recovery:
 
         Args:
             plan: channels that stay.
-            head: fit the classifier anew as well; the other steps are those of candidates.
+            head: refit the classifier as well; the other steps are those of candidates.
         """
-        module = copy.deepcopy(self._model.module)
+        module = copy.deepcopy(self.model.module)
         self._prepare(module, plan)
         if self.matches_norms and plan.kept:
             network = self.masked(plan)
@@ -139,13 +138,13 @@ class Recovery:
         for group in self._groups:
             if group.name in kept:
                 # What is left of a group that never spikes is silenced as well: the artifact can
-                # do without the whole branch (`lowering.constants`).
+                # do without the whole branch (`lowering.fold_constants`).
                 staying = () if group.name in self._dead else kept[group.name]
                 silence(network, group, staying)
 
     @cached_property
     def _dead(self) -> frozenset[str]:
-        """Groups of which calibration saw no spike at all."""
+        """Groups in which calibration saw no spike at all."""
         if "free" not in self.steps:
             return frozenset()
         seen = self.moments.inputs
@@ -159,7 +158,7 @@ class Recovery:
 
     @cached_property
     def _base(self) -> SpikingNetwork:
-        return lower(self._model.module, fold_norms=False)
+        return lower(self.model.module, fold_norms=False)
 
     @cached_property
     def _refit(self) -> Refit | None:
@@ -181,13 +180,18 @@ class Recovery:
         return found
 
     @cached_property
+    def _lowered(self) -> SpikingNetwork:
+        """The dense network, lowered."""
+        return lower(self.model.module)
+
+    @cached_property
     def _dense_outputs(self) -> dict[str, torch.Tensor]:
-        """What the dense model's classifiers give."""
-        twin = lower(self._model.module)
-        return classifier_outputs(twin, classifier_inputs(twin, self._batches(HEAD_IMAGES)))
+        """Logits of the dense model's classifiers on the calibration images, by name."""
+        inputs = classifier_inputs(self._lowered, self._batches(HEAD_IMAGES))
+        return classifier_outputs(self._lowered, inputs)
 
     def _batches(self, most: int) -> Iterator[torch.Tensor]:
-        size, count = self._model.batch_of(32), min(most, len(self._images))
+        size, count = self.model.batch_of(32), min(most, len(self._images))
         for start in range(0, count, size):
             yield self._batch(start, min(start + size, count))
 

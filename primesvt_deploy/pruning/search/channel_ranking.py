@@ -1,4 +1,4 @@
-"""Which channels leave a layer at a rate: the least important ones."""
+"""Rank the channels of each layer by importance: the least important leave first."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.importance import keep_most_important
 from primesvt_deploy.pruning.plan import Plan, kept_width
 
-__all__ = ["Choice"]
+__all__ = ["ChannelRanking"]
 
 
-class Choice:
-    """Chooses channels by their importance.
+class ChannelRanking:
+    """Channels of each group in the order in which they leave.
 
     Args:
         importance: `[width]` of each group, by name; larger stays longer.
         channel_multiple: channels (per head) are kept in multiples of this.
-        free: what is left once free channels are gone; those leave before all others.
+        without_constants: the plan that removes constant channels; those leave before all others.
     """
 
     def __init__(
         self,
         importance: Mapping[str, torch.Tensor],
         channel_multiple: int,
-        free: Plan | None = None,
+        without_constants: Plan | None = None,
     ) -> None:
         self.multiple = channel_multiple
         self._importance = dict(importance)
-        for name, kept in free.kept if free else ():
+        for name, kept in without_constants.kept if without_constants else ():
             if name in self._importance:
                 last = torch.full_like(self._importance[name], -1.0)
                 last[list(kept)] = self._importance[name][list(kept)]

@@ -1,4 +1,4 @@
-"""Answer a question from a ledger: no model is run, no candidate evaluated."""
+"""Choose a plan from a ledger: no model is run, no candidate evaluated."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome
 from primesvt_deploy.pruning.search.ledger import Candidate
 
-__all__ = ["best_known"]
+__all__ = ["best_in_ledger"]
 
 
-def best_known(
+def best_in_ledger(
     candidates: Iterable[Candidate],
     *,
     images: int,

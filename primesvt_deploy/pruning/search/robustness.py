@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.channel_ranking import Choice
-from primesvt_deploy.pruning.search.judge import Judge
+from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
 
-__all__ = ["Curve", "measure_robustness"]
+if TYPE_CHECKING:
+    from primesvt_deploy.pruning.policies.base import Judge
+
+__all__ = ["Curve", "Points", "measure_robustness"]
+
+Points = tuple[tuple[float, Candidate], ...]
+"""Rates, ascending, and what came of them; two rates may round to one plan, and one candidate."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class Curve:
     group: Group
     points: tuple[Candidate, ...]
     within: tuple[float, ...]
+
+    @classmethod
+    def under(cls, constraint: AccuracyConstraint, group: Group, points: Points) -> Curve:
+        """The curve of measured points under a constraint."""
+        within = tuple(rate for rate, point in points if constraint.keeps(point))
+        return cls(group, tuple(point for _, point in points), within)
 
     @property
     def is_target(self) -> bool:
@@ -59,47 +71,46 @@ class Curve:
 
 def measure_robustness(
     judge: Judge,
+    groups: Sequence[Group],
+    ranking: ChannelRanking,
     *,
     rates: Sequence[float],
     limit: int | None = None,
-    choice: Choice | None = None,
     progress: Progress = SILENT,
-) -> tuple[Curve, ...]:
-    """Curves of every group, largest first.
+) -> tuple[Points, ...]:
+    """Outcomes of pruning each group alone at each rate.
 
     Args:
         judge: evaluates on the search split.
+        groups: largest first.
+        ranking: of the channels that leave.
         rates: shares of a layer's channels to remove, each in (0, 1).
         limit: images a point at most; a hopeless point is given up sooner.
-        choice: of the channels that leave; None: the judge's own.
-        progress: told of each point.
+        progress: gets a step for each point.
+
+    Returns:
+        The points of each group.
     """
-    progress.stage("robustness", len(judge.groups) * len(rates))
-    pruned = judge.pruned if choice is None else choice.pruned
-    return tuple(
-        _curve(judge, group, sorted(rates), limit, pruned, progress) for group in judge.groups
-    )
+    progress.stage("robustness", len(groups) * len(rates))
+    return tuple(_points(judge, group, ranking, sorted(rates), limit, progress) for group in groups)
 
 
-def _curve(
+def _points(
     judge: Judge,
     group: Group,
+    ranking: ChannelRanking,
     rates: Sequence[float],
     limit: int | None,
-    pruned: Callable[[Plan, Group, float], Plan],
     progress: Progress,
-) -> Curve:
-    points: list[Candidate] = []
-    within: list[float] = []
+) -> Points:
+    points: list[tuple[float, Candidate]] = []
     for rate in rates:
-        plan = pruned(Plan(), group, rate)
+        plan = ranking.pruned(Plan(), group, rate)
         if not plan.kept:
             # The channel multiple rounds this rate to the whole layer: nothing would leave.
             progress.step(f"{group.name} at {rate:.0%}: rounds to the whole layer")
             continue
         point = judge.judge(plan, step="robustness", group=group, rate=rate, limit=limit)
-        points.append(point)
-        if judge.within(point):
-            within.append(rate)
+        points.append((rate, point))
         progress.step(f"{group.name} at {rate:.0%}: {point.drop.points:.1f} points lost")
-    return Curve(group, tuple(points), tuple(within))
+    return tuple(points)

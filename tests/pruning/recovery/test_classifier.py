@@ -12,7 +12,7 @@ import torch
 from conftest import write_arrays
 from families.zoo import ZOO, model_of
 from own_nets import attending
-from pruning.test_recovery import groups_of, images_of, thinned
+from pruning.recovery.test_recovery import groups_of, images_of, thinned
 
 from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load, prune
 from primesvt_deploy.data import DataSet, open_data
@@ -115,7 +115,7 @@ def trained(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory
     return replace(data, train=open_data(model, path).search)
 
 
-class TestSettled:
+class TestApplied:
     """What was decided on gets a new classifier unless that loses more on search images."""
 
     SEARCH = SearchSettings(

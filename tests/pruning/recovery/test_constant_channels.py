@@ -12,8 +12,12 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut
-from primesvt_deploy.pruning.recovery.constant_channels import free_channels, free_plan
+from primesvt_deploy.pruning.recovery.constant_channels import (
+    constant_channels,
+    plan_without_constants,
+)
 from primesvt_deploy.pruning.recovery.recovery import Recovery
+from primesvt_deploy.pruning.search.space import SearchSpace
 
 
 def silence_unit(model: SViT, unit: str, channels: list[int], bias: float) -> None:
@@ -31,7 +35,7 @@ def data_of(model: SViT, path: object) -> DataSet:
 def freed(model: SViT, data: DataSet, *names: str) -> tuple[dict[str, int], Recovery, object]:
     groups = find_groups(model.module, model.config.input_shape)
     recovery = Recovery(model, groups, data.search, ("free",))
-    plan = free_plan(model, groups, recovery)
+    plan = plan_without_constants(groups, recovery)
     widths = plan.widths(groups)
     return {name: widths[name] for name in names}, recovery, (groups, plan)
 
@@ -65,13 +69,13 @@ def test_channels_that_always_spike_fold_into_the_readers_bias(tmp_path: object)
     moments = recovery.moments.inputs["blocks.0.mlp.fc2.conv"]
     assert moments.high[[1, 2, 7]].tolist() == moments.low[[1, 2, 7]].tolist() == [1.0] * 3
     assert {1, 2, 7} <= set(
-        torch.nonzero(free_channels(group, recovery.moments)).flatten().tolist()
+        torch.nonzero(constant_channels(group, recovery.moments)).flatten().tolist()
     )
     assert widths["blocks.0.mlp"] <= group.width - 3
     unchanged(model, recovery, found, data)
 
 
-def test_around_a_padded_image_only_silence_is_free(tmp_path: object) -> None:
+def test_around_a_padded_image_only_silence_is_constant(tmp_path: object) -> None:
     model = make_model()
     silence_unit(model, "stem.1", [0], bias=100.0)
     silence_unit(model, "stem.1", [3], bias=-100.0)
@@ -92,7 +96,7 @@ def test_of_q_and_k_one_silent_side_is_enough_and_heads_stay_equal(tmp_path: obj
     data = data_of(model, tmp_path)
     _, recovery, (groups, plan) = freed(model, data)  # type: ignore[misc]
     group: Group = next(g for g in groups if g.name == "blocks.0.attn.qk")
-    free = free_channels(group, recovery.moments)
+    free = constant_channels(group, recovery.moments)
     assert bool(free[[3, 8, 9]].all())
     kept = plan[group.name] or range(group.width)
     per_head = [
@@ -117,14 +121,9 @@ def test_one_channel_of_a_dead_group_stays(tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize("steps", [(), ("norms",), ("bias", "refit")])
-def test_without_the_step_nothing_is_free(
+def test_without_the_step_constant_channels_stay(
     tiny: SViT, tiny_data: DataSet, steps: tuple[str, ...]
 ) -> None:
-    from primesvt_deploy.pruning.search.judge import Judge
-    from primesvt_deploy.pruning.search.ledger import Ledger
-
     groups = find_groups(tiny.module, tiny.config.input_shape)
     recovery = Recovery(tiny, groups, tiny_data.search, steps)
-    judge = Judge(tiny, groups, tiny_data.search, Ledger(), max_drop=3.0, recovery=recovery)
-    assert not judge.free.kept
-    assert judge.start()[1] is None
+    assert not SearchSpace(tiny, groups, recovery=recovery).without_constants.kept

@@ -83,7 +83,7 @@ def test_prefixes_are_really_reused(
     last = next(group for group in groups if group.name == "blocks.1.mlp")
     judge.outcome(Plan(), keep=groups)
     calls = []
-    first_stage = judge._twin.get_submodule("stem.0")
+    first_stage = judge._networks.dense.get_submodule("stem.0")
     first_stage.register_forward_hook(lambda *_: calls.append(1))
     judge.outcome(Plan().replacing(last.name, half(last)), keep=[last])
     assert not calls

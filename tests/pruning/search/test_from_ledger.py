@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from pruning.test_prioritized import group
+from pruning.policies.test_prioritized import group
 
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.from_ledger import best_known
+from primesvt_deploy.pruning.search.from_ledger import best_in_ledger
 from primesvt_deploy.pruning.search.ledger import Candidate
 
 GROUP = group("layer", width=10)
@@ -22,7 +22,7 @@ LEDGER = [candidate(10, 0), candidate(8, 1), candidate(6, 1), candidate(4, 3), c
 
 
 def ask(budget: int | None, allowed: float | None) -> tuple[int, bool]:
-    found = best_known(
+    found = best_in_ledger(
         LEDGER,
         images=100,
         size_of=lambda plan: plan.widths([GROUP])["layer"],
@@ -45,14 +45,14 @@ def ask(budget: int | None, allowed: float | None) -> tuple[int, bool]:
         (3, None, (2, True)),
     ],
 )
-def test_the_best_known_candidate(
+def test_the_best_in_ledger_candidate(
     budget: int | None, allowed: float | None, expected: tuple[int, bool]
 ) -> None:
     assert ask(budget, allowed) == expected
 
 
 def test_what_was_not_seen_whole_does_not_count() -> None:
-    found = best_known(
+    found = best_in_ledger(
         [candidate(2, 0, n=50), candidate(3, 0, stopped=True), candidate(10, 0)],
         images=100,
         size_of=lambda plan: plan.widths([GROUP])["layer"],
@@ -63,7 +63,7 @@ def test_what_was_not_seen_whole_does_not_count() -> None:
 
 
 def test_where_nothing_keeps_the_constraint_that_is_said() -> None:
-    found = best_known(
+    found = best_in_ledger(
         [candidate(8, 50)], images=100, size_of=lambda _: 1, budget_bytes=5, allowed=1.0
     )
     assert not found.met

@@ -4,17 +4,33 @@ from pathlib import Path
 
 import pytest
 
-from primesvt_deploy.analysis.groups import find_groups
+from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.judge import Judge
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
+from primesvt_deploy.pruning.search.evaluator import Evaluator
+from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.pruning.search.space import SearchSpace
 
 
-def judge_of(tiny: SViT, data: DataSet, ledger: Ledger, **options: float) -> Judge:
-    groups = find_groups(tiny.module, tiny.config.input_shape)
-    return Judge(tiny, groups, data.search, ledger, **{"max_drop": 3.0, **options})
+def groups_of(tiny: SViT) -> tuple[Group, ...]:
+    return find_groups(tiny.module, tiny.config.input_shape)
+
+
+def judge_of(
+    tiny: SViT, data: DataSet, ledger: Ledger, max_drop: float = 3.0, chunk: int = 128
+) -> LedgerJudge:
+    evaluator = Evaluator(tiny, groups_of(tiny), data.search, chunk=chunk)
+    return LedgerJudge(evaluator, ledger, max_drop=max_drop)
+
+
+def halved(tiny: SViT) -> tuple[Plan, Group]:
+    """The largest group with half of its channels."""
+    space = SearchSpace(tiny, groups_of(tiny))
+    group = space.groups[0]
+    return space.by_norm.pruned(Plan(), group, 0.5), group
 
 
 def test_a_known_candidate_is_not_evaluated_again(
@@ -22,8 +38,7 @@ def test_a_known_candidate_is_not_evaluated_again(
 ) -> None:
     path = tmp_path / "ledger.jsonl"
     first = judge_of(tiny, tiny_data, Ledger(path))
-    group = first.groups[0]
-    plan = first.pruned(Plan(), group, 0.5)
+    plan, group = halved(tiny)
     expected = first.judge(plan, step="robustness", group=group, rate=0.5)
     dense = first.dense()
 
@@ -39,33 +54,31 @@ def test_a_candidate_is_judged_against_the_dense_model_on_the_same_images(
     tiny: SViT, tiny_data: DataSet
 ) -> None:
     judge = judge_of(tiny, tiny_data, Ledger(), max_drop=100.0)
-    group = judge.groups[0]
-    found = judge.judge(judge.pruned(Plan(), group, 0.5), step="policy", group=group, rate=0.5)
+    plan, group = halved(tiny)
+    found = judge.judge(plan, step="policy", group=group, rate=0.5)
     assert found.n == judge.images == len(tiny_data.search)
     assert found.correct == judge.dense().correct - found.lost + found.gained
 
 
-def test_a_plan_that_removes_nothing_loses_nothing(tiny: SViT, tiny_data: DataSet) -> None:
-    judge = judge_of(tiny, tiny_data, Ledger(), channel_multiple=64)
-    group = judge.groups[0]
-    assert judge.pruned(Plan(), group, 0.5) == Plan()
+def test_a_rate_that_rounds_to_the_whole_layer_removes_nothing(tiny: SViT) -> None:
+    space = SearchSpace(tiny, groups_of(tiny), channel_multiple=64)
+    assert space.by_norm.pruned(Plan(), space.groups[0], 0.5) == Plan()
 
 
-def test_channels_stay_in_multiples(tiny: SViT, tiny_data: DataSet) -> None:
-    judge = judge_of(tiny, tiny_data, Ledger(), channel_multiple=4)
-    for group in judge.groups:
+def test_channels_stay_in_multiples(tiny: SViT) -> None:
+    space = SearchSpace(tiny, groups_of(tiny), channel_multiple=4)
+    for group in space.groups:
         for rate in (0.1, 0.5, 0.9):
-            kept = judge.pruned(Plan(), group, rate).widths([group])[group.name]
+            kept = space.by_norm.pruned(Plan(), group, rate).widths([group])[group.name]
             per_head = kept // group.heads
             assert per_head % 4 == 0 or kept == group.width
 
 
 def test_the_hopeless_are_given_up_early(tiny: SViT, tiny_data: DataSet) -> None:
-    patient = judge_of(tiny, tiny_data, Ledger(), max_drop=0.0)
-    patient._evaluator._chunk = 32
-    group = next(g for g in patient.groups if g.name == "residual")
+    judge = judge_of(tiny, tiny_data, Ledger(), max_drop=0.0, chunk=32)
+    group = next(g for g in groups_of(tiny) if g.name == "residual")
     plan = Plan().replacing("residual", [0])
-    found = patient.judge(plan, step="robustness", group=group, rate=0.9)
+    found = judge.judge(plan, step="robustness", group=group, rate=0.9)
     assert found.stopped_early
     assert found.n < len(tiny_data.search)
-    assert not patient.within(found)
+    assert not AccuracyConstraint(0.0).keeps(found)

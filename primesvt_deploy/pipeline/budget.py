@@ -1,0 +1,213 @@
+"""The budget: what it counts, what a plan must come down to, and corrections after measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from primesvt_deploy.analysis.cost import ShippedSize
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.artifact.onnx_export import Artifact
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.measure.intervals import PairedDrop
+from primesvt_deploy.measure.memory import measure_memory
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies import PolicyOutcome
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
+from primesvt_deploy.settings import BudgetOn, BuildSettings
+
+__all__ = [
+    "Budget",
+    "Goal",
+    "Measurement",
+    "SizeTarget",
+    "budget_of",
+    "counted_bytes",
+    "weight_bytes",
+]
+
+_SIZE_MARGIN = 512
+"""Bytes by which a file may differ from its prediction: lengths and shapes written in digits."""
+_PROCESSES = 3
+_RSS_PER_BYTE = 2.5
+"""Resident bytes for each byte of weights, to begin with: a file is read, unpacked and packed."""
+_RSS_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeTarget:
+    """Bytes that a plan must come down to, and how they are predicted.
+
+    Args:
+        budget_bytes: at most so many bytes of what the budget counts.
+        dense_bytes: of the dense model.
+        weights: bytes of weights under any widths.
+        groups: the dense model's groups.
+        per_byte: what a byte of weights less takes off.
+        margin: by how much a prediction may be short, in bytes.
+    """
+
+    budget_bytes: int
+    dense_bytes: int
+    weights: ShippedSize
+    groups: Sequence[Group]
+    per_byte: float = 1.0
+    margin: int = _SIZE_MARGIN
+
+    def predicted_bytes(self, plan: Plan) -> int:
+        """Bytes under a plan: the dense model's less the weights that leave."""
+        if not plan.kept:
+            return self.dense_bytes
+        return self.dense_bytes - round(self.per_byte * self.leaving_bytes(plan)) + self.margin
+
+    def leaving_bytes(self, plan: Plan) -> int:
+        """Bytes of weights that leave under a plan."""
+        return self.weights.bytes({}) - self.weights.bytes(plan.widths(self.groups))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Size and accuracy that a plan must reach.
+
+    Args:
+        size: bytes to come down to.
+        accuracy: points that may be lost on the way.
+    """
+
+    size: SizeTarget
+    accuracy: AccuracyConstraint
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An artifact as measured.
+
+    Args:
+        bytes: of what the budget counts.
+        weight_bytes: of weights, scales and biases.
+        drop: top-1 lost against the dense float32 model on the search images; None where nothing
+            was evaluated.
+    """
+
+    bytes: int
+    weight_bytes: int
+    drop: PairedDrop | None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The budget of a build.
+
+    Args:
+        settings: what it counts, and the targets.
+        bytes: at most so many; 0 where the smallest model is wanted.
+    """
+
+    settings: BuildSettings
+    bytes: int
+
+    def target(self, dense_bytes: int, weights: ShippedSize, groups: Sequence[Group]) -> SizeTarget:
+        """What a plan must come down to.
+
+        Args:
+            dense_bytes: of what the budget counts, of the dense model in the wanted precision.
+            weights: of that model.
+            groups: its prunable groups.
+        """
+        target = SizeTarget(
+            budget_bytes=self.bytes, dense_bytes=dense_bytes, weights=weights, groups=groups
+        )
+        if self.settings.budget_on is BudgetOn.RSS:
+            return replace(target, per_byte=_RSS_PER_BYTE, margin=0)
+        return replace(target, margin=0) if self.settings.budget_on is BudgetOn.PARAMS else target
+
+    def corrected(self, goal: Goal, predicted: PolicyOutcome, measured: Measurement) -> Goal | None:
+        """The goal to set instead once the artifact of a plan is measured; None: leave it.
+
+        Resident memory far from the budget corrects the bytes that a byte of weights takes off; an
+        artifact beyond the budget lowers the target by as much; a drop beyond the constraint
+        reserves as much of it.
+
+        Args:
+            goal: that the plan was decided for.
+            predicted: the policy's outcome for it.
+            measured: of the artifact that came of it.
+        """
+        leaving = goal.size.leaving_bytes(predicted.plan)
+        if not leaving or self.settings.smallest:
+            return None
+        learnt = self._corrected_rate(goal.size, leaving, measured.bytes)
+        if learnt is not None:
+            return replace(goal, size=learnt)
+        beyond = measured.bytes - self.bytes
+        if beyond > 0:
+            if not predicted.met:
+                return None  # out of reach, and pruning less would only leave it further
+            lower = replace(goal.size, budget_bytes=goal.size.budget_bytes - beyond)
+            return replace(goal, size=lower)
+        allowed, drop = self.settings.search.max_drop, measured.drop
+        if drop is None or allowed is None or self.settings.finetune or drop.points <= allowed:
+            return None
+        reserved = goal.accuracy.reserved + drop.points - allowed
+        return replace(goal, accuracy=replace(goal.accuracy, reserved=reserved))
+
+    def _corrected_rate(self, size: SizeTarget, leaving: int, measured: int) -> SizeTarget | None:
+        """The target with resident bytes per byte of weights as measured, where that matters."""
+        saved, beyond = size.dense_bytes - measured, measured - self.bytes
+        if self.settings.budget_on is not BudgetOn.RSS or saved <= 0:
+            return None
+        far = abs(beyond) > _RSS_TOLERANCE * (size.dense_bytes - self.bytes)
+        rate = saved / leaving
+        if far and abs(rate / size.per_byte - 1.0) > _RSS_TOLERANCE:
+            return replace(size, per_byte=rate)
+        return None
+
+
+def counted_bytes(settings: BuildSettings, model: SViT, artifact: Artifact) -> int:
+    """Bytes of what the budget counts.
+
+    Args:
+        settings: what it counts.
+        model: what the artifact computes.
+        artifact: the exported file.
+    """
+    if settings.budget_on is BudgetOn.PARAMS:
+        return weight_bytes(model, artifact)
+    if settings.budget_on is BudgetOn.RSS:
+        return _peak_bytes(artifact.path, settings.threads)
+    return artifact.bytes
+
+
+def weight_bytes(model: SViT, artifact: Artifact) -> int:
+    """Bytes of weights, scales and biases that an artifact stores."""
+    return ShippedSize(model, (), artifact.bits).bytes({})
+
+
+def budget_of(settings: BuildSettings, dense_bytes: int, artifact: Artifact) -> Budget:
+    """The budget of a build.
+
+    Args:
+        settings: budget and saving.
+        dense_bytes: of what the budget counts, of the dense float32 model.
+        artifact: of that model.
+
+    Raises:
+        SettingsError: less resident memory than Python with onnxruntime takes without a model.
+    """
+    budget = Budget(settings, settings.budget_bytes(dense_bytes))
+    if settings.budget_on is BudgetOn.RSS and not settings.smallest:
+        floor = measure_memory(artifact.path, threads=settings.threads).imported
+        if budget.bytes <= floor:
+            raise SettingsError(
+                f"a budget of {budget.bytes / 1e6:.1f} MB of resident memory: Python with "
+                f"onnxruntime has {floor / 1e6:.1f} MB before any model; raise --budget-mb"
+            )
+    return budget
+
+
+def _peak_bytes(path: Path, threads: int) -> int:
+    """Peak resident memory of a fresh process that runs one sample; the median of a few."""
+    return int(median(measure_memory(path, threads=threads).peak for _ in range(_PROCESSES)))

@@ -1,0 +1,161 @@
+"""Contexts: all that a search, or a build, rests on; made once, before any stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
+from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.pruning.search.evaluator import Evaluator
+from primesvt_deploy.pruning.search.judge import LedgerJudge
+from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.pruning.search.space import SearchSpace
+from primesvt_deploy.settings import HEAD, BuildSettings, SearchSettings
+
+__all__ = ["BuildContext", "SearchContext", "check_recovery", "search_context"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchContext:
+    """All that a search for a plan rests on.
+
+    Args:
+        model: the dense SViT; no stage changes it.
+        settings: how candidates are made and judged.
+        prunable: the channels that can leave.
+        images: None: no data, so nothing can be evaluated or calibrated.
+        ledger: candidates evaluated so far.
+        progress: gets each step.
+    """
+
+    model: SViT
+    settings: SearchSettings
+    prunable: Prunable
+    images: ImageSets | None
+    ledger: Ledger
+    progress: Progress = SILENT
+
+    def image_sets(self) -> ImageSets:
+        """The images.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.images is None:
+            raise DataError(f"{self.model.name}: no data were given to search or calibrate on")
+        return self.images
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """Recovery of pruned models on the calibration images."""
+        images, steps = self.image_sets().calibration, self.settings.recover
+        return Recovery(self.model, self.prunable.groups, images, steps)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space; without data, nothing is known of constant channels."""
+        return SearchSpace(
+            self.model,
+            self.prunable.groups,
+            channel_multiple=self.settings.channel_multiple,
+            recovery=None if self.images is None else self.recovery,
+        )
+
+    @cached_property
+    def judge(self) -> LedgerJudge:
+        """Judge of candidates on the search images."""
+        images, groups = self.image_sets().search, self.prunable.groups
+        evaluator = Evaluator(self.model, groups, images, recovery=self.recovery)
+        most = self.settings.max_drop
+        return LedgerJudge(evaluator, self.ledger, max_drop=100.0 if most is None else most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """All that a build rests on.
+
+    Args:
+        settings: budget, constraint, precision and the rest.
+        search: of its plans, with the accuracy that pruning may cost before any fine-tuning.
+        from_ledger: take plans from the ledger; evaluate no candidate.
+    """
+
+    settings: BuildSettings
+    search: SearchContext
+    from_ledger: bool = False
+
+    @property
+    def model(self) -> SViT:
+        """The dense SViT."""
+        return self.search.model
+
+    @property
+    def progress(self) -> Progress:
+        """Gets each step."""
+        return self.search.progress
+
+    @property
+    def images(self) -> ImageSets:
+        """Images by purpose."""
+        return self.search.image_sets()
+
+
+def search_context(
+    model: SViT,
+    settings: SearchSettings,
+    data: DataSet | None,
+    *,
+    ledger: Ledger | None = None,
+    progress: Progress = SILENT,
+) -> SearchContext:
+    """The context of a search.
+
+    Args:
+        model: a trained SViT.
+        settings: how candidates are made and judged.
+        data: None: sizes alone decide.
+        ledger: candidates evaluated before; default: none, and none are kept on disk.
+        progress: gets each step.
+
+    Raises:
+        DataError: recovery needs more images than the data have.
+        SettingsError: recovery that the model does not allow.
+    """
+    if data is not None:
+        check_recovery(model, data, settings)
+    return SearchContext(
+        model=model,
+        settings=settings,
+        prunable=prunable_groups(model),
+        images=None if data is None else image_sets(data, settings),
+        ledger=Ledger() if ledger is None else ledger,
+        progress=progress,
+    )
+
+
+def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:
+    """Refuse, before any work, recovery that the model or the data do not allow.
+
+    Raises:
+        DataError: `head` without a train split: it would be judged on what it was fitted on.
+        SettingsError: `head` for a user's own module, which names no classifier.
+    """
+    if HEAD not in settings.recover:
+        return
+    if not model.module.classifiers:
+        raise SettingsError(
+            f"{model.name} names no classifier to refit: leave {HEAD} out of --recover"
+        )
+    if len(data.train) < CALIBRATION_IMAGES:
+        raise DataError(
+            f"{data.name} has {len(data.train)} images to train on: refitting a classifier "
+            f"(--recover {HEAD}) needs {CALIBRATION_IMAGES} that nothing is judged on; leave it "
+            "out, or pass an ImageFolder with train/ beside val/, or an .npz with train_images "
+            "and train_labels"
+        )

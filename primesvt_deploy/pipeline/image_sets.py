@@ -1,0 +1,55 @@
+"""Images by purpose (search, calibration, verification, held-out), and the key of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES
+from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.version import __version__
+
+__all__ = ["ImageSets", "image_sets", "search_key"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSets:
+    """The images of a data set by what they are for.
+
+    Args:
+        data: the data set and its three splits.
+        search: decisions rest on these, in the order that the seed fixes.
+        calibration: pruned models are recovered on these: of the train split, or of the search
+            split if there is no train split; never held-out ones.
+        verification: artifacts are verified on these: the whole search split.
+        held_out: accuracy is reported on these; no stage before has seen them.
+    """
+
+    data: DataSet
+    search: ImageList
+    calibration: ImageList
+    verification: ImageList
+    held_out: ImageList
+
+
+def image_sets(data: DataSet, settings: SearchSettings) -> ImageSets:
+    """The images of `data` by purpose, as many and in the order that the settings say."""
+    ordered = data.search.shuffled(settings.seed)
+    source = data.train if len(data.train) >= CALIBRATION_IMAGES else data.search
+    return ImageSets(
+        data=data,
+        search=ordered.first(settings.search_images or len(data.search)),
+        calibration=source.shuffled(settings.seed).first(HEAD_IMAGES),
+        verification=ordered,
+        held_out=data.held_out,
+    )
+
+
+def search_key(model: SViT, data: DataSet, settings: SearchSettings) -> str:
+    """Digest of all that an evaluated candidate depends on: a ledger belongs to one key."""
+    steps = repr(sorted(model.preprocessing.to_dict().items()))
+    # A candidate is the same whichever policy asks for it: they share a ledger.
+    values = {name: value for name, value in settings.to_dict().items() if name != "policy"}
+    return fingerprint(model.digest, data.digest, steps, repr(values), __version__)

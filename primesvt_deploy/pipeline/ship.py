@@ -1,0 +1,88 @@
+"""A model as it is shipped: at its number of timesteps, quantized, exported, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.budget import counted_bytes
+from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.dense import DenseModel
+from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+
+__all__ = ["Shipped", "ship"]
+
+_CALIBRATION = 128
+_FEWEST_CALIBRATION = 32
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model as it is shipped.
+
+    Args:
+        model: float32, at its number of timesteps.
+        quantized: what the artifact computes, in torch; `model` itself for float32.
+        artifact: the exported file.
+        bytes: of what the budget counts.
+    """
+
+    model: SViT
+    quantized: SViT
+    artifact: Artifact
+    bytes: int
+
+
+def ship(
+    context: BuildContext, dense: DenseModel, model: SViT, precision: Precision, stem: Path
+) -> Shipped:
+    """Set a model to the shipped number of timesteps, quantize it, export it and count its bytes.
+
+    Args:
+        context: of the build.
+        dense: the dense float32 model, which is not exported again.
+        model: the dense model or a pruned one.
+        precision: of the weights.
+        stem: path of the file without its precision and suffix.
+    """
+    settings, progress = context.settings, context.progress
+    model = _at_timesteps(context, model)
+    if precision is Precision.FP32 and model is context.model:
+        return Shipped(model, model, dense.artifact, dense.bytes)
+    quantized = model
+    if precision is not Precision.FP32:
+        samples = _samples(context) if precision is Precision.INT4 else None
+        quantized = quantize(model, precision.bits, samples, progress=progress)
+    progress.stage(f"export, {precision.value}", 1)
+    artifact = export_onnx(
+        quantized,
+        stem.with_name(f"{stem.name}-{precision.value}.onnx"),
+        batch=settings.batch,
+        precision=precision,
+        standard=settings.standard_ops,
+    )
+    progress.step()
+    return Shipped(model, quantized, artifact, counted_bytes(settings, quantized, artifact))
+
+
+def _at_timesteps(context: BuildContext, model: SViT) -> SViT:
+    """The model at the number of timesteps that is to be shipped."""
+    steps = context.settings.ship_timesteps
+    if steps is None:
+        return model
+    images = context.images.calibration
+    count = min(len(images), context.model.batch_of(_CALIBRATION))
+    return with_timesteps(model, steps, torch.from_numpy(images.inputs(0, count)))
+
+
+def _samples(context: BuildContext) -> torch.Tensor:
+    """Calibration samples of error-compensated rounding, preprocessed."""
+    images = context.images.search
+    wanted = max(_FEWEST_CALIBRATION, context.model.batch_of(_CALIBRATION))
+    return torch.from_numpy(images.inputs(0, min(wanted, len(images))))

@@ -1,0 +1,66 @@
+"""Lowered networks of one model under any plan: masked in place, recovered, or cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pruning.cut import cut, mask, silence
+from primesvt_deploy.pruning.plan import Plan
+
+__all__ = ["PlanNetworks"]
+
+
+class PlanNetworks:
+    """Makes the lowered network of a plan, in the memory layout that evaluates fastest.
+
+    Args:
+        model: the dense SViT.
+        groups: its prunable groups.
+    """
+
+    def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
+        self.groups = tuple(groups)
+        # A user's own code may ask for contiguous tensors (`view`).
+        self._channels_last = model.module.couplings_declared
+        self._module = model.module
+        self.dense = self.in_layout(lower(model.module))
+        masked = {name for group in groups for name in (*group.outputs, *group.norms)}
+        self._unmasked = {
+            name: tensor.clone()
+            for name, tensor in self.dense.state_dict().items()
+            if name.rpartition(".")[0] in masked
+        }
+
+    def masked(self, plan: Plan) -> SpikingNetwork:
+        """`dense` itself with the channels that leave silenced, until the next call."""
+        self.dense.load_state_dict(self._unmasked, strict=False)
+        kept = plan.as_dict()
+        for group in self.groups:
+            if group.name in kept:
+                silence(self.dense, group, kept[group.name])
+        return self.dense
+
+    def cut(self, plan: Plan, recovered: SpikingNetwork | None = None) -> SpikingNetwork:
+        """A network as narrow as the plan says, of the masked or a `recovered` one."""
+        network = mask(self._module, self.groups, plan) if recovered is None else recovered
+        return self.in_layout(lower(cut(network, self.groups, plan)))
+
+    def lowered(self, recovered: SpikingNetwork) -> SpikingNetwork:
+        """A recovered network, lowered."""
+        return self.in_layout(lower(recovered))
+
+    def in_layout(self, network: SpikingNetwork) -> SpikingNetwork:
+        """The network's weights in the memory layout; in place."""
+        return network.to(memory_format=torch.channels_last) if self._channels_last else network
+
+    def state_in_layout(self, state: torch.Tensor) -> torch.Tensor:
+        """A segment's input in the memory layout."""
+        if not self._channels_last or state.ndim != 4:
+            return state
+        return state.contiguous(memory_format=torch.channels_last)
