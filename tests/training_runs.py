@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from reference.directory import LOG
-from reference.means import Means
+from reference.execution import Execution
 from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 
@@ -65,13 +65,14 @@ def paint(root: Path, seed: int = 0) -> None:
                 Image.fromarray(pixels).save(folder / f"{i}.png")
 
 
-def made(place: Path, directory: str, images: str = "images", **means: Any) -> Run:
+def made(place: Path, directory: str, images: str = "images", **execution: Any) -> Run:
     """A run of the recipe at `place`, not begun."""
     recipe = Recipe.read(place / "recipe.toml")
     torch.manual_seed(recipe.training.seed)
     model = recipe.fresh()
-    told = Means(device=torch.device("cpu"), **{"log_steps": 1, "save_seconds": 0.0, **means})
-    return Run(model, open_data(model, place / images), recipe.training, place / directory, told)
+    values = {"log_steps": 1, "save_seconds": 0.0, **execution}
+    cpu = Execution(device=torch.device("cpu"), **values)
+    return Run(model, open_data(model, place / images), recipe.training, place / directory, cpu)
 
 
 def train_in(place: Path, model: SViT, images: ImageList) -> list[float]:
@@ -81,7 +82,7 @@ def train_in(place: Path, model: SViT, images: ImageList) -> list[float]:
     )
     phases = tuple(Phase(steps, 1) for steps in sorted({1, model.timesteps}))
     training = Training(phases=phases, batch_size=4, warmup_epochs=0.0)
-    run = Run(model, data, training, place, Means(device=torch.device("cpu"), log_steps=1))
+    run = Run(model, data, training, place, Execution(device=torch.device("cpu"), log_steps=1))
     assert run.go()
     return [line["loss"] for line in logged(place) if "loss" in line]
 

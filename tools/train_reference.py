@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine without an install
 
-from reference.means import Means, Processes
+from reference.execution import Execution, Processes
 from reference.recipe import Recipe
 from reference.run import Run
 
@@ -39,12 +39,13 @@ def main() -> int:
     options = _options()
     try:
         recipe = Recipe.read(options.recipe)
-        means = _means(options, Processes.told())
+        execution = _execution(options, Processes.from_environment())
         torch.manual_seed(recipe.training.seed)
         model = recipe.fresh()
         initial = model.digest if "initial" in recipe.model else ""
         data = open_data(model, options.data)
-        done = Run(model, data, recipe.training, options.output, means, initial=initial).go()
+        run = Run(model, data, recipe.training, options.output, execution, initial=initial)
+        done = run.go()
     except DeployError as error:
         # What a loading process raises has its traceback in it, the message last.
         last = str(error).strip().splitlines()[-1]
@@ -58,9 +59,9 @@ def main() -> int:
             dist.destroy_process_group()
     if done:
         return 0
-    if means.rank == 0:
+    if execution.rank == 0:
         print("stopped: run the same command to go on")
-    return _STOPPED if means.devices == 1 else 0
+    return _STOPPED if execution.devices == 1 else 0
 
 
 def _qualified(error: DeployError) -> str:
@@ -102,8 +103,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _means(options: argparse.Namespace, processes: Processes) -> Means:
-    """What the options, torchrun and the machine give."""
+def _execution(options: argparse.Namespace, processes: Processes) -> Execution:
+    """How the options, torchrun and the machine say to train."""
     device = processes.device(options.device)
     cuda = device.type == "cuda"
     if options.threads:
@@ -112,7 +113,7 @@ def _means(options: argparse.Namespace, processes: Processes) -> Means:
         torch.set_float32_matmul_precision("high")
     processes.join(device)
     cores = len(os.sched_getaffinity(0)) // processes.local_count if cuda else 0
-    return Means(
+    return Execution(
         device=device,
         rank=processes.rank,
         devices=processes.count,

@@ -9,8 +9,6 @@ may run fewer timesteps.
 from __future__ import annotations
 
 import copy
-import io
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ import torch
 from torch.nn import functional as F
 
 from primesvt_deploy.data.images import ImageList, fingerprint
-from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
@@ -28,13 +25,12 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.settings import FinetuneSettings
 from primesvt_deploy.training.batches import Batches
+from primesvt_deploy.training.loop import Trainer, TrainingLoop, load_state, save_state
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
-from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 __all__ = ["Finetuned", "check_finetune", "finetune"]
 
 _SAVE_SECONDS = 30.0
-_Checkpoint = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +109,12 @@ def finetune(
         DataError, SettingsError: see `check_finetune`.
     """
     check_finetune(model, train, settings, "the data set")
-    run = _Run(model, dense, train, settings, checkpoint)
-    return run.to_the_end(progress)
+    run = _Finetuning(model, dense, train, settings, checkpoint=checkpoint, progress=progress)
+    return run.run()
 
 
-class _Run:
-    """One fine-tuning, from its start or from a checkpoint."""
+class _Finetuning(Trainer[tuple[int, int]]):
+    """One fine-tuning, from its start or from a checkpoint; arguments as of `finetune`."""
 
     def __init__(
         self,
@@ -126,9 +122,12 @@ class _Run:
         dense: SViT,
         train: ImageList,
         settings: FinetuneSettings,
-        checkpoint: Path | None,
+        *,
+        checkpoint: Path | None = None,
+        progress: Progress = SILENT,
     ) -> None:
-        self._model, self._settings, self._checkpoint = model, settings, checkpoint
+        self._model, self._settings = model, settings
+        self._checkpoint, self._progress = checkpoint, progress
         self._device = _device(settings)
         count = min(len(train), settings.images or len(train))
         self._batches = Batches(
@@ -145,49 +144,38 @@ class _Run:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self._total = settings.epochs * len(self._batches)
-        self._step, self._seconds = 0, 0.0
-        self._sums = [0.0] * settings.epochs
-        self._question = fingerprint(
+        self._losses = _EpochLosses(settings.epochs)
+        self.loop = TrainingLoop(
+            epochs=settings.epochs,
+            steps_per_epoch=len(self._batches),
+            parts={
+                "student": self._student,
+                "optimizer": self._optimizer,
+                "losses": self._losses,
+            },
+            save_seconds=_SAVE_SECONDS,
+        )
+        self._key = fingerprint(
             model.digest, dense.digest, repr(settings.to_dict()), train.labels, train.numbers
         )
 
-    def to_the_end(self, progress: Progress) -> Finetuned:
-        self._resume(progress)
-        settings, per_epoch = self._settings, len(self._batches)
-        progress.stage("fine-tuning", self._total - self._step)
-        saved = started = time.monotonic()
-        before = self._seconds
-        while self._step < self._total:
-            epoch, index = divmod(self._step, per_epoch)
-            begun = time.monotonic()
-            with subsampled_pointwise():
-                loss = self._one_step(epoch, index)
-            self._sums[epoch] += loss
-            self._step += 1
-            now = time.monotonic()
-            self._seconds = before + now - started
-            rate = settings.batch_size / (now - begun)
-            progress.step(f"epoch {epoch + 1}, loss {loss:.3f}, {rate:.0f} images/s")
-            if index + 1 == per_epoch:
-                mean = self._sums[epoch] / per_epoch
-                progress.message(
-                    f"epoch {epoch + 1} of {settings.epochs}, T = {self._timesteps(epoch)}: mean "
-                    f"loss {mean:.4f}"
-                )
-            if now - saved > _SAVE_SECONDS:
-                self._save()
-                saved = now
-        self._save()
+    def run(self) -> Finetuned:
+        """Train to the end, from the checkpoint's step where it is of the same fine-tuning."""
+        self._resume()
+        loop = self.loop
+        self._progress.stage("fine-tuning", loop.total - loop.step)
+        loop.run(self, (divmod(n, loop.steps_per_epoch) for n in range(loop.step, loop.total)))
         student = self._student.cpu().eval().requires_grad_(False)
         return Finetuned(
             model=self._model.with_module(student.to(memory_format=torch.contiguous_format)),
-            losses=tuple(total / per_epoch for total in self._sums),
-            images=self._total * settings.batch_size,
-            seconds=round(self._seconds, 1),
+            losses=tuple(total / loop.steps_per_epoch for total in self._losses.sums),
+            images=loop.total * self._settings.batch_size,
+            seconds=round(loop.seconds, 1),
         )
 
-    def _one_step(self, epoch: int, index: int) -> float:
+    def train_step(self, batch: tuple[int, int]) -> None:
+        """One step on a batch, given by its epoch and its number in it."""
+        epoch, index = batch
         settings = self._settings
         set_timesteps(self._student, self._timesteps(epoch))
         samples, labels = (x.to(self._device) for x in self._batches.batch(epoch, index))
@@ -198,7 +186,7 @@ class _Run:
         set_learning_rate(self._optimizer, self._rate())
         with torch.random.fork_rng(devices=[]):
             # Dropout and whatever else is drawn depends on the step alone, so runs resume.
-            torch.manual_seed(settings.seed * 1_000_003 + self._step)
+            torch.manual_seed(settings.seed * 1_000_003 + self.loop.step)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_cuda):
                 logits = self._student(samples)
         loss = _loss(logits.float(), taught.float(), labels, settings)
@@ -206,13 +194,35 @@ class _Run:
         loss.backward()
         self._optimizer.step()
         set_timesteps(self._student, self._model.timesteps)
-        return float(loss.detach())
+        self._losses.add(epoch, float(loss.detach()))
+
+    def after_step(self, seconds: float) -> None:
+        """Report loss and images a second."""
+        epoch = (self.loop.step - 1) // self.loop.steps_per_epoch
+        rate = self._settings.batch_size / seconds
+        self._progress.step(f"epoch {epoch + 1}, loss {self._losses.last:.3f}, {rate:.0f} images/s")
+
+    def end_epoch(self) -> None:
+        """Report the mean loss."""
+        ended = self.loop.epoch
+        mean = self._losses.sums[ended - 1] / self.loop.steps_per_epoch
+        self._progress.message(
+            f"epoch {ended} of {self._settings.epochs}, T = {self._timesteps(ended - 1)}: mean "
+            f"loss {mean:.4f}"
+        )
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the checkpoint, if one is kept."""
+        if self._checkpoint is not None:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            save_state(self._checkpoint, {"key": self._key, **state})
 
     def _rate(self) -> float:
         """Learning rate of this step."""
-        warmup = max(1, round(self._settings.warmup * self._total))
+        total = self.loop.total
+        warmup = max(1, round(self._settings.warmup * total))
         return self._settings.learning_rate * warmup_cosine(
-            self._step, total=self._total, warmup=warmup
+            self.loop.step, total=total, warmup=warmup
         )
 
     def _timesteps(self, epoch: int) -> int:
@@ -228,39 +238,36 @@ class _Run:
             network = network.to(memory_format=torch.channels_last)
         return network
 
-    def _save(self) -> None:
-        if self._checkpoint is None:
-            return
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        state: _Checkpoint = {
-            "question": self._question,
-            "step": self._step,
-            "seconds": self._seconds,
-            "sums": self._sums,
-            "student": self._student.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-        content = io.BytesIO()  # a full disk is an OSError then
-        torch.save(state, content)
-        write_whole(self._checkpoint, content.getbuffer())
-
-    def _resume(self, progress: Progress) -> None:
-        if self._checkpoint is None or not self._checkpoint.is_file():
+    def _resume(self) -> None:
+        path = self._checkpoint
+        if path is None or not path.is_file():
             return
         try:
-            state: _Checkpoint = torch.load(
-                self._checkpoint, map_location=self._device, weights_only=True
-            )
-        except Exception:  # a damaged archive raises nearly everything
-            progress.message(f"{self._checkpoint} is damaged: fine-tuning begins anew")
+            state = load_state(path, {"key", *self.loop.keys})
+        except (OSError, ValueError):
+            self._progress.message(f"{path} is damaged: fine-tuning begins anew")
             return
-        if state["question"] != self._question:
+        if state["key"] != self._key:
             return
-        self._student.load_state_dict(state["student"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._step, self._seconds = state["step"], state["seconds"]
-        self._sums = list(state["sums"])
-        progress.message(f"fine-tuning goes on at step {self._step} of {self._total}")
+        self.loop.resume(state)
+        self._progress.message(f"fine-tuning goes on at step {self.loop.step} of {self.loop.total}")
+
+
+class _EpochLosses:
+    """Sums of the losses of each epoch, part of the state."""
+
+    def __init__(self, epochs: int) -> None:
+        self.sums, self.last = [0.0] * epochs, 0.0
+
+    def add(self, epoch: int, loss: float) -> None:
+        self.sums[epoch] += loss
+        self.last = loss
+
+    def state_dict(self) -> list[float]:
+        return list(self.sums)
+
+    def load_state_dict(self, state: list[float], /) -> None:
+        self.sums = list(state)
 
 
 def _loss(

@@ -18,7 +18,7 @@ import train_reference
 from conftest import make_model
 from families.zoo import ZOO
 from reference.directory import LOG, WEIGHTS
-from reference.means import Means, Processes
+from reference.execution import Execution, Processes
 from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 from reference.samples import Order, Samples, mixed
@@ -200,8 +200,8 @@ def test_a_batch_that_cannot_be(place: Path) -> None:
         Run(model, data, Training(phases=(Phase(3, 1),)), place / "n", _cpu())
 
 
-def _cpu() -> Means:
-    return Means(device=torch.device("cpu"))
+def _cpu() -> Execution:
+    return Execution(device=torch.device("cpu"))
 
 
 def run_main(
@@ -259,7 +259,7 @@ def test_options_out_of_range(
 
 def test_a_rank_alone_is_no_torchrun(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert Processes.told() == Processes()
+    assert Processes.from_environment() == Processes()
 
 
 def test_a_corrupt_image_is_one_line_from_a_loading_process_too(

@@ -137,14 +137,14 @@ def test_early_epochs_may_run_fewer_timesteps(
 ) -> None:
     model = make_model(replace(tiny.config, timesteps=3))
     seen: list[int] = []
-    whole = training._Run._one_step
+    whole = training._Finetuning.train_step
 
-    def watched(self: training._Run, epoch: int, index: int) -> float:
+    def watched(self: training._Finetuning, batch: tuple[int, int]) -> None:
         neuron = self._student.blocks[0].mlp.fc1.neuron  # type: ignore[union-attr, index]
         neuron.register_forward_hook(lambda n, _a, y: seen.append(n.timesteps))
-        return whole(self, epoch, index)
+        whole(self, batch)
 
-    monkeypatch.setattr(training._Run, "_one_step", watched)
+    monkeypatch.setattr(training._Finetuning, "train_step", watched)
     settings = replace(SETTINGS, epochs=3, timesteps=(1, 2, 3))
     found = finetune(model, model, train, settings)
     assert set(seen) == {1, 2, 3}
@@ -153,10 +153,10 @@ def test_early_epochs_may_run_fewer_timesteps(
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing(tiny: SViT, train: ImageList) -> None:
     settings = replace(SETTINGS, epochs=5, warmup=0.2)
-    run = training._Run(tiny, tiny, train, settings, None)
+    run = training._Finetuning(tiny, tiny, train, settings)
     rates = []
-    for step in range(run._total):
-        run._step = step
+    for step in range(run.loop.total):
+        run.loop.step = step
         rates.append(run._rate())
     assert rates[:4] == pytest.approx([1e-3 * i / 4 for i in (1, 2, 3, 4)])
     assert rates[4] == pytest.approx(1e-3)
@@ -166,7 +166,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing(tiny: SViT, train: Imag
 
 
 def test_weight_decay_is_for_weights_alone(tiny: SViT, train: ImageList) -> None:
-    run = training._Run(tiny, tiny, train, SETTINGS, None)
+    run = training._Finetuning(tiny, tiny, train, SETTINGS)
     decayed, others = run._optimizer.param_groups
     assert decayed["weight_decay"] == SETTINGS.weight_decay
     assert others["weight_decay"] == 0.0

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import OutputError
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.training.loop import load_state, save_state
 from reference.recipe import Training
 
 __all__ = ["CHECKPOINT", "IDENTITY", "LOG", "WEIGHTS", "RunDirectory", "identity", "read_log"]
@@ -36,10 +34,9 @@ def identity(model: SViT, training: Training, **further: str) -> dict[str, Any]:
         "arguments": asdict(model.config),
         "labels": list(model.labels),
     }
-    told: dict[str, Any] = json.loads(
-        json.dumps({"network": network, "training": asdict(training), **further})
-    )
-    return told
+    content = {"network": network, "training": asdict(training), **further}
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -69,7 +66,7 @@ class RunDirectory:
         Raises:
             OutputError: it holds another run's files, or another process trains there.
         """
-        with _told(self.path):
+        with _output_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             found = [name for name in (CHECKPOINT, WEIGHTS, LOG) if (self.path / name).exists()]
             if found and not (self.path / IDENTITY).exists():
@@ -84,7 +81,7 @@ class RunDirectory:
                 raise OutputError(
                     f"another process trains in {self.path}: wait for it, or pass another --output"
                 ) from error
-            with _told(self.path):
+            with _output_errors(self.path):
                 lock.seek(0)
                 self._require_same(lock.read(), run)
                 if lock.tell() == 0:
@@ -122,32 +119,26 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            content = path.read_bytes()
+            return load_state(path, keys)
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            if keys - state.keys():
-                raise ValueError
-        except Exception as error:  # a damaged archive raises nearly everything
+        except ValueError as error:
             raise OutputError(f"{path} is damaged: remove it to begin this run anew") from error
-        return dict(state)
 
     def write(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint or weights."""
-        content = io.BytesIO()
-        torch.save(state, content)
-        self._replace(name, content.getbuffer())
+        with _output_errors(self.path / name):
+            save_state(self.path / name, state)
 
     def append(self, line: dict[str, Any]) -> None:
         """Log a line."""
-        with _told(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as log:
+        with _output_errors(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
     def logged(self, step: int) -> list[dict[str, Any]]:
         """The log up to a step; what was logged behind it is forgotten, as it is done again."""
         path = self.path / LOG
-        with _told(path):
+        with _output_errors(path):
             if not path.exists():
                 return []
             written = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -155,16 +146,13 @@ class RunDirectory:
                 line for line in written if (_entry(line) or {"step": step + 1})["step"] <= step
             ]
             if kept != written:
-                self._replace(LOG, "".join(f"{line}\n" for line in kept).encode())
+                write_whole(path, "".join(f"{line}\n" for line in kept))
         return [json.loads(line) for line in kept]
-
-    def _replace(self, name: str, content: bytes | memoryview) -> None:
-        with _told(self.path / name):
-            write_whole(self.path / name, content)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _output_errors(path: Path) -> Iterator[None]:
+    """Raise what the system says of writing `path` as an OutputError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run is done with: devices as torchrun and the machine give them, time, precision."""
+"""How a training is executed: on which devices, in which precision, for how long."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import torch.distributed as dist
 
 from primesvt_deploy.errors import SettingsError
 
-__all__ = ["Means", "Processes"]
+__all__ = ["Execution", "Processes"]
 
 _PATIENCE = timedelta(hours=2)
 """The others wait while the first evaluates or saves."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
-    """What a run is done with; none of it is part of the recipe.
+class Execution:
+    """How a training is executed; none of it is part of the recipe.
 
     Args:
-        device: where.
-        rank: which of the devices this process has.
-        devices: processes that share each step.
+        device: the device of this process.
+        rank: number of this process among those that train together.
+        devices: how many processes, a device each, share each step.
         workers: processes that load images.
-        mixed_precision: bfloat16 where it serves (torch's autocast).
-        compiled: through torch.compile.
-        save_seconds: between checkpoints.
-        log_steps: between lines of the log.
-        seconds: to stop after, with a checkpoint; None: at the end.
+        mixed_precision: run layers in bfloat16 where torch's autocast does.
+        compiled: compile the network (torch.compile).
+        save_seconds: seconds between checkpoints.
+        log_steps: steps between lines of the log.
+        seconds: stop after so many, with a checkpoint; None: at the end of the training.
         stop: asked after each step whether to stop there, with a checkpoint.
     """
 
@@ -49,13 +49,13 @@ class Means:
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The processes of torchrun, or this one alone.
+    """The processes that torchrun started, or this one alone.
 
     Args:
-        rank: of this one.
-        count: of all machines; their --output must be one folder.
-        local_rank: of this one among those of its machine.
-        local_count: of its machine.
+        rank: number of this process.
+        count: processes on all machines; their --output must be one folder.
+        local_rank: number of this process on its machine.
+        local_count: processes on its machine.
     """
 
     rank: int = 0
@@ -64,11 +64,11 @@ class Processes:
     local_count: int = 1
 
     @classmethod
-    def told(cls) -> Processes:
-        """As the environment tells.
+    def from_environment(cls) -> Processes:
+        """The processes that torchrun's environment variables describe.
 
         Raises:
-            SettingsError: it tells of several, and torchrun is not who told it.
+            SettingsError: there are several, but not all of torchrun's variables.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -83,31 +83,31 @@ class Processes:
         rank, count, local_rank, local_count = values
         return cls(rank=rank, count=count, local_rank=local_rank, local_count=local_count)
 
-    def device(self, asked: str) -> torch.device:
+    def device(self, requested: str) -> torch.device:
         """The device of this process.
 
         Args:
-            asked: "cpu", "cuda" or "auto".
+            requested: "cpu", "cuda" or "auto".
 
         Raises:
             SettingsError: torch sees no CUDA device, or too few.
         """
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if asked == "cpu" or (asked == "auto" and not found):
+        if requested == "cpu" or (requested == "auto" and not found):
             return torch.device("cpu")
         if self.local_rank >= found:
             raise SettingsError(
-                f"--device {asked}: torch sees {found} CUDA devices here, for "
+                f"--device {requested}: torch sees {found} CUDA devices here, for "
                 f"{self.local_count} processes: start fewer, or pass --device cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
     def join(self, device: torch.device) -> None:
-        """Meet the others.
+        """Connect to the other processes, if there are any.
 
         Raises:
-            SettingsError: they cannot be met.
+            SettingsError: they cannot be reached.
         """
         if self.count == 1:
             return
