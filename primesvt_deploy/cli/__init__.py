@@ -9,11 +9,14 @@ import sys
 import click
 
 from primesvt_deploy.cli.analyze import analyze
-from primesvt_deploy.cli.bench import bench, compare
+from primesvt_deploy.cli.bench import bench
 from primesvt_deploy.cli.build import build
-from primesvt_deploy.cli.edge import inspect, run, verify
+from primesvt_deploy.cli.compare import compare
 from primesvt_deploy.cli.frontier import frontier
+from primesvt_deploy.cli.inspect import inspect
 from primesvt_deploy.cli.models import models
+from primesvt_deploy.cli.run import run
+from primesvt_deploy.cli.verify import verify
 from primesvt_deploy.errors import DeployError
 from primesvt_deploy.version import __version__
 

@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from primesvt_deploy.cli.options import (
-    json_option,
-    model_options,
-    search_options,
-    set_threads,
-    threads_option,
-)
+from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -34,7 +30,7 @@ def analyze(
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
     from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables import print_analysis
+    from primesvt_deploy.cli.tables.analysis import print_analysis
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 

@@ -1,4 +1,4 @@
-"""`primesvt-deploy bench` and `compare`: what works without torch."""
+"""`primesvt-deploy bench`: measure bundles, here or over SSH; works without torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from primesvt_deploy.cli.host_options import host_options
-from primesvt_deploy.cli.options import json_option, whole_numbers
+from primesvt_deploy.cli.options.common import any_machine_option, json_option, whole_numbers
+from primesvt_deploy.cli.options.host import host_options
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from primesvt_deploy.edge.bench.comparison import Comparison
     from primesvt_deploy.edge.bench.settings import BenchSettings
 
-__all__ = ["bench", "compare"]
-
-_ANY_MACHINE = click.option(
-    "--any-machine", is_flag=True, help="Compare results of different machines all the same."
-)
+__all__ = ["bench"]
 
 
 @click.command()
@@ -59,7 +55,7 @@ _ANY_MACHINE = click.option(
     metavar="PERCENT",
     help="Exit code 1 if a variant is slower than in the baseline by more, such as 10%.",
 )
-@_ANY_MACHINE
+@any_machine_option
 @host_options
 @json_option
 def bench(
@@ -84,6 +80,7 @@ def bench(
     Each variant (bundle, profile, batch, threads) runs in a fresh process; those of several
     bundles take turns, so that noise meets all alike.
     """
+    from primesvt_deploy.cli.tables.bench import print_uncompared
     from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
     from primesvt_deploy.edge.bench.machine import fingerprint
     from primesvt_deploy.edge.bench.results import check_target, read_results, write_results
@@ -101,73 +98,29 @@ def bench(
         warmup_seconds=warmup,
         operators=operators,
     )
-    known = read_results(baseline) if baseline else None
-    if known is not None and host is None and not any_machine:
+    reference = read_results(baseline) if baseline else None
+    if reference is not None and host is None and not any_machine:
         here = {"machine": fingerprint()}
-        require_same_machine({str(baseline): known, "this machine's": here})
+        require_same_machine({str(baseline): reference, "this machine's": here})
     if output is not None:
         check_target(output)
     content = _measured(bundles, settings, host)
     if output is not None:
         write_results(content, output)
     compared: Sequence[Comparison] = ()
-    if known is not None:
+    if reference is not None:
         if not any_machine:
-            require_same_machine({str(baseline): known, "this result": content})
-        compared = compare_results(content, known)
+            require_same_machine({str(baseline): reference, "this result": content})
+        compared = compare_results(content, reference)
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
     _show(content, compared, as_json=as_json)
-    if known is not None:
-        _tell_uncompared(content, compared)
+    if reference is not None:
+        print_uncompared(content, compared)
     for comparison in slower:
         click.echo(
             f"slower than {limit:g}% allows: {comparison.one['name']}: {comparison.ratio}", err=True
         )
     return 1 if slower else 0
-
-
-@click.command()
-@click.argument(
-    "results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT..."
-)
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw them: .png or .svg."
-)
-@_ANY_MACHINE
-@json_option
-def compare(
-    *, results: tuple[Path, ...], plot: Path | None, any_machine: bool, as_json: bool
-) -> int:
-    """Compare results of `bench`: each with the first, ratios with 95% intervals."""
-    from primesvt_deploy.cli.bench_tables import print_comparison
-    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
-    from primesvt_deploy.edge.bench.results import read_results
-
-    if len(results) < 2:
-        raise SettingsError("there is one result: name two or more that `bench --output` wrote")
-    if len(set(map(str, results))) < len(results):
-        raise SettingsError("a result is named twice: name each once")
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
-    contents = {str(path): read_results(path) for path in results}
-    if not any_machine:
-        require_same_machine(contents)
-    (first, reference), *others = contents.items()
-    compared = {name: compare_results(content, reference) for name, content in others}
-    if plot is not None:
-        from primesvt_deploy.report.bench import draw_results
-
-        draw_results(contents, plot)
-    if as_json:
-        rows = {name: [c.to_dict() for c in found] for name, found in compared.items()}
-        click.echo(json.dumps({"reference": first, "compared": rows}, indent=1))
-    else:
-        print_comparison(first, compared)
-        for name, found in compared.items():
-            _tell_uncompared(contents[name], found)
-        if plot is not None:
-            click.echo(f"plot: {plot}")
-    return 0
 
 
 def _measured(
@@ -198,18 +151,11 @@ def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json
         against = [comparison.to_dict() for comparison in compared]
         click.echo(json.dumps({**content, "against_baseline": against}, indent=1))
         return
-    from primesvt_deploy.cli.bench_tables import print_comparison, print_result
+    from primesvt_deploy.cli.tables.bench import print_comparison, print_result
 
     print_result(content)
     if compared:
         print_comparison("the baseline", {"this result": compared})
-
-
-def _tell_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
-    from primesvt_deploy.edge.bench.comparison import without_counterpart
-
-    for name in without_counterpart(content, compared):
-        click.echo(f"not compared: {name}: it has no counterpart", err=True)
 
 
 def _percent(text: str | None) -> float | None:

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from primesvt_deploy.cli.options import (
-    finetune_options,
-    json_option,
-    model_options,
-    search_options,
-    set_threads,
-    threads_option,
-)
+from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
+from primesvt_deploy.cli.options.finetune import finetune_options
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     BudgetOn,
@@ -119,7 +115,7 @@ def build(
     best bundle found is written all the same, and says so.
     """
     from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables import print_build
+    from primesvt_deploy.cli.tables.build import print_build
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.build import build as build_bundle
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from primesvt_deploy.cli.options import (
+from primesvt_deploy.cli.options.common import (
     json_option,
-    model_options,
     numbers,
-    search_options,
     set_threads,
     threads_option,
     whole_numbers,
 )
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def frontier(
     With --max-drop the search ends where more would be lost.
     """
     from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables import print_frontier
+    from primesvt_deploy.cli.tables.frontier import print_frontier
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.frontier import frontier as find_frontier
     from primesvt_deploy.report.frontier import draw_frontier

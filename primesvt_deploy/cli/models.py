@@ -6,7 +6,7 @@ import json
 
 import click
 
-from primesvt_deploy.cli.options import json_option
+from primesvt_deploy.cli.options.common import json_option
 
 __all__ = ["models"]
 

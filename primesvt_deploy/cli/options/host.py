@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from primesvt_deploy.cli.options.common import with_options
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import SettingsError
 
@@ -91,6 +92,4 @@ def host_options(command: _F) -> _F:
         fields = {_FIELDS[name][0]: value for name, value in chosen.items()}
         return command(host=HostSettings(destination, **fields), **options)
 
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return cast(_F, wrapped)
+    return cast(_F, with_options(_OPTIONS, wrapped))

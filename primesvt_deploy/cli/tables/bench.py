@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from primesvt_deploy.edge.bench.comparison import Comparison
 
-__all__ = ["print_comparison", "print_result"]
+__all__ = ["print_comparison", "print_result", "print_uncompared"]
 
 _DASH = "\N{EN DASH}"
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -152,6 +153,14 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
                 peak,
             )
         console.print(table)
+
+
+def print_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
+    """Name on stderr the variants of a result that have no counterpart in the other."""
+    from primesvt_deploy.edge.bench.comparison import without_counterpart
+
+    for name in without_counterpart(content, compared):
+        click.echo(f"not compared: {name}: it has no counterpart", err=True)
 
 
 def _pair(found: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""`primesvt-deploy run`, `inspect` and `verify`: what works without torch."""
+"""`primesvt-deploy verify`: check a bundle; without torch by its stored outputs alone."""
 
 from __future__ import annotations
 
@@ -7,57 +7,18 @@ from pathlib import Path
 
 import click
 
-from primesvt_deploy.cli.options import json_option, threads_option
-
-__all__ = ["inspect", "run", "verify"]
-
-_PROFILE = click.option(
-    "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
+from primesvt_deploy.cli.options.common import (
+    bundle_argument,
+    json_option,
+    profile_option,
+    threads_option,
 )
-_BUNDLE = click.argument("bundle", type=click.Path(path_type=Path))
+
+__all__ = ["verify"]
 
 
 @click.command()
-@_BUNDLE
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")
-@_PROFILE
-@threads_option
-@json_option
-def run(
-    bundle: Path,
-    images: tuple[str, ...],
-    top: int,
-    profile: str | None,
-    threads: int,
-    as_json: bool,
-) -> int:
-    """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
-    from primesvt_deploy.edge.runtime.main import classify_and_print
-
-    classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)
-    return 0
-
-
-@click.command()
-@_BUNDLE
-@json_option
-def inspect(bundle: Path, as_json: bool) -> int:
-    """Show what a bundle holds and what was measured of it."""
-    from primesvt_deploy.cli.tables import print_bundle
-    from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
-
-    manifest = read_manifest(bundle)
-    check_files(bundle, manifest)
-    if as_json:
-        click.echo(json.dumps(manifest, indent=1))
-    else:
-        print_bundle(manifest)
-    return 0
-
-
-@click.command()
-@_BUNDLE
+@bundle_argument
 @click.option("--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz.")
 @click.option(
     "--images", type=click.IntRange(min=1), default=256, show_default=True, help="To compare on."
@@ -70,7 +31,7 @@ def inspect(bundle: Path, as_json: bool) -> int:
     type=click.Path(path_type=Path),
     help="Where the emulated machine is, or is set up.  [default: the user's cache]",
 )
-@_PROFILE
+@profile_option
 @threads_option
 @json_option
 def verify(

@@ -1,0 +1,57 @@
+"""`primesvt-deploy compare`: compare results of `bench`; works without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from primesvt_deploy.cli.options.common import any_machine_option, json_option
+from primesvt_deploy.errors import SettingsError
+
+__all__ = ["compare"]
+
+
+@click.command()
+@click.argument(
+    "results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT..."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw them: .png or .svg."
+)
+@any_machine_option
+@json_option
+def compare(
+    *, results: tuple[Path, ...], plot: Path | None, any_machine: bool, as_json: bool
+) -> int:
+    """Compare results of `bench`: each with the first, ratios with 95% intervals."""
+    from primesvt_deploy.cli.tables.bench import print_comparison, print_uncompared
+    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.edge.bench.results import read_results
+
+    if len(results) < 2:
+        raise SettingsError("there is one result: name two or more that `bench --output` wrote")
+    if len(set(map(str, results))) < len(results):
+        raise SettingsError("a result is named twice: name each once")
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
+    contents = {str(path): read_results(path) for path in results}
+    if not any_machine:
+        require_same_machine(contents)
+    (first, reference), *others = contents.items()
+    compared = {name: compare_results(content, reference) for name, content in others}
+    if plot is not None:
+        from primesvt_deploy.report.bench import draw_results
+
+        draw_results(contents, plot)
+    if as_json:
+        rows = {name: [c.to_dict() for c in found] for name, found in compared.items()}
+        click.echo(json.dumps({"reference": first, "compared": rows}, indent=1))
+    else:
+        print_comparison(first, compared)
+        for name, found in compared.items():
+            print_uncompared(contents[name], found)
+        if plot is not None:
+            click.echo(f"plot: {plot}")
+    return 0

@@ -1,0 +1,82 @@
+"""Options of nearly every command, and the reading of numbers in options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from primesvt_deploy.errors import SettingsError
+
+__all__ = [
+    "any_machine_option",
+    "bundle_argument",
+    "json_option",
+    "numbers",
+    "profile_option",
+    "set_threads",
+    "threads_option",
+    "whole_numbers",
+    "with_options",
+]
+
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+threads_option = click.option(
+    "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."
+)
+any_machine_option = click.option(
+    "--any-machine", is_flag=True, help="Compare results of different machines all the same."
+)
+profile_option = click.option(
+    "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
+)
+
+
+def with_options(options: tuple[Callable[[Any], Any], ...], command: Any) -> Any:
+    """Give a command options, which its help lists in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Numbers with commas between.
+
+    Raises:
+        SettingsError: the text of the option `flag` is something else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"{flag} is {text!r}: expected numbers with commas between") from error
+
+
+def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+    """Whole numbers with commas between.
+
+    Raises:
+        SettingsError: the text of the option `flag` is something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(
+            f"{flag} is {text!r}: expected whole numbers with commas between"
+        ) from error
+
+
+def set_threads(threads: int) -> None:
+    """Limit torch's threads; 0 leaves its own choice.
+
+    Raises:
+        SettingsError: less than 0.
+    """
+    if threads < 0:
+        raise SettingsError(f"threads are {threads}: expected 0 (automatic) or more")
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

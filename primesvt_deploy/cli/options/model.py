@@ -1,0 +1,139 @@
+"""Options that name a model: a reference model, a checkpoint, or a class of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from primesvt_deploy.cli.options.common import numbers, whole_numbers, with_options
+from primesvt_deploy.errors import SettingsError
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model.svit import SViT
+
+__all__ = ["model_options"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--model", "name", metavar="NAME", help="A reference model or a directory."),
+    click.option(
+        "--checkpoint", type=click.Path(path_type=Path), help="Weights: safetensors or torch."
+    ),
+    click.option(
+        "--factory", metavar="MODULE:FUNCTION", help="Makes a model of your own class (imported)."
+    ),
+    click.option("--family", help="The checkpoint's family, such as spikformer."),
+    click.option("--timesteps", type=int, help="T the checkpoint was trained with."),
+    click.option("--heads", type=int, help="Attention heads of the checkpoint."),
+    click.option("--stage-heads", help="Where they differ by stage, such as 3,6,6."),
+    click.option("--image-size", type=int, help="Input height and width, pixels."),
+    click.option("--patch-size", type=int, help="Input pixels per token side."),
+    click.option("--pooling", help="Which of four stem stages pool, such as 0011."),
+    click.option("--levels", type=int, help="Levels of integer neurons (Spike-driven V3)."),
+    click.option(
+        "--frames/--images", default=None, help="Input: event frames, or images.  [default: told]"
+    ),
+    click.option("--ema", is_flag=True, help="The checkpoint's averaged weights."),
+    click.option("--tau", type=float, help="As SpikingJelly's constructor takes it."),
+    click.option("--v-threshold", type=float, help="Likewise."),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="Text file of class names, one a line, in the order of the logits.",
+    ),
+    click.option("--mean", help="Three numbers, R,G,B, for inputs in 0..1."),
+    click.option("--std", help="Likewise."),
+    click.option("--resize", type=int, help="Shorter side before the centre crop, pixels."),
+    click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
+)
+
+_PASSED_ON = (
+    "family",
+    "timesteps",
+    "ema",
+    "image_size",
+    "patch_size",
+    "pooling",
+    "levels",
+    "frames",
+    "tau",
+    "v_threshold",
+    "resize",
+    "interpolation",
+)
+"""Options that `load` knows by the same name."""
+_OF_OWN = (
+    "timesteps",
+    "ema",
+    "image_size",
+    "frames",
+    "labels",
+    "mean",
+    "std",
+    "resize",
+    "interpolation",
+)
+"""Options that a model of the user's own class has."""
+
+
+def model_options(function: _F) -> _F:
+    """Adds the options that name a model; the command receives it as `model`."""
+
+    @wraps(function)
+    def wrapped(
+        *,
+        name: str | None,
+        checkpoint: Path | None,
+        factory: str | None,
+        heads: int | None,
+        stage_heads: str | None,
+        labels: Path | None,
+        mean: str | None,
+        std: str | None,
+        **rest: Any,
+    ) -> Any:
+        if name is not None and checkpoint is not None:
+            raise SettingsError("--model and --checkpoint name two models: pass one of them")
+        options = {
+            "num_heads": heads,
+            "stage_heads": whole_numbers(stage_heads, "--stage-heads") if stage_heads else None,
+            "labels": _lines(labels) if labels else None,
+            "mean": numbers(mean, "--mean") if mean else None,
+            "std": numbers(std, "--std") if std else None,
+            **{option: rest.pop(option) for option in _PASSED_ON},
+        }
+        if factory is not None and name is None:
+            model = _own_model(factory, checkpoint, options)
+        else:
+            from primesvt_deploy.model.load import DEFAULT_MODEL, load
+
+            model = load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
+        return function(model=model, **rest)
+
+    return cast(_F, with_options(_OPTIONS, wrapped))
+
+
+def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -> SViT:
+    from primesvt_deploy.model.adopt import adopt
+
+    foreign = [
+        key for key, value in options.items() if value not in (None, False) and key not in _OF_OWN
+    ]
+    if foreign:
+        flag = foreign[0].removeprefix("num_").replace("_", "-")
+        raise SettingsError(f"--{flag} is for known families: drop it, --factory says it itself")
+    if options["image_size"] is None:
+        raise SettingsError("the factory does not tell the image size: pass --image-size")
+    return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _OF_OWN})
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--labels: cannot read {path} as text: {error}") from error

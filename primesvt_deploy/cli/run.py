@@ -1,0 +1,38 @@
+"""`primesvt-deploy run`: classify images with a bundle; works without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from primesvt_deploy.cli.options.common import (
+    bundle_argument,
+    json_option,
+    profile_option,
+    threads_option,
+)
+
+__all__ = ["run"]
+
+
+@click.command()
+@bundle_argument
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")
+@profile_option
+@threads_option
+@json_option
+def run(
+    bundle: Path,
+    images: tuple[str, ...],
+    top: int,
+    profile: str | None,
+    threads: int,
+    as_json: bool,
+) -> int:
+    """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
+    from primesvt_deploy.edge.runtime.main import classify_and_print
+
+    classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)
+    return 0

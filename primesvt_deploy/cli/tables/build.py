@@ -1,0 +1,138 @@
+"""What a build made, and what a bundle holds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from primesvt_deploy.cli.tables.common import DASH, millions, print_unpruned, top1
+
+__all__ = ["print_build", "print_bundle"]
+
+
+def print_build(manifest: Mapping[str, Any], output: Path) -> None:
+    """What a build ends with: before and after, the verdict, what to do next."""
+    console = Console()
+    constraints = manifest["constraints"]
+    if not manifest["size"]["saved_percent"]["parameters"]:
+        console.print(f"Nothing was pruned: {constraints['stopped_by']}.", highlight=False)
+    console.print(_before_and_after(manifest))
+    _print_facts(console, manifest)
+    script = shlex.quote(str(output / "run.py"))
+    console.print(f"bundle: {output}   try: python {script} IMAGE", highlight=False)
+
+
+def print_bundle(manifest: Mapping[str, Any]) -> None:
+    """What `inspect` shows."""
+    console = Console()
+    model = manifest["model"]
+    console.print(
+        f"{model['name']}: {model['family']}, T={model['arguments']['timesteps']}, "
+        f"{len(model['labels'])} classes, input {manifest['input']['shape']}",
+        highlight=False,
+    )
+    met = "met" if manifest["constraints"]["met"] else "NOT met"
+    console.print(f"constraints {met}: {manifest['constraints']['stopped_by']}", highlight=False)
+    console.print(_before_and_after(manifest))
+    _print_facts(console, manifest)
+    files = Table("file", "bytes", "sha256")
+    for name, entry in manifest["files"].items():
+        files.add_row(name, f"{entry['bytes']:,}", entry["sha256"][:16])
+    console.print(files)
+
+
+def _before_and_after(manifest: Mapping[str, Any]) -> Table:
+    size, accuracy, latency = manifest["size"], manifest["accuracy"], manifest["latency"]
+    table = Table("", "before", "after", "change")
+    for name, key, unit, share in (
+        ("model file", "file_bytes", "MB", "file"),
+        ("weights alone", "weight_bytes", "MB", "weights"),
+        ("parameters", "parameters", "M", "parameters"),
+        ("MACs an image", "macs", "M", "macs"),
+    ):
+        table.add_row(
+            name,
+            f"{millions(size['dense'][key])} {unit}",
+            f"{millions(size['shipped'][key])} {unit}",
+            f"{0 - size['saved_percent'][share]:+.1f}%",
+        )
+    low, high = accuracy["drop"]["interval95_points"]
+    table.add_row(
+        f"held-out top-1 (n={accuracy['dense']['n']})",
+        top1(accuracy["dense"]),
+        top1(accuracy["shipped"]),
+        f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]",
+    )
+    table.add_row(
+        f"latency, batch {latency['batch']}, {latency['threads']} threads",
+        f"{latency['dense']['median_ms']:.2f} ms (p95 {latency['dense']['p95_ms']:.2f})",
+        f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
+        _speed(latency["ratio_median"]),
+    )
+    return table
+
+
+def _speed(ratio: float) -> str:
+    return f"{ratio:.2f}x faster" if ratio >= 1.0 else f"{1 / ratio:.2f}x slower"
+
+
+def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
+    check, drop = manifest["verification"], manifest["accuracy"]["drop"]["points"]
+    allowed = manifest["constraints"]["max_drop_points"]
+    if allowed is not None and drop > allowed:
+        console.print(
+            f"note: {drop:.2f} points are lost on the held-out split, {allowed:g} were allowed; "
+            "the constraint is judged on the search split, so ask for a little less to be safe",
+            highlight=False,
+        )
+    _print_precision(console, manifest.get("precision"))
+    for note in manifest.get("notes", ()):
+        console.print(f"note: {note}", highlight=False, markup=False)
+    print_unpruned(console, manifest.get("left_unpruned", {}))
+    console.print(
+        f"verified on {check['n']} images: top-1 equal on "
+        f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
+        f"{check['spikes_compared']} spikes flipped; latency on {manifest['latency']['cpu']}",
+        highlight=False,
+    )
+
+
+def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> None:
+    """What the weights are, layers that stay real, and what auto chose from."""
+    if precision is None:
+        return
+    if len(precision["candidates"]) > 1:
+        table = Table("precision", "pruned", "file", "search drop, points", "constraints")
+        for entry in precision["candidates"]:
+            drop = entry["drop"]
+            table.add_row(
+                entry["precision"] + (" (chosen)" if _is_chosen(entry, precision) else ""),
+                "yes" if entry["pruned"] else "no",
+                f"{millions(entry['file_bytes'])} MB",
+                f"{drop['points']:.2f}" if drop else DASH,
+                "met" if entry["met"] else "not met",
+            )
+        console.print(table)
+    if precision["name"] == "fp32":
+        return
+    real = precision["real_layers"]
+    console.print(
+        f"{precision['name']}: {precision['integer_layers']} layers run on integers, "
+        f"{len(real)} on float32",
+        highlight=False,
+    )
+    by_reason: dict[str, list[str]] = {}
+    for layer, reason in real.items():
+        by_reason.setdefault(reason, []).append(layer)
+    for reason, layers in by_reason.items():
+        shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if layers[3:] else "")
+        console.print(f"note: on float32: {shown}: {reason}", highlight=False, markup=False)
+
+
+def _is_chosen(entry: Mapping[str, Any], precision: Mapping[str, Any]) -> bool:
+    return bool(entry["precision"] == precision["name"])

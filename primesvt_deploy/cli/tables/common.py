@@ -1,0 +1,30 @@
+"""Figures and notes as all tables write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+__all__ = ["DASH", "millions", "print_unpruned", "top1"]
+
+DASH = "\N{EN DASH}"
+"""A cell without a value."""
+
+
+def millions(count: int) -> str:
+    """A count in millions, to two decimals, or to two digits where that would leave fewer."""
+    return f"{count / 1e6:.2f}" if count >= 1e5 else f"{count / 1e6:.2g}"
+
+
+def top1(accuracy: Mapping[str, Any]) -> str:
+    """Top-1 with its interval, from `Accuracy.to_dict()`."""
+    low, high = accuracy["interval95_percent"]
+    return f"{accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}]"
+
+
+def print_unpruned(console: Console, reasons: Mapping[str, str]) -> None:
+    """Print the layers that pruning leaves alone, each with its reason."""
+    for layer, reason in reasons.items():
+        console.print(f"left unpruned: {layer}: {reason}", highlight=False, markup=False)

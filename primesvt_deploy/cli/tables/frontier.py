@@ -1,0 +1,70 @@
+"""The points of a frontier."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from primesvt_deploy.cli.tables.common import DASH, millions, top1
+
+__all__ = ["print_frontier"]
+
+
+def print_frontier(content: Mapping[str, Any], output: Path) -> None:
+    """Points from the largest to the smallest, and what they cost."""
+    console = Console()
+    dense = content["dense"]
+    table = Table(
+        "saved",
+        "weights",
+        "search drop",
+        "held-out top-1",
+        "held-out drop",
+        "evaluations",
+        title=f"{content['model']}, {content['policy']}: dense weights "
+        f"{millions(dense['weight_bytes'])} MB, {top1(dense['held_out'])}",
+    )
+    for point in content["points"]:
+        low, high = point["drop"]["interval95_points"]
+        table.add_row(
+            _saved(point),
+            f"{millions(point['weight_bytes'])} MB",
+            f"{point['search']['points']:.2f}" if point["search"] else DASH,
+            top1(point["held_out"]),
+            f"{point['drop']['points']:.2f} [{low:.1f}, {high:.1f}]",
+            f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
+        )
+    console.print(table)
+    _print_timesteps(console, [{**dense, "saved_percent": 0.0, "met": True}, *content["points"]])
+    console.print(
+        f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
+        "try, with the same model and data: primesvt-deploy build --frontier "
+        f"{shlex.quote(str(output))} --max-drop 1",
+        highlight=False,
+    )
+
+
+def _saved(point: Mapping[str, Any]) -> str:
+    return f"{point['saved_percent']:.1f}%" + ("" if point["met"] else "\n(not met)")
+
+
+def _print_timesteps(console: Console, points: Sequence[Mapping[str, Any]]) -> None:
+    """A table of its own, narrow enough for a terminal of 80 columns."""
+    steps = sorted({row["T"] for point in points for row in point.get("timesteps", ())})
+    if not steps:
+        return
+    table = Table("saved", *(f"T = {t}" for t in steps), title="Held-out top-1 and latency")
+    for point in points:
+        by_steps = {row["T"]: row for row in point.get("timesteps", ())}
+        cells = [_at_steps(by_steps[t]) if t in by_steps else DASH for t in steps]
+        table.add_row(_saved(point), *cells)
+    console.print(table)
+
+
+def _at_steps(row: Mapping[str, Any]) -> str:
+    return f"{row['held_out']['top1_percent']:.2f}%\n{row['latency']['median_ms']:.1f} ms"
