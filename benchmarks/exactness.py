@@ -61,10 +61,10 @@ def main() -> None:
                 "spikes_compared": outcome.spikes_compared,
                 "flipped_spikes": outcome.flipped_spikes,
                 "flips_by_layer": {k: sum(v) for k, v in outcome.flips.items() if any(v)},
-                "flips_behind_float_layers": outcome.flips_behind_real,
+                "flips_behind_float_layers": outcome.flips_behind_float_layers,
                 "top1_disagreements": outcome.top1_disagreements,
                 "max_logit_difference": outcome.max_difference,
-                "float_layers": dict(artifact.real),
+                "float_layers": dict(artifact.float_layers),
                 "standard_operators_equal": standard_is_equal(twin, file, precision, held_out),
                 "arm": on_arm(file, held_out.inputs(0, ARM_IMAGES), sandbox, Path(directory))
                 if sandbox

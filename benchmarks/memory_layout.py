@@ -39,7 +39,7 @@ from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.qkformer import QKFormerConfig
 from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
 INSTRUCTIONS = ("AVX2", "DEFAULT")
@@ -176,7 +176,7 @@ def training_steps(
 
 def evaluations(network: SpikingNetwork, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
     """The lowered network in both layouts."""
-    plain = lower(network)
+    plain = lower_module(network)
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     laid = x.contiguous(memory_format=torch.channels_last)
     evaluate = torch.no_grad()(lambda network, inputs: network(inputs))

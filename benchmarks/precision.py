@@ -107,8 +107,8 @@ def at_width(name: str, *, timed: bool = True) -> dict[str, Any]:
         latency = {str(t): latencies(paths, image, t) for t in (1, 2) if timed}
         return {
             "file_bytes": {k: artifact.bytes for k, artifact in artifacts.items()},
-            "integer_layers": len(artifacts["int8"].integer),
-            "real_layers": dict(artifacts["int8"].real),
+            "integer_layers": len(artifacts["int8"].integer_layers),
+            "real_layers": dict(artifacts["int8"].float_layers),
             "latency_by_threads": latency,
             "memory": {k: memory_of(path, processes=1) for k, path in paths.items()},
         }

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.integer.int4_packing import GROUP
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["BYTES_PER_PARAMETER", "Cost", "ShippedSize", "measure_cost"]
@@ -61,7 +61,7 @@ class Cost:
 
 def measure_cost(model: SViT) -> Cost:
     """Parameters and multiply-accumulates of `model`."""
-    lowered = lower(model.module)
+    lowered = lower_module(model.module)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         lowered(model.config.example(1))
@@ -84,7 +84,7 @@ class ShippedSize:
     def __init__(
         self, model: SViT, groups: Sequence[Group], bits: Mapping[str, int] = _NO_LAYERS
     ) -> None:
-        lowered = lower(model.module)
+        lowered = lower_module(model.module)
         self._bits = bits
         self._shapes = {n: tuple(p.shape) for n, p in lowered.named_parameters()}
         self._slices = {n: getattr(layer, "groups", 1) for n, layer in lowered.named_modules()}

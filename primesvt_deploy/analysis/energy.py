@@ -20,8 +20,8 @@ from torch.utils.flop_counter import flop_registry
 
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.blocks.neuron import Neuron
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 
 __all__ = [
@@ -159,7 +159,7 @@ def estimate_energy(
         batch_size: images at once; chosen for memory if None.
     """
     size = batch_size or model.batch_of(32)
-    lowered = lower(model.module)
+    lowered = lower_module(model.module)
     neurons = (m for m in model.module.modules() if isinstance(m, Neuron))
     operations = _Operations(lowered, {n.parameters_.spike_value for n in neurons})
     for start in range(0, len(images), size):

@@ -15,10 +15,10 @@ from torch import nn
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.lowering.cleanup import tidy
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.fold_constants import FOLDED_KEY, fold_constants
 from primesvt_deploy.lowering.integer.lower import lower_to_integers
 from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import UnrolledLayer, unroll
 from primesvt_deploy.model.svit import SViT
@@ -41,9 +41,9 @@ class Artifact:
         layers: its neuron layers, in order, without those of branches that never fire.
         batch: fixed batch size, or None for any.
         precision: of its weights.
-        integer: layers that run on integers.
-        real: weighted layers that run on float32 though the precision is less, and why.
-        bits: of a stored weight, by layer, where they are fewer than 32.
+        integer_layers: weighted layers that run on integers.
+        float_layers: weighted layers that run on float32 though the precision is less, and why.
+        weight_bits: bits of a stored weight, by layer, where they are fewer than 32.
     """
 
     path: Path
@@ -52,9 +52,9 @@ class Artifact:
     layers: tuple[UnrolledLayer, ...]
     batch: int | None
     precision: Precision = Precision.FP32
-    integer: tuple[str, ...] = ()
-    real: Mapping[str, str] = field(default_factory=dict)
-    bits: Mapping[str, int] = field(default_factory=dict)
+    integer_layers: tuple[str, ...] = ()
+    float_layers: Mapping[str, str] = field(default_factory=dict)
+    weight_bits: Mapping[str, int] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -78,7 +78,7 @@ def export_onnx(
     Raises:
         ExportError: the model cannot be traced, or the graph is not valid ONNX.
     """
-    lowered = lower(model.module.float())
+    lowered = lower_module(model.module.float())
     traced = trace(lowered, model.config, batch)
     # A bundle of a user's own class must list every neuron of it (`own.check_neurons`).
     folds = model.module.couplings_declared
@@ -110,9 +110,9 @@ def export_onnx(
         layers=layers,
         batch=batch,
         precision=precision,
-        integer=integer,
-        real=real,
-        bits=bits,
+        integer_layers=integer,
+        float_layers=real,
+        weight_bits=bits,
     )
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 import primesvt_deploy.edge.runtime
 from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.quantization.serialization import stored_state
+from primesvt_deploy.quantization.serialization import quantized_state
 
 __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
 
@@ -84,7 +84,7 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     # Not save_file, which leaves a file that only its owner reads.
     (directory / "weights.safetensors").write_bytes(save(state))
     if parts.twin is not None:
-        (directory / "quantized.safetensors").write_bytes(save(stored_state(parts.twin)))
+        (directory / "quantized.safetensors").write_bytes(save(quantized_state(parts.twin)))
     (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():

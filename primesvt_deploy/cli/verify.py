@@ -63,11 +63,11 @@ def verify(
     lines = ["files: intact", f"stored outputs: {stored}"]
     if not quick:
         try:
-            from primesvt_deploy.verification.bundle import reverify
+            from primesvt_deploy.verification.bundle import verify_bundle
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
         else:
-            verification = reverify(
+            verification = verify_bundle(
                 bundle, data=data, images=images, threads=threads, factory=factory
             )
             outcome["verification"] = verification.to_dict()

@@ -20,8 +20,8 @@ from primesvt_deploy.lowering.lif import LIF_DOMAIN, LIF_OP, ChargeFireReset
 from primesvt_deploy.lowering.lif_operators import Constants, Currents, Tape, can_be_negated, fire
 
 __all__ = [
+    "FLOAT_LAYERS_KEY",
     "NEURONS_KEY",
-    "REAL_KEY",
     "UnrolledLayer",
     "constants_of",
     "layer_name",
@@ -37,7 +37,7 @@ the layers that have them.
 A layer's spikes are the tensors `<name>.spikes.t<t>`, and all of them `<name>.spikes`; of type
 uint8 they are counts. Their `layout` is that of the torch module (`NCHW`, any rank) or `NHWC`.
 """
-REAL_KEY = "primesvt.real"
+FLOAT_LAYERS_KEY = "primesvt.real"
 """Model metadata of an integer artifact: JSON list of the layers whose weights meet real numbers,
 so that their outputs are rounded as the machine adds."""
 

@@ -8,7 +8,7 @@ import torch
 
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 
@@ -46,7 +46,7 @@ def torch_hits(
     model: SViT, images: ImageList, progress: Progress = SILENT, stage: str = "accuracy"
 ) -> npt.NDArray[np.bool_]:
     """Whether each image is classified rightly, by the lowered model in torch."""
-    twin = lower(model.module)
+    twin = lower_module(model.module)
     if model.module.couplings_declared:
         twin = twin.to(memory_format=torch.channels_last)
     size = model.batch_of(32)

@@ -20,8 +20,8 @@ from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.base import Family, InputDefaults
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.fit_widths import fit_widths
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.lif import ChargeFireReset
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.preprocessing import InputOptions, checked_labels, input_steps
 from primesvt_deploy.model.state_dict import listed
@@ -286,7 +286,7 @@ def _check_same(network: AdoptedNetwork, net: nn.Module) -> None:
     own.net = copy.deepcopy(net).double()
     functional.reset_net(own.net)
     ours = copy.deepcopy(network).double()
-    lowered = lower(network).double()
+    lowered = lower_module(network).double()
     try:
         with torch.no_grad():
             expected, found, again, exported = own(x), ours(x), ours(x), lowered(x)

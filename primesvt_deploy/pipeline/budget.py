@@ -183,7 +183,7 @@ def counted_bytes(settings: BuildSettings, model: SViT, artifact: Artifact) -> i
 
 def weight_bytes(model: SViT, artifact: Artifact) -> int:
     """Bytes of weights, scales and biases that an artifact stores."""
-    return ShippedSize(model, (), artifact.bits).bytes({})
+    return ShippedSize(model, (), artifact.weight_bits).bytes({})
 
 
 def budget_of(settings: BuildSettings, dense_bytes: int, artifact: Artifact) -> Budget:

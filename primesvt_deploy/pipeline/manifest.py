@@ -119,8 +119,8 @@ def _precision(
         "name": chosen.exported.precision.value,
         "asked": "auto" if settings.precision is None else settings.precision.value,
         "standard_ops": settings.standard_ops,
-        "integer_layers": len(chosen.exported.integer),
-        "real_layers": dict(chosen.exported.real),
+        "integer_layers": len(chosen.exported.integer_layers),
+        "real_layers": dict(chosen.exported.float_layers),
         "candidates": [
             {
                 "precision": variant.exported.precision.value,

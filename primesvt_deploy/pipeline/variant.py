@@ -210,7 +210,7 @@ def _first_goal(
 ) -> Goal:
     """The budget, and of the accuracy constraint what quantization leaves."""
     groups = context.search.prunable.groups
-    weights = ShippedSize(whole.quantized, groups, whole.artifact.bits)
+    weights = ShippedSize(whole.quantized, groups, whole.artifact.weight_bits)
     # What training makes up for need not be reserved.
     reserved = max(0.0, cost.points) if cost and not context.settings.finetune else 0.0
     return Goal(

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.integer.spike_counts import BYTE
 from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.layer_matrix import (
     Weighted,
     input_rows,
@@ -93,7 +93,7 @@ def quantize(
 
 def twin_of(model: SViT) -> SpikingNetwork:
     """The lowered module of `model`, with every norm folded that can be."""
-    twin = lower(model.module.float())
+    twin = lower_module(model.module.float())
     if model.module.couplings_declared:
         return twin
     return fold_called_norms(twin, time_first(_noise(model)))

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.integer.weight_grid import grid_of
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import twin_of
 
-__all__ = ["restored", "stored_state"]
+__all__ = ["quantized_state", "with_quantized_state"]
 
 
-def stored_state(twin: SViT) -> dict[str, torch.Tensor]:
+def quantized_state(twin: SViT) -> dict[str, torch.Tensor]:
     """The tensors of a twin from `quantize`."""
     state = {k: v.detach().contiguous().clone() for k, v in twin.module.state_dict().items()}
     for name, weight in _weights(twin.module).items():
@@ -32,7 +32,7 @@ def stored_state(twin: SViT) -> dict[str, torch.Tensor]:
     return state
 
 
-def restored(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT:
+def with_quantized_state(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT:
     """The twin of `model` whose tensors are `state`.
 
     Raises:
@@ -44,7 +44,7 @@ def restored(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT:
         codes, exponents = whole.pop(key), whole.pop(f"{name}.exponents")
         powers = torch.exp2(exponents.float()).reshape(-1, *[1] * (codes.ndim - 1))
         whole[f"{name}.weight"] = codes.float() * powers
-    twin = lower(model.module.float())
+    twin = lower_module(model.module.float())
     if twin.state_dict().keys() != whole.keys():
         twin = twin_of(model)
     twin.load_state_dict(whole)

@@ -20,7 +20,7 @@ from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.settings import FinetuneSettings
@@ -137,7 +137,7 @@ class _Finetuning(Trainer[tuple[int, int]]):
             # Left and right may be what classes of events differ in.
             mirrored=not model.config.frames,
         )
-        self._teacher = self._placed(lower(dense.module))
+        self._teacher = self._placed(lower_module(dense.module))
         self._student = self._placed(copy.deepcopy(model.module)).train().requires_grad_(True)
         self._optimizer = adamw(
             self._student,

@@ -11,13 +11,13 @@ from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.load import load
-from primesvt_deploy.quantization.serialization import restored
+from primesvt_deploy.quantization.serialization import with_quantized_state
 from primesvt_deploy.verification.verify import Verification, verify_artifact
 
-__all__ = ["reverify"]
+__all__ = ["verify_bundle"]
 
 
-def reverify(
+def verify_bundle(
     bundle: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | None = None,
@@ -46,7 +46,7 @@ def reverify(
     model = load(bundle, factory=factory)
     quantized = Path(bundle) / "quantized.safetensors"
     if quantized.is_file():
-        model = restored(model, load_file(quantized))
+        model = with_quantized_state(model, load_file(quantized))
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)

@@ -20,7 +20,7 @@ from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.trace import OUTPUT
-from primesvt_deploy.lowering.unroll import NEURONS_KEY, REAL_KEY
+from primesvt_deploy.lowering.unroll import FLOAT_LAYERS_KEY, NEURONS_KEY
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FlipCounter", "neuron_layers", "observed", "spike_value"]
@@ -78,8 +78,8 @@ class FlipCounter:
         model: the model, or the lowered twin that an integer artifact stands for.
         path: the artifact.
         threads: of ONNX Runtime.
-        share_real: have the model take over what the artifact's layers on real numbers give, so
-            that only what is behind them is compared.
+        share_float_layers: have the model take over the outputs of the artifact's float layers,
+            so that only what is behind them is compared.
 
     Attributes:
         of_integers: whether the artifact has integer arithmetic.
@@ -87,14 +87,16 @@ class FlipCounter:
         compared: neuron outputs compared so far.
     """
 
-    def __init__(self, model: SViT, path: Path, threads: int, *, share_real: bool = False) -> None:
+    def __init__(
+        self, model: SViT, path: Path, threads: int, *, share_float_layers: bool = False
+    ) -> None:
         self._model = model
         graph = onnx.load(path)
         told = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
         self.real = tuple(
-            name for name in told.get(REAL_KEY, ()) if _can_be_shared(name, model.module)
+            name for name in told.get(FLOAT_LAYERS_KEY, ()) if _can_be_shared(name, model.module)
         )
-        self.of_integers = REAL_KEY in told
+        self.of_integers = FLOAT_LAYERS_KEY in told
         self._layouts = {
             name: entry["layout"] for entry in told.get(NEURONS_KEY, ()) for name in entry["names"]
         }
@@ -105,7 +107,7 @@ class FlipCounter:
         }
         self._taken = (
             {name: _layer_tensor(name, graph.graph, path) for name in self.real}
-            if share_real
+            if share_float_layers
             else {}
         )
         wanted = [*(t for group in self._tensors.values() for t in group), *self._taken.values()]

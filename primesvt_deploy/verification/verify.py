@@ -65,8 +65,8 @@ class Verification:
         spikes_compared: neuron outputs compared, over images, timesteps and layers.
         flips: flipped spikes of each layer, one count a timestep.
         flips_on_disagreements: the same over the images that disagree in top-1.
-        flips_behind_real: of an integer artifact: flips that are left once the model takes over
-            what the artifact's layers on real numbers give; integers leave none.
+        flips_behind_float_layers: of an integer artifact: flips that are left once the model takes
+            over the outputs of the artifact's float layers; integers leave none.
         exact: whether it must be none: in the networks of known families all else is integers.
         rounding_flips: spikes that the model flips against itself in double precision, on the same
             images; None where that was not asked, as flips are rare.
@@ -83,7 +83,7 @@ class Verification:
     spikes_compared: int
     flips: dict[str, tuple[int, ...]]
     flips_on_disagreements: dict[str, tuple[int, ...]]
-    flips_behind_real: int | None = None
+    flips_behind_float_layers: int | None = None
     exact: bool = False
     rounding_flips: int | None = None
     rounding_disagreements: int = 0
@@ -105,9 +105,9 @@ class Verification:
                 f"logits differ by {self.max_difference:.3g}, by rounding in the model itself at "
                 f"most by {self.rounding_difference:.3g}"
             )
-        if self.exact and self.flips_behind_real:
+        if self.exact and self.flips_behind_float_layers:
             found.append(
-                f"{self.flips_behind_real} spikes are flipped behind the layers on real numbers, "
+                f"{self.flips_behind_float_layers} spikes are flipped behind the float layers, "
                 "where integers leave none"
             )
         if not self.max_difference_without_flips <= LOGIT_TOLERANCE:
@@ -163,7 +163,7 @@ class Verification:
             "images_with_flips": self.images_with_flips,
             "flipped_spikes": self.flipped_spikes,
             "spikes_compared": self.spikes_compared,
-            "flips_behind_real": self.flips_behind_real,
+            "flips_behind_real": self.flips_behind_float_layers,
             "rounding_flips": self.rounding_flips,
             "rounding_max_abs_logit_difference": None
             if self.rounding_flips is None
@@ -176,8 +176,8 @@ class Verification:
         """One line."""
         behind = (
             ""
-            if self.flips_behind_real is None
-            else f" ({self.flips_behind_real} behind the layers on real numbers)"
+            if self.flips_behind_float_layers is None
+            else f" ({self.flips_behind_float_layers} behind the float layers)"
         )
         return (
             f"top-1 equal on {self.n - self.top1_disagreements} of {self.n} images, "
@@ -224,7 +224,9 @@ def verify_artifact(
     if counts.of_integers:
         outcome = replace(
             outcome,
-            flips_behind_real=_flips_behind_real(model, path, images.first(n), size, threads)
+            flips_behind_float_layers=_flips_behind_float_layers(
+                model, path, images.first(n), size, threads
+            )
             if outcome.flipped_spikes
             else 0,
             exact=model.module.couplings_declared,
@@ -252,9 +254,11 @@ def without_folded(model: SViT, artifact: OnnxModel) -> SViT:
     return reduced
 
 
-def _flips_behind_real(model: SViT, path: Path, images: ImageList, size: int, threads: int) -> int:
-    """Flips once the model takes over what the artifact's layers on real numbers give."""
-    counts = FlipCounter(model, path, threads, share_real=True)
+def _flips_behind_float_layers(
+    model: SViT, path: Path, images: ImageList, size: int, threads: int
+) -> int:
+    """Count flips once the model takes over the outputs of the artifact's float layers."""
+    counts = FlipCounter(model, path, threads, share_float_layers=True)
     for start in range(0, len(images), size):
         counts.compare(images.inputs(start, min(start + size, len(images))))
     return int(counts.per_image().sum())

@@ -17,7 +17,7 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.families.fit_widths import fit_widths
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
 
@@ -100,13 +100,13 @@ def test_configuration_survives_json(name: str) -> None:
 def test_lowered_network_gives_the_same_logits(name: str) -> None:
     with torch.no_grad():
         expected = NETWORKS[name](inputs(name))
-        found = lower(NETWORKS[name])(inputs(name))
+        found = lower_module(NETWORKS[name])(inputs(name))
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-9)
 
 
 @every_network
 def test_lowered_network_has_no_norm_left(name: str) -> None:
-    norms = [m for m in lower(NETWORKS[name]).modules() if "BatchNorm" in type(m).__name__]
+    norms = [m for m in lower_module(NETWORKS[name]).modules() if "BatchNorm" in type(m).__name__]
     assert not norms
 
 
@@ -187,5 +187,5 @@ def test_predicted_size_equals_the_cut_models(name: str) -> None:
         keep = [h * width + i for h in range(group.heads) for i in range(-(-width // 3))]
         plan = plan.replacing(group.name, keep)
     found = ShippedSize(model, groups).parameters(plan.widths(groups))
-    smaller = lower(cut(model.module, groups, plan))
+    smaller = lower_module(cut(model.module, groups, plan))
     assert found == sum(parameter.numel() for parameter in smaller.parameters())

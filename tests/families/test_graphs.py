@@ -11,9 +11,9 @@ import pytest
 from families.zoo import ZOO, model_of, samples_of
 
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.fold_constants import fold_constants
 from primesvt_deploy.lowering.integer.spike_counts import find_counts
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import unroll
 from primesvt_deploy.model.svit import SViT
@@ -23,7 +23,7 @@ from primesvt_deploy.model.svit import SViT
 def traced(request: pytest.FixtureRequest) -> tuple[SViT, ir.Model]:
     """A model and its graph; tests change a clone."""
     model = model_of(request.param)
-    return model, trace(lower(model.module.float()), model.config, None)
+    return model, trace(lower_module(model.module.float()), model.config, None)
 
 
 def written(model: ir.Model) -> bytes:

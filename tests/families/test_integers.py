@@ -11,7 +11,7 @@ import torch
 from families.zoo import ZOO, model_of, samples_of
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
@@ -31,7 +31,7 @@ def test_no_spike_flips(
     if precision is Precision.INT4:
         samples = torch.from_numpy(batch)
     twin = quantize(model, precision.bits, samples)
-    graph = trace(lower(twin.module.float()), twin.config, None)
+    graph = trace(lower_module(twin.module.float()), twin.config, None)
     # Traced once for both kinds of operators.
     monkeypatch.setattr("primesvt_deploy.artifact.onnx_export.trace", lambda *_: graph.clone())
     for standard in (False, True) if precision is Precision.INT8 else (False,):
@@ -42,7 +42,7 @@ def test_no_spike_flips(
 
 def check_integers(twin: SViT, artifact: Artifact, batch: np.ndarray, standard: bool) -> None:
     """The artifact gives what the twin gives, and its layers run on integers."""
-    counts = FlipCounter(twin, artifact.path, 1, share_real=True)
+    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.of_integers
     assert counts.compared > 0
@@ -52,6 +52,6 @@ def check_integers(twin: SViT, artifact: Artifact, batch: np.ndarray, standard: 
     graph = onnx.load(artifact.path).graph
     products = {"MatMulInteger", "MatMulIntegerToFloat"}
     kinds = [node.op_type for node in graph.node if node.op_type in products]
-    assert len(kinds) >= len(artifact.integer) > 0
+    assert len(kinds) >= len(artifact.integer_layers) > 0
     if standard:
         assert {node.domain for node in graph.node} == {""}

@@ -18,7 +18,7 @@ from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.blocks.rep_conv import RepConv
 from primesvt_deploy.families.sdt_v2 import SDT_V2, SDTv2, SDTv2Config
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.state_dict import filled
 from primesvt_deploy.pruning.cut import mask, silence
 from primesvt_deploy.pruning.plan import Plan
@@ -136,11 +136,11 @@ def test_rep_conv_pads_with_what_the_norm_makes_of_nothing() -> None:
     with torch.no_grad():
         expected = as_upstream(module, x)
         torch.testing.assert_close(module(x), expected, rtol=0.0, atol=1e-12)
-        torch.testing.assert_close(lower(module)(x), expected, rtol=0.0, atol=1e-12)
+        torch.testing.assert_close(lower_module(module)(x), expected, rtol=0.0, atol=1e-12)
 
 
 def test_lowered_rep_conv_computes_nothing_on_padding() -> None:
-    lowered = lower(rep_conv())
+    lowered = lower_module(rep_conv())
     assert lowered.pointwise1(torch.zeros(1, 5, 4, 3, dtype=torch.float64)).shape == (1, 6, 4, 3)
 
 
@@ -151,7 +151,7 @@ def test_channels_silenced_in_the_lowered_network_are_silent(group: str) -> None
     groups = find_groups(network, SMALL.input_shape)
     (found,) = (g for g in groups if g.name == f"stages.3.blocks.0.attn.{group}")
     kept = (0, 2, 6, 8)
-    twin = lower(network)
+    twin = lower_module(network)
     silence(twin, found, kept)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():

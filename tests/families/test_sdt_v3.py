@@ -17,7 +17,7 @@ from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.sdt_v3 import SDT_V3, IntegerPyramidConfig, SDTv3Config
 from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.state_dict import filled
 
 VECTORS: dict[str, tuple[Family, ModelOptions]] = {
@@ -53,7 +53,7 @@ def test_lowered_network_equals_upstream(name: str) -> None:
     known = vector(name)
     _, _, network = converted(known["state_dict"], VECTORS[name][1])
     with torch.no_grad():
-        found = lower(network.double())(known["x"].double())
+        found = lower_module(network.double())(known["x"].double())
     torch.testing.assert_close(found, known["y64"], rtol=0.0, atol=1e-9)
 
 

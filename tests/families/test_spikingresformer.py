@@ -21,7 +21,7 @@ from primesvt_deploy.families.spikingresformer import (
     SpikingResformerConfig,
 )
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.state_dict import filled
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan
@@ -69,7 +69,7 @@ def test_converted_network_equals_upstream_on_each_sample(name: str) -> None:
 def test_lowered_network_equals_upstream(name: str) -> None:
     known = vector(name)
     _, _, network = converted(known["state_dict"], VECTORS[name])
-    found = singly(lower(network.double()), known["x"])
+    found = singly(lower_module(network.double()), known["x"])
     torch.testing.assert_close(found, expected_logits(name), rtol=0.0, atol=1e-9)
 
 

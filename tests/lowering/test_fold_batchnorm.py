@@ -7,8 +7,8 @@ import torch
 from conftest import with_config
 from torch import nn
 
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 
 
@@ -21,13 +21,13 @@ def test_the_lowered_module_computes_the_same(tiny: SViT, changes: dict[str, obj
     module = with_config(tiny, **changes).module.double()
     images = torch.randn(16, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
-        expected, found = module(images), lower(module)(images)
+        expected, found = module(images), lower_module(module)(images)
     assert (expected - found).abs().max() <= 1e-9
     assert expected.std() > 1e-3
 
 
 def test_norms_and_gains_are_gone(tiny: SViT) -> None:
-    lowered = lower(tiny.module)
+    lowered = lower_module(tiny.module)
     assert not [m for m in lowered.modules() if isinstance(m, nn.BatchNorm2d)]
     neurons = [m for m in lowered.modules() if isinstance(m, UnrolledNeuron)]
     assert len(neurons) == 5 + 2 * 7
@@ -36,7 +36,7 @@ def test_norms_and_gains_are_gone(tiny: SViT) -> None:
 
 def test_the_argument_is_left_as_it_is(tiny: SViT) -> None:
     before = copy.deepcopy(tiny.module.state_dict())
-    lower(tiny.module)
+    lower_module(tiny.module)
     after = tiny.module.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)

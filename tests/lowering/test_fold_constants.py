@@ -18,7 +18,7 @@ from conftest import TINY, make_model, write_arrays
 from families.zoo import ZOO
 from torch import nn
 
-from primesvt_deploy.artifact import onnx_file
+from primesvt_deploy.artifact import onnx_export
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.session import OnnxModel
@@ -192,7 +192,7 @@ def test_a_live_model_exports_the_same_bytes(
 ) -> None:
     model = live(V1) if precision is Precision.FP32 else quantize(live(V1), 8)
     first = export_onnx(model, tmp_path / "a.onnx", precision=precision)
-    monkeypatch.setattr(onnx_file, "fold_constants", lambda *_, **__: ())
+    monkeypatch.setattr(onnx_export, "fold_constants", lambda *_, **__: ())
     second = export_onnx(model, tmp_path / "b.onnx", precision=precision)
     assert first.path.read_bytes() == second.path.read_bytes()
     assert FOLDED_KEY.encode() not in first.path.read_bytes()
@@ -467,10 +467,13 @@ def test_integers_flip_no_spike(case: str, tmp_path: Path) -> None:
     twin = quantize(model, 8)
     artifact = export_onnx(twin, tmp_path / "model.onnx", precision=Precision.INT8)
     assert neuron_layers(twin).keys() - neurons(artifact) == set(gone)
-    assert not any(layer.startswith(tuple(units)) for layer in (*artifact.integer, *artifact.real))
+    assert not any(
+        layer.startswith(tuple(units))
+        for layer in (*artifact.integer_layers, *artifact.float_layers)
+    )
     batch = images(model).numpy()
     session = OnnxModel(artifact.path, threads=1)
-    counts = FlipCounter(without_folded(twin, session), artifact.path, 1, share_real=True)
+    counts = FlipCounter(without_folded(twin, session), artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.of_integers and counts.compared > 0
     assert not counts.per_image().any()

@@ -19,12 +19,12 @@ from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DeployError, ModelError
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.verification.bundle import reverify
+from primesvt_deploy.verification.bundle import verify_bundle
 from primesvt_deploy.verification.verify import verify_artifact
 
 FACTORY = "own_nets:attending"
@@ -240,7 +240,7 @@ def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) ->
     np.testing.assert_allclose(found, again.logits(x).numpy(), atol=1e-4)
     parameters = [sum(p.numel() for p in m.module.parameters()) for m in (again, model)]
     assert parameters[0] < 0.97 * parameters[1]
-    outcome = reverify(result.path, data=data, images=40, factory=FACTORY)
+    outcome = verify_bundle(result.path, data=data, images=40, factory=FACTORY)
     assert not outcome.failures()
 
 
@@ -311,7 +311,7 @@ def test_a_tau_learnt_after_adoption_is_exported() -> None:
     with torch.no_grad():
         model.module.get_parameter("net.net.2.node.w").fill_(-1.0)
     x = samples(model)
-    torch.testing.assert_close(lower(model.module)(x), model.module(x))
+    torch.testing.assert_close(lower_module(model.module)(x), model.module(x))
 
 
 def test_a_neuron_under_two_names_and_one_never_called(tmp_path: Path) -> None:

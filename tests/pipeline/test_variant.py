@@ -24,9 +24,9 @@ from primesvt_deploy.pipeline.apply_plan import AppliedPlan
 from primesvt_deploy.pipeline.budget import Measurement
 from primesvt_deploy.pipeline.prune import fitting
 from primesvt_deploy.pipeline.variant import Variant, best
-from primesvt_deploy.quantization.serialization import restored
+from primesvt_deploy.quantization.serialization import with_quantized_state
 from primesvt_deploy.settings import BudgetOn, Precision
-from primesvt_deploy.verification.bundle import reverify
+from primesvt_deploy.verification.bundle import verify_bundle
 
 SEARCH = SearchSettings(search_images=60, robustness_images=50, rates=(0.3, 0.6), max_drop=60.0)
 
@@ -88,7 +88,7 @@ def test_a_bundle_of_integers_is_whole(
     fp32 = load(result.path).logits(torch.from_numpy(images))
     from safetensors.torch import load_file
 
-    twin = restored(load(result.path), load_file(result.path / "quantized.safetensors"))
+    twin = with_quantized_state(load(result.path), load_file(result.path / "quantized.safetensors"))
     from primesvt_deploy.edge.runtime.session import OnnxModel
 
     found = torch.from_numpy(OnnxModel.of_bundle(result.path).logits(images))
@@ -101,7 +101,7 @@ def test_reverify_knows_the_twin(tiny: SViT, tiny_data: DataSet, tmp_path: Path)
     bundle = build(tiny, tmp_path / "bundle", settings, data=tiny_data).path
     source = tmp_path / "data.npz"
     write_npz(tiny_data, source)
-    assert reverify(bundle, data=source, images=8).flips_behind_real == 0
+    assert verify_bundle(bundle, data=source, images=8).flips_behind_float_layers == 0
 
 
 def write_npz(data: DataSet, path: Path) -> None:
@@ -166,8 +166,8 @@ def test_a_model_of_real_residuals_says_which_layers_stay_float(tmp_path: Path) 
     family, config = ZOO["sdt-v2"]
     model = make_model(config, family=family)
     artifact = export(model, tmp_path / "model.onnx", precision="int8")
-    assert artifact.integer
-    assert {"its input is real"} <= set(artifact.real.values())
+    assert artifact.integer_layers
+    assert {"its input is real"} <= set(artifact.float_layers.values())
 
 
 def test_an_unknown_precision_is_one_line() -> None:
@@ -195,7 +195,7 @@ def test_an_own_modules_bundle_of_integers_loads_again(batch: int | None, tmp_pa
         verify_images=8,
     )  # fmt: skip
     bundle = build(model, tmp_path / "bundle", settings, data=open_data(model, source)).path
-    outcome = reverify(bundle, data=source, images=8, factory="own_nets:spikingjellys")
+    outcome = verify_bundle(bundle, data=source, images=8, factory="own_nets:spikingjellys")
     assert outcome.n == 8
 
 

@@ -122,28 +122,28 @@ def test_integers_of_odd_modules(name: str, bits: int, tmp_path: Path) -> None:
     twin = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
     precision = Precision.INT4 if bits == 4 else Precision.INT8
     artifact = export_onnx(twin, tmp_path / "model.onnx", precision=precision)
-    counts = FlipCounter(twin, artifact.path, 1, share_real=True)
+    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.compared > 0
     # Norms in float, means and roots round as the machine does; integers never.
     assert counts.per_image().sum() <= 1e-3 * counts.compared
     found = counts.artifact_logits(batch)
     assert (found.argmax(1) == expected.argmax(1)).all()
-    assert "net.head" not in artifact.integer
+    assert "net.head" not in artifact.integer_layers
 
 
 def test_matrices_run_on_integers(tmp_path: Path) -> None:
     model = adopt(enliven(Matrices()), timesteps=T, image_size=16)
     artifact = export_onnx(quantize(model, 8), tmp_path / "model.onnx", precision=Precision.INT8)
-    assert artifact.integer == ("net.fc.0",)
-    assert artifact.bits == {"net.fc.0": 8}
+    assert artifact.integer_layers == ("net.fc.0",)
+    assert artifact.weight_bits == {"net.fc.0": 8}
 
 
 def test_weights_that_meet_reals_are_stored_in_bytes(tmp_path: Path) -> None:
     model = adopt(enliven(LinearOnReals()), timesteps=T, image_size=16)
     twin = quantize(model, 8)
     artifact = export_onnx(twin, tmp_path / "model.onnx", precision=Precision.INT8)
-    assert artifact.bits == {"net.fc": 8}
-    assert artifact.real["net.fc"] == "its input is real"
-    counts = FlipCounter(twin, artifact.path, 1, share_real=True)
+    assert artifact.weight_bits == {"net.fc": 8}
+    assert artifact.float_layers["net.fc"] == "its input is real"
+    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
     assert "net.fc" in counts.real

@@ -16,7 +16,7 @@ from primesvt_deploy import adopt
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize, twin_of
-from primesvt_deploy.quantization.serialization import restored, stored_state
+from primesvt_deploy.quantization.serialization import quantized_state, with_quantized_state
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
 
@@ -50,12 +50,12 @@ def test_no_spike_flips(name: str, bits: int, tmp_path: Path) -> None:
     twin = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
     precision = Precision.INT4 if bits == 4 else Precision.INT8
     artifact = export_onnx(twin, tmp_path / "model.onnx", precision=precision)
-    counts = FlipCounter(twin, artifact.path, 1, share_real=True)
+    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.compared > 0
     assert not counts.per_image().any()
     np.testing.assert_allclose(counts.artifact_logits(batch), expected, rtol=0, atol=1e-5)
-    assert len(artifact.integer) + len(artifact.real) >= 2
+    assert len(artifact.integer_layers) + len(artifact.float_layers) >= 2
 
 
 def test_norms_become_part_of_the_layers_before_them() -> None:
@@ -82,4 +82,6 @@ def test_a_stored_twin_comes_back() -> None:
     model = adopted("convolutions of one dimension")
     twin = quantize(model, 8)
     batch = torch.from_numpy(batch_of(model))
-    assert torch.equal(restored(model, stored_state(twin)).logits(batch), twin.logits(batch))
+    assert torch.equal(
+        with_quantized_state(model, quantized_state(twin)).logits(batch), twin.logits(batch)
+    )

@@ -10,18 +10,18 @@ from conftest import make_model
 from families.zoo import ZOO
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
-from primesvt_deploy.lowering.fold_batchnorm import lower
 from primesvt_deploy.lowering.integer.weight_grid import grid_of
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.quantization.serialization import restored, stored_state
+from primesvt_deploy.quantization.serialization import quantized_state, with_quantized_state
 from primesvt_deploy.settings import Precision
 
 
 def bits_of(twin: SViT, bits: int, directory: Path) -> dict[str, int]:
     """Bits of the weights in the file."""
     precision = Precision.INT4 if bits == 4 else Precision.INT8
-    return dict(export_onnx(twin, directory / "model.onnx", precision=precision).bits)
+    return dict(export_onnx(twin, directory / "model.onnx", precision=precision).weight_bits)
 
 
 def samples(model: SViT, count: int = 16) -> torch.Tensor:
@@ -34,7 +34,7 @@ def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT, tmp_path:
     bits = bits_of(quantize(tiny, 8), 8, tmp_path)
     weighted = {
         name
-        for name, layer in lower(tiny.module).named_modules()
+        for name, layer in lower_module(tiny.module).named_modules()
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
     }
     assert weighted - set(bits) == {"stem.0.conv", "head"}
@@ -58,7 +58,7 @@ def test_eight_bits_hardly_move_a_layers_currents(tiny: SViT) -> None:
     """Logits of random networks tell nothing: one flipped spike changes all that follows."""
     batch = samples(tiny)
     exact, found = (
-        _currents(module, batch) for module in (lower(tiny.module), quantize(tiny, 8).module)
+        _currents(module, batch) for module in (lower_module(tiny.module), quantize(tiny, 8).module)
     )
     assert (found - exact).abs().max() < 0.02 * exact.abs().max()
     assert not torch.equal(found, exact)
@@ -67,7 +67,11 @@ def test_eight_bits_hardly_move_a_layers_currents(tiny: SViT) -> None:
 def test_calibrated_biases_hold_the_mean_currents(tiny: SViT) -> None:
     """Rounding to four bits moves a layer's mean current; the bias takes it up."""
     batch = samples(tiny, 32)
-    exact, plain, calibrated = lower(tiny.module), quantize(tiny, 4), quantize(tiny, 4, batch)
+    exact, plain, calibrated = (
+        lower_module(tiny.module),
+        quantize(tiny, 4),
+        quantize(tiny, 4, batch),
+    )
     means = [_mean_current(m, batch) for m in (exact, plain.module, calibrated.module)]
     error = [(mean - means[0]).abs().mean() for mean in means[1:]]
     assert error[1] < 0.5 * error[0]
@@ -91,10 +95,10 @@ def _currents(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_stored_twin_comes_back(tiny: SViT, bits: int) -> None:
     twin = quantize(tiny, bits, samples(tiny))
-    state = stored_state(twin)
+    state = quantized_state(twin)
     assert state["stem.1.conv.codes"].dtype == torch.int8
     assert "stem.1.conv.weight" not in state
-    again = restored(tiny, state)
+    again = with_quantized_state(tiny, state)
     batch = samples(tiny, 8)
     assert torch.equal(again.logits(batch), twin.logits(batch))
     assert grid_of(again.module.get_submodule("stem.1.conv").weight.numpy()) is not None
@@ -102,5 +106,5 @@ def test_a_stored_twin_comes_back(tiny: SViT, bits: int) -> None:
 
 def test_quantizing_is_deterministic(tiny: SViT) -> None:
     batch = samples(tiny)
-    first, second = (stored_state(quantize(tiny, 4, batch)) for _ in range(2))
+    first, second = (quantized_state(quantize(tiny, 4, batch)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)

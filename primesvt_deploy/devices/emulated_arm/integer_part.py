@@ -58,14 +58,14 @@ def split_integer_part(
     """
     import onnx
 
-    from primesvt_deploy.lowering.unroll import REAL_KEY
+    from primesvt_deploy.lowering.unroll import FLOAT_LAYERS_KEY
 
     whole = onnx.load(artifact)
     told = {entry.key: entry.value for entry in whole.metadata_props}
-    if REAL_KEY not in told:
+    if FLOAT_LAYERS_KEY not in told:
         return None
     produced = {output for node in whole.graph.node for output in node.output}
-    real = _outputs_of(json.loads(told[REAL_KEY]), produced)
+    real = _outputs_of(json.loads(told[FLOAT_LAYERS_KEY]), produced)
     spikes = _behind(whole.graph, real)
     if not spikes:
         return None

@@ -30,7 +30,7 @@ from primesvt_deploy.lowering.lif_operators import (
     fire,
 )
 from primesvt_deploy.lowering.unroll import (
-    REAL_KEY,
+    FLOAT_LAYERS_KEY,
     UnrolledLayer,
     constants_of,
     layer_name,
@@ -140,7 +140,7 @@ class _Lowering:
         model = ir.Model(self._graph, ir_version=self.traced.ir_version)
         packed = any(node.op_type == UNPACK for node in self._forms.nodes)
         record(model, self.layers)
-        model.metadata_props[REAL_KEY] = json.dumps(self._inexact)
+        model.metadata_props[FLOAT_LAYERS_KEY] = json.dumps(self._inexact)
         if packed:
             function = unpack_function(self._graph.opset_imports[""])
             model.functions[function.identifier()] = function

@@ -25,7 +25,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import Moments, measure_moments
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.pruning.cut import silence
 from primesvt_deploy.pruning.plan import Plan
@@ -127,7 +127,7 @@ class Recovery:
                 if isinstance(norm, NORMS):
                     module.get_submodule(name).load_state_dict(norm.state_dict())
         if head and plan.kept:
-            inputs = classifier_inputs(lower(module), self._batches(HEAD_IMAGES))
+            inputs = classifier_inputs(lower_module(module), self._batches(HEAD_IMAGES))
             refit_classifiers(module, inputs, self._dense_outputs)
         return module
 
@@ -158,7 +158,7 @@ class Recovery:
 
     @cached_property
     def _base(self) -> SpikingNetwork:
-        return lower(self.model.module, fold_norms=False)
+        return lower_module(self.model.module, fold_norms=False)
 
     @cached_property
     def _refit(self) -> Refit | None:
@@ -182,7 +182,7 @@ class Recovery:
     @cached_property
     def _lowered(self) -> SpikingNetwork:
         """The dense network, lowered."""
-        return lower(self.model.module)
+        return lower_module(self.model.module)
 
     @cached_property
     def _dense_outputs(self) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import copy
 
 import torch
 
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.pruning.recovery.batchnorm import NORMS, matched_norms, recorded_norms
 
@@ -35,10 +35,10 @@ def with_timesteps(model: SViT, timesteps: int, samples: torch.Tensor | None = N
     if fewer is model or samples is None:
         return fewer
     batch = time_first(samples)
-    before = lower(model.module, fold_norms=False)
+    before = lower_module(model.module, fold_norms=False)
     with recorded_norms(before) as whole:
         before(batch)
-    network = lower(fewer.module, fold_norms=False)
+    network = lower_module(fewer.module, fold_norms=False)
     with matched_norms(network, whole):
         network(batch)
     module = copy.deepcopy(fewer.module)

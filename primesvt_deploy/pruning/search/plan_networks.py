@@ -8,7 +8,7 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut, mask, silence
 from primesvt_deploy.pruning.plan import Plan
@@ -29,7 +29,7 @@ class PlanNetworks:
         # A user's own code may ask for contiguous tensors (`view`).
         self._channels_last = model.module.couplings_declared
         self._module = model.module
-        self.dense = self.in_layout(lower(model.module))
+        self.dense = self.in_layout(lower_module(model.module))
         masked = {name for group in groups for name in (*group.outputs, *group.norms)}
         self._unmasked = {
             name: tensor.clone()
@@ -49,11 +49,11 @@ class PlanNetworks:
     def cut(self, plan: Plan, recovered: SpikingNetwork | None = None) -> SpikingNetwork:
         """A network as narrow as the plan says, of the masked or a `recovered` one."""
         network = mask(self._module, self.groups, plan) if recovered is None else recovered
-        return self.in_layout(lower(cut(network, self.groups, plan)))
+        return self.in_layout(lower_module(cut(network, self.groups, plan)))
 
     def lowered(self, recovered: SpikingNetwork) -> SpikingNetwork:
         """A recovered network, lowered."""
-        return self.in_layout(lower(recovered))
+        return self.in_layout(lower_module(recovered))
 
     def in_layout(self, network: SpikingNetwork) -> SpikingNetwork:
         """The network's weights in the memory layout; in place."""

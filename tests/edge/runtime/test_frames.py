@@ -21,7 +21,7 @@ from primesvt_deploy.edge.runtime.steps import prepare_file, steps_from_dict
 from primesvt_deploy.errors import DataError, DeployError
 from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.verification.bundle import reverify
+from primesvt_deploy.verification.bundle import verify_bundle
 
 STEPS = FrameSteps(timesteps=3, channels=2, height=16, width=16)
 CONFIG = SpikformerConfig(
@@ -182,7 +182,7 @@ def test_a_bundle_of_frames_classifies_as_its_model(bundle: Path, tmp_path: Path
 def test_a_bundle_of_frames_verifies(bundle: Path) -> None:
     assert check_outputs(bundle).agreeing == check_outputs(bundle).n
     data = write_frames(bundle.parent / "again.npz", frame_model())
-    assert not reverify(bundle, data=data, images=40).failures()
+    assert not verify_bundle(bundle, data=data, images=40).failures()
 
 
 def test_an_image_is_no_frames(bundle: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pruning.recovery.test_recovery import groups_of, images_of, thinned
 from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load, prune
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import DataError, OutputError, SettingsError
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.frontier import frontier
@@ -73,8 +73,8 @@ def test_it_is_the_ridge_solution(tiny: SViT, tiny_data: DataSet) -> None:
     plan = thinned(groups)
     before, after = (recovery.recovered(plan, head=again) for again in (False, True))
     samples = torch.from_numpy(tiny_data.search.inputs(0, len(tiny_data.search)))
-    (x,) = classifier_inputs(lower(before), [samples]).values()
-    (dense,) = classifier_inputs(lower(tiny.module), [samples]).values()
+    (x,) = classifier_inputs(lower_module(before), [samples]).values()
+    (dense,) = classifier_inputs(lower_module(tiny.module), [samples]).values()
     y = tiny.module.head(dense).detach().double().numpy()
     rows = x.double().numpy()
     rows, wanted = rows - rows.mean(axis=0), y - y.mean(axis=0)

@@ -16,7 +16,7 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.analysis.input_statistics import measure_moments
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.lowering.fold_batchnorm import lower
+from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
@@ -90,14 +90,14 @@ def reader_outputs(
     """What the group's reader in `module` makes of the dense inputs, kept channels alone."""
     seen: list[torch.Tensor] = []
     (name,) = group.inputs
-    twin = lower(model.module)
+    twin = lower_module(model.module)
     handle = twin.get_submodule(name).register_forward_pre_hook(lambda _, a: seen.append(a[0]))
     with torch.no_grad():
         twin(x)
         handle.remove()
         inputs = torch.zeros_like(seen[0])
         inputs[:, kept] = seen[0][:, kept]
-        outputs: torch.Tensor = lower(module).get_submodule(name)(inputs)
+        outputs: torch.Tensor = lower_module(module).get_submodule(name)(inputs)
         return outputs
 
 
@@ -135,7 +135,7 @@ def test_a_refit_is_the_least_squares_solution(tiny: SViT, tiny_data: DataSet) -
     groups = groups_of(tiny)
     group = next(g for g in groups if g.name == "blocks.0.mlp")
     (reader,) = group.inputs
-    twin = lower(tiny.module)
+    twin = lower_module(tiny.module)
     rows: list[torch.Tensor] = []
     reading = twin.get_submodule(reader)
     reading.register_forward_pre_hook(
@@ -163,7 +163,7 @@ def test_norms_pass_on_what_the_dense_ones_did(tiny: SViT, tiny_data: DataSet) -
     recovery = Recovery(tiny, groups, tiny_data.search, ("norms",))
     matched = recovery.masked(plan)
     recovery.match(matched, recovery.state)
-    base = lower(tiny.module, fold_norms=False)
+    base = lower_module(tiny.module, fold_norms=False)
     outputs: dict[str, list[torch.Tensor]] = {}
     for network in (base, matched):
         network.position.bn.register_forward_hook(
@@ -210,7 +210,7 @@ def test_fewer_timesteps_pass_on_the_same_statistics(tiny: SViT, tiny_data: Data
     means = []
     for model in (tiny, fewer, plain):
         outputs: list[torch.Tensor] = []
-        base = lower(model.module, fold_norms=False)
+        base = lower_module(model.module, fold_norms=False)
         base.blocks[1].mlp.fc1.bn.register_forward_hook(lambda _m, _a, y, o=outputs: o.append(y))
         with torch.no_grad():
             base(samples)
@@ -224,7 +224,7 @@ def test_the_same_timesteps_are_the_same_model(tiny: SViT) -> None:
 
 
 def test_recorded_norms_tell_what_each_received(tiny: SViT) -> None:
-    base = lower(tiny.module, fold_norms=False)
+    base = lower_module(tiny.module, fold_norms=False)
     x = torch.randn(4, *tiny.config.input_shape)
     with recorded_norms(base) as found, torch.no_grad():
         base(x)
