@@ -22,17 +22,17 @@ __all__ = [
 ]
 
 POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
-"""Of `pruning.policies`, the default first."""
+"""Names of `pruning.policies`, the default first."""
 RECOVERY_STEPS = ("free", "bias", "refit", "norms")
-"""Of `pruning.recovery`: what every candidate is recovered by."""
+"""Steps of `pruning.recovery` that every candidate is recovered by."""
 HEAD = "head"
-"""The step that is tried on the plan that was decided on."""
+"""The recovery step that is tried on the final plan alone."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MB = 1_000_000
 
 
 class Precision(StrEnum):
-    """Of an artifact's weights."""
+    """Precision of an artifact's weights."""
 
     FP32 = "fp32"
     INT8 = "int8"
@@ -45,7 +45,7 @@ class Precision(StrEnum):
 
 
 class BudgetOn(StrEnum):
-    """What a budget counts.
+    """Quantity that a budget counts.
 
     FILE: bytes of the model file. PARAMS: bytes of its weights and biases alone, the paper's
     metric. RSS: peak resident memory of a fresh process that runs one sample.
@@ -71,7 +71,7 @@ class SearchSettings:
             policy.
         policy: which channels leave (`POLICY_NAMES`).
         recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `HEAD`
-            the plan that is decided on gets its classifier fitted anew, and is shipped so unless it
+            the plan that is decided on gets its classifier refitted, and is shipped so unless it
             loses more on the search images.
 
     Raises:
@@ -202,7 +202,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
-    """What a build is asked for.
+    """Budget, constraint and form of a build.
 
     Args:
         budget_mb: megabytes (10^6 bytes) that the shipped model may have.

@@ -1,1 +1,1 @@
-"""What the commands do, in order."""
+"""Jobs of the commands, stage by stage: build, prune, export, analyze, frontier."""

@@ -110,7 +110,7 @@ class Budget:
     bytes: int
 
     def target(self, dense_bytes: int, weights: ShippedSize, groups: Sequence[Group]) -> SizeTarget:
-        """What a plan must come down to.
+        """The bytes that a plan must come down to, and how they are predicted.
 
         Args:
             dense_bytes: of what the budget counts, of the dense model in the wanted precision.
@@ -139,9 +139,9 @@ class Budget:
         leaving = goal.size.leaving_bytes(predicted.plan)
         if not leaving or self.settings.smallest:
             return None
-        learnt = self._corrected_rate(goal.size, leaving, measured.bytes)
-        if learnt is not None:
-            return replace(goal, size=learnt)
+        corrected = self._corrected_rate(goal.size, leaving, measured.bytes)
+        if corrected is not None:
+            return replace(goal, size=corrected)
         beyond = measured.bytes - self.bytes
         if beyond > 0:
             if not predicted.met:

@@ -59,7 +59,7 @@ class SearchContext:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space; without data, nothing is known of constant channels."""
+        """The search space; constant channels are found in it only where there are data."""
         return SearchSpace(
             self.model,
             self.prunable.groups,

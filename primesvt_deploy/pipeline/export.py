@@ -34,5 +34,5 @@ def export(
         standard: standard ONNX operators only.
     """
     chosen = Precision(precision)
-    twin = model if chosen is Precision.FP32 else quantize(model, chosen.bits, samples)
-    return export_onnx(twin, path, batch=batch, precision=chosen, standard=standard)
+    quantized = model if chosen is Precision.FP32 else quantize(model, chosen.bits, samples)
+    return export_onnx(quantized, path, batch=batch, precision=chosen, standard=standard)

@@ -37,7 +37,7 @@ class PruneResult:
         outcome: the policy's plan, and its prediction.
         applied: the cut model.
         groups: the dense model's groups.
-        budget_bytes: what was asked for, in bytes of what the budget counts.
+        budget_bytes: the requested bytes of what the budget counts.
         dense: top-1 of the dense model on the search split; None where no search was needed.
         left: layers of a user's own module whose channels cannot leave, and why.
     """
@@ -79,7 +79,7 @@ def prune(
         progress: gets each step.
 
     Raises:
-        DataError: no data, or too few for the recovery that is asked for.
+        DataError: no data, or too few for the requested recovery.
         PruningError: a cut changed the model's outputs.
         SettingsError: no target.
     """

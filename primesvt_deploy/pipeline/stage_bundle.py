@@ -36,7 +36,7 @@ class StagedArtifact:
     Args:
         directory: where the bundle is put together.
         artifact: `model.onnx` there.
-        ort_file: `model.ort` there, if it was asked for.
+        ort_file: `model.ort` there, if it was requested.
     """
 
     directory: Path

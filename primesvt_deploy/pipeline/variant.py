@@ -2,8 +2,8 @@
 
 With less than float32 the dense model is quantized first. If it fits the budget, nothing is
 pruned; else the drop that quantization costs on the search images is reserved from the accuracy
-constraint, the rest is the policy's, and the pruned model is quantized anew. The artifact itself is
-measured: if it is beyond the budget after all, the policy is asked for as much more.
+constraint, the rest is the policy's, and the pruned model is quantized again. The artifact itself
+is measured: if it is beyond the budget after all, the policy has to save as much more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ATTEMPTS = 4
 
 @dataclass(frozen=True)
 class VariantFiles:
-    """Where the files of variants go.
+    """Directories for the files of variants.
 
     Args:
         artifacts: directory of exported candidates.

@@ -1,4 +1,4 @@
-"""Carry a plan out: mask channels in place of cutting them, or cut them for good.
+"""Mask the channels that a plan removes, or cut them for good.
 
 Invariant: the cut model equals the masked dense one (fp64, max abs difference <= 1e-9).
 """
@@ -92,7 +92,7 @@ def _without_inputs(
     if weight.shape[1] == 1:  # depthwise: its inputs are its outputs
         return weight
     inputs = group.width // groups
-    # Each slice of the outputs reads the same slice of the inputs: its own kept ones.
+    # Each slice of the outputs consumes the same slice of the inputs: its own kept ones.
     slices = [
         kept[(kept >= g * inputs) & (kept < (g + 1) * inputs)] - g * inputs for g in range(groups)
     ]

@@ -1,4 +1,4 @@
-"""Try the groups of a network that nobody vouches for: cut each, and see whether it still agrees.
+"""Check the groups of a user's own network: cut each, and compare with the masked network.
 
 DepGraph reads a user's own modules as far as it can; a matrix product between channels, a reshape
 into heads or a size written into the code escapes it. So a group is trusted only once cutting it
@@ -30,7 +30,7 @@ _LOGITS = "they are the logits"
 
 @dataclass(frozen=True)
 class Prunable:
-    """What can leave a model.
+    """The channels that can leave a model, in groups.
 
     Args:
         groups: largest first.

@@ -1,4 +1,4 @@
-"""A plan: which channels of each group stay."""
+"""A plan: the channels of each group that stay; each head keeps equally many."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Plan:
         return cls(tuple((name, tuple(indices)) for name, indices in values["kept"].items()))
 
     def packed(self, groups: Iterable[Group]) -> dict[str, str]:
-        """Which channels of each pruned group stay, as hex of packed flags: short in a ledger."""
+        """Kept channels of each pruned group as hex of packed flags: short in a ledger."""
         widths = {group.name: group.width for group in groups}
         return {name: _packed(indices, widths[name]) for name, indices in self.kept}
 
@@ -72,17 +72,19 @@ class Plan:
         return cls(tuple((name, _unpacked(text)) for name, text in flags.items()))
 
     def check(self, groups: Iterable[Group]) -> None:
-        """Refuse a plan that these groups cannot follow.
+        """Refuse a plan that does not fit these groups.
 
         Raises:
             PruningError: an unknown group, an index out of range or twice, no channel left, or
                 heads of unequal width.
         """
-        known = {group.name: group for group in groups}
+        by_name = {group.name: group for group in groups}
         for name, indices in self.kept:
-            if name not in known:
-                raise PruningError(f"the plan names group {name!r}; the model has {sorted(known)}")
-            group = known[name]
+            if name not in by_name:
+                raise PruningError(
+                    f"the plan names group {name!r}; the model has {sorted(by_name)}"
+                )
+            group = by_name[name]
             if not indices or len(set(indices)) != len(indices):
                 raise PruningError(f"{name}: expected distinct channels, at least one, to keep")
             if indices[0] < 0 or indices[-1] >= group.width:

@@ -1,7 +1,7 @@
 """Torch-pruning's own global magnitude pruner: one ranking over the channels of all layers.
 
 Source: `torch_pruning.pruner.BasePruner(global_pruning=True)` with `GroupMagnitudeImportance(p=2)`
-(Fang et al., DepGraph, CVPR 2023); what it would prune is taken, and carried out by our cut.
+(Fang et al., DepGraph, CVPR 2023); its choice is taken as a plan, which our own cut applies.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class GlobalL2(AlongPath):
     def path(self, search: Search) -> Sequence[Plan]:
         """Plans at rising shares of all channels."""
         model, groups = search.space.model, search.space.groups
-        twin, run = coupling_twin(model.module)
-        twin.requires_grad_(True)
+        proxy, run = coupling_twin(model.module)
+        proxy.requires_grad_(True)
         shape = model.config.input_shape
-        example = torch.zeros(1, *shape, dtype=next(twin.parameters()).dtype)
-        roots = {twin.get_submodule(name): group for group in groups for name in group.outputs}
+        example = torch.zeros(1, *shape, dtype=next(proxy.parameters()).dtype)
+        roots = {proxy.get_submodule(name): group for group in groups for name in group.outputs}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own deprecations
             pruner = tp.pruner.BasePruner(
-                twin,
+                proxy,
                 example,
                 importance=tp.importance.GroupMagnitudeImportance(p=2),
                 global_pruning=True,
                 pruning_ratio=1.0,
                 iterative_steps=_STEPS,
-                ignored_layers=_others(twin, roots),
+                ignored_layers=_others(proxy, roots),
                 out_channel_groups={m: g.heads for m, g in roots.items() if g.heads > 1},
                 forward_fn=run,
             )
@@ -58,7 +58,7 @@ class GlobalL2(AlongPath):
     def _next(
         self, search: Search, plan: Plan, pruner: tp.BasePruner, roots: dict[nn.Module, Group]
     ) -> Plan:
-        """What the pruner would remove next; a channel of each head stays at least.
+        """The plan after the pruner's next removals; a channel of each head stays at least.
 
         A group of which nothing would stay it leaves out altogether: that stays as it was.
         """
@@ -91,7 +91,7 @@ def _equal_heads(group: Group, gone: set[int], multiple: int) -> list[int]:
     return sorted(kept)
 
 
-def _others(twin: nn.Module, roots: dict[nn.Module, Group]) -> list[nn.Module]:
+def _others(proxy: nn.Module, roots: dict[nn.Module, Group]) -> list[nn.Module]:
     """Layers that no group prunes: classifiers, and what could not be read or trusted."""
     layers = (nn.Conv1d, nn.Conv2d, nn.Linear)
-    return [layer for layer in twin.modules() if isinstance(layer, layers) and layer not in roots]
+    return [layer for layer in proxy.modules() if isinstance(layer, layers) and layer not in roots]

@@ -1,15 +1,15 @@
-"""Ours: channels leave where the divergence from the dense model grows least per byte saved.
+"""Greedy policy: channels leave where divergence from the dense model grows least per byte saved.
 
 Accuracy on some hundred images moves in steps of a few images; the divergence of the class
 probabilities from the dense model's, on the same images, is smooth and needs no labels. So:
 
-1. channels of a layer are ordered by what their readers could not make up for without them
+1. channels of a layer are ranked by the error that their consumer layers cannot make up for
    (`analysis.reconstruction`);
 2. each layer's divergence is measured at a few widths around the plan reached so far, that layer
    alone narrowed further;
 3. channels leave, a small step of one layer at a time, where interpolation expects the least
    divergence per byte;
-4. after an eighth of the dense bytes the curves are measured anew around the new plan (2).
+4. after an eighth of the dense bytes the curves are measured again around the new plan (2).
 
 The plans passed form a path; the first within the budget is judged on the whole search split.
 """
@@ -43,7 +43,7 @@ _HOPELESS_Z = 2.576
 
 
 class Greedy:
-    """The least divergence per byte, measured anew as the plan grows."""
+    """The least divergence per byte, measured again as the plan grows."""
 
     name = "greedy"
 
@@ -86,7 +86,7 @@ class _Expected:
 
 
 class _Walk:
-    """The path from the dense model downwards, as far as anybody has asked for."""
+    """The path from the dense model downwards, as far as budgets have required."""
 
     def __init__(self, search: Search, ranking: ChannelRanking) -> None:
         self._search, self._ranking = search, ranking

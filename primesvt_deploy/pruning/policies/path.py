@@ -1,4 +1,4 @@
-"""Policies whose plans lie on a path from the dense model to the smallest, known beforehand."""
+"""Policies whose plans lie on a path, fixed beforehand, from the dense model to the smallest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-estimate batch norms after channels left, so that they pass on what the dense model's did.
+"""Re-estimate batch norms of a pruned model to keep their outputs' mean and deviation.
 
 Both models see the same calibration images. Where the dense model's norm, with statistics m and s,
 received currents of mean m_d and deviation s_d, and the pruned one's receives m_p and s_p, it gets
@@ -26,7 +26,7 @@ _LEAST_VARIANCE = 1e-10
 
 @dataclass(frozen=True)
 class Received:
-    """What one norm of the dense model received, and holds; each `[channels]`, float64.
+    """Statistics of one norm's input in the dense model, and its own; each `[channels]`, float64.
 
     Args:
         mean: of its input.
@@ -43,7 +43,7 @@ class Received:
 
 @contextmanager
 def recorded_norms(network: nn.Module) -> Iterator[dict[str, Received]]:
-    """Collects what each norm receives, by name, while the network runs once on one batch.
+    """Collects the statistics of each norm's input, by name, while the network runs on one batch.
 
     Norms that are called more than once are left out.
     """
@@ -72,7 +72,7 @@ def matched_norms(network: nn.Module, dense: Mapping[str, Received]) -> Iterator
 
     Args:
         network: as wide as the dense model, in evaluation mode.
-        dense: what the dense model's norms received of the same batch.
+        dense: statistics of the dense model's norms on the same batch.
     """
 
     def match(name: str, norm: _Norm, x: torch.Tensor) -> None:

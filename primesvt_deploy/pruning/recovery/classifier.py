@@ -1,10 +1,10 @@
-"""Fit the classifier anew to what the pruned network gives it, by least squares.
+"""Refit the classifier to the features of the pruned network, by least squares.
 
-The classifier W of the dense model reads other features in a pruned network. With the inputs x of
-the classifier there and the outputs y of the dense one, over calibration samples:
+The classifier W of the dense model receives other features in a pruned network. With its inputs x
+there and the outputs y of the dense one, over calibration samples:
 `W' = W + (Q - W C)(C + damping)^-1` for the covariance C of x and the cross-covariance Q of y and
 x, and a bias that keeps the mean of y. It is a ridge regression towards W: distillation of the
-logits (Hinton et al., 2015) into the last layer, in closed form. No label is looked at.
+logits (Hinton et al., 2015) into the last layer, in closed form. Labels are not used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NEVER_VARIES = 1e-10
 def classifier_inputs(
     network: SpikingNetwork, batches: Iterable[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What each classifier of `network` reads of the samples, `[rows, C]`, by its name.
+    """Inputs of each classifier of `network` over the samples, `[rows, C]`, by its name.
 
     Classifiers that are no linear layers are left out.
     """
@@ -43,7 +43,7 @@ def classifier_inputs(
 def classifier_outputs(
     network: SpikingNetwork, inputs: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What its classifiers make of those, `[rows, K]`."""
+    """Outputs of the classifiers of `network` for such inputs, `[rows, K]`, by name."""
     with torch.no_grad():
         return {name: network.get_submodule(name)(rows) for name, rows in inputs.items()}
 
@@ -87,7 +87,7 @@ def _refit(layer: Weighted, x: torch.Tensor, y: torch.Tensor) -> None:
 
 @contextmanager
 def _read(network: SpikingNetwork) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Collects what the classifiers read while the network runs."""
+    """Collects the inputs of the classifiers while the network runs."""
     rows: dict[str, list[torch.Tensor]] = {}
 
     def keep(name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:

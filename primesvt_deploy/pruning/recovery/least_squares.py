@@ -1,11 +1,11 @@
-"""Make the layers that read a group's channels do without those that left, by least squares.
+"""Refit the consumer layers of pruned channels to the channels that stay, by least squares.
 
-For a reader `y = W x + b` whose inputs split into kept ones S and removed ones R, with mean m and
-covariance H measured on the dense model: `W' = W_S + W_R H_RS (H_SS + damping)^-1` is the least
-squares refit, `W' = W_S` leaves the weights alone; either way `b' = b + (W - W') m` makes up for
-the mean. A channel that never varied is made up for exactly. Weights keep their places (removed
+For a consumer layer `y = W x + b` whose inputs split into kept ones S and removed ones R, with mean
+m and covariance H measured on the dense model: `W' = W_S + W_R H_RS (H_SS + damping)^-1` is the
+least squares refit, `W' = W_S` leaves the weights alone; either way `b' = b + (W - W') m` makes up
+for the mean. A channel that never varied is made up for exactly. Weights keep their places (removed
 columns become zero), so that the module can be masked or cut afterwards. Source: the closed form
-of channel pruning by reconstruction (He et al., ICCV 2017), per reader.
+of channel pruning by reconstruction (He et al., ICCV 2017), per layer.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CACHE_BYTES = 400_000_000
 
 
 class Refit:
-    """Refits the readers of pruned groups.
+    """Refits the consumer layers of pruned groups.
 
     Args:
         groups: of the dense model.
-        moments: what its layers read.
+        moments: statistics of its layers' inputs.
         weights: refit weights; False: biases alone make up for means.
         means: make up for the means of all removed channels; False: of constant ones alone.
     """
@@ -49,18 +49,18 @@ class Refit:
 
     @torch.no_grad()
     def apply(self, module: nn.Module, plan: Plan) -> None:
-        """Change the readers of every pruned group of the dense `module`, in place.
+        """Refit the consumer layers of every pruned group of the dense `module`, in place.
 
         Grouped convolutions and one-dimensional ones are left as they are.
         """
         for name, kept in plan.kept:
             group = self._groups[name]
-            for reader in group.inputs:
-                seen = self._moments.get(reader)
+            for consumer in group.inputs:
+                seen = self._moments.get(consumer)
                 if seen is not None and seen.covariance is not None:
-                    layer = cast(Weighted, module.get_submodule(reader))
-                    shift = self._refit(reader, layer, seen, group.width, kept)
-                    _add_bias(module, reader, layer, shift)
+                    layer = cast(Weighted, module.get_submodule(consumer))
+                    shift = self._refit(consumer, layer, seen, group.width, kept)
+                    _add_bias(module, consumer, layer, shift)
 
     def _refit(
         self, name: str, layer: Weighted, seen: InputMoments, width: int, kept: tuple[int, ...]
@@ -81,18 +81,18 @@ class Refit:
     def _share(
         self, name: str, seen: InputMoments, kept: tuple[int, ...], stays: torch.Tensor
     ) -> torch.Tensor:
-        """`H_RS (H_SS + damping)^-1`, `[removed, kept]`: what kept inputs tell of the others."""
-        known = self._shares.get((name, kept))
-        if known is None:
+        """`H_RS (H_SS + damping)^-1`, `[removed, kept]`: predicts removed inputs from kept ones."""
+        share = self._shares.get((name, kept))
+        if share is None:
             assert seen.covariance is not None
             covariance = seen.covariance
             factor = factored(covariance[stays][:, stays])
-            known = torch.cholesky_solve(covariance[stays][:, ~stays], factor).T.contiguous()
-            self._shares[name, kept] = known
+            share = torch.cholesky_solve(covariance[stays][:, ~stays], factor).T.contiguous()
+            self._shares[name, kept] = share
             while len(self._shares) > 1 and _bytes(self._shares) > _CACHE_BYTES:
                 self._shares.popitem(last=False)
         self._shares.move_to_end((name, kept))
-        return known
+        return share
 
 
 def _add_bias(module: nn.Module, name: str, layer: Weighted, shift: torch.Tensor) -> None:
@@ -110,7 +110,7 @@ def _add_bias(module: nn.Module, name: str, layer: Weighted, shift: torch.Tensor
 
 
 def _columns(width: int, pixels: int, kept: tuple[int, ...]) -> torch.Tensor:
-    """Whether each column of a reader's weights reads a kept channel, `[K]`."""
+    """Whether each column of a layer's weights belongs to a kept channel, `[K]`."""
     stays = torch.zeros(width, dtype=torch.bool)
     stays[list(kept)] = True
     return stays.repeat(pixels)

@@ -46,7 +46,7 @@ __all__ = ["CALIBRATION_IMAGES", "HEAD_IMAGES", "NORM_IMAGES", "Recovery"]
 
 CALIBRATION_IMAGES = 256
 NORM_IMAGES = 64
-"""One batch, so that a norm's statistics are known when what follows it runs."""
+"""One batch, so that a norm's statistics are final when the layers behind it run."""
 HEAD_IMAGES = 1024
 """Each gives one row alone to fit a classifier on."""
 
@@ -102,7 +102,7 @@ class Recovery:
             network: of `masked`.
             state: what the calibration batch is at that segment.
             start: index of the segment.
-            remember: told of the state at the entrance of each segment.
+            remember: called with the state at the entrance of each segment.
         """
         with matched_norms(network, self._dense_norms):
             for index, segment in enumerate(network.segments()):

@@ -109,7 +109,7 @@ class Evaluator:
         Args:
             plan: channels that stay.
             limit: so many images at most.
-            stop: asked after each chunk with the flags so far; True ends the evaluation.
+            stop: called after each chunk with the flags so far; True ends the evaluation.
             keep: groups about to be varied: the states before them are cached for later calls.
         """
         n = min(len(self.images), limit or len(self.images))

@@ -32,13 +32,13 @@ def best_in_ledger(
         budget_bytes: at most so many; None: as few as `allowed` lets.
         allowed: points that may be lost; None: any.
     """
-    known = [
+    whole = [
         (candidate, plan, size_of(plan))
         for candidate in candidates
         if candidate.n == images and not candidate.stopped_early
         for plan in (Plan.from_packed(candidate.channels),)
     ]
-    within = [k for k in known if allowed is None or k[0].drop.points <= allowed]
+    within = [k for k in whole if allowed is None or k[0].drop.points <= allowed]
     fitting = [k for k in within if budget_bytes is not None and k[2] <= budget_bytes]
     if fitting:
         candidate, plan, size = min(fitting, key=lambda k: (k[0].drop.points, k[2]))
@@ -55,8 +55,8 @@ def best_in_ledger(
         met=met,
         bytes=size,
         drop_points=candidate.drop.points,
-        stopped_by="the budget is met by a known candidate"
+        stopped_by="the budget is met by a cached candidate"
         if met
-        else f"the smallest of {len(known)} known candidates that keeps the constraint",
+        else f"the smallest of {len(whole)} cached candidates that keeps the constraint",
         steps=(candidate,),
     )

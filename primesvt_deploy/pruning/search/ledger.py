@@ -1,6 +1,6 @@
 """The ledger: every candidate evaluated, one JSON line each, appended as it happens.
 
-A ledger belongs to one question (model, data, settings); a build that was cut off finds its
+A ledger belongs to one search key (model, data, settings); a build that was cut off finds its
 candidates here and evaluates none of them twice.
 """
 
@@ -28,8 +28,8 @@ class Candidate:
 
     Args:
         plan: digest of the plan.
-        limit: images it was to be judged on at most.
-        step: `dense`, `free`, `robustness`, or the policy that asked.
+        limit: images to judge it on, at most.
+        step: `dense`, `free`, `robustness`, or the name of a policy.
         group: the group that was varied; empty where it was none or several.
         rate: share of the group's channels removed.
         kept: channels it has left.
@@ -37,7 +37,7 @@ class Candidate:
         stopped_early: hopeless before all `limit` images.
         seconds: it took.
         divergence: mean over the images seen of the Kullback-Leibler divergence of its class
-            probabilities from the dense model's, nats; None where nobody asked.
+            probabilities from the dense model's, nats; None where it was not requested.
         channels: which channels of each pruned group stay (see `Plan.packed`).
         flags: hex of the packed per-image flags; the dense model's alone.
     """
@@ -70,7 +70,7 @@ class Candidate:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two candidates the same question."""
+        """Identity of a candidate: one plan on one number of images is evaluated once."""
         return self.plan, self.limit
 
     def hits(self) -> npt.NDArray[np.bool_]:
@@ -132,4 +132,4 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.splitlines() if line]
     except ValueError as error:
-        raise PruningError(f"{path} is damaged ({error}): delete it to begin anew") from error
+        raise PruningError(f"{path} is damaged ({error}): delete it to start over") from error

@@ -24,7 +24,7 @@ Points = tuple[tuple[float, Candidate], ...]
 
 @dataclass(frozen=True)
 class Curve:
-    """How one layer takes being pruned alone.
+    """Accuracy of the model with one layer pruned, at each rate.
 
     Args:
         group: the layer.
