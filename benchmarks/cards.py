@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from primesvt_deploy.model.load import DEFAULT_MODEL
+from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 

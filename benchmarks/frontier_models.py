@@ -17,7 +17,7 @@ from common import MEASURED, RESULTS, write
 from frontier import SAVINGS, WHOLE, WORK, series
 
 from primesvt_deploy import load, open_data
-from primesvt_deploy.model.load import model_names
+from primesvt_deploy.model.reference_models import model_names
 
 SIZES = SAVINGS[:6]
 

@@ -25,12 +25,13 @@ from spikingjelly.activation_based.model.spikformer import Spikformer
 from torch import nn
 
 from primesvt_deploy import export, load, open_data
+from primesvt_deploy.analysis.equal_heads import keep_most_important
 from primesvt_deploy.analysis.groups import find_groups
-from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.measure.latency import Latency, measure_latency
-from primesvt_deploy.model.reference import models_root
+from primesvt_deploy.model.reference_models import models_root
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan

@@ -22,8 +22,7 @@ from primesvt_deploy.analysis.energy import estimate_energy
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.intervals import Accuracy
-from primesvt_deploy.model.load import model_names
-from primesvt_deploy.model.reference import models_root
+from primesvt_deploy.model.reference_models import model_names, models_root
 
 TIMESTEPS = (1, 2)
 FIRING_IMAGES = 512

@@ -23,6 +23,8 @@ __all__ = [
     "RemoteError",
     "SettingsError",
     "VerificationError",
+    "first_line",
+    "type_and_message",
 ]
 
 
@@ -58,3 +60,14 @@ class RemoteError(DeployError):
 
 class EmulationError(DeployError):
     """The emulated ARM machine cannot be set up, or a program did not run on it."""
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """First line of an error's message, cut to `most` characters; its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
+def type_and_message(error: BaseException) -> str:
+    """Type of an error and the first line of its message."""
+    message = first_line(error) if str(error).strip() else "no reason given"
+    return f"{type(error).__name__}: {message}"

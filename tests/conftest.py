@@ -27,7 +27,8 @@ from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.families import Family
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
+from primesvt_deploy.families.spikformer import SpikformerConfig
+from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.model.svit import SViT
 
 # Many tiny operators: more threads only wait for one another.

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import DeployError, ModelError, OutputError
-from primesvt_deploy.model.load import describe
+from primesvt_deploy.model.description import describe
 from primesvt_deploy.model.svit import SViT
 
 MODELS = Path(__file__).resolve().parent.parent / "models"

@@ -1,4 +1,4 @@
-"""Names and heads of groups, from what the network's modules tell of their channels."""
+"""Names of prunable groups, from the channel roles that the network's modules declare."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from primesvt_deploy.families.network import ChannelRole, HasRoles
+from primesvt_deploy.families.coupling import ChannelRole, HasRoles
 
-__all__ = ["group_titles", "role_of"]
+__all__ = ["group_names", "role_of"]
 
 
-def group_titles(layers: Mapping[str, nn.Module], groups: Sequence[tuple[str, ...]]) -> list[str]:
-    """A name for each group, from the roles of the layers that lose output channels.
+def group_names(layers: Mapping[str, nn.Module], groups: Sequence[tuple[str, ...]]) -> list[str]:
+    """Name of each group, from the roles of the layers that lose output channels.
 
-    Groups without a role are a single layer's, or a stream that several modules write to:
-    `residual`, numbered in the network's order where there are several.
+    A group without a role is named after its only layer, or is a stream that several modules
+    write to: `residual`, numbered in the network's order where there are several.
+
+    Args:
+        layers: every module of the network, by name, in the network's order.
+        groups: names of the layers of each group that lose output channels.
     """
     order = {name: index for index, name in enumerate(layers)}
-    titles = [_own_title(layers, outputs) for outputs in groups]
+    declared = [_declared_name(layers, outputs) for outputs in groups]
     streams = sorted(
-        (i for i, title in enumerate(titles) if title is None),
+        (i for i, name in enumerate(declared) if name is None),
         key=lambda i: min(order[name] for name in groups[i]),
     )
     names = {i: f"residual.{number}" for number, i in enumerate(streams, start=1)}
     if len(streams) == 1:
         names[streams[0]] = "residual"
-    return [title or names[i] for i, title in enumerate(titles)]
+    return [name or names[i] for i, name in enumerate(declared)]
 
 
-def _own_title(layers: Mapping[str, nn.Module], outputs: tuple[str, ...]) -> str | None:
+def _declared_name(layers: Mapping[str, nn.Module], outputs: tuple[str, ...]) -> str | None:
     for name in outputs:
         found = role_of(layers, name)
         if found is not None and found[1].label is not None:
@@ -38,7 +42,16 @@ def _own_title(layers: Mapping[str, nn.Module], outputs: tuple[str, ...]) -> str
 
 
 def role_of(layers: Mapping[str, nn.Module], layer: str) -> tuple[str, ChannelRole] | None:
-    """The nearest module around `layer` that tells its role, and the role."""
+    """Role of a layer's output channels, and the module that declares it.
+
+    Args:
+        layers: every module of the network, by name.
+        layer: name of the layer.
+
+    Returns:
+        Name of the nearest module around the layer that declares its role, and the role; None if
+        no module does.
+    """
     parts = layer.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         owner = ".".join(parts[:depth])

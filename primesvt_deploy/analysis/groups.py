@@ -1,6 +1,6 @@
-"""Prunable groups, read from torch-pruning's dependency graph.
+"""Prunable groups of a network, found by torch-pruning's dependency graph.
 
-A group is the channels that must leave together: a residual stream, the q and k of an SSA, the
+A group is the channels that must be pruned together: a residual stream, the q and k of an SSA, the
 hidden width of an MLP. Source of the dependency graph: Fang et al., DepGraph (CVPR 2023).
 """
 
@@ -17,9 +17,9 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from primesvt_deploy.analysis.group_names import group_titles, role_of
-from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.coupling import coupling_twin, keeps_channels_in_groups
+from primesvt_deploy.analysis.group_names import group_names, role_of
+from primesvt_deploy.errors import PruningError, first_line
+from primesvt_deploy.families.coupling_proxy import coupling_proxy, keeps_channels_in_groups
 from primesvt_deploy.families.network import SpikingNetwork
 
 __all__ = ["Group", "find_groups", "read_groups"]
@@ -30,17 +30,18 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Channels that leave together.
+    """Channels that are pruned together.
 
     Args:
-        name: for people, such as `blocks.0.mlp`.
-        root: the layer whose output channels index the group.
-        width: channels.
-        heads: channels leave in equal numbers from each of so many equal slices; 1: no matter.
-        outputs: layers that lose output channels.
-        norms: batch norms that lose channels.
-        inputs: layers that lose input channels.
-        size: parameters that leave if all channels do.
+        name: name for people, such as `blocks.0.mlp`.
+        root: layer whose output channels index the group.
+        width: number of channels.
+        heads: number of equal slices, each of which keeps equally many channels; 1: no
+            constraint.
+        outputs: names of the layers that lose output channels.
+        norms: names of the batch norms that lose channels.
+        inputs: names of the consumer layers, which lose input channels.
+        size: number of parameters of all these channels.
     """
 
     name: str
@@ -56,14 +57,15 @@ class Group:
 def find_groups(network: SpikingNetwork, input_shape: tuple[int, int, int]) -> tuple[Group, ...]:
     """All prunable groups of `network`, largest first (ties by name).
 
-    The classifiers' outputs and the image's channels are no group's.
+    The classifiers' outputs and the image's channels are in no group.
 
     Args:
-        network: not touched.
-        input_shape: (C, H, W).
+        network: not changed.
+        input_shape: (C, H, W) of one image or frame.
 
     Raises:
-        PruningError: the graph maps a channel to another index than its own.
+        PruningError: a group cannot be read, such as where the graph maps a channel to another
+            index than its own.
     """
     groups, unreadable = read_groups(network, input_shape)
     for layer, reason in unreadable.items():
@@ -74,40 +76,46 @@ def find_groups(network: SpikingNetwork, input_shape: tuple[int, int, int]) -> t
 def read_groups(
     network: SpikingNetwork, input_shape: tuple[int, int, int]
 ) -> tuple[tuple[Group, ...], dict[str, str]]:
-    """The groups of `find_groups`, and the layers whose groups cannot be read, with reasons."""
-    twin, run = coupling_twin(network)
-    twin.requires_grad_(True)
-    example = torch.zeros(1, *input_shape, dtype=next(twin.parameters()).dtype)
-    names = {layer: name for name, layer in twin.named_modules()}
-    classifiers = [twin.get_submodule(name) for name in network.classifiers]
+    """The groups of `find_groups` that can be read, and the layers of those that cannot.
+
+    Args:
+        network: not changed.
+        input_shape: (C, H, W) of one image or frame.
+
+    Returns:
+        Groups, and by name of a layer the reason why its group cannot be read.
+    """
+    proxy, run = coupling_proxy(network)
+    proxy.requires_grad_(True)
+    example = torch.zeros(1, *input_shape, dtype=next(proxy.parameters()).dtype)
+    names = {layer: name for name, layer in proxy.named_modules()}
+    classifiers = [proxy.get_submodule(name) for name in network.classifiers]
     try:
         with _quiet():
             graph = tp.DependencyGraph().build_dependency(
-                twin, example_inputs=example, forward_fn=run
+                proxy, example_inputs=example, forward_fn=run
             )
-    except Exception as error:  # torch-pruning fails in many ways on code it cannot follow
-        return (), {"all layers": _lost(error)}
+    except Exception as error:  # torch-pruning fails in many ways on code it cannot trace
+        return (), {"all layers": _reason(error)}
     layers = dict(network.named_modules())
     members: list[_Members] = []
-    traced, unreadable = _traced(graph, names, classifiers)
-    for items in traced:
+    found_groups, unreadable = _dependency_groups(graph, names, classifiers)
+    for items in found_groups:
         try:
-            members.append(_with_grouped(layers, _members(graph, names, items)))
+            members.append(_with_grouped_inputs(layers, _members(graph, names, items)))
         except PruningError as error:
             unreadable[names[items[0].dep.target.module]] = str(error)
-    titles = group_titles(layers, [found.outputs for found in members])
-    groups = [
-        _described(layers, found, title) for found, title in zip(members, titles, strict=True)
-    ]
+    found_names = group_names(layers, [found.outputs for found in members])
+    groups = [_group(layers, found, name) for found, name in zip(members, found_names, strict=True)]
     return tuple(sorted(groups, key=lambda group: (-group.size, group.name))), unreadable
 
 
-def _traced(
+def _dependency_groups(
     graph: tp.DependencyGraph, names: Mapping[nn.Module, str], classifiers: Sequence[nn.Module]
 ) -> tuple[list[Any], dict[str, str]]:
-    """torch-pruning's groups, and the layers of those that it fails on, with reasons.
+    """Groups of torch-pruning's graph, and the layers of those that it fails on, with reasons.
 
-    As its `get_all_groups`, which gives up altogether where one group fails.
+    As its `get_all_groups`, which fails altogether where one group fails.
     """
     groups: list[Any] = []
     failed: dict[str, str] = {}
@@ -121,7 +129,7 @@ def _traced(
             with _quiet():
                 group = graph.get_pruning_group(layer, pruner.prune_out_channels, channels)
         except Exception as error:  # in many ways, as above
-            failed[names[layer]] = _lost(error)
+            failed[names[layer]] = _reason(error)
             continue
         losing = {d.target.module for d, _ in group if graph.is_out_channel_pruning_fn(d.handler)}
         visited |= losing
@@ -130,9 +138,8 @@ def _traced(
     return groups, failed
 
 
-def _lost(error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-    return f"torch-pruning cannot follow the model there ({reason})"
+def _reason(error: Exception) -> str:
+    return f"torch-pruning cannot follow the model there ({first_line(error)})"
 
 
 @dataclass(frozen=True)
@@ -174,8 +181,8 @@ def _members(graph: tp.DependencyGraph, names: dict[nn.Module, str], items: Any)
     )
 
 
-def _with_grouped(layers: Mapping[str, nn.Module], found: _Members) -> _Members:
-    """Grouped convolutions, which the twin has as depthwise ones, lose inputs with outputs."""
+def _with_grouped_inputs(layers: Mapping[str, nn.Module], found: _Members) -> _Members:
+    """Add grouped convolutions, depthwise ones in the proxy, to the layers that lose inputs."""
     grouped = {name for name in found.outputs if keeps_channels_in_groups(layers[name])}
     return replace(found, inputs=tuple(sorted({*found.inputs, *grouped})))
 
@@ -184,11 +191,11 @@ def _is_grouped(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels
 
 
-def _described(layers: Mapping[str, nn.Module], found: _Members, title: str) -> Group:
+def _group(layers: Mapping[str, nn.Module], found: _Members, name: str) -> Group:
     members = {*found.outputs, *found.norms, *found.inputs}
     producing = {*found.outputs, *found.norms}
     return Group(
-        name=title,
+        name=name,
         root=found.root,
         width=found.width,
         heads=_heads(layers, found),
@@ -198,15 +205,15 @@ def _described(layers: Mapping[str, nn.Module], found: _Members, title: str) -> 
         # A layer may lose inputs and outputs alike: it counts once.
         size=sum(
             parameter.numel()
-            for name in members
-            for tail, parameter in layers[name].named_parameters()
-            if not (tail == "bias" and name not in producing)
+            for layer in members
+            for tail, parameter in layers[layer].named_parameters()
+            if not (tail == "bias" and layer not in producing)
         ),
     )
 
 
 def _heads(layers: Mapping[str, nn.Module], found: _Members) -> int:
-    """Equal slices that lose equally many channels: of attention, and of grouped convolutions."""
+    """Number of slices that keep equally many channels: heads, groups of grouped convolutions."""
     heads = 1
     for name in (*found.outputs, *found.inputs):
         role = role_of(layers, name) if name in found.outputs else None
@@ -219,7 +226,7 @@ def _heads(layers: Mapping[str, nn.Module], found: _Members) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch-pruning warns of things that do not concern the twin."""
+    """Silence torch-pruning's warnings, which do not concern the proxy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -7,7 +7,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 
-__all__ = ["keep_most_important", "l2_importance"]
+__all__ = ["l2_importance"]
 
 
 def l2_importance(module: nn.Module, group: Group) -> torch.Tensor:
@@ -21,18 +21,3 @@ def l2_importance(module: nn.Module, group: Group) -> torch.Tensor:
         weight = module.get_submodule(name).get_parameter("weight").detach().double()
         total += weight.flatten(1).square().sum(dim=1)
     return total.sqrt()
-
-
-def keep_most_important(importance: torch.Tensor, group: Group, keep: int) -> tuple[int, ...]:
-    """Indices, ascending, of the `keep` most important channels, equally many in each head.
-
-    `keep` must be a multiple of `group.heads`. Ties go to the lower index.
-    """
-    per_head = keep // group.heads
-    head_width = group.width // group.heads
-    kept: list[int] = []
-    for head in range(group.heads):
-        scores = importance[head * head_width : (head + 1) * head_width]
-        order = torch.argsort(scores, descending=True, stable=True)[:per_head]
-        kept.extend(head * head_width + int(i) for i in order)
-    return tuple(sorted(kept))

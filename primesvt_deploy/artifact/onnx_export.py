@@ -80,7 +80,7 @@ def export_onnx(
     """
     lowered = lower_module(model.module.float())
     traced = trace(lowered, model.config, batch)
-    # A bundle of a user's own class must list every neuron of it (`own.check_neurons`).
+    # A bundle of a user's own class must list every neuron of it (`adoption_check.check_neurons`).
     folds = model.module.couplings_declared
     if folds:
         fold_constants(traced, exact=precision is not Precision.FP32)

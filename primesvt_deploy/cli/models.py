@@ -16,10 +16,10 @@ __all__ = ["models"]
 def models(*, as_json: bool) -> int:
     """The reference models that come along, and the families whose checkpoints can be loaded."""
     from primesvt_deploy.families import FAMILIES
-    from primesvt_deploy.model.adopt import OWN
-    from primesvt_deploy.model.load import DEFAULT_MODEL, model_names
+    from primesvt_deploy.families.adopted import ADOPTED
+    from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names
 
-    known = (*FAMILIES, OWN)
+    known = (*FAMILIES, ADOPTED)
     if as_json:
         families = [
             {"name": f.name, "title": f.title, "flags": f.flags, "note": f.note} for f in known

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
 from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model.reference import bundled_data
+from primesvt_deploy.model.reference_models import bundled_data
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["open_bundled"]

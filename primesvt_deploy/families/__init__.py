@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Set
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family
+from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
 from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
-from primesvt_deploy.families.sdt_v1 import SDT_V1
-from primesvt_deploy.families.sdt_v2 import SDT_V2
-from primesvt_deploy.families.sdt_v3 import SDT_V3
-from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE
-from primesvt_deploy.families.spikformer import SPIKFORMER
+from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
+from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
+from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
+from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
+from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 
 __all__ = ["FAMILIES", "Family", "family_named", "recognise"]

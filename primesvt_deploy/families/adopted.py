@@ -1,7 +1,7 @@
-"""A user's own SViT: any module of SpikingJelly neurons and standard layers, as a network of ours.
+"""Adopted networks: a user's module of SpikingJelly neurons and standard layers.
 
 The module keeps its classes and its forward pass; only its neurons are replaced, by ones that
-compute the same and that the lowering knows.
+compute the same and that can be lowered.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch import nn
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters, SequenceNeuron
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 
-__all__ = ["AdoptedConfig", "AdoptedNetwork"]
+__all__ = ["ADOPTED", "AdoptedConfig", "AdoptedNetwork"]
 
 _SUPPORTED = (
     sj_neuron.LIFNode,
@@ -32,23 +33,30 @@ _SUPPORTED = (
     sj_neuron.ILIFNode,
 )
 _KINDS = "IFNode, LIFNode, ParametricLIFNode or ILIFNode"
-_SOME_TAU = 2.0
-"""A PLIF neuron's own is read from its weights whenever it is asked for."""
+_PLACEHOLDER_TAU = 2.0
+"""For PLIF neurons: `Neuron.parameters_` computes their tau from the weights."""
 _COSMETIC = {"__init__", "__module__", "__doc__", "__qualname__", "__repr__", "extra_repr"}
-_FORGET = {"__firstlineno__", "__static_attributes__", "__annotations__", "__dict__", "__weakref__"}
+_CLASS_METADATA = {
+    "__firstlineno__",
+    "__static_attributes__",
+    "__annotations__",
+    "__dict__",
+    "__weakref__",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdoptedConfig(NetworkConfig):
-    """How a module of the user's own is called; see `NetworkConfig`.
+    """Calling convention of a user's module; see `NetworkConfig`.
 
-    Neurons keep their own parameters: `tau` and the like are not used.
+    Neurons keep their own parameters: `tau`, `v_threshold`, `v_reset` and `decay_input` are not
+    used.
 
     Args:
         sequence_input: the module takes `[T, N, C, H, W]`, else images `[N, C, H, W]`.
         batch_first: it takes sequences as `[N, T, C, H, W]`.
         sequence_output: it returns `[T, N, K]`, whose mean over T is taken, else `[N, K]`.
-        factory: `module:function` that makes it, or "" where an object was given.
+        factory: `module:function` that makes the module, or "" where an object was given.
     """
 
     sequence_input: bool
@@ -61,11 +69,11 @@ class AdoptedNetwork(SpikingNetwork):
     """The user's module, `net`, with its neurons replaced.
 
     Args:
-        config: how it is called.
-        net: copied; its neurons are multi-step.
+        config: the module's calling convention.
+        net: the user's module, copied; its neurons are in multi-step mode.
 
     Raises:
-        ModelError: a neuron or another stateful layer that cannot be lowered; named.
+        ModelError: a neuron or another stateful layer cannot be lowered; names it.
     """
 
     classifiers = ()
@@ -81,7 +89,7 @@ class AdoptedNetwork(SpikingNetwork):
         return x
 
     def segments(self) -> tuple[Segment, ...]:
-        """One: nothing is known of the inside."""
+        """The whole module as one segment, as nothing is known of its inside."""
         return (Segment("net", ("net",), self.run),)
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,21 +102,21 @@ class AdoptedNetwork(SpikingNetwork):
         logits = cast(torch.Tensor, self.net(x))
         return logits.mean(dim=0) if self.config.sequence_output else logits
 
-    def own_keys(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A state_dict of this network under the keys of the user's module."""
+    def keys_of_module(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A state_dict of this network, under the keys of the user's module."""
         neurons = {
             f"{name}.node." for name, module in self.named_modules() if isinstance(module, Neuron)
         }
-        own: dict[str, torch.Tensor] = {}
+        renamed: dict[str, torch.Tensor] = {}
         for key, tensor in state.items():
             place, _, tail = key.rpartition(".")
             if f"{place}." in neurons:
                 key = f"{place.removesuffix('.node')}.{tail}"
-            own[key.removeprefix("net.")] = tensor
-        return own
+            renamed[key.removeprefix("net.")] = tensor
+        return renamed
 
     def mark_unused(self) -> None:
-        """Find the neurons that no call reaches: an artifact has no spikes of theirs."""
+        """Set `used` of each neuron: False where no call reaches it, so that artifacts lack it."""
         neurons = [module for module in self.modules() if isinstance(module, Neuron)]
         for neuron in neurons:
             neuron.used = False
@@ -167,12 +175,12 @@ def _neuron_of(name: str, node: Any, timesteps: int) -> Neuron:
 
 
 def _overridden(kind: type) -> list[str]:
-    """What the user's subclass of a supported neuron defines beyond its constructor."""
+    """Names that a subclass of a supported neuron defines beyond its constructor."""
     changed: list[str] = []
     for base in kind.__mro__:
         if base in _SUPPORTED:
             return changed
-        changed.extend(sorted(set(vars(base)) - _COSMETIC - _FORGET))
+        changed.extend(sorted(set(vars(base)) - _COSMETIC - _CLASS_METADATA))
     return changed
 
 
@@ -192,10 +200,29 @@ def _parameters(name: str, node: Any) -> NeuronParameters:
         )
     tau, decay_input = math.inf, False
     if isinstance(node, sj_neuron.ParametricLIFNode):
-        tau, decay_input = _SOME_TAU, bool(node.decay_input)
+        tau, decay_input = _PLACEHOLDER_TAU, bool(node.decay_input)
     elif isinstance(node, sj_neuron.LIFNode):
         tau, decay_input = float(node.tau), bool(node.decay_input)
     reset = None if node.v_reset is None else float(node.v_reset)
     return NeuronParameters(
         tau=tau, v_threshold=float(node.v_threshold), v_reset=reset, decay_input=decay_input
     )
+
+
+def _needs_factory(*_: Any) -> Any:
+    raise ModelError(
+        "this is a model of a class of your own: pass --factory MODULE:FUNCTION that makes it"
+    )
+
+
+ADOPTED = Family(
+    name="own",
+    title="a class of the user's own",
+    config_type=AdoptedConfig,
+    network=_needs_factory,
+    recognises=lambda _: False,
+    convert=_needs_factory,
+    options=frozenset(),
+    flags="--factory --image-size [--timesteps]",
+)
+"""Family of adopted networks, which only a factory makes."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import State
 
-__all__ = ["block_count", "rename", "split_parts", "square_kernels", "width_of"]
+__all__ = ["State", "block_count", "rename", "split_parts", "square_kernels", "width_of"]
 
+State = Mapping[str, torch.Tensor]
 Rule = tuple[str, str]
 
 

@@ -1,4 +1,4 @@
-"""The network of Max-Former (Fang et al., NeurIPS 2025)."""
+"""Network of Max-Former (Fang et al., NeurIPS 2025)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.mlp import MembraneMLP
 from primesvt_deploy.families.blocks.units import (
     ConvBN,
     ConvBNNeuron,
@@ -19,7 +20,6 @@ from primesvt_deploy.families.blocks.units import (
 )
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import Segment, SpikingNetwork
-from primesvt_deploy.families.sdt_v1 import MembraneMLP
 
 __all__ = ["MaxFormer", "MaxFormerConfig"]
 
@@ -35,7 +35,7 @@ class MaxFormerConfig(NetworkConfig):
         cifar: the CIFAR form: a stem that keeps the resolution, and Identity / DWC3 / SSA as
             token mixers in place of DWC7 / DWC5 / SSA.
         attention_on_spikes: SSA has a neuron in front of q, k and v and none behind the
-            projection; otherwise it reads the stream and adds spikes to it.
+            projection; otherwise it takes the stream's currents and adds spikes to it.
         mlp_ratio: hidden width of the MLPs by the stage's; 1 adds a shortcut around each layer.
         attention_v_threshold: threshold of the neuron behind the attention product.
         attention_scale: factor on the attention product.
@@ -134,7 +134,7 @@ class MaxFormerBlock(nn.Module):
         return x + cast(torch.Tensor, getattr(self, cast(str, self.mixer_name))(x))
 
     def segments(self, name: str) -> list[Segment]:
-        """The block's part of the network's chain, where the block is called `name`."""
+        """Segments of the block, which is called `name` in the network."""
         mlp = Segment(f"{name}.mlp", (f"{name}.mlp",), self.mlp)
         if self.mixer_name is None:
             return [mlp]

@@ -1,8 +1,7 @@
-"""Checkpoints of Max-Former (Fang et al., NeurIPS 2025).
+"""Checkpoints of Max-Former: upstream's ImageNet and CIFAR code, and SpikingJelly's class.
 
-Forms: upstream's ImageNet and CIFAR code, and SpikingJelly 2.0's `MaxFormer`. Its CIFAR form is
-upstream's; in its ImageNet form attention reads currents and adds spikes to the stream, where
-upstream's reads spikes and adds currents.
+The CIFAR form of SpikingJelly 2.0's `MaxFormer` is upstream's; in its ImageNet form attention takes
+currents and adds spikes to the stream, where upstream's takes spikes and adds currents.
 """
 
 from __future__ import annotations
@@ -11,15 +10,18 @@ from collections.abc import Set
 
 import torch
 
-from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
 from primesvt_deploy.families.checkpoint_keys import (
+    State,
     block_count,
     rename,
     split_parts,
     square_kernels,
     width_of,
 )
+from primesvt_deploy.families.family import Family
+from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.maxformer import MaxFormer, MaxFormerConfig
+from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 
 __all__ = ["MAXFORMER"]
 
@@ -102,25 +104,20 @@ def _convert(
     in_channels = width_of(ours, "stem.conv1.conv", axis=1)
     dim = width_of(ours, "embeddings.1.conv2.conv")
     config = MaxFormerConfig(
-        timesteps=options.demand("timesteps"),
+        **options.network_arguments(in_channels),
         # In the code, whatever arguments say: upstream's CIFAR script stores another number.
         num_heads=8 if cifar else max(1, dim // 64),
-        image_size=options.demand("image_size"),
         in_channels=in_channels,
         num_classes=width_of(ours, "head"),
-        frames=options.takes_frames(in_channels),
         embed_dim=dim,
         depths=tuple(block_count(ours, rf"stages\.{i}\.(\d+)\.") for i in range(3)),
         cifar=cifar,
         # SpikingJelly's ImageNet form alone has no bias there.
         attention_on_spikes="stages.2.0.attn.proj.conv.bias" in ours,
         mlp_ratio=width_of(ours, "stages.2.0.mlp.fc1.conv") / dim,
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
-        # SpikingJelly's constructor hands v_threshold on to attention.
-        attention_v_threshold=0.5
-        if _is_upstream(state.keys()) or options.v_threshold is None
-        else options.v_threshold,
+        attention_v_threshold=options.attention_v_threshold(
+            passed_on=not _is_upstream(state.keys())
+        ),
     )
     return config, ours
 
@@ -132,6 +129,7 @@ MAXFORMER = Family(
     network=MaxFormer,
     recognises=_recognises,
     convert=_convert,
+    options=NEURON_AND_INPUT,
     flags="--timesteps --image-size",
     inputs=InputDefaults(resize_at_224=256),
 )

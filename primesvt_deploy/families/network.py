@@ -1,25 +1,27 @@
-"""What every family's network tells of itself: its chain of segments, heads and couplings."""
+"""Base class of every family's network: a chain of segments from images to logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from primesvt_deploy.families.config import NetworkConfig
 
-__all__ = ["ChannelRole", "Coupled", "HasRoles", "Segment", "SpikingNetwork"]
+__all__ = ["Segment", "SpikingNetwork"]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One link of a network seen as a chain: `run` maps the whole state to the next one.
+    """One link of a network seen as a chain.
 
-    `units` are the names of the submodules that run inside; a mask on any of them changes the
-    outputs of this segment and of those after it, never of those before.
+    Args:
+        name: unique within the network.
+        units: names of the submodules that run inside; a mask on any of them changes the outputs
+            of this segment and of those after it, never of those before.
+        run: maps the whole state before the segment to the state after it.
     """
 
     name: str
@@ -28,14 +30,15 @@ class Segment:
 
 
 class SpikingNetwork(nn.Module):
-    """Images `[N, C, H, W]` or frames `[T, N, C, H, W]` to logits `[N, K]`, the mean over T.
+    """Base class of networks: images `[N, C, H, W]` or frames `[T, N, C, H, W]` to logits `[N, K]`.
 
-    It is at rest before each call. Convolutions and their norms are `units.ConvBN`s.
+    Logits are means over the T timesteps. Neurons are at rest before each call. Convolutions and
+    their batch norms are `blocks.units.ConvBN`s.
 
     Attributes:
-        classifiers: names of the layers whose outputs are logits: never pruned there.
-        couplings_declared: whether its modules tell all that DepGraph cannot read; groups of
-            other networks are tried before they are trusted.
+        classifiers: names of the layers whose outputs are logits: these are never pruned.
+        couplings_declared: whether modules declare every coupling that DepGraph cannot trace
+            (see `coupling`); groups of other networks are tried before they are trusted.
         timesteps: T.
     """
 
@@ -65,38 +68,3 @@ class SpikingNetwork(nn.Module):
         """Mean over timesteps, `[T*N, ...]` to `[N, ...]`."""
         mean: torch.Tensor = x.unflatten(0, (self.timesteps, -1)).mean(dim=0)
         return mean
-
-
-@dataclass(frozen=True)
-class ChannelRole:
-    """What the output channels of a layer are, for the group in which they leave.
-
-    Args:
-        label: names the group, after the module that tells the role; "" names it like that
-            module; None: the layer writes to a stream that other modules share.
-        heads: channels leave in equal numbers from each of so many equal slices.
-    """
-
-    label: str | None
-    heads: int = 1
-
-
-@runtime_checkable
-class HasRoles(Protocol):
-    """A module that tells the roles of the units inside it."""
-
-    def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """Role of each unit, by its name within this module."""
-
-
-@runtime_checkable
-class Coupled(Protocol):
-    """A module whose couplings DepGraph cannot read, such as an index shared in a product."""
-
-    def coupled(self) -> tuple[nn.Module, Sequence[str]]:
-        """A stand-in over the same units under the same names, and what it keeps.
-
-        The stand-in expresses every coupling by elementwise operations. Tensors that do not
-        reach its output, and must still be on the graph, are attributes with the names that
-        come second, set by its forward pass. It is traced, never evaluated.
-        """

@@ -1,4 +1,4 @@
-"""QKFormer (Zhou et al., NeurIPS 2024): its network. Checkpoints of it: `families.qkformer_keys`.
+"""Network of QKFormer (Zhou et al., NeurIPS 2024).
 
 Forms: upstream's ImageNet, CIFAR and event camera code differ in stem, pooling and stages;
 SpikingJelly 2.0's `QKFormer` is the ImageNet form with biases elsewhere.
@@ -15,17 +15,18 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.mlp import SpikingMLP
 from primesvt_deploy.families.blocks.units import ConvBNNeuron, make_neuron
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.spikformer import SpikingMLP
+from primesvt_deploy.families.coupling import ChannelRole
+from primesvt_deploy.families.network import Segment, SpikingNetwork
 
 __all__ = ["FORMS", "QKFormer", "QKFormerConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """What the published forms do not share.
+    """Layout of a published form: where the forms differ.
 
     Args:
         stages: number of stages; each doubles the width, and the last has SSA.
@@ -59,8 +60,9 @@ class QKFormerConfig(NetworkConfig):
         stage_heads: heads in each stage.
         embed_dim: width D of the last stage; every stage before has half of the next.
         depths: blocks in each stage.
-        qk_attention: what the stages before the last sum q over: `token` (over the channels of a
-            head, a gate for each token; all published weights) or `channel` (over tokens).
+        qk_attention: kind of the gate in the stages before the last: `token` (a sum of q over the
+            channels of a head gates each token; all published weights) or `channel` (a sum over
+            tokens gates each channel).
         mlp_ratio: hidden width of the MLPs by their stage's.
         attention_v_threshold: threshold of the neurons behind attention sums and products.
         attention_scale: factor on the product of SSA.
@@ -141,14 +143,14 @@ class PatchEmbedding(nn.Module):
         )
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
-        """The convolutions beside the shortcut, plus the shortcut."""
+        """Sum of the main path (the convolutions that are not shared) and the shortcut."""
         main = x
         for conv in self.convs[self.shared :]:
             main = conv(main)
         return main + cast(torch.Tensor, self.shortcut(x))
 
     def channel_roles(self) -> dict[str, ChannelRole]:
-        """Convolutions but the last have channels of their own."""
+        """Channels of all convolutions but the last are inside the embedding."""
         return {f"convs.{i}": ChannelRole(str(i)) for i in range(len(self.convs) - 1)}
 
 
@@ -165,7 +167,7 @@ class QKAttention(nn.Module):
         neuron: behind the sum.
         proj: unit that maps k's width to C.
         num_heads: heads.
-        over_tokens: what the sum runs over.
+        over_tokens: whether the sum runs over tokens, else over the channels of a head.
     """
 
     def __init__(
@@ -197,13 +199,13 @@ class QKAttention(nn.Module):
         return cast(torch.Tensor, self.proj(gated))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """Over channels q and k leave each by itself, equally from every head; else together."""
+        """Groups of q and k: one each, with heads, if sums run over channels; else a common one."""
         if self.over_tokens:
             return {"q": ChannelRole("qk"), "k": ChannelRole("qk")}
         return {"q": ChannelRole("q", self.num_heads), "k": ChannelRole("k", self.num_heads)}
 
     def coupled(self) -> tuple[nn.Module, Sequence[str]]:
-        """See `network.Coupled`."""
+        """Stand-in for the coupling proxy, see `coupling.Coupled`."""
         return _CoupledQKAttention(self), ("gate",)
 
 
@@ -283,8 +285,8 @@ class QKFormerStage(nn.Module):
         chain, units = [], [f"{name}.embed.convs.{i}" for i in range(len(embed.convs))]
         for i in range(embed.shared):
             chain.append(Segment(f"{name}.embed.{i}", (units[i],), embed.convs[i]))
-        beside = (*units[embed.shared :], f"{name}.embed.shortcut")
-        chain.append(Segment(f"{name}.embed", beside, embed.branch))
+        branches = (*units[embed.shared :], f"{name}.embed.shortcut")
+        chain.append(Segment(f"{name}.embed", branches, embed.branch))
         for i, module in enumerate(self.blocks):
             block, owner = cast(QKFormerBlock, module), f"{name}.blocks.{i}"
             chain.append(Segment(f"{owner}.attn", (f"{owner}.attn",), block.attend))
@@ -309,7 +311,7 @@ class QKFormer(SpikingNetwork):
         return cast(torch.Tensor, self.head(self.over_time(x.mean(dim=(2, 3)))))
 
     def segments(self) -> tuple[Segment, ...]:
-        """Those of each stage, then the head."""
+        """Segments of each stage, then the head."""
         stages = (cast(QKFormerStage, module) for module in self.stages)
         chain = [link for i, s in enumerate(stages) for link in s.segments(f"stages.{i}")]
         return (*chain, Segment("head", ("head",), self.classify))

@@ -7,26 +7,29 @@ from collections.abc import Set
 import torch
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
 from primesvt_deploy.families.checkpoint_keys import (
+    State,
     block_count,
     rename,
     split_parts,
     square_kernels,
     width_of,
 )
+from primesvt_deploy.families.family import Family
+from primesvt_deploy.families.input_defaults import InputDefaults
+from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.qkformer import FORMS, QKFormer, QKFormerConfig
 
 __all__ = ["QKFORMER"]
 
 _PUBLISHED_HEADS = {384: 6, 512: 8, 768: 12}
-"""Of upstream's three ImageNet models, by width."""
+"""Heads of upstream's three ImageNet models, by width."""
 _FIXED_HEADS = {"cifar": 8, "dvs": 16}
-"""Upstream's code has these in every stage, whatever its arguments say."""
+"""Heads in every stage of upstream's other code, whatever its arguments say."""
 
 
 def _embedding_rules(names: dict[str, str], stage: int) -> list[tuple[str, str]]:
-    """Layers of a patch embedding: `names` maps upstream's names to ours."""
+    """Rules for the layers of a patch embedding, from upstream's names to ours."""
     return [
         (rf"patch_embed{stage + 1}\.{theirs}", f"stages.{stage}.embed.{ours}")
         for theirs, ours in names.items()
@@ -89,27 +92,28 @@ def _form(keys: Set[str]) -> str:
 
 
 def _heads(options: ModelOptions, form: str, embed_dim: int, *, upstream: bool) -> tuple[int, ...]:
-    """Heads of each stage: as said, or what upstream's code has for this form and width.
+    """Heads of each stage: as given, or as upstream's code has them for this form and width.
 
     Raises:
-        ModelError: nobody said it, or not for each stage of SpikingJelly's class, where they
-            may differ; or the number is not what upstream's code has.
+        ModelError: heads are not given and upstream's code does not fix them, they are not given
+            for each stage of SpikingJelly's class, where they may differ, or they are not those
+            of upstream's code.
     """
     if options.stage_heads is not None or not upstream:
-        chosen: tuple[int, ...] = options.demand("stage_heads")
+        chosen: tuple[int, ...] = options.require("stage_heads")
         return chosen
-    told, stages = options.num_heads, FORMS[form].stages
+    given, stages = options.num_heads, FORMS[form].stages
     fixed = _FIXED_HEADS.get(form)
-    if fixed is not None and told not in (None, fixed):
-        each = ",".join([str(told)] * stages)
+    if fixed is not None and given not in (None, fixed):
+        each = ",".join([str(given)] * stages)
         raise ModelError(
-            f"{told} heads: upstream's code has {fixed} in every stage, whatever its arguments "
+            f"{given} heads: upstream's code has {fixed} in every stage, whatever its arguments "
             f"say; pass --heads {fixed}, or --stage-heads {each} if yours differs"
         )
-    known = _PUBLISHED_HEADS.get(embed_dim) if fixed is None else fixed
-    if told is None:
-        told = options.demand("num_heads") if known is None else known
-    return (told,) * stages
+    published = _PUBLISHED_HEADS.get(embed_dim) if fixed is None else fixed
+    if given is None:
+        given = options.require("num_heads") if published is None else published
+    return (given,) * stages
 
 
 def _convert(state: State, options: ModelOptions) -> tuple[QKFormerConfig, dict[str, torch.Tensor]]:
@@ -120,21 +124,14 @@ def _convert(state: State, options: ModelOptions) -> tuple[QKFormerConfig, dict[
     in_channels = width_of(ours, "stages.0.embed.convs.0.conv", axis=1)
     embed_dim = width_of(ours, f"stages.{stages[-1]}.embed.convs.1.conv")
     config = QKFormerConfig(
-        timesteps=options.demand("timesteps"),
-        image_size=options.demand("image_size"),
+        **options.network_arguments(in_channels),
         in_channels=in_channels,
         num_classes=width_of(ours, "head"),
-        frames=options.takes_frames(in_channels),
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
         form=form,
         stage_heads=_heads(options, form, embed_dim, upstream=upstream),
         embed_dim=embed_dim,
         depths=tuple(block_count(ours, rf"stages\.{i}\.blocks\.(\d+)\.") for i in stages),
-        # SpikingJelly's constructor hands v_threshold on to every neuron.
-        attention_v_threshold=0.5
-        if upstream or options.v_threshold is None
-        else options.v_threshold,
+        attention_v_threshold=options.attention_v_threshold(passed_on=not upstream),
     )
     return config, ours
 
@@ -146,6 +143,8 @@ QKFORMER = Family(
     network=QKFormer,
     recognises=_recognises,
     convert=_convert,
+    options=NEURON_AND_INPUT | {"num_heads", "stage_heads"},
+    superseded={"num_heads": "stage_heads"},
     flags="--timesteps --image-size [--heads or --stage-heads]",
     inputs=InputDefaults(resize_at_224=256, crops_above_224=False),
     note=(

@@ -1,13 +1,8 @@
-"""Spike-driven Transformer (Yao et al., NeurIPS 2023): its network, and checkpoints of it.
-
-Forms: upstream's ImageNet and CIFAR code, its event-camera code (DVS128 Gesture, and CIFAR10-DVS
-with max pooling inside attention), and SpikingJelly 2.0's `SpikeDrivenTransformer`, which
-computes the same as the ImageNet and CIFAR code.
-"""
+"""Network of Spike-driven Transformer V1 (Yao et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,9 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
 from primesvt_deploy.families.blocks.attention import join_heads, split_heads
+from primesvt_deploy.families.blocks.mlp import MembraneMLP
 from primesvt_deploy.families.blocks.units import (
     ConvBN,
     ConvBNNeuron,
@@ -25,12 +19,12 @@ from primesvt_deploy.families.blocks.units import (
     make_neuron,
     max_pool,
 )
-from primesvt_deploy.families.checkpoint_keys import block_count, rename, square_kernels, width_of
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
-from primesvt_deploy.families.spikformer import check_pooling, chosen_pooling
+from primesvt_deploy.families.coupling import ChannelRole
+from primesvt_deploy.families.network import Segment, SpikingNetwork
+from primesvt_deploy.families.stem_pooling import check_pooling
 
-__all__ = ["SDT_V1", "MembraneMLP", "SDTV1Config", "SpikeDrivenTransformer"]
+__all__ = ["SDTV1Config", "SpikeDrivenTransformer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +113,7 @@ class PooledSpikeDrivenAttention(SpikeDrivenAttention):
         return dict.fromkeys("qkv", ChannelRole("qkv", self.q.conv.out_channels))
 
     def coupled(self) -> tuple[nn.Module, Sequence[str]]:
-        """See `network.Coupled`."""
+        """Stand-in for the coupling proxy, see `coupling.Coupled`."""
         return _CoupledAttention(self), ()
 
 
@@ -136,30 +130,6 @@ class _CoupledAttention(nn.Module):
 
 def _pooled(x: torch.Tensor) -> torch.Tensor:
     return F.max_pool2d(x, 3, stride=1, padding=1)
-
-
-class MembraneMLP(nn.Module):
-    """Two 1x1 convolutions, a neuron before each, added to the stream of real currents.
-
-    Where the hidden width is the stream's, the first adds to the stream as well.
-    """
-
-    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
-        super().__init__()
-        self.inner_shortcut = width == hidden
-        self.fc1 = NeuronConvBN(width, hidden, neuron=make_neuron(config))
-        self.fc2 = NeuronConvBN(hidden, width, neuron=make_neuron(config))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The stream after the MLP, `[T*N, width, H, W]` to the same shape."""
-        hidden = self.fc1(x)
-        if self.inner_shortcut:
-            hidden = x = x + hidden
-        return cast(torch.Tensor, x + self.fc2(hidden))
-
-    def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """The hidden channels are the MLP's own, unless they are the stream's."""
-        return {} if self.inner_shortcut else {"fc1": ChannelRole("")}
 
 
 class SDTV1Block(nn.Module):
@@ -224,96 +194,3 @@ class SpikeDrivenTransformer(SpikingNetwork):
             chain.append(Segment(f"blocks.{i}.mlp", (f"blocks.{i}.mlp",), block.mlp))
         chain.append(Segment("head", ("head",), self.classify))
         return tuple(chain)
-
-
-_UPSTREAM_RULES = (
-    (r"patch_embed\.proj_(conv|bn)", r"stem.0.\1"),
-    (r"patch_embed\.proj_(conv|bn)([123])", r"stem.\2.\1"),
-    (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
-    (r"block\.(\d+)\.attn\.(q|k|v|proj)_(conv|bn)", r"blocks.\1.attn.\2.\3"),
-    (r"block\.(\d+)\.mlp\.(fc[12])_(conv|bn)", r"blocks.\1.mlp.\2.\3"),
-)
-_UNUSED = (r"block\.\d+\.attn\.talking_heads",)
-_SPIKINGJELLY_RULES = (
-    (r"patch_embed\.stages\.([012])\.0", r"stem.\1.conv"),
-    (r"patch_embed\.stages\.([012])\.1", r"stem.\1.bn"),
-    (r"patch_embed\.final_stage\.0", "stem.3.conv"),
-    (r"patch_embed\.final_stage\.1", "stem.3.bn"),
-    (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
-    (r"blocks\.(\d+)\.attn\.(q|k|v|proj)_(conv|bn)", r"blocks.\1.attn.\2.\3"),
-    (r"blocks\.(\d+)\.mlp\.(fc[12])", r"blocks.\1.mlp.\2.conv"),
-    (r"blocks\.(\d+)\.mlp\.bn([12])", r"blocks.\1.mlp.fc\2.bn"),
-)
-_HEADS_KEY = "block.0.attn.talking_heads.weight"
-
-
-def _is_spikingjelly(keys: Set[str]) -> bool:
-    return "patch_embed.final_stage.0.weight" in keys
-
-
-def _is_upstream(keys: Set[str]) -> bool:
-    return {"patch_embed.proj_conv3.weight", "patch_embed.rpe_conv.weight", _HEADS_KEY} <= keys
-
-
-def _recognises(keys: Set[str]) -> bool:
-    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
-
-
-def _convert(state: State, options: ModelOptions) -> tuple[SDTV1Config, dict[str, torch.Tensor]]:
-    upstream = _is_upstream(state.keys())
-    rules = _SPIKINGJELLY_RULES if _is_spikingjelly(state.keys()) else _UPSTREAM_RULES
-    ours = square_kernels(rename(state, rules, drop=_UNUSED))
-    in_channels = width_of(ours, "stem.0.conv", axis=1)
-    num_classes = width_of(ours, "head")
-    dim = width_of(ours, "stem.3.conv")
-    frames = options.takes_frames(in_channels)
-    timesteps, image_size = options.demand("timesteps"), options.demand("image_size")
-    told = options.patch_size is not None
-    pooling = chosen_pooling(options) if told else options.demand("pooling")
-    config = SDTV1Config(
-        timesteps=timesteps,
-        image_size=image_size,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        frames=frames,
-        embed_dim=dim,
-        depth=block_count(ours, r"blocks\.(\d+)\."),
-        pooling=pooling,
-        num_heads=_heads(state, options),
-        mlp_ratio=width_of(ours, "blocks.0.mlp.fc1.conv") / dim,
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
-        # SpikingJelly's constructor hands v_threshold on to attention.
-        attention_v_threshold=0.5
-        if upstream or options.v_threshold is None
-        else options.v_threshold,
-        # Upstream pools there for CIFAR10-DVS alone: ten classes, of frames pooled in two stages.
-        pooled_attention=upstream and frames and num_classes == 10 and pooling == "0011",
-    )
-    return config, ours
-
-
-def _heads(state: State, options: ModelOptions) -> int:
-    """As upstream's unused `talking_heads` tells; elsewhere heads make no difference."""
-    weight = state.get(_HEADS_KEY)
-    if weight is None:
-        return options.num_heads or 1
-    heads = len(weight)
-    if options.num_heads not in (None, heads):
-        raise ModelError(
-            f"{options.num_heads} heads, but the weights are of a model with {heads}; "
-            f"pass --heads {heads} or none"
-        )
-    return heads
-
-
-SDT_V1 = Family(
-    name="sdt-v1",
-    title="Spike-driven Transformer (Yao et al., NeurIPS 2023)",
-    config_type=SDTV1Config,
-    network=SpikeDrivenTransformer,
-    recognises=_recognises,
-    convert=_convert,
-    flags="--timesteps --image-size --pooling",
-    inputs=InputDefaults(resize_at_224=235),
-)

@@ -1,8 +1,8 @@
-"""Spike-driven Transformer V2, Meta-SpikeFormer (Yao et al., ICLR 2024): network, checkpoints."""
+"""Network of Spike-driven Transformer V2, Meta-SpikeFormer (Yao et al., ICLR 2024)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -10,22 +10,18 @@ from typing import cast
 import torch
 from torch import nn
 
-from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
 from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
 from primesvt_deploy.families.blocks.pyramid import (
-    STAGE_RULES,
     ChannelMixer,
     Pyramid,
     PyramidConfig,
     ResidualBlock,
-    shape_of,
 )
 from primesvt_deploy.families.blocks.rep_conv import RepConv
 from primesvt_deploy.families.blocks.units import ConvBN, ConvBNNeuron, make_neuron
-from primesvt_deploy.families.checkpoint_keys import rename, square_kernels
-from primesvt_deploy.families.network import ChannelRole
+from primesvt_deploy.families.coupling import ChannelRole
 
-__all__ = ["SDT_V2", "SDTv2", "SDTv2Config"]
+__all__ = ["SDTv2", "SDTv2Config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +42,7 @@ class SDTv2Config(PyramidConfig):
 class SeparableConv(nn.Module):
     """SepConv: neuron, 1x1 convolution, neuron, depthwise 7x7 and 1x1 convolutions.
 
-    The last convolution sees real currents.
+    The last convolution reads currents, not spikes.
     """
 
     def __init__(self, config: SDTv2Config, width: int) -> None:
@@ -104,54 +100,3 @@ class SDTv2(Pyramid):
             partial(_block, config),
             head_neuron=make_neuron(config),
         )
-
-
-_UNIT_RULES = (
-    (r"(.+)\.Conv\.pwconv([12])", r"\1.sep_conv.pointwise\2.conv"),
-    (r"(.+)\.Conv\.bn([12])", r"\1.sep_conv.pointwise\2.bn"),
-    (r"(.+)\.Conv\.dwconv", r"\1.sep_conv.depthwise"),
-    (r"(.+\.blocks\.\d+)\.(conv|bn)([12])", r"\1.channel_conv.fc\3.\2"),
-    (r"(.+\.attn\.\w+)_conv\.0\.body\.0", r"\1.pointwise1.conv"),
-    (r"(.+\.attn\.\w+)_conv\.0\.body\.1\.bn", r"\1.pointwise1.bn"),
-    (r"(.+\.attn\.\w+)_conv\.0\.body\.2\.0", r"\1.depthwise"),
-    (r"(.+\.attn\.\w+)_conv\.0\.body\.2\.1", r"\1.pointwise2.conv"),
-    (r"(.+\.attn\.\w+)_conv\.0\.body\.2\.2", r"\1.pointwise2.bn"),
-    (r"(.+\.attn\.\w+)_conv\.1", r"\1.pointwise2.norm2"),
-    (r"(.+\.mlp\.fc[12])_(conv|bn)", r"\1.\2"),
-)
-
-
-def _recognises(keys: Set[str]) -> bool:
-    return {
-        "downsample1_1.encode_conv.weight",
-        "ConvBlock1_1.0.Conv.dwconv.weight",
-        "block3.0.attn.q_conv.0.body.0.weight",
-        "head.weight",
-    } <= keys
-
-
-def _convert(state: State, options: ModelOptions) -> tuple[SDTv2Config, dict[str, torch.Tensor]]:
-    ours = square_kernels(rename(rename(state, STAGE_RULES), _UNIT_RULES))
-    shape = shape_of(ours)
-    config = SDTv2Config(
-        timesteps=options.demand("timesteps"),
-        num_heads=options.demand("num_heads"),
-        image_size=options.demand("image_size"),
-        frames=options.takes_frames(shape["in_channels"]),
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
-        **shape,
-    )
-    return config, ours
-
-
-SDT_V2 = Family(
-    name="sdt-v2",
-    title="Spike-driven Transformer V2 (Yao et al., ICLR 2024)",
-    config_type=SDTv2Config,
-    network=SDTv2,
-    recognises=_recognises,
-    convert=_convert,
-    flags="--timesteps --heads --image-size",
-    inputs=InputDefaults(resize_at_224=256, crops_above_224=False),
-)

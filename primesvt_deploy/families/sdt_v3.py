@@ -1,111 +1,25 @@
-"""Spike-driven Transformer V3, the base models (Yao et al., TPAMI 2025): network, checkpoints.
+"""Network of Spike-driven Transformer V3, the base models (Yao et al., TPAMI 2025).
 
 Its neurons fire integers in place of spikes over time. `sdt_v3_large` has the large models.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
-from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family, InputDefaults, ModelOptions, State
 from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
-from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters
-from primesvt_deploy.families.blocks.pyramid import (
-    STAGE_RULES,
-    ChannelMixer,
-    Pyramid,
-    PyramidConfig,
-    ResidualBlock,
-    shape_of,
-)
+from primesvt_deploy.families.blocks.integer_pyramid import IntegerPyramidConfig, counting_neuron
+from primesvt_deploy.families.blocks.pyramid import ChannelMixer, Pyramid, ResidualBlock
 from primesvt_deploy.families.blocks.units import ConvBN, ConvBNNeuron, make_neuron
-from primesvt_deploy.families.checkpoint_keys import rename, square_kernels
-from primesvt_deploy.families.network import ChannelRole
+from primesvt_deploy.families.coupling import ChannelRole
 
-__all__ = [
-    "SDT_V3",
-    "IntegerPyramidConfig",
-    "SDTv3",
-    "SDTv3Config",
-    "counting_neuron",
-    "integer_arguments",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerPyramidConfig(PyramidConfig):
-    """A pyramid of integer neurons: one timestep, in which a neuron fires 0, 1/D, ..., 1.
-
-    The neuron in front of the head fires 0, 1, ..., D. `tau`, `v_reset` and `decay_input` change
-    nothing in one timestep.
-
-    Args:
-        levels: D.
-        half_up: counts round halves up, not to even.
-    """
-
-    timesteps: int = 1
-    v_reset: float | None = None
-    decay_input: bool = False
-    levels: int = 4
-    half_up: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        super().__post_init__()
-        if self.timesteps != 1 or self.frames:
-            raise ModelError(
-                "this family has no time axis: its neurons fire integers instead (of what is "
-                "published as 1x4, 4 is --levels); drop --timesteps and --frames"
-            )
-        if self.levels < 2:
-            raise ModelError(f"levels is {self.levels}: expected 2 or more; pass another --levels")
-
-    def neuron(self, v_threshold: float | None = None) -> NeuronParameters:
-        """See `NetworkConfig.neuron`."""
-        return NeuronParameters(
-            tau=math.inf,
-            v_threshold=self.v_threshold if v_threshold is None else v_threshold,
-            v_reset=None,
-            decay_input=False,
-            levels=self.levels,
-            spike_value=1.0 / self.levels,
-            half_up=self.half_up,
-        )
-
-
-def counting_neuron(config: IntegerPyramidConfig) -> Neuron:
-    """The neuron in front of a head: its counts are not divided."""
-    return Neuron(replace(config.neuron(), spike_value=1.0), timesteps=1)
-
-
-def integer_arguments(state: State, options: ModelOptions) -> dict[str, Any]:
-    """Arguments that the configurations of all integer pyramids share.
-
-    Args:
-        state: under our names.
-        options: what the weights do not tell.
-
-    Raises:
-        ModelError: something is missing.
-    """
-    return {
-        "timesteps": 1 if options.timesteps is None else options.timesteps,
-        "num_heads": options.demand("num_heads"),
-        "image_size": options.demand("image_size"),
-        "frames": bool(options.frames),
-        "tau": 2.0 if options.tau is None else options.tau,
-        "v_threshold": 1.0 if options.v_threshold is None else options.v_threshold,
-        **shape_of(state),
-    }
+__all__ = ["SDTv3", "SDTv3Config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,43 +104,3 @@ class SDTv3(Pyramid):
             partial(_block, config),
             head_neuron=counting_neuron(config),
         )
-
-
-_UNIT_RULES = (
-    (r"(.+)\.(?:Conv|conv)\.pwconv([12])\.0", r"\1.sep_conv.pointwise\2.conv"),
-    (r"(.+)\.(?:Conv|conv)\.pwconv([12])\.1", r"\1.sep_conv.pointwise\2.bn"),
-    (r"(.+)\.(?:Conv|conv)\.dwconv\.0", r"\1.sep_conv.depthwise.conv"),
-    (r"(.+)\.(?:Conv|conv)\.dwconv\.1", r"\1.sep_conv.depthwise.bn"),
-    (r"(.+\.blocks\.\d+)\.(conv|bn)([12])", r"\1.channel_conv.fc\3.\2"),
-    (r"(.+\.attn\.\w+)_conv\.0", r"\1.conv"),
-    (r"(.+\.attn\.\w+)_conv\.1", r"\1.bn"),
-    (r"(.+\.mlp\.fc[12])_(conv|bn)", r"\1.\2"),
-)
-
-
-def _recognises(keys: Set[str]) -> bool:
-    return {
-        "downsample1_1.encode_conv.weight",
-        "ConvBlock1_1.0.Conv.dwconv.0.weight",
-        "block3.0.attn.q_conv.0.weight",
-        "head.weight",
-    } <= keys
-
-
-def _convert(state: State, options: ModelOptions) -> tuple[SDTv3Config, dict[str, torch.Tensor]]:
-    ours = square_kernels(rename(rename(state, STAGE_RULES), _UNIT_RULES))
-    levels = 4 if options.levels is None else options.levels
-    config = SDTv3Config(levels=levels, **integer_arguments(ours, options))
-    return config, ours
-
-
-SDT_V3 = Family(
-    name="sdt-v3",
-    title="Spike-driven Transformer V3, base (Yao et al., TPAMI 2025)",
-    config_type=SDTv3Config,
-    network=SDTv3,
-    recognises=_recognises,
-    convert=_convert,
-    flags="--heads --image-size",
-    inputs=InputDefaults(resize_at_224=232, crops_above_224=False),
-)

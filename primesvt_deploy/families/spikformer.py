@@ -1,35 +1,21 @@
-"""Spikformer (Zhou et al., ICLR 2023): its network, and checkpoints of it.
-
-Forms: upstream's ImageNet, CIFAR and CIFAR10-DVS code, and SpikingJelly 2.0's `Spikformer`,
-whose stem pools before the neuron where upstream pools after it (equal at T = 1 only).
-"""
+"""Network of Spikformer (Zhou et al., ICLR 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
 
-from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family, ModelOptions, State
 from primesvt_deploy.families.blocks.attention import SpikingSelfAttention
+from primesvt_deploy.families.blocks.mlp import SpikingMLP
 from primesvt_deploy.families.blocks.units import ConvBNNeuron, make_neuron
-from primesvt_deploy.families.checkpoint_keys import (
-    block_count,
-    rename,
-    split_parts,
-    square_kernels,
-    width_of,
-)
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+from primesvt_deploy.families.network import Segment, SpikingNetwork
+from primesvt_deploy.families.stem_pooling import check_pooling
 
-__all__ = ["SPIKFORMER", "Spikformer", "SpikformerConfig"]
-
-_POOLING = {4: "0011", 16: "1111"}
+__all__ = ["Spikformer", "SpikformerConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,54 +50,6 @@ class SpikformerConfig(NetworkConfig):
         check_pooling(self.pooling)
         self.require_multiple(2 ** self.pooling.count("1"))
         self.require_heads(self.num_heads, self.embed_dim)
-
-
-def check_pooling(pooling: str) -> None:
-    """Refuse a description of a stem's pooling that is not four binary digits.
-
-    Raises:
-        ModelError: it is not.
-    """
-    if len(pooling) != 4 or set(pooling) - {"0", "1"}:
-        raise ModelError(
-            f"pooling is {pooling!r}: expected four digits, 1 for each stem stage that pools, "
-            "such as 1111 or 0011; pass --pooling or --patch-size"
-        )
-
-
-def chosen_pooling(options: ModelOptions, default: str | None = None) -> str:
-    """Which stem stages pool: as said, or as the patch size says, or `default`.
-
-    Raises:
-        ModelError: nobody said it, or the patch size is neither 4 nor 16.
-    """
-    if options.pooling is not None:
-        return options.pooling
-    if options.patch_size is None and default is not None:
-        return default
-    patch_size = options.demand("patch_size")
-    if patch_size not in _POOLING:
-        raise ModelError(
-            f"patch size {patch_size}: this stem has 4 or 16; pass --patch-size or --pooling"
-        )
-    return _POOLING[patch_size]
-
-
-class SpikingMLP(nn.Module):
-    """Two 1x1 convolutions, each with batch norm and neuron."""
-
-    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = ConvBNNeuron(width, hidden, neuron=make_neuron(config))
-        self.fc2 = ConvBNNeuron(hidden, width, neuron=make_neuron(config))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, width, H, W]` to the same shape."""
-        return cast(torch.Tensor, self.fc2(self.fc1(x)))
-
-    def channel_roles(self) -> dict[str, ChannelRole]:
-        """The hidden channels are the MLP's own."""
-        return {"fc1": ChannelRole("")}
 
 
 class SpikformerBlock(nn.Module):
@@ -195,97 +133,3 @@ class Spikformer(SpikingNetwork):
             chain.append(Segment(f"blocks.{i}.mlp", (f"blocks.{i}.mlp",), block.feed_forward))
         chain.append(Segment("head", ("head",), self.classify))
         return tuple(chain)
-
-
-_UPSTREAM_RULES = (
-    (r"patch_embed\.proj_conv", "stem.0.conv"),
-    (r"patch_embed\.proj_conv([123])", r"stem.\1.conv"),
-    (r"patch_embed\.proj_bn", "stem.0.bn"),
-    (r"patch_embed\.proj_bn([123])", r"stem.\1.bn"),
-    (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
-    (r"block\.(\d+)\.attn\.(q|k|v|proj)_(?:conv|linear)", r"blocks.\1.attn.\2.conv"),
-    (r"block\.(\d+)\.attn\.(q|k|v|proj)_bn", r"blocks.\1.attn.\2.bn"),
-    (r"block\.(\d+)\.mlp\.(fc[12])_(?:conv|linear)", r"blocks.\1.mlp.\2.conv"),
-    (r"block\.(\d+)\.mlp\.(fc[12])_bn", r"blocks.\1.mlp.\2.bn"),
-)
-_UNUSED = (r"block\.\d+\.norm[12]", r"norm")
-_SPIKINGJELLY_RULES = (
-    (r"patch_embed\.stages\.(\d)\.conv_bn\.block\.0", r"stem.\1.conv"),
-    (r"patch_embed\.stages\.(\d)\.conv_bn\.block\.1", r"stem.\1.bn"),
-    (r"patch_embed\.positional_encoding\.conv_bn\.block\.0", "position.conv"),
-    (r"patch_embed\.positional_encoding\.conv_bn\.block\.1", "position.bn"),
-    (r"blocks\.(\d+)\.attn\.(qkv|proj)_conv_bn\.0", r"blocks.\1.attn.\2.conv"),
-    (r"blocks\.(\d+)\.attn\.(qkv|proj)_conv_bn\.1", r"blocks.\1.attn.\2.bn"),
-    (r"blocks\.(\d+)\.mlp\.(fc[12])\.0", r"blocks.\1.mlp.\2.conv"),
-    (r"blocks\.(\d+)\.mlp\.(fc[12])\.1", r"blocks.\1.mlp.\2.bn"),
-)
-
-
-def _is_spikingjelly(keys: Set[str]) -> bool:
-    return "patch_embed.positional_encoding.conv_bn.block.0.weight" in keys
-
-
-def _is_upstream(keys: Set[str]) -> bool:
-    # Spike-driven Transformers share the stem; their attention has `talking_heads`.
-    return (
-        {"patch_embed.proj_conv3.weight", "patch_embed.rpe_conv.weight"} <= keys
-        and any(key.startswith("block.0.attn.") for key in keys)
-        and not any(key.endswith(("talking_heads.weight", "mlp.fc1_conv.0.weight")) for key in keys)
-    )
-
-
-def _recognises(keys: Set[str]) -> bool:
-    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
-
-
-def _convert(
-    state: State, options: ModelOptions
-) -> tuple[SpikformerConfig, dict[str, torch.Tensor]]:
-    upstream = not _is_spikingjelly(state.keys())
-    renamed = rename(state, _UPSTREAM_RULES if upstream else _SPIKINGJELLY_RULES, drop=_UNUSED)
-    # A learned position embedding that CIFAR10-DVS models hold and never add.
-    renamed.pop("pos_embed", None)
-    ours = split_parts(square_kernels(renamed), "qkv", "qkv")
-    in_channels = width_of(ours, "stem.0.conv", axis=1)
-    config = SpikformerConfig(
-        timesteps=options.demand("timesteps"),
-        num_heads=options.demand("num_heads"),
-        image_size=options.demand("image_size"),
-        in_channels=in_channels,
-        num_classes=width_of(ours, "head"),
-        frames=options.takes_frames(in_channels),
-        embed_dim=width_of(ours, "stem.3.conv"),
-        depth=block_count(ours, r"blocks\.(\d+)\."),
-        pooling=chosen_pooling(options, _told_pooling(state) if upstream else None),
-        pool_after_neuron=upstream,
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
-        # SpikingJelly's constructor hands v_threshold on to attention, but not tau.
-        attention_v_threshold=0.5
-        if upstream or options.v_threshold is None
-        else options.v_threshold,
-        # Upstream's CIFAR10-DVS code alone has another, and Conv1d MLPs to be known by.
-        attention_scale=0.25 if upstream and _is_dvs(state) else 0.125,
-    )
-    return config, ours
-
-
-def _told_pooling(state: State) -> str:
-    """Upstream's ImageNet and DVS code pools in all stages, its CIFAR code in the last two."""
-    return "0011" if "block.0.attn.q_linear.weight" in state else "1111"
-
-
-def _is_dvs(state: State) -> bool:
-    weight = state.get("block.0.mlp.fc1_conv.weight")
-    return weight is not None and weight.ndim == 3
-
-
-SPIKFORMER = Family(
-    name="spikformer",
-    title="Spikformer (Zhou et al., ICLR 2023)",
-    config_type=SpikformerConfig,
-    network=Spikformer,
-    recognises=_recognises,
-    convert=_convert,
-    flags="--timesteps --heads --image-size [--patch-size]",
-)

@@ -1,4 +1,4 @@
-"""SpikingResformer (Shi et al., CVPR 2024): its network.
+"""Network of SpikingResformer (Shi et al., CVPR 2024).
 
 Forms: ImageNet (7x7 stem, pooled), CIFAR (3x3 stem) and DVS128 Gesture (likewise, PLIF neurons).
 """
@@ -26,12 +26,13 @@ from primesvt_deploy.families.blocks.units import (
     max_pool,
 )
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+from primesvt_deploy.families.coupling import ChannelRole
+from primesvt_deploy.families.network import Segment, SpikingNetwork
 
 __all__ = ["SpikingResformer", "SpikingResformerConfig"]
 
 _STEM_STRIDES = {3: 1, 7: 4}
-"""How much a stem shrinks the image, pooling included, by the size of its kernel."""
+"""Total stride of a stem, pooling included, by the size of its kernel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,7 @@ class DualSpikeSelfAttention(nn.Module):
 
     Args:
         config: of the network.
-        stage: which stage's widths to have.
+        stage: index of the stage, whose widths it has.
     """
 
     def __init__(self, config: SpikingResformerConfig, stage: int) -> None:
@@ -167,11 +168,11 @@ class DualSpikeSelfAttention(nn.Module):
         return cast(torch.Tensor, self.proj(spikes.unflatten(-1, x.shape[-2:])))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """Channels of k are the stream's, which heads slice; those of v are its own."""
+        """Channels of k are the stream's, cut into heads; those of v are inside the attention."""
         return {"k": ChannelRole(None, self.num_heads), "v": ChannelRole("v", self.num_heads)}
 
     def coupled(self) -> tuple[nn.Module, Sequence[str]]:
-        """See `network.Coupled`."""
+        """Stand-in for the coupling proxy, see `coupling.Coupled`."""
         return _CoupledAttention(self), ("product",)
 
 
@@ -208,12 +209,12 @@ class GroupWiseFeedForward(nn.Module):
         return cast(torch.Tensor, self.down(x + self.grouped(x)))
 
     def channel_roles(self) -> dict[str, ChannelRole]:
-        """The hidden channels are the GWFFN's own, and leave equally from every group."""
+        """Hidden channels are inside the GWFFN, and every group keeps equally many of them."""
         return {"up": ChannelRole("", self.groups)}
 
 
 class SpikingResformerBlock(nn.Module):
-    """DSSA and GWFFN, each added to the stream: it holds real currents."""
+    """DSSA and GWFFN, each added to the stream, which holds membrane currents."""
 
     def __init__(self, config: SpikingResformerConfig, stage: int) -> None:
         super().__init__()

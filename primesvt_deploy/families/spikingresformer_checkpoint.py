@@ -1,4 +1,4 @@
-"""Checkpoints of SpikingResformer: upstream's keys, and what they tell of the network."""
+"""Checkpoints of SpikingResformer: upstream's ImageNet, CIFAR and DVS128 Gesture code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from collections.abc import Set
 import torch
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import IMAGENET, Family, InputDefaults, ModelOptions, State
-from primesvt_deploy.families.checkpoint_keys import block_count, rename, split_parts, width_of
+from primesvt_deploy.families.checkpoint_keys import (
+    State,
+    block_count,
+    rename,
+    split_parts,
+    width_of,
+)
+from primesvt_deploy.families.family import Family
+from primesvt_deploy.families.input_defaults import IMAGENET, InputDefaults
+from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.spikingresformer import SpikingResformer, SpikingResformerConfig
 
 __all__ = ["SPIKINGRESFORMER"]
@@ -43,7 +51,7 @@ def _recognises(keys: Set[str]) -> bool:
 
 
 def _placed(key: str) -> str:
-    """`key` with the place of its layer: upstream lists downsampling, DSSA, GWFFN, DSSA, ..."""
+    """Key with upstream's index (downsampling, DSSA, GWFFN, DSSA, ...) as stage, block and half."""
     match = re.match(r"layers\.(\d+)\.(\d+)\.(.*)", key)
     if match is None:
         return key
@@ -66,12 +74,10 @@ def _convert(
     embed_dims = tuple(width_of(ours, f"{each}.proj.conv") for each in attention)
     parametric = "stages.0.blocks.0.attn.entry.node.w" in ours
     config = SpikingResformerConfig(
-        timesteps=options.demand("timesteps"),
-        image_size=options.demand("image_size"),
+        # Upstream has PLIF neurons for event frames alone, with the sum as their third channel.
+        **options.network_arguments(2 if parametric else in_channels),
         in_channels=in_channels,
         num_classes=width_of(ours, "head"),
-        # Upstream has PLIF neurons for event frames alone, with the sum as their third channel.
-        frames=options.takes_frames(2 if parametric else in_channels),
         embed_dims=embed_dims,
         depths=tuple(block_count(ours, rf"{re.escape(s)}\.blocks\.(\d+)\.") for s in stages),
         num_heads=tuple(len(_rate(ours, each)) for each in attention),
@@ -80,14 +86,12 @@ def _convert(
         group_size=width_of(ours, f"{mlp[0]}.grouped.conv", axis=1),
         mlp_ratio=width_of(ours, f"{mlp[0]}.up.conv") // embed_dims[0],
         parametric=parametric,
-        tau=2.0 if options.tau is None else options.tau,
-        v_threshold=1.0 if options.v_threshold is None else options.v_threshold,
     )
     return config, ours
 
 
 def _rate(state: State, attention: str) -> torch.Tensor:
-    """Firing rates, one a head, of what enters an attention."""
+    """Firing rates `[heads]` of the spikes that enter an attention."""
     rate = state.get(f"{attention}.attn_map.firing_rate")
     if rate is None:
         raise ModelError(
@@ -111,7 +115,7 @@ def _checked_rate(key: str, rate: torch.Tensor) -> torch.Tensor:
 
 
 def _split_transformations(state: State) -> dict[str, torch.Tensor]:
-    """W into k and v, whose channels upstream has in turns: k and v of head 0, of head 1, ..."""
+    """Split each W into k and v, which it holds in turns: k and v of head 0, of head 1, ..."""
     sorted_: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
         attention, found, _ = key.partition(".dst.")
@@ -134,6 +138,7 @@ SPIKINGRESFORMER = Family(
     network=SpikingResformer,
     recognises=_recognises,
     convert=_convert,
+    options=NEURON_AND_INPUT,
     flags="--timesteps --image-size",
     inputs=InputDefaults(resize_at_224=235, small=_CIFAR, large=IMAGENET),
 )

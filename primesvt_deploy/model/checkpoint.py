@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint file without ever running code from it."""
+"""Read a checkpoint file's tensors and training arguments without running any code from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from primesvt_deploy.errors import ModelError
+from primesvt_deploy.errors import ModelError, first_line
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -24,12 +24,12 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """Content of a checkpoint file.
 
     Args:
-        state: the state_dict.
-        arguments: what the training script was called with, where the file tells.
-        metadata: of a safetensors file.
+        state: the state_dict, without prefixes of wrappers.
+        arguments: arguments of the training script, where the file has them.
+        metadata: metadata of a safetensors file.
     """
 
     state: dict[str, torch.Tensor]
@@ -38,19 +38,19 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
-    """What the checkpoint at `path` holds.
+    """Read the checkpoint at `path`.
 
-    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict, or timm's and
-    MAE's containers (`state_dict`, `model`, `module`; `args` beside them). Prefixes that all
-    keys share because the model was wrapped (`module.`, `_orig_mod.`) are dropped.
+    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict, or the
+    containers of timm and MAE (`state_dict`, `model` or `module`, next to `args`). Prefixes that
+    all keys share because the model was wrapped (`module.`, `_orig_mod.`) are dropped.
 
     Args:
         path: the file.
         ema: read the exponential moving average of the weights.
 
     Raises:
-        ModelError: missing, truncated, not a state_dict, a pickle that needs code to load, or
-            no averaged weights where they are asked for.
+        ModelError: the file is missing, truncated or not a state_dict, it is a pickle that needs
+            code to load, or it holds no averaged weights although `ema` is set.
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
@@ -76,7 +76,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({_first_line(error)}): copy it again"
+            f"{path} is not a whole safetensors file ({first_line(error)}): copy it again"
         ) from error
 
 
@@ -104,7 +104,7 @@ def _is_state(content: Any, key: str) -> bool:
 
 
 def _unwrapped(content: Any) -> Any:
-    """The state_dict inside the containers that training scripts put it in, however many."""
+    """The state_dict inside any number of containers that training scripts put it in."""
     for key in _CONTAINERS:
         if _is_state(content, key):
             return _unwrapped(content[key])
@@ -147,7 +147,3 @@ def _unprefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if all(key.startswith(prefix) for key in state):
             return _unprefixed({key.removeprefix(prefix): t for key, t in state.items()})
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

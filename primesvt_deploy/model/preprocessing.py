@@ -1,28 +1,27 @@
-"""What stands between a user's data and a model's input: the steps, and the class names."""
+"""Preprocessing steps between an image, or event frames, and a model's input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import InputDefaults
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.input_defaults import InputDefaults
 
-__all__ = ["InputOptions", "checked_labels", "input_steps"]
+__all__ = ["InputOptions", "input_steps"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions:
-    """Evaluation preprocessing as the user says it; None: the family's default.
+    """Evaluation preprocessing that the user chooses; None: the family's default.
 
     Args:
-        mean: per channel, of inputs in 0..1.
-        std: likewise.
+        mean: mean of each channel, subtracted from values in 0..1.
+        std: standard deviation of each channel, by which values are then divided.
         resize: length that the shorter side is resized to before the centre crop, pixels.
         interpolation: `bicubic` or `bilinear`.
     """
@@ -36,11 +35,16 @@ class InputOptions:
 def input_steps(
     defaults: InputDefaults, config: NetworkConfig, options: InputOptions
 ) -> InputSteps:
-    """From an RGB image, or event frames, to the input of a network with this configuration.
+    """Steps from an RGB image, or event frames, to a network's input.
+
+    Args:
+        defaults: used where `options` has None.
+        config: of the network.
+        options: chosen by the user.
 
     Raises:
-        ModelError: the network takes neither frames nor RGB images, or takes frames and the
-            user says how to normalise images.
+        ModelError: the network takes neither frames nor RGB images, or it takes frames and
+            `options` has normalisation or resizing for images.
     """
     channels, size, _ = config.input_shape
     if config.frames:
@@ -62,17 +66,3 @@ def input_steps(
         mean=tuple(mean if options.mean is None else options.mean),
         std=tuple(std if options.std is None else options.std),
     )
-
-
-def checked_labels(labels: Sequence[str] | None, classes: int, path: Path) -> tuple[str, ...]:
-    """Class names in the order of the logits: those given, or `0`, `1`, ...
-
-    Raises:
-        ModelError: not one a class.
-    """
-    names = tuple(str(i) for i in range(classes)) if labels is None else tuple(labels)
-    if len(names) != classes:
-        raise ModelError(
-            f"{path}: {len(names)} labels for a model of {classes} classes: give one a class"
-        )
-    return names

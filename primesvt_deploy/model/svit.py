@@ -10,9 +10,9 @@ import torch
 
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import Family
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
 

@@ -15,7 +15,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import cpu_name
-from primesvt_deploy.model.load import describe
+from primesvt_deploy.model.description import describe
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.evaluation import Evaluation

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from primesvt_deploy.analysis.equal_heads import keep_most_important
 from primesvt_deploy.analysis.groups import Group, find_groups
-from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.model.svit import SViT
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from primesvt_deploy.analysis.equal_heads import keep_most_important
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.analysis.importance import keep_most_important, l2_importance
+from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.analysis.input_statistics import InputMoments, Moments
 from primesvt_deploy.analysis.reconstruction import (
     damped,

@@ -210,7 +210,7 @@ def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
     file = FIXTURES / "container_timm_module_prefix.pth.tar"
     asked = primesvt("analyze", "--checkpoint", file, cwd=tmp_path)
     assert asked.returncode == 2
-    assert "read as sdt-v1: the weights do not tell the image size: pass --image-size" in (
+    assert "read as sdt-v1: the image size cannot be read from the weights: pass --image-size" in (
         asked.stderr
     )
     told = primesvt("analyze", "--checkpoint", file, "--image-size", "32", cwd=tmp_path)

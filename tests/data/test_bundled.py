@@ -13,7 +13,7 @@ from conftest import make_model
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.load import load
-from primesvt_deploy.model.reference import bundled_data
+from primesvt_deploy.model.reference_models import bundled_data
 from primesvt_deploy.model.svit import SViT
 
 TRAIN, SEARCH, HELD_OUT = 0, 1, 2

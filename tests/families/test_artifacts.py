@@ -20,7 +20,7 @@ from families.vectors import FIXTURES, converted, vector
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.edge.runtime.frames import FrameSteps
-from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.verification.spikes import FlipCounter

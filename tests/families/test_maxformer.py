@@ -17,10 +17,10 @@ from torch import nn
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
-from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.maxformer import MaxFormerConfig
 from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.model.state_dict import network_with_weights
 
 VECTORS = {
     "maxformer_imagenet": ModelOptions(timesteps=4, image_size=48),
@@ -61,7 +61,9 @@ def test_heads_that_upstreams_script_stores_are_not_the_models() -> None:
 def test_place_of_the_neuron_in_attention_makes_a_difference() -> None:
     known = vector("maxformer_imagenet")
     config, state = MAXFORMER.convert(known["state_dict"], VECTORS["maxformer_imagenet"])
-    wrong = filled(MAXFORMER, replace(config, attention_on_spikes=False), state, Path("x.pth"))
+    wrong = network_with_weights(
+        MAXFORMER, replace(config, attention_on_spikes=False), state, Path("x.pth")
+    )
     expected = known["y_single64"].flatten(0, -2)
     assert (singly(wrong, known["x"]) - expected).abs().max() > 1e-2
 
@@ -96,7 +98,7 @@ def compare_with_spikingjelly(theirs: Any, options: ModelOptions, **changes: Any
     config, state = MAXFORMER.convert(theirs.state_dict(), options)
     assert isinstance(config, MaxFormerConfig)
     config = replace(config, **changes)
-    ours = filled(MAXFORMER, config, state, Path("x.pth")).double()
+    ours = network_with_weights(MAXFORMER, config, state, Path("x.pth")).double()
     ours.load_state_dict(state)
     batch = images(config)
     assert_live(ours, batch)
@@ -215,8 +217,16 @@ def test_own_names_are_not_taken_for_upstreams() -> None:
     [
         ("maxformer_imagenet", {"image_size": 40}, "image size 40 is not a multiple of 16"),
         ("maxformer_cifar", {"image_size": 30}, "image size 30 is not a multiple of 4, .*another"),
-        ("maxformer_cifar", {"timesteps": None}, "the number of timesteps: pass --timesteps"),
-        ("maxformer_cifar", {"image_size": None}, "the image size: pass --image-size"),
+        (
+            "maxformer_cifar",
+            {"timesteps": None},
+            "the number of timesteps cannot be read from the weights: pass --timesteps",
+        ),
+        (
+            "maxformer_cifar",
+            {"image_size": None},
+            "the image size cannot be read from the weights: pass --image-size",
+        ),
         ("maxformer_cifar", {"tau": 1.0}, "tau is 1.0"),
     ],
 )

@@ -17,10 +17,10 @@ from torch import nn
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
-from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.families.qkformer import QKFormerConfig
 from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.model.state_dict import network_with_weights
 
 VECTORS = {
     "qkformer_imagenet": ModelOptions(timesteps=4, num_heads=4, image_size=64),
@@ -79,7 +79,7 @@ def spikingjelly(seed: int, **arguments: Any) -> Any:
 def compare_with_spikingjelly(theirs: Any, options: ModelOptions, **changes: Any) -> None:
     """Converted, its configuration changed so, the network gives their logits and is live."""
     config, state = QKFORMER.convert(theirs.state_dict(), options)
-    ours = filled(QKFORMER, replace(config, **changes), state, Path("x.pth")).double()
+    ours = network_with_weights(QKFORMER, replace(config, **changes), state, Path("x.pth")).double()
     ours.load_state_dict(state)
     generator = torch.Generator().manual_seed(5)
     batch = torch.randn(4, *config.input_shape, dtype=torch.float64, generator=generator)
@@ -111,7 +111,10 @@ def test_spikingjellys_heads_may_differ_from_stage_to_stage_and_are_demanded() -
     theirs = spikingjelly(0)
     assert recognise(theirs.state_dict().keys()) is QKFORMER
     options = ModelOptions(timesteps=4, num_heads=4, image_size=64)
-    with pytest.raises(ModelError, match="not tell the heads of each stage: pass --stage-heads"):
+    with pytest.raises(
+        ModelError,
+        match="heads of each stage cannot be read from the weights: pass --stage-heads",
+    ):
         QKFORMER.convert(theirs.state_dict(), options)
 
 
@@ -158,10 +161,18 @@ def test_heads_that_upstreams_code_fixes_are_known() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("qkformer_imagenet", {"num_heads": None}, "not tell the number of heads: pass --heads"),
+        (
+            "qkformer_imagenet",
+            {"num_heads": None},
+            "the number of heads cannot be read from the weights: pass --heads",
+        ),
         ("qkformer_imagenet", {"num_heads": 3}, "3 heads do not divide .* 16; .*--heads"),
         ("qkformer_imagenet", {"timesteps": None}, "number of timesteps: pass --timesteps"),
-        ("qkformer_imagenet", {"image_size": None}, "not tell the image size: pass --image-size"),
+        (
+            "qkformer_imagenet",
+            {"image_size": None},
+            "the image size cannot be read from the weights: pass --image-size",
+        ),
         ("qkformer_imagenet", {"image_size": 72}, "size 72 is not a multiple of 16.*--image-size"),
         ("qkformer_imagenet", {"stage_heads": (4, 4)}, r"\(4, 4\): .*3 stages; pass --stage-heads"),
         ("qkformer_cifar", {"image_size": 18}, "image size 18 is not a multiple of 4"),

@@ -20,9 +20,10 @@ from primesvt_deploy import load
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import recognise
-from primesvt_deploy.families.base import ModelOptions
-from primesvt_deploy.families.sdt_v1 import SDT_V1, SDTV1Config
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.sdt_v1 import SDTV1Config
+from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
+from primesvt_deploy.model.state_dict import network_with_weights
 
 VECTORS = {
     "sdt_v1_1111": ModelOptions(timesteps=4, image_size=64, pooling="1111"),
@@ -73,7 +74,9 @@ def test_a_training_scripts_container_tells_all_but_the_image_size() -> None:
 def test_pooling_inside_attention_makes_a_difference() -> None:
     known = vector("sdt_v1_dvs")
     config, state = SDT_V1.convert(known["state_dict"], VECTORS["sdt_v1_dvs"])
-    wrong = filled(SDT_V1, replace(config, pooled_attention=False), state, Path("x.pth"))
+    wrong = network_with_weights(
+        SDT_V1, replace(config, pooled_attention=False), state, Path("x.pth")
+    )
     expected = known["y_single64"].flatten(0, -2)
     assert (singly(wrong, known["x"]) - expected).abs().max() > 1e-2
 
@@ -118,7 +121,7 @@ def compare_with_spikingjelly(theirs: Any, options: ModelOptions, **changes: Any
     config, state = SDT_V1.convert(theirs.state_dict(), options)
     assert isinstance(config, SDTV1Config)
     config = replace(config, **changes)
-    ours = filled(SDT_V1, config, state, Path("x.pth")).double()
+    ours = network_with_weights(SDT_V1, config, state, Path("x.pth")).double()
     ours.load_state_dict(state)
     batch = images(config)
     assert_live(ours, batch)
@@ -230,9 +233,15 @@ def test_own_names_are_not_taken_for_upstreams_but_can_be_read() -> None:
         ({"num_heads": 3}, "3 heads, but the weights are of a model with 4; pass --heads 4"),
         ({"image_size": 30}, "image size 30 is not a multiple of 4, .* pass another --image-size"),
         ({"image_size": 24, "pooling": "1111"}, "image size 24 is not a multiple of 16"),
-        ({"timesteps": None}, "the number of timesteps: pass --timesteps"),
-        ({"image_size": None}, "the image size: pass --image-size"),
-        ({"patch_size": None}, "which stem stages pool: pass --pooling, such as 1111"),
+        (
+            {"timesteps": None},
+            "the number of timesteps cannot be read from the weights: pass --timesteps",
+        ),
+        ({"image_size": None}, "the image size cannot be read from the weights: pass --image-size"),
+        (
+            {"patch_size": None},
+            "which stem stages pool cannot be read from the weights: pass --pooling, such as 1111",
+        ),
         ({"patch_size": 8}, "patch size 8: this stem has 4 or 16; pass --patch-size or --pooling"),
         ({"pooling": "0121"}, "pooling is '0121': expected four digits"),
         ({"tau": 1.0}, "tau is 1.0"),

@@ -15,11 +15,12 @@ from torch import nn
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES
-from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.blocks.rep_conv import RepConv
-from primesvt_deploy.families.sdt_v2 import SDT_V2, SDTv2, SDTv2Config
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.sdt_v2 import SDTv2, SDTv2Config
+from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
 from primesvt_deploy.lowering.lower_module import lower_module
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.pruning.cut import mask, silence
 from primesvt_deploy.pruning.plan import Plan
 
@@ -216,9 +217,12 @@ def test_recognised_by_upstreams_keys_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"timesteps": None}, "do not tell the number of timesteps: pass --timesteps"),
-        ({"num_heads": None}, "do not tell the number of heads: pass --heads"),
-        ({"image_size": None}, "do not tell the image size: pass --image-size"),
+        (
+            {"timesteps": None},
+            "the number of timesteps cannot be read from the weights: pass --timesteps",
+        ),
+        ({"num_heads": None}, "the number of heads cannot be read from the weights: pass --heads"),
+        ({"image_size": None}, "the image size cannot be read from the weights: pass --image-size"),
         ({"num_heads": 5}, "5 heads do not divide the attention width 12.*--heads"),
         ({"num_heads": 6}, "6 heads do not divide the attention width 16.*--heads"),
         ({"image_size": 40}, "image size 40 is not a multiple of 16.*--image-size"),
@@ -253,7 +257,7 @@ def test_missing_layer_is_named(key: str, said: str) -> None:
     del state[key]
     config, ours = SDT_V2.convert(state, VECTORS["sdt_v2_kd"])
     with pytest.raises(ModelError, match=f"1 keys missing.*{said}"):
-        filled(SDT_V2, config, ours, Path("x.pth"))
+        network_with_weights(SDT_V2, config, ours, Path("x.pth"))
 
 
 def test_unknown_layers_are_named() -> None:
@@ -263,7 +267,7 @@ def test_unknown_layers_are_named() -> None:
     config, ours = SDT_V2.convert(state, VECTORS["sdt_v2_kd"])
     said = "2 keys unexpected .*ConvBlock2_1.1.conv1.weight, stages.3.blocks.0.attn.gate.weight"
     with pytest.raises(ModelError, match=said):
-        filled(SDT_V2, config, ours, Path("x.pth"))
+        network_with_weights(SDT_V2, config, ours, Path("x.pth"))
 
 
 def test_neuron_options_reach_the_neurons() -> None:

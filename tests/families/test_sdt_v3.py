@@ -13,12 +13,15 @@ from families.vectors import assert_live, converted, singly, vector
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family
-from primesvt_deploy.families.base import ModelOptions
+from primesvt_deploy.families.blocks.integer_pyramid import IntegerPyramidConfig
 from primesvt_deploy.families.blocks.neuron import Neuron
-from primesvt_deploy.families.sdt_v3 import SDT_V3, IntegerPyramidConfig, SDTv3Config
-from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.sdt_v3 import SDTv3Config
+from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
+from primesvt_deploy.families.sdt_v3_large import SDTv3LargeConfig
+from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
 from primesvt_deploy.lowering.lower_module import lower_module
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.model.state_dict import network_with_weights
 
 VECTORS: dict[str, tuple[Family, ModelOptions]] = {
     "sdt_v3_base": (SDT_V3, ModelOptions(num_heads=4, image_size=32)),
@@ -222,14 +225,26 @@ def test_recognised_by_upstreams_keys_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("sdt_v3_base", {"num_heads": None}, "do not tell the number of heads: pass --heads"),
-        ("sdt_v3_base", {"image_size": None}, "do not tell the image size: pass --image-size"),
+        (
+            "sdt_v3_base",
+            {"num_heads": None},
+            "the number of heads cannot be read from the weights: pass --heads",
+        ),
+        (
+            "sdt_v3_base",
+            {"image_size": None},
+            "the image size cannot be read from the weights: pass --image-size",
+        ),
         ("sdt_v3_base", {"num_heads": 5}, "5 heads do not divide the attention width 12.*--heads"),
         ("sdt_v3_base", {"image_size": 40}, "image size 40 is not a multiple of 16"),
         ("sdt_v3_base", {"timesteps": 4}, "no time axis.*--levels.*drop --timesteps"),
         ("sdt_v3_base", {"frames": True}, "no time axis.*drop --timesteps and --frames"),
         ("sdt_v3_base", {"levels": 1}, "levels is 1: expected 2 or more.*--levels"),
-        ("sdt_v3_large_83m", {"levels": None}, "do not tell the levels .*: pass --levels"),
+        (
+            "sdt_v3_large_83m",
+            {"levels": None},
+            "the levels .* cannot be read from the weights: pass --levels",
+        ),
         ("sdt_v3_large_83m", {"num_heads": 3}, "3 heads do not divide the attention width 16"),
         ("sdt_v3_large_83m", {"image_size": 8}, "image size 8 is not a multiple of 16"),
     ],
@@ -274,7 +289,7 @@ def test_missing_layer_is_named(name: str, key: str, said: str) -> None:
     del state[key]
     config, ours = family.convert(state, options)
     with pytest.raises(ModelError, match=f"1 keys missing.*{said}"):
-        filled(family, config, ours, Path("x.pth"))
+        network_with_weights(family, config, ours, Path("x.pth"))
 
 
 def test_what_pretraining_left_behind_is_named() -> None:
@@ -282,7 +297,7 @@ def test_what_pretraining_left_behind_is_named() -> None:
     state |= {"mask_token": torch.zeros(1, 1, 4), "decoder_embed.weight": torch.zeros(4, 16)}
     config, ours = SDT_V3_LARGE.convert(state, VECTORS["sdt_v3_large_83m"][1])
     with pytest.raises(ModelError, match=r"2 keys unexpected \(decoder_embed.weight, mask_token\)"):
-        filled(SDT_V3_LARGE, config, ours, Path("x.pth"))
+        network_with_weights(SDT_V3_LARGE, config, ours, Path("x.pth"))
 
 
 def test_larger_images_are_evaluated_without_a_crop_as_upstream_does() -> None:

@@ -15,9 +15,10 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
-from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.fit_widths import fit_widths
-from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.spikformer import SpikformerConfig
+from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 
 
 def upstream(options: ModelOptions, *, embed: int, depth: int, seed: int, **neurons: Any) -> Any:

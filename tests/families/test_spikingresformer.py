@@ -14,15 +14,15 @@ from families.vectors import assert_live, converted, singly, vector
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import family_named, recognise
-from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.families.spikingresformer import (
     DualSpikeSelfAttention,
     SpikingResformerConfig,
 )
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 from primesvt_deploy.lowering.lower_module import lower_module
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan
 
@@ -188,7 +188,9 @@ def test_scales_stay_when_channels_leave() -> None:
     assert isinstance(attention, DualSpikeSelfAttention)
     assert attention.k.conv.out_channels == 32
     assert attention.attn_map.length == 16
-    again = filled(SPIKINGRESFORMER, config, smaller.state_dict(), Path("cut.safetensors"))
+    again = network_with_weights(
+        SPIKINGRESFORMER, config, smaller.state_dict(), Path("cut.safetensors")
+    )
     x = vector(name)["x"]
     assert torch.equal(singly(again, x), singly(smaller, x))
 
@@ -204,8 +206,16 @@ def without(*keys: str) -> Callable[[State], State]:
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        (dict, {"timesteps": None}, "the number of timesteps: pass --timesteps"),
-        (dict, {"image_size": None}, "the image size: pass --image-size"),
+        (
+            dict,
+            {"timesteps": None},
+            "the number of timesteps cannot be read from the weights: pass --timesteps",
+        ),
+        (
+            dict,
+            {"image_size": None},
+            "the image size cannot be read from the weights: pass --image-size",
+        ),
         (dict, {"image_size": 72}, "image size 72 is not a multiple of 16.*--image-size"),
         (
             zeroed,

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families import Family, recognise
-from primesvt_deploy.families.base import ModelOptions
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.model.state_dict import filled
+from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.model.state_dict import network_with_weights
 
 __all__ = ["FIXTURES", "assert_live", "converted", "singly", "vector"]
 
@@ -37,7 +37,7 @@ def converted(
     family = recognise(state.keys())
     assert family is not None
     config, ours = family.convert(state, options)
-    return family, config, filled(family, config, ours, Path("checkpoint.pth"))
+    return family, config, network_with_weights(family, config, ours, Path("checkpoint.pth"))
 
 
 @torch.no_grad()

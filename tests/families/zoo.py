@@ -11,11 +11,16 @@ from primesvt_deploy.families.maxformer import MaxFormerConfig
 from primesvt_deploy.families.maxformer_checkpoint import MAXFORMER
 from primesvt_deploy.families.qkformer import QKFormerConfig
 from primesvt_deploy.families.qkformer_checkpoint import QKFORMER
-from primesvt_deploy.families.sdt_v1 import SDT_V1, SDTV1Config
-from primesvt_deploy.families.sdt_v2 import SDT_V2, SDTv2Config
-from primesvt_deploy.families.sdt_v3 import SDT_V3, SDTv3Config
-from primesvt_deploy.families.sdt_v3_large import SDT_V3_LARGE, SDTv3LargeConfig
-from primesvt_deploy.families.spikformer import SPIKFORMER, SpikformerConfig
+from primesvt_deploy.families.sdt_v1 import SDTV1Config
+from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
+from primesvt_deploy.families.sdt_v2 import SDTv2Config
+from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
+from primesvt_deploy.families.sdt_v3 import SDTv3Config
+from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
+from primesvt_deploy.families.sdt_v3_large import SDTv3LargeConfig
+from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
+from primesvt_deploy.families.spikformer import SpikformerConfig
+from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 from primesvt_deploy.model.svit import SViT

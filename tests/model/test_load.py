@@ -17,7 +17,9 @@ from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 
 from primesvt_deploy.errors import DeployError, ModelError
-from primesvt_deploy.model.load import DEFAULT_MODEL, describe, load, model_names
+from primesvt_deploy.model.description import describe
+from primesvt_deploy.model.load import load
+from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names
 from primesvt_deploy.model.svit import SViT
 
 OPTIONS: dict[str, Any] = {"timesteps": 2, "num_heads": 2, "image_size": 16, "patch_size": 4}
@@ -183,7 +185,7 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
 def test_missing_option_is_asked_for_by_its_flag(checkpoint: Path, option: str, flag: str) -> None:
     options = {key: value for key, value in OPTIONS.items() if key != option}
     message = refused(checkpoint, **options)
-    assert "the weights do not tell" in message
+    assert "cannot be read from the weights" in message
     assert message.endswith(f"pass {flag}")
 
 
@@ -227,7 +229,7 @@ def test_an_option_that_means_nothing_is_refused(
     checkpoint: Path, options: dict[str, Any], flag: str
 ) -> None:
     said = refused(checkpoint, **OPTIONS, **options)
-    assert f"{flag} is told by the weights, or means nothing for a spikformer: drop it" in said
+    assert f"{flag} is given by the weights, or means nothing for a spikformer: drop it" in said
 
 
 def test_what_the_user_says_stands_for_more_than_what_the_file_says(tmp_path: Path) -> None:
@@ -380,7 +382,9 @@ def test_grey_models_are_refused(tmp_path: Path) -> None:
 def test_options_are_refused_where_the_model_says_itself_what_it_is(
     tiny_directory: Path, options: dict[str, Any], flag: str
 ) -> None:
-    assert refused(tiny_directory, **options).endswith(f"says itself what it is: drop {flag}")
+    assert refused(tiny_directory, **options).endswith(
+        f"comes with its own description: drop {flag}"
+    )
     assert refused(DEFAULT_MODEL, **options).endswith(f"drop {flag}")
 
 

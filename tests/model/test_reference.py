@@ -14,7 +14,7 @@ from primesvt_deploy import BuildSettings, Classifier, SearchSettings, build, lo
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
-from primesvt_deploy.model.load import model_names
+from primesvt_deploy.model.reference_models import model_names
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 

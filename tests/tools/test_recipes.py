@@ -9,7 +9,7 @@ from reference.recipe import Recipe
 from training_runs import recipe_text
 
 from primesvt_deploy.errors import ModelError, SettingsError
-from primesvt_deploy.model.load import model_names
+from primesvt_deploy.model.reference_models import model_names
 
 RECIPES = Path(__file__).parents[2] / "tools" / "recipes"
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.families import family_named
-from primesvt_deploy.model.preprocessing import InputOptions, checked_labels, input_steps
+from primesvt_deploy.model.labels import checked_labels
+from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["AUGMENTATIONS", "Phase", "Recipe", "Training"]

@@ -110,7 +110,8 @@ def model_options(function: _F) -> _F:
         if factory is not None and name is None:
             model = _own_model(factory, checkpoint, options)
         else:
-            from primesvt_deploy.model.load import DEFAULT_MODEL, load
+            from primesvt_deploy.model.load import load
+            from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 
             model = load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
         return function(model=model, **rest)

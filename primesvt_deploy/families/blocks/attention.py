@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from primesvt_deploy.families.network import ChannelRole
+from primesvt_deploy.families.coupling import ChannelRole
 
 __all__ = ["SpikingSelfAttention", "join_heads", "split_heads"]
 
@@ -73,12 +73,12 @@ class SpikingSelfAttention(nn.Module):
         self.scale *= gain
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """Q and k leave together, v by itself, each equally from every head."""
+        """Groups of q with k, and of v; every head keeps equally many channels of each."""
         qk = ChannelRole("qk", self.num_heads)
         return {"q": qk, "k": qk, "v": ChannelRole("v", self.num_heads)}
 
     def coupled(self) -> tuple[nn.Module, Sequence[str]]:
-        """See `network.Coupled`."""
+        """Stand-in for the coupling proxy, see `coupling.Coupled`."""
         return _CoupledAttention(self), ("product",)
 
 

@@ -1,8 +1,8 @@
-"""What Spike-driven Transformers V2 and V3 share: a pyramid of stages of residual blocks.
+"""Pyramid of stages of residual blocks, which Spike-driven Transformers V2 and V3 share.
 
-Each stage shrinks the image by a strided convolution and then adds to a stream of real currents
-of its own (membrane shortcut): convolution blocks in the first three stages, transformer blocks
-in the others. Source: Yao et al., ICLR 2024.
+Each stage shrinks the image by a strided convolution and then adds to a stream of membrane
+currents of its own (membrane shortcut): convolution blocks in the first three stages, transformer
+blocks in the others. Source: Yao et al., ICLR 2024.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families.base import State
 from primesvt_deploy.families.blocks.units import (
     ConvBN,
     ConvBNNeuron,
@@ -24,34 +23,21 @@ from primesvt_deploy.families.blocks.units import (
     Repeat,
     make_neuron,
 )
-from primesvt_deploy.families.checkpoint_keys import block_count, width_of
 from primesvt_deploy.families.config import NetworkConfig
-from primesvt_deploy.families.network import ChannelRole, Segment, SpikingNetwork
+from primesvt_deploy.families.coupling import ChannelRole
+from primesvt_deploy.families.network import Segment, SpikingNetwork
 
 __all__ = [
-    "STAGE_RULES",
+    "CONV_DEPTHS",
     "ChannelMixer",
     "Pyramid",
     "PyramidConfig",
     "ResidualBlock",
-    "shape_of",
 ]
 
-_CONV_DEPTHS = (1, 1, 2)
-"""Blocks of the convolution stages, in every model."""
+CONV_DEPTHS = (1, 1, 2)
+"""Blocks of each convolution stage, in every model."""
 _STRIDES = (2, 2, 2, 2, 1)
-
-STAGE_RULES = (
-    (r"downsample1_1\.encode_(conv|bn)", r"stages.0.down.\1"),
-    (r"downsample1_2\.encode_(conv|bn)", r"stages.1.down.\1"),
-    (r"downsample([234])\.encode_(conv|bn)", r"stages.\1.down.\2"),
-    (r"ConvBlock1_1\.0\.(.+)", r"stages.0.blocks.0.\1"),
-    (r"ConvBlock1_2\.0\.(.+)", r"stages.1.blocks.0.\1"),
-    (r"ConvBlock2_1\.0\.(.+)", r"stages.2.blocks.0.\1"),
-    (r"ConvBlock2_2\.0\.(.+)", r"stages.2.blocks.1.\1"),
-    (r"block([34])\.(\d+)\.(.+)", r"stages.\1.blocks.\2.\3"),
-)
-"""For `keys.rename`: upstream's names of stages and blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +61,13 @@ class PyramidConfig(NetworkConfig):
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         super().__post_init__()
-        if not len(_CONV_DEPTHS) < len(self.widths) == len(self.depths) <= len(_STRIDES):
+        if not len(CONV_DEPTHS) < len(self.widths) == len(self.depths) <= len(_STRIDES):
             raise ModelError(
                 f"widths are {self.widths} and depths {self.depths}: expected one of each for "
-                f"every stage, {len(_CONV_DEPTHS) + 1} or {len(_STRIDES)} stages"
+                f"every stage, {len(CONV_DEPTHS) + 1} or {len(_STRIDES)} stages"
             )
         self.require_multiple(16)
-        for width in self.widths[len(_CONV_DEPTHS) :]:
+        for width in self.widths[len(CONV_DEPTHS) :]:
             self.require_heads(self.num_heads, width)
 
 
@@ -134,11 +120,11 @@ class ResidualBlock(nn.Module):
             setattr(self, name, branch)
 
     def add(self, branch: str, x: torch.Tensor) -> torch.Tensor:
-        """The stream after the branch of that name."""
+        """The stream after the branch called `branch`, `x + branch(x)`."""
         return x + cast(torch.Tensor, getattr(self, branch)(x))
 
     def segments(self, name: str) -> list[Segment]:
-        """One for each branch; `name` is the block's."""
+        """A segment for each branch; `name` is the block's in the network."""
         units = [f"{name}.{branch}" for branch in self.branches]
         return [
             Segment(unit, (unit,), partial(self.add, branch))
@@ -158,8 +144,8 @@ class _Stage(nn.Module):
 class Pyramid(SpikingNetwork):
     """Stages, then one or two heads on the spiking mean over tokens.
 
-    The stream of a static image starts as a real current: the first convolution is computed for
-    one step and its output presented T times.
+    The stream of a static image starts as a current: the first convolution is computed for one
+    step and its output presented T times.
 
     Args:
         config: of the network.
@@ -181,7 +167,7 @@ class Pyramid(SpikingNetwork):
         before = config.in_channels
         for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
             down = _down(config, i, before, width)
-            make = conv_block if i < len(_CONV_DEPTHS) else block
+            make = conv_block if i < len(CONV_DEPTHS) else block
             self.stages.append(_Stage(down, [make(width) for _ in range(depth)]))
             before = width
         self.head_neuron = head_neuron
@@ -219,20 +205,3 @@ def _down(config: PyramidConfig, index: int, before: int, width: int) -> nn.Modu
         return ConvBN(before, width, 7, stride=2, bias=True)
     neuron = make_neuron(config)
     return NeuronConvBN(before, width, 3, stride=_STRIDES[index], bias=True, neuron=neuron)
-
-
-def shape_of(state: State) -> dict[str, Any]:
-    """What a state_dict under our names tells of its `PyramidConfig`.
-
-    Raises:
-        ModelError: a layer that every pyramid has is missing.
-    """
-    stages = max(block_count(state, r"stages\.(\d)\."), len(_CONV_DEPTHS) + 1)
-    blocks = (block_count(state, rf"stages\.{i}\.blocks\.(\d+)\.") for i in range(stages))
-    return {
-        "in_channels": width_of(state, "stages.0.down.conv", axis=1),
-        "num_classes": width_of(state, "head"),
-        "widths": tuple(width_of(state, f"stages.{i}.down.conv") for i in range(stages)),
-        "depths": (*_CONV_DEPTHS, *tuple(blocks)[len(_CONV_DEPTHS) :]),
-        "distilled": "head_kd.weight" in state,
-    }

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families.blocks.units import ConvBN, ConvBNNeuron
-from primesvt_deploy.families.network import ChannelRole
+from primesvt_deploy.families.coupling import ChannelRole
 
 __all__ = ["RepConv"]
 

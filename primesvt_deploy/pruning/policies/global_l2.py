@@ -14,7 +14,7 @@ import torch_pruning as tp
 from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.families.coupling import coupling_twin
+from primesvt_deploy.families.coupling_proxy import coupling_proxy
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import Search
 from primesvt_deploy.pruning.policies.path import AlongPath
@@ -32,7 +32,7 @@ class GlobalL2(AlongPath):
     def path(self, search: Search) -> Sequence[Plan]:
         """Plans at rising shares of all channels."""
         model, groups = search.space.model, search.space.groups
-        proxy, run = coupling_twin(model.module)
+        proxy, run = coupling_proxy(model.module)
         proxy.requires_grad_(True)
         shape = model.config.input_shape
         example = torch.zeros(1, *shape, dtype=next(proxy.parameters()).dtype)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from primesvt_deploy.analysis.equal_heads import keep_most_important
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.analysis.importance import keep_most_important
 from primesvt_deploy.pruning.plan import Plan, kept_width
 
 __all__ = ["ChannelRanking"]

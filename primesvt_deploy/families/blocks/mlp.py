@@ -1,0 +1,68 @@
+"""MLPs of Spikformer and of the Spike-driven Transformer, shared with later families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import nn
+
+from primesvt_deploy.families.blocks.units import ConvBNNeuron, NeuronConvBN, make_neuron
+from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.families.coupling import ChannelRole
+
+__all__ = ["MembraneMLP", "SpikingMLP"]
+
+
+class SpikingMLP(nn.Module):
+    """Two 1x1 convolutions, each with batch norm and neuron (Spikformer, QKFormer).
+
+    Args:
+        config: of the network.
+        width: channels of the input and the output.
+        hidden: channels in between.
+    """
+
+    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = ConvBNNeuron(width, hidden, neuron=make_neuron(config))
+        self.fc2 = ConvBNNeuron(hidden, width, neuron=make_neuron(config))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[T*N, width, H, W]` to the same shape."""
+        return cast(torch.Tensor, self.fc2(self.fc1(x)))
+
+    def channel_roles(self) -> dict[str, ChannelRole]:
+        """The hidden channels are the MLP's own."""
+        return {"fc1": ChannelRole("")}
+
+
+class MembraneMLP(nn.Module):
+    """Two 1x1 convolutions, a neuron before each, added to a stream of membrane currents.
+
+    As in Spike-driven Transformer V1 and Max-Former. Where the hidden width is the stream's, the
+    first convolution adds to the stream as well.
+
+    Args:
+        config: of the network.
+        width: channels of the stream.
+        hidden: channels in between.
+    """
+
+    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner_shortcut = width == hidden
+        self.fc1 = NeuronConvBN(width, hidden, neuron=make_neuron(config))
+        self.fc2 = NeuronConvBN(hidden, width, neuron=make_neuron(config))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The stream after the MLP, `[T*N, width, H, W]` to the same shape."""
+        hidden = self.fc1(x)
+        if self.inner_shortcut:
+            hidden = x = x + hidden
+        return cast(torch.Tensor, x + self.fc2(hidden))
+
+    def channel_roles(self) -> Mapping[str, ChannelRole]:
+        """The hidden channels are the MLP's own, unless they are the stream's."""
+        return {} if self.inner_shortcut else {"fc1": ChannelRole("")}

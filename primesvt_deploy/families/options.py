@@ -1,0 +1,104 @@
+"""Options that a checkpoint's weights alone do not determine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from primesvt_deploy.errors import ModelError
+
+__all__ = ["NEURON_AND_INPUT", "ModelOptions"]
+
+NEURON_AND_INPUT = frozenset({"timesteps", "image_size", "frames", "tau", "v_threshold"})
+"""Names of the options that every family uses."""
+_NAMES_AND_FLAGS = {
+    "timesteps": ("the number of timesteps", "--timesteps"),
+    "num_heads": ("the number of heads", "--heads"),
+    "stage_heads": ("the number of heads of each stage", "--stage-heads, such as 3,6,6"),
+    "image_size": ("the image size", "--image-size"),
+    "patch_size": ("the patch size (4 or 16)", "--patch-size"),
+    "pooling": ("which stem stages pool", "--pooling, such as 1111"),
+    "levels": ("the levels of integer neurons", "--levels"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options of a checkpoint; None where neither the user nor the checkpoint gives one.
+
+    Args:
+        timesteps: T.
+        num_heads: attention heads (of the last stage where they differ from stage to stage).
+        stage_heads: attention heads of each stage; takes precedence over `num_heads`.
+        image_size: height and width of the square input, pixels.
+        patch_size: input pixels per token side: 16 pools in all four stem stages, 4 in the last
+            two.
+        pooling: which of the four stem stages pool, such as `0011`; takes precedence over
+            `patch_size`.
+        levels: D, the largest count an integer neuron fires (Spike-driven Transformer V3).
+        frames: whether the input is a sequence of T frames (event cameras).
+        tau: membrane time constant, as the model's constructor takes it, timesteps.
+        v_threshold: firing threshold, as the model's constructor takes it.
+    """
+
+    timesteps: int | None = None
+    num_heads: int | None = None
+    stage_heads: tuple[int, ...] | None = None
+    image_size: int | None = None
+    patch_size: int | None = None
+    pooling: str | None = None
+    levels: int | None = None
+    frames: bool | None = None
+    tau: float | None = None
+    v_threshold: float | None = None
+
+    def require(self, name: str) -> Any:
+        """Value of the option called `name`.
+
+        Raises:
+            ModelError: it is None; names the flag to pass.
+        """
+        value = getattr(self, name)
+        if value is None:
+            title, flag = _NAMES_AND_FLAGS[name]
+            raise ModelError(f"{title} cannot be read from the weights: pass {flag}")
+        return value
+
+    def takes_frames(self, in_channels: int) -> bool:
+        """Whether the input is event frames: as given, else if it has two channels.
+
+        Event frames have one channel for each polarity, images 1 or 3.
+        """
+        return in_channels == 2 if self.frames is None else self.frames
+
+    def network_arguments(self, in_channels: int) -> dict[str, Any]:
+        """Arguments of `NetworkConfig` that every family takes from the options.
+
+        Args:
+            in_channels: channels of the input, as the weights have them.
+
+        Raises:
+            ModelError: the timesteps or the image size are not given.
+        """
+        return {
+            "timesteps": self.require("timesteps"),
+            "image_size": self.require("image_size"),
+            "frames": self.takes_frames(in_channels),
+            **self.neuron_arguments(),
+        }
+
+    def neuron_arguments(self) -> dict[str, float]:
+        """Arguments `tau` and `v_threshold` of `NetworkConfig`, with upstream's defaults."""
+        return {
+            "tau": 2.0 if self.tau is None else self.tau,
+            "v_threshold": 1.0 if self.v_threshold is None else self.v_threshold,
+        }
+
+    def attention_v_threshold(self, *, passed_on: bool) -> float:
+        """Threshold of the neuron behind the attention product: 0.5, as upstream's code has it.
+
+        Args:
+            passed_on: whether the model's constructor passes `v_threshold` on to attention, as
+                SpikingJelly's classes do.
+        """
+        return self.v_threshold if passed_on and self.v_threshold is not None else 0.5
