@@ -167,7 +167,11 @@ def test_heads_that_upstreams_code_fixes_are_known() -> None:
             "the number of heads cannot be read from the weights: pass --heads",
         ),
         ("qkformer_imagenet", {"num_heads": 3}, "3 heads do not divide .* 16; .*--heads"),
-        ("qkformer_imagenet", {"timesteps": None}, "number of timesteps: pass --timesteps"),
+        (
+            "qkformer_imagenet",
+            {"timesteps": None},
+            "number of timesteps cannot be read from the weights: pass --timesteps",
+        ),
         (
             "qkformer_imagenet",
             {"image_size": None},
