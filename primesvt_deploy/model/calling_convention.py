@@ -31,7 +31,7 @@ def find_calling_convention(
     steps = getattr(net, "T", None) if timesteps is None else timesteps
     if type(steps) is not int:
         raise ModelError(
-            f"{type(net).__name__} has no attribute T with the number of timesteps: pass --timesteps"
+            f"{type(net).__name__} has no attribute T of its timesteps: pass --timesteps"
         )
     first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None:
