@@ -136,7 +136,7 @@ def _measured(
     named = replace(settings, labels=settings.labels or labels_of(bundles))
     if host is None:
         return run_bench(bundles, named, tell=tell)
-    from primesvt_deploy.devices.ssh.session import run_on_host
+    from primesvt_deploy.devices.ssh.run_on_host import run_on_host
 
     requires: dict[str, str] = {}
     for path, label in zip(bundles, named.labels, strict=True):

@@ -1,4 +1,4 @@
-"""A connection to a host, through others where ssh_config says so; who it is, is checked first."""
+"""A connection to a host, through jump hosts where ssh_config says so; host keys are checked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import asyncssh
 
-from primesvt_deploy.devices.ssh.connection_errors import Attempt, explain
+from primesvt_deploy.devices.ssh.connection_errors import ConnectionAttempt, explain_failure
 from primesvt_deploy.devices.ssh.settings import HostSettings
-from primesvt_deploy.devices.ssh.ssh_config import Route, look_up
+from primesvt_deploy.devices.ssh.ssh_config import Route, resolve_route
 from primesvt_deploy.errors import RemoteError
 
-__all__ = ["LOST", "Answer", "Connection", "connect"]
+__all__ = ["LOST", "CommandResult", "Connection", "connect"]
 
 LOST = (
     asyncssh.DisconnectError,
@@ -22,22 +22,22 @@ LOST = (
     asyncssh.SFTPEOFError,
     ConnectionError,
 )
-"""What is raised where a connection that stood is gone."""
+"""Errors that say that an established connection is gone."""
 
 _KEEPALIVE_S = 5
 _MISSES = 3
 _MOST_JUMPS = 8
-_ANSWER_S = 60.0
+_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a command on the host came to.
+class CommandResult:
+    """Exit status and output of a command on the host.
 
     Attributes:
-        code: its exit status; 128 + the signal where one ended it, as a shell says it.
-        out: its output, without blanks around it.
-        error: its last line of errors.
+        code: its exit status; 128 + the signal where one ended it, as in a shell.
+        out: its standard output, without blanks around it.
+        error: the last line of its standard error.
     """
 
     code: int
@@ -46,12 +46,12 @@ class Answer:
 
 
 class Connection:
-    """A connection that stands.
+    """An established connection to a host.
 
     Args:
-        ssh: to the host itself.
-        route: how it was reached.
-        jumps: the connections it goes through, the first first.
+        ssh: asyncssh's connection to the host itself.
+        route: how the host was reached.
+        jumps: the connections that it goes through, in order.
     """
 
     def __init__(
@@ -59,17 +59,19 @@ class Connection:
     ) -> None:
         self.ssh, self.route, self._jumps = ssh, route, jumps
 
-    async def call(self, command: str, *, send: str = "", timeout_s: float = _ANSWER_S) -> Answer:
+    async def call(
+        self, command: str, *, send: str = "", timeout_s: float = _TIMEOUT_S
+    ) -> CommandResult:
         """Run a command of the host's shell to its end.
 
         Args:
-            command: quoted already.
+            command: command line, quoted already.
             send: its standard input.
-            timeout_s: seconds it may take.
+            timeout_s: seconds that it may take.
 
         Raises:
-            RemoteError: it does not end.
-            asyncssh.Error: one of `LOST`.
+            RemoteError: it does not end in time.
+            asyncssh.Error: one of `LOST`: the connection is gone.
         """
         try:
             done = await asyncio.wait_for(
@@ -83,14 +85,14 @@ class Connection:
             raise asyncssh.ConnectionLost("the connection closed as a command ran")
         lines = str(done.stderr or "").strip().splitlines()
         code = done.returncode
-        return Answer(
+        return CommandResult(
             code=code if code >= 0 else 128 - code,
             out=str(done.stdout or "").strip(),
             error=lines[-1].strip() if lines else "",
         )
 
     async def close(self) -> None:
-        """Close it at once, with what it goes through."""
+        """Close it at once, and the jump hosts' connections with it."""
         self.ssh.abort()
         await self.ssh.wait_closed()
         for jump in reversed(self._jumps):
@@ -98,36 +100,36 @@ class Connection:
 
 
 class _Client(asyncssh.SSHClient):
-    """Takes a host key that nothing knows only where it has the fingerprint vouched for."""
+    """Accepts an unknown host key only where it has the fingerprint that the user vouches for."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: ConnectionAttempt) -> None:
         self._attempt = attempt
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
-        """Asked for keys that are not in the known hosts."""
+        """Whether to accept a key that is not in the known hosts."""
         self._attempt.key = key
         return key.get_fingerprint() == self._attempt.vouched
 
     def public_key_auth_requested(self) -> None:
-        """Asked for another key when all of them were refused."""
+        """Offer no further key: all of them were refused."""
         self._attempt.methods.add("publickey")
 
     def password_auth_requested(self) -> None:
-        """Asked for a password."""
+        """Offer no password."""
         self._attempt.methods.add("password")
 
     def kbdint_auth_requested(self) -> None:
-        """Asked whether the user would answer questions."""
+        """Answer no questions."""
         self._attempt.methods.add("password")
 
 
 async def connect(settings: HostSettings) -> Connection:
-    """Connect to a host, log in.
+    """Connect to a host and log in.
 
     Raises:
-        RemoteError: one line: what was found, what to do.
+        RemoteError: it cannot be reached, its key is not known, or nobody may log in; one line.
     """
     return await _reach(
         settings.host, user=settings.user, port=settings.port, settings=settings, depth=0
@@ -139,10 +141,10 @@ async def _reach(
 ) -> Connection:
     if depth > _MOST_JUMPS:
         raise RemoteError(f"{host}: ProxyJump of ssh_config goes in circles; correct it")
-    route = look_up(host, user=user, port=port, settings=settings)
+    route = resolve_route(host, user=user, port=port, settings=settings)
     jumps: list[Connection] = []
     try:
-        hops = (_hop(hop) for hop in route.jumps)
+        hops = (_parse_jump(hop) for hop in route.jumps)
         # `Host *` with a ProxyJump means the jump host too; ssh takes it for everything but itself.
         for name, hop_user, hop_port in (hop for hop in hops if hop[0] != host):
             if not jumps:  # the first may have a ProxyJump of its own
@@ -152,7 +154,7 @@ async def _reach(
                     )
                 )
             else:
-                step = look_up(name, user=hop_user, port=hop_port, settings=settings)
+                step = resolve_route(name, user=hop_user, port=hop_port, settings=settings)
                 jumps.append(Connection(await _open(step, None, jumps[-1].ssh), step))
         vouched = settings.host_key.rstrip("=") if settings.host_key and depth == 0 else None
         ssh = await _open(route, vouched, jumps[-1].ssh if jumps else None)
@@ -163,8 +165,8 @@ async def _reach(
     return Connection(ssh, route, tuple(jumps))
 
 
-def _hop(text: str) -> tuple[str, str | None, int | None]:
-    """Name, user and port of one step of a ProxyJump."""
+def _parse_jump(text: str) -> tuple[str, str | None, int | None]:
+    """Name, user and port of one jump host of a ProxyJump."""
     user, at, place = text.removeprefix("ssh://").rpartition("@")
     host, colon, port = place.rpartition(":")
     if colon and port.isdigit() and (":" not in host or host.endswith("]")):
@@ -175,8 +177,8 @@ def _hop(text: str) -> tuple[str, str | None, int | None]:
 async def _open(
     route: Route, vouched: str | None, tunnel: asyncssh.SSHClientConnection | None
 ) -> asyncssh.SSHClientConnection:
-    """One connection, or one line on why there is none."""
-    attempt = Attempt(route, vouched)
+    """Open one connection, of which a failure is explained in one line."""
+    attempt = ConnectionAttempt(route, vouched)
     known = route.known
     try:
         return await asyncssh.connect(
@@ -209,4 +211,4 @@ async def _open(
             keepalive_count_max=_MISSES,
         )
     except (asyncssh.Error, OSError, ValueError) as error:
-        raise RemoteError(await explain(attempt, error)) from error
+        raise RemoteError(await explain_failure(attempt, error)) from error

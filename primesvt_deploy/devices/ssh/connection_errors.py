@@ -1,4 +1,4 @@
-"""Why a connection did not come about, in one line, with what to do."""
+"""Explain in one line why a connection failed, and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import asyncssh
 
 from primesvt_deploy.devices.ssh.ssh_config import Route
 
-__all__ = ["Attempt", "explain"]
+__all__ = ["ConnectionAttempt", "explain_failure"]
 
 
 @dataclass
-class Attempt:
-    """What an attempt to connect went through.
+class ConnectionAttempt:
+    """An attempt to connect, and what the server asked for in its course.
 
     Attributes:
-        route: the host.
+        route: how the host is reached.
         vouched: fingerprint that the user vouches for, without `=` at its end.
-        key: the server's key, where nothing knows it.
-        methods: of logging in that the server asked for and nothing answered.
+        key: the server's key, where the known hosts have none.
+        methods: login methods that the server offered and nothing answered.
     """
 
     route: Route
@@ -32,8 +32,8 @@ class Attempt:
     methods: set[str] = field(default_factory=set)
 
 
-async def explain(attempt: Attempt, error: Exception) -> str:
-    """One line on an error of `asyncssh.connect`."""
+async def explain_failure(attempt: ConnectionAttempt, error: Exception) -> str:
+    """Explain an error of `asyncssh.connect` in one line, with what to do."""
     route = attempt.route
     where = f"{route.destination} ({route.host} port {route.port})"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
@@ -65,7 +65,7 @@ def _line(error: Exception) -> str:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether every address refused the connection; a tunnel's end says so in words."""
+    """Whether every address refused the connection; a jump host says so in words."""
     if isinstance(error, asyncssh.ChannelOpenError):
         return "refused" in str(error).lower()
     if not isinstance(error, OSError):
@@ -74,7 +74,7 @@ def _refused(error: Exception) -> bool:
     return error.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
-def _host_key(attempt: Attempt, error: asyncssh.HostKeyNotVerifiable) -> str:
+def _host_key(attempt: ConnectionAttempt, error: asyncssh.HostKeyNotVerifiable) -> str:
     route, key = attempt.route, attempt.key
     name = route.destination
     if key is None:  # revoked, or a certificate of an authority that is not known
@@ -108,7 +108,7 @@ def _kind(key: asyncssh.SSHKey) -> str:
     return "rsa"
 
 
-async def _permission(attempt: Attempt) -> str:
+async def _permission(attempt: ConnectionAttempt) -> str:
     route = attempt.route
     locked = [path for path in route.identities if _encrypted(path)]
     tried = [str(path) for path in route.identities if path not in locked]
@@ -136,7 +136,7 @@ def _encrypted(path: Path) -> bool:
 
 
 async def _agent_keys(route: Route) -> int:
-    """How many keys the agent has."""
+    """Number of keys that the agent holds."""
     if route.agent is None:
         return 0
     try:

@@ -1,29 +1,28 @@
-"""The directory on the host: made with its guard, filled over SFTP, removed."""
+"""The temporary directory on a host: made with its guard, filled over SFTP, removed."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import asyncssh
 
 from primesvt_deploy.devices.ssh.connection import Connection
 from primesvt_deploy.devices.ssh.settings import HostSettings
+from primesvt_deploy.devices.ssh.uploads import Upload, total_bytes
 from primesvt_deploy.edge.bench import detached
 from primesvt_deploy.errors import RemoteError
 
-__all__ = ["Place", "Upload", "bundle_uploads", "find_python", "make_place", "runner_uploads"]
+__all__ = ["HostDirectory", "check_python", "make_host_directory"]
 
 _OLDEST_PYTHON = (3, 11)
 _NOT_FOUND = 127
 _SPARE_BYTES = 32_000_000
 """Left free beside what is copied: results, profiles, caches."""
-_RUNNER = ("__init__.py", "version.py", "edge/*.py", "edge/runtime/*.py", "edge/bench/*.py")
-_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
-_FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
+_PRINT_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
+_PRINT_FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
 # The guard ends what runs and removes the directory once `alive` is gone; rm is for its failing.
 _REMOVE = (
     'rm -f "$1/alive"; i=0; while [ -e "$1" ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; '
@@ -31,32 +30,22 @@ _REMOVE = (
 )
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file to copy.
+async def check_python(connection: Connection, settings: HostSettings) -> str:
+    """Refuse a host whose interpreter is missing or too old.
 
-    Attributes:
-        source: the file here.
-        target: its path in the directory there.
-    """
-
-    source: Path
-    target: str
-
-
-async def find_python(connection: Connection, settings: HostSettings) -> str:
-    """The version of the host's interpreter.
+    Returns:
+        The interpreter's version.
 
     Raises:
         RemoteError: there is none, or it is too old.
     """
-    answer = await connection.call(shlex.join([settings.python, "-c", _VERSION]))
+    result = await connection.call(shlex.join([settings.python, "-c", _PRINT_VERSION]))
     where = connection.route.destination
     # What a shell's start-up files print comes before it.
-    version = answer.out.splitlines()[-1] if answer.code == 0 and answer.out else ""
+    version = result.out.splitlines()[-1] if result.code == 0 and result.out else ""
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
     if not numbers:
-        reason = "" if answer.code == _NOT_FOUND else f" ({answer.error or answer.out})"
+        reason = "" if result.code == _NOT_FOUND else f" ({result.error or result.out})"
         raise RemoteError(
             f"{where}: no {settings.python} there{reason}: sudo apt install python3, or name one "
             "by --remote-python"
@@ -69,36 +58,36 @@ async def find_python(connection: Connection, settings: HostSettings) -> str:
     return version
 
 
-class Place:
-    """A directory on the host that a guard watches over.
+class HostDirectory:
+    """A temporary directory on a host, which a guard there watches over and removes.
 
     Args:
-        directory: its absolute path there.
-        free_bytes: what its disk had free when it was made.
+        path: its absolute path there.
+        free_bytes: space that was free on its disk when it was made.
         settings: the host.
     """
 
-    def __init__(self, directory: str, *, free_bytes: int, settings: HostSettings) -> None:
-        self.directory, self.free_bytes, self._settings = directory, free_bytes, settings
+    def __init__(self, path: str, *, free_bytes: int, settings: HostSettings) -> None:
+        self.path, self.free_bytes, self._settings = path, free_bytes, settings
 
     def command(self, python: str, *arguments: str) -> str:
         """A command line that runs an interpreter in the directory."""
-        return f"cd {shlex.quote(self.directory)} && exec {shlex.join([python, *arguments])}"
+        return f"cd {shlex.quote(self.path)} && exec {shlex.join([python, *arguments])}"
 
-    def refuse_if_small(self, connection: Connection, uploads: Iterable[Upload]) -> None:
-        """Refuse what its disk cannot hold.
+    def refuse_if_small(self, connection: Connection, uploads: list[Upload]) -> None:
+        """Refuse files that its disk cannot hold.
 
         Raises:
             RemoteError: too little is free.
         """
-        need = sum(upload.source.stat().st_size for upload in uploads) + _SPARE_BYTES
+        need = total_bytes(uploads) + _SPARE_BYTES
         if self.free_bytes < need:
             raise self._full(connection, need, self.free_bytes)
 
     async def copy(
         self,
         connection: Connection,
-        uploads: Sequence[Upload],
+        uploads: list[Upload],
         *,
         step: Callable[[int], None] | None = None,
     ) -> None:
@@ -107,7 +96,7 @@ class Place:
         Args:
             connection: to the host.
             uploads: the files.
-            step: told how many bytes of all files are there.
+            step: receives the bytes of all files that are copied so far.
 
         Raises:
             RemoteError: the disk there is full, or a file cannot be written.
@@ -117,14 +106,14 @@ class Place:
         try:
             async with _sftp(connection) as sftp:
                 for parent in sorted({str(PurePosixPath(u.target).parent) for u in uploads}):
-                    await sftp.makedirs(f"{self.directory}/{parent}", exist_ok=True)
+                    await sftp.makedirs(f"{self.path}/{parent}", exist_ok=True)
                 for upload in uploads:
-                    size = upload.source.stat().st_size
-                    if await _size(sftp, f"{self.directory}/{upload.target}") != size:
+                    size = upload.bytes
+                    if await _size(sftp, f"{self.path}/{upload.target}") != size:
                         await self._put(sftp, upload, done, step)
                     done += size
         except (asyncssh.SFTPFailure, asyncssh.SFTPNoSpaceOnFilesystem) as error:
-            total = sum(upload.source.stat().st_size for upload in uploads)
+            total = total_bytes(uploads)
             free = await self._free(connection)
             # sshd says "Failure" for a full disk as for anything else.
             if free < total - done + _SPARE_BYTES:
@@ -142,7 +131,7 @@ class Place:
         """
         try:
             async with _sftp(connection) as sftp:
-                target = f"{self.directory}/{name}"
+                target = f"{self.path}/{name}"
                 async with sftp.open(f"{target}.new", "w") as file:
                     await file.write(json.dumps(content))
                 await sftp.posix_rename(f"{target}.new", target)
@@ -150,7 +139,7 @@ class Place:
             raise _failed(connection, error) from error
 
     async def read(self, connection: Connection, name: str) -> str | None:
-        """The text of a file there; None: there is none.
+        """Text of a file in the directory, or None where there is no such file.
 
         Raises:
             asyncssh.Error: one of `connection.LOST`.
@@ -158,7 +147,7 @@ class Place:
         try:
             async with (
                 _sftp(connection) as sftp,
-                sftp.open(f"{self.directory}/{name}", "r", errors="replace") as file,
+                sftp.open(f"{self.path}/{name}", "r", errors="replace") as file,
             ):
                 return str(await file.read())
         except asyncssh.SFTPNoSuchFile:
@@ -170,7 +159,7 @@ class Place:
         Raises:
             asyncssh.Error: one of `connection.LOST`.
         """
-        await connection.call(f"sh -c {shlex.quote(_REMOVE)} sh {shlex.quote(self.directory)}")
+        await connection.call(f"sh -c {shlex.quote(_REMOVE)} sh {shlex.quote(self.path)}")
 
     async def _put(
         self,
@@ -179,7 +168,7 @@ class Place:
         done: int,
         step: Callable[[int], None] | None,
     ) -> None:
-        target = f"{self.directory}/{upload.target}"
+        target = f"{self.path}/{upload.target}"
         # Blocks arrive in any order: half a file may have the size of a whole one.
         await sftp.put(
             str(upload.source),
@@ -190,20 +179,20 @@ class Place:
         await sftp.posix_rename(f"{target}.part", target)
 
     async def _free(self, connection: Connection) -> int:
-        answer = await connection.call(self.command(self._settings.python, "-c", _FREE, "."))
-        last = answer.out.splitlines()[-1:]
+        result = await connection.call(self.command(self._settings.python, "-c", _PRINT_FREE, "."))
+        last = result.out.splitlines()[-1:]
         return int(last[0]) if last and last[0].isdigit() else 0
 
     def _full(self, connection: Connection, need: int, free: int) -> RemoteError:
         return RemoteError(
             f"{connection.route.destination}: disk full: {free / 1e6:.0f} MB free at "
-            f"{PurePosixPath(self.directory).parent}, {need / 1e6:.0f} MB needed; make room, or "
+            f"{PurePosixPath(self.path).parent}, {need / 1e6:.0f} MB needed; make room, or "
             "name another place by --remote-directory"
         )
 
 
-async def make_place(connection: Connection, settings: HostSettings) -> Place:
-    """Make a directory with its guard.
+async def make_host_directory(connection: Connection, settings: HostSettings) -> HostDirectory:
+    """Make a temporary directory on a host, with its guard.
 
     Raises:
         RemoteError: it cannot be made there.
@@ -211,45 +200,18 @@ async def make_place(connection: Connection, settings: HostSettings) -> Place:
     """
     parent = settings.directory or "~"
     command = shlex.join([settings.python, "-", parent, f"{settings.patience_s:g}"])
-    answer = await connection.call(command, send=Path(detached.__file__).read_text("utf-8"))
-    if answer.code:
+    result = await connection.call(command, send=Path(detached.__file__).read_text("utf-8"))
+    if result.code:
         raise RemoteError(
             f"{connection.route.destination}: no directory can be made there: "
-            f"{answer.error.removeprefix('error: ')}; name another place by --remote-directory"
+            f"{result.error.removeprefix('error: ')}; name another place by --remote-directory"
         )
-    made = json.loads(answer.out.splitlines()[-1])
-    return Place(made["directory"], free_bytes=made["free_bytes"], settings=settings)
-
-
-def runner_uploads() -> list[Upload]:
-    """The files of this package that measure."""
-    package = Path(detached.__file__).parents[2]
-    found = sorted(path for pattern in _RUNNER for path in package.glob(pattern))
-    return [
-        Upload(path, f"{package.name}/{path.relative_to(package).as_posix()}") for path in found
-    ]
-
-
-def bundle_uploads(bundle: Path, target: str) -> list[Upload]:
-    """All files of a bundle, to stand under `target`; or a model file, to stand there.
-
-    Raises:
-        RemoteError: there is no such bundle here.
-    """
-    if bundle.is_file():
-        return [Upload(bundle, target)]
-    if not bundle.is_dir():
-        raise RemoteError(f"{bundle}: there is no such bundle; check the path")
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return [
-        Upload(path, f"{target}/{path.relative_to(bundle).as_posix()}")
-        for path in files
-        if "__pycache__" not in path.parts
-    ]
+    made = json.loads(result.out.splitlines()[-1])
+    return HostDirectory(made["directory"], free_bytes=made["free_bytes"], settings=settings)
 
 
 class _sftp:
-    """An SFTP session; a host without SFTP is told in one line."""
+    """An SFTP session; a host without SFTP is an error of one line."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

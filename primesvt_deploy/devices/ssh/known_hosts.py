@@ -1,4 +1,4 @@
-"""Which keys a host is known by, read as OpenSSH reads them: all files, none of them needed.
+"""Keys of a host in the known_hosts files, read as OpenSSH does: all files, none required.
 
 asyncssh's own choice of files is another one: it takes `UserKnownHostsFile none` for "trust every
 key", and leaves the usual files out as soon as one of the two settings stands in the ssh_config.
@@ -29,15 +29,15 @@ _ALGORITHMS = (
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """What the known hosts say of one host.
+    """Keys of one host in the known_hosts files.
 
     Attributes:
-        name: what it is called there, such as `[pi]:2222`.
-        keys: those it may have.
-        authorities: those that may sign its certificate.
-        revoked: those nobody may have.
-        file: the first that knows a key of just that name: another key is a changed one; None: no
-            file does.
+        name: the host's name there, such as `[pi]:2222`.
+        keys: keys that the host may have.
+        authorities: keys that may sign its certificate.
+        revoked: keys that no host may have.
+        file: the first file with a key of exactly that name, so that another key is a changed
+            one; None: there is no such file.
     """
 
     name: str
@@ -48,11 +48,11 @@ class KnownKeys:
 
     @property
     def algorithms(self) -> list[str]:
-        """Signature algorithms to ask the host for: those of known keys first, as ssh does."""
-        known = {key.get_algorithm() for key in self.keys}
-        plain = [*_ALGORITHMS, *sorted(known - {*_ALGORITHMS, "ssh-rsa"})]
+        """Signature algorithms to ask the host for: those of its listed keys first, as ssh does."""
+        listed = {key.get_algorithm() for key in self.keys}
+        plain = [*_ALGORITHMS, *sorted(listed - {*_ALGORITHMS, "ssh-rsa"})]
         kinds = {name: "ssh-rsa" if name.startswith("rsa-") else name for name in plain}
-        ordered = sorted(plain, key=lambda name: kinds[name] not in known)
+        ordered = sorted(plain, key=lambda name: kinds[name] not in listed)
         signed = [f"{name}-cert-v01@openssh.com" for name in _ALGORITHMS if self.authorities]
         return signed + ordered
 
@@ -65,11 +65,11 @@ def known_keys(
     user_files: Sequence[str] | None,
     system_files: Sequence[str] | None,
 ) -> KnownKeys:
-    """Look a host up in the known hosts.
+    """Look a host up in the known_hosts files.
 
     Args:
-        host: its name or address, as it is connected to.
-        port: its sshd's.
+        host: the name or address that is connected to.
+        port: port of its sshd.
         alias: HostKeyAlias of the ssh_config.
         user_files: UserKnownHostsFile of the ssh_config, empty for `none`; None: the usual ones.
         system_files: GlobalKnownHostsFile, likewise.
@@ -99,7 +99,7 @@ def known_keys(
 
 
 def _read(file: Path) -> asyncssh.SSHKnownHosts:
-    """The entries of a file, without the lines that are none; no file, no entries."""
+    """Entries of a file, without damaged lines; none where there is no file."""
     entries = asyncssh.SSHKnownHosts()
     try:
         lines = file.read_text(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Work on a host over a connection that may be lost and come back."""
+"""A connection to a host that may be lost and comes back, while the job there goes on."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from typing import TypeVar
 import asyncssh
 
 from primesvt_deploy.devices.ssh.connection import LOST, Connection, connect
-from primesvt_deploy.devices.ssh.host_directory import Place
+from primesvt_deploy.devices.ssh.host_directory import HostDirectory
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import RemoteError
 
-__all__ = ["Link"]
+__all__ = ["ReconnectingConnection"]
 
 _T = TypeVar("_T")
-_BEAT_S = 2.0
+_HEARTBEAT_S = 2.0
 _LONGEST_PAUSE_S = 10.0
 _GOODBYE_S = 2.0
-"""What the follower gets to end by itself."""
+"""Seconds that the follower gets to end by itself."""
 _FOLLOW = "primesvt_deploy.edge.bench.follow"
 
 
-class Link:
-    """A connection, the follower at its other end, and the way back when both are lost.
+class ReconnectingConnection:
+    """A connection with the follower at its other end; both are made anew when they are lost.
+
+    The follower (`edge.bench.follow`) passes the job's progress on, and tells the guard there that
+    this machine is still connected.
 
     Args:
         settings: the host.
-        connection: the first one.
-        place: the directory there, with the runner in it.
-        tell: takes a line for the user.
+        connection: the connection to begin with.
+        directory: the directory on the host, with the measuring code in it.
+        tell: receives a line for the user.
     """
 
     def __init__(
         self,
         settings: HostSettings,
         connection: Connection,
-        place: Place,
+        directory: HostDirectory,
         tell: Callable[[str], None],
     ) -> None:
-        self._settings, self._connection, self._place = settings, connection, place
+        self._settings, self._connection, self._directory = settings, connection, directory
         self._tell = tell
         self._follower: asyncssh.SSHClientProcess[str] | None = None
-        self._beat: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self._offset, self._commands = 0, 0
 
     async def persist(self, action: Callable[[Connection], Awaitable[_T]]) -> _T:
-        """Do something that may be done again, over as many connections as it takes.
+        """Run an action that may be repeated, over as many connections as it takes.
 
         Raises:
-            RemoteError: the connection did not come back, or what `action` raises of it.
+            RemoteError: the connection did not come back, or `action` raises it.
         """
         while True:
             try:
@@ -65,14 +68,14 @@ class Link:
                         f"{self._settings.destination}: its sshd opens no further session "
                         f"({error}); MaxSessions in its sshd_config must be 3 or more"
                     ) from error
-                await self._come_back()
+                await self._reconnect()
 
     async def run(self, argv: Sequence[str]) -> tuple[int, str]:
-        """Run a command in the directory, detached; its output is told line by line.
+        """Run a command in the directory, detached; its output is passed on line by line.
 
         Returns:
-            Its exit status, negative for a signal, and the last line of its errors; a line that
-            starts with `error: ` comes first.
+            Its exit status, negative for a signal, and the last line of its standard error, or
+            the last one that starts with `error: `.
 
         Raises:
             RemoteError: the connection did not come back, or the guard there is gone.
@@ -80,26 +83,26 @@ class Link:
         number = self._commands
         self._commands += 1
 
-        async def order_and_wait(connection: Connection) -> int:
+        async def start_and_wait(connection: Connection) -> int:
             # Written a second time it changes nothing: the guard runs each number once.
-            await self._place.write(connection, f"command-{number}.json", {"argv": list(argv)})
+            await self._directory.write(connection, f"command-{number}.json", {"argv": list(argv)})
             return await self._wait(number)
 
-        code = await self.persist(order_and_wait)
+        code = await self.persist(start_and_wait)
         log = await self.read(f"error-{number}.log")
         lines = [line.strip() for line in (log or "").splitlines() if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error: ")]
         return code, (errors or lines or [""])[-1]
 
     async def read(self, name: str) -> str | None:
-        """The text of a file in the directory; None: there is none."""
-        return await self.persist(lambda connection: self._place.read(connection, name))
+        """Text of a file in the directory, or None where there is no such file."""
+        return await self.persist(lambda connection: self._directory.read(connection, name))
 
     async def close(self) -> bool:
         """End all that runs there, remove the directory, close the connection.
 
         Returns:
-            Whether that is certain; otherwise the guard there does it when its patience is over.
+            Whether it is done; otherwise the guard there does it once its patience is over.
         """
         follower = self._follower
         await self._unfollow()
@@ -118,7 +121,7 @@ class Link:
             try:
                 if again:
                     self._connection = await connect(self._settings)
-                await self._place.remove(self._connection)
+                await self._directory.remove(self._connection)
                 return True
             except (*LOST, RemoteError):
                 continue
@@ -127,19 +130,21 @@ class Link:
     async def _follow(self) -> None:
         follow = ("-m", _FOLLOW, ".", str(self._offset))
         self._follower = await self._connection.ssh.create_process(
-            self._place.command(self._settings.python, *follow), encoding="utf-8", errors="replace"
+            self._directory.command(self._settings.python, *follow),
+            encoding="utf-8",
+            errors="replace",
         )
-        self._beat = asyncio.create_task(_keep_beating(self._follower))
+        self._heartbeat = asyncio.create_task(_send_heartbeats(self._follower))
 
     async def _unfollow(self) -> None:
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._beat
-        self._follower = self._beat = None
+                await self._heartbeat
+        self._follower = self._heartbeat = None
 
     async def _wait(self, number: int) -> int:
-        """Tell progress until a command has ended."""
+        """Pass progress on until a command has ended; its exit status."""
         follower = self._follower
         assert follower is not None
         async for line in follower.stdout:
@@ -167,8 +172,8 @@ class Link:
     def _lost(self) -> bool:
         return self._connection.ssh.is_closed()
 
-    async def _come_back(self) -> None:
-        """Connect again, as long as the guard there has patience."""
+    async def _reconnect(self) -> None:
+        """Connect again, as long as the guard there keeps the job running."""
         patience_s = self._settings.patience_s
         deadline = time.monotonic() + patience_s
         self._tell("connection lost, trying again")
@@ -194,9 +199,9 @@ class Link:
         )
 
 
-async def _keep_beating(follower: asyncssh.SSHClientProcess[str]) -> None:
-    """Say that this host is there, until the connection is gone."""
+async def _send_heartbeats(follower: asyncssh.SSHClientProcess[str]) -> None:
+    """Tell the follower that this machine is connected, until the connection is gone."""
     with contextlib.suppress(*LOST, OSError):
         while True:
             follower.stdin.write(".")
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_HEARTBEAT_S)

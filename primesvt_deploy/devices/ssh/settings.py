@@ -1,4 +1,4 @@
-"""Which host, and how it is reached."""
+"""Settings of a host to measure on: address, keys, interpreter."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 @dataclass(frozen=True)
 class HostSettings:
-    """A host to measure on, as `ssh` would be told of it.
+    """A host to measure on, with the options that `ssh` takes.
 
     Attributes:
         destination: `user@host` or `host`; a name of the ssh_config will do.
-        port: of its sshd; None: as ssh_config says, else 22.
+        port: port of its sshd; None: as ssh_config says, else 22.
         identity: a private key; None: as ssh_config says, else the usual ones, and the agent's.
-        config: an ssh_config; None: the user's and the system's.
-        known_hosts: keys of hosts; None: as ssh_config says, else the usual files.
+        config: an ssh_config file; None: the user's and the system's.
+        known_hosts: a known_hosts file; None: as ssh_config says, else the usual files.
         host_key: fingerprint (`SHA256:...`) that the user vouches for: the server's key must have
             it, whatever the known hosts say.
-        bootstrap: make a virtual environment with onnxruntime and numpy there, or use that which
-            was made before.
-        python: the interpreter there.
-        directory: where a temporary directory is made there; None: the home directory.
-        patience_s: seconds that a lost connection may take to come back; after that nothing is left
-            there.
+        bootstrap: make a virtual environment with onnxruntime and numpy on the host, or use the
+            one that was made before.
+        python: the host's interpreter.
+        directory: parent of the temporary directory on the host; None: the home directory.
+        patience_s: seconds that a lost connection may take to come back; after that the host ends
+            the job and removes its files.
 
     Raises:
-        SettingsError: a field that cannot be.
+        SettingsError: a field is out of range or malformed.
     """
 
     destination: str

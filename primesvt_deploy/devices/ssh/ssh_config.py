@@ -1,4 +1,4 @@
-"""What ssh_config says of a host: read by asyncssh, with the gaps to OpenSSH closed."""
+"""Route to a host from ssh_config, read by asyncssh, with the gaps to OpenSSH closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from primesvt_deploy.devices.ssh.known_hosts import KnownKeys, known_keys
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import RemoteError
 
-__all__ = ["Route", "look_up"]
+__all__ = ["Route", "resolve_route"]
 
 _CONFIG_FILES = ("~/.ssh/config", "/etc/ssh/ssh_config")
 _CONNECT_S = 20.0
@@ -22,20 +22,20 @@ _CONNECT_S = 20.0
 
 @dataclass(frozen=True)
 class Route:
-    """How one host is reached.
+    """Address, keys and jump hosts by which one host is reached.
 
     Attributes:
-        destination: its name or alias, without a user.
-        host: what is connected to.
-        port: of its sshd.
-        user: who logs in.
-        config: the files that ssh_config stands in.
-        identities: private keys to offer, all of them there.
-        agent: the agent's socket; None: ask none.
+        destination: the host's name or alias, without a user.
+        host: the name or address that is connected to.
+        port: port of its sshd.
+        user: user who logs in.
+        config: the ssh_config files that were read.
+        identities: private keys to offer; all of these files exist.
+        agent: the agent's socket; None: use no agent.
         agent_keys: public keys the agent may be asked for; None: any it has.
-        jumps: hosts to go through, the first first.
-        known: what the known hosts say of it.
-        connect_s: seconds until a connection must stand.
+        jumps: hosts to go through, in order.
+        known: the host's keys in the known hosts.
+        connect_s: seconds in which a connection must be established.
     """
 
     destination: str
@@ -52,37 +52,26 @@ class Route:
 
     @property
     def login(self) -> str:
-        """User and host as messages call them."""
+        """User and host, as messages name them."""
         return f"{self.user}@{self.destination}"
 
 
-def look_up(
+def resolve_route(
     destination: str, *, user: str | None, port: int | None, settings: HostSettings
 ) -> Route:
-    """What is known of a host before anything is sent to it.
+    """Route to a host, before anything is sent to it.
 
     Args:
-        destination: its name or alias.
-        user: who logs in; None: as ssh_config says.
-        port: of its sshd; None: as ssh_config says.
+        destination: the host's name or alias.
+        user: user who logs in; None: as ssh_config says.
+        port: port of its sshd; None: as ssh_config says.
         settings: files to read. `identity` is offered to the settings' own host alone, as ssh does.
 
     Raises:
         RemoteError: an ssh_config or a key that cannot be read.
     """
     files = _config_files(settings.config)
-    try:
-        options = asyncssh.SSHClientConnectionOptions(
-            host=destination,
-            username=() if user is None else user,
-            port=() if port is None else port,
-            config=files or None,
-            known_hosts=None,
-            client_keys=None,
-            connect_timeout=(),
-        )
-    except (ValueError, OSError) as error:
-        raise RemoteError(f"ssh_config cannot be read: {error}; correct it, or pass -F") from error
+    options = _read_config(destination, user, port, files)
     own = settings.identity if destination == settings.host else None
     identities = _identities(own, options)
     agent, agent_keys = _agent(options, identities)
@@ -109,6 +98,23 @@ def look_up(
         ),
         connect_s=options.connect_timeout or _CONNECT_S,
     )
+
+
+def _read_config(
+    destination: str, user: str | None, port: int | None, files: tuple[Path, ...]
+) -> asyncssh.SSHClientConnectionOptions:
+    try:
+        return asyncssh.SSHClientConnectionOptions(
+            host=destination,
+            username=() if user is None else user,
+            port=() if port is None else port,
+            config=files or None,
+            known_hosts=None,
+            client_keys=None,
+            connect_timeout=(),
+        )
+    except (ValueError, OSError) as error:
+        raise RemoteError(f"ssh_config cannot be read: {error}; correct it, or pass -F") from error
 
 
 def _config_files(chosen: Path | None) -> tuple[Path, ...]:

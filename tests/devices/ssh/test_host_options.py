@@ -73,7 +73,8 @@ def test_values_that_cannot_be(arguments: str, expected: str) -> None:
 
 def test_asyncssh_is_loaded_only_to_reach_a_host() -> None:
     code = (
-        "import sys, primesvt_deploy.cli.options.host, primesvt_deploy.devices.ssh.session as s\n"
+        "import sys, primesvt_deploy.cli.options.host\n"
+        "import primesvt_deploy.devices.ssh.run_on_host as s\n"
         "assert 'asyncssh' not in sys.modules\n"
         "sys.modules['asyncssh'] = None\n"
         "from primesvt_deploy.devices.ssh.settings import HostSettings\n"

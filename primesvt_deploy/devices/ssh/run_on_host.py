@@ -1,4 +1,4 @@
-"""Measure bundles on a host, from the first word to the last."""
+"""Measure bundles on a host over SSH: the entry, which needs asyncssh only when it is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from primesvt_deploy.errors import RemoteError
 __all__ = ["JOB", "run_on_host"]
 
 JOB = "primesvt_deploy.edge.bench.job"
-"""The module that measures there: `python3 -m JOB REQUEST.json RESULT.json`."""
+"""The module that runs on the host: `python3 -m JOB REQUEST.json RESULT.json`."""
 
 
 def run_on_host(
@@ -26,35 +26,35 @@ def run_on_host(
     need_bytes: int = 0,
     job: str = JOB,
 ) -> dict[str, Any]:
-    """Copy bundles and what runs them to a host, run the job there, fetch what it found.
+    """Copy bundles and the measuring code to a host, run the job there, fetch its result.
 
     A lost connection may come back for `patience_s`; the job goes on meanwhile. Nothing is left on
-    the host, whatever happens, beside the environment of `bootstrap`.
+    the host, whatever happens, but the environment of `bootstrap`.
 
     Args:
         host: the host.
-        bundles: directories here.
-        settings: what the job is asked for, JSON-ready.
-        requires: the least onnxruntime, by operator, as in `session.json`.
-        tell: takes a line for the user.
-        need_bytes: memory that a run takes, if known.
-        job: the module to run there.
+        bundles: bundle directories or model files on this machine.
+        settings: the job's settings, as plain values of JSON.
+        requires: oldest onnxruntime that will do, by operator, as in `session.json`.
+        tell: receives a line for the user.
+        need_bytes: memory that a run takes, bytes; 0: not known.
+        job: the module to run on the host.
 
     Returns:
-        What the job wrote, and `preflight`: `machine` (fingerprint and state before the job) and
+        The job's result, and `preflight`: `machine` (fingerprint and state before the job) and
         `notes`.
 
     Raises:
-        RemoteError: one line: what was found, what to do.
+        RemoteError: the host cannot be reached or used, or the job fails; one line.
         KeyboardInterrupt: after the host was cleaned up.
     """
     try:
-        from primesvt_deploy.devices.ssh.steps import Task, measure
+        from primesvt_deploy.devices.ssh.remote_benchmark import RemoteRequest, measure_on_host
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "asyncssh":
             raise
         raise RemoteError("--host needs asyncssh: pip install 'primesvt-deploy[ssh]'") from error
-    task = Task(
+    request = RemoteRequest(
         bundles=tuple(bundles), settings=settings, requires=requires, need_bytes=need_bytes, job=job
     )
-    return asyncio.run(measure(host, task, tell=tell))
+    return asyncio.run(measure_on_host(host, request, tell=tell))

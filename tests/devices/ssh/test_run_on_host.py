@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from devices.ssh.conftest import Server, until
 
-from primesvt_deploy.devices.ssh.session import run_on_host
+from primesvt_deploy.devices.ssh.run_on_host import run_on_host
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import RemoteError
 
@@ -209,9 +209,9 @@ def test_a_disk_that_fills_up_is_told(
     if not server.contained:
         pytest.skip("a small disk needs root")
     # Whoever fills it comes after the check.
-    from primesvt_deploy.devices.ssh.host_directory import Place
+    from primesvt_deploy.devices.ssh.host_directory import HostDirectory
 
-    monkeypatch.setattr(Place, "refuse_if_small", lambda *_: None)
+    monkeypatch.setattr(HostDirectory, "refuse_if_small", lambda *_: None)
     (bundle / "weights.bin").write_bytes(os.urandom(60_000_000))
     assert "disk full" in refusal(replace(host, directory=str(server.small)), bundle)
     until(lambda: not server.left(), 3)
@@ -245,13 +245,14 @@ def test_bootstrap_uses_the_environment_that_is_there(
 
 
 def test_two_runs_at_once_do_not_meet(server: Server, host: HostSettings, bundle: Path) -> None:
-    from primesvt_deploy.devices.ssh.steps import Task
-    from primesvt_deploy.devices.ssh.steps import measure as measure_there
+    from primesvt_deploy.devices.ssh.remote_benchmark import RemoteRequest, measure_on_host
 
-    task = Task(bundles=(bundle,), settings={"lines": 1}, requires={}, need_bytes=0, job=STANDIN)
+    request = RemoteRequest(
+        bundles=(bundle,), settings={"lines": 1}, requires={}, need_bytes=0, job=STANDIN
+    )
 
     async def both() -> list[dict[str, Any]]:
-        runs = (measure_there(host, task, tell=lambda _: None) for _ in range(2))
+        runs = (measure_on_host(host, request, tell=lambda _: None) for _ in range(2))
         return await asyncio.gather(*runs)
 
     started = time.monotonic()

@@ -1,0 +1,218 @@
+"""Measure bundles on a host: connect, check the machine, copy, run, fetch, clean up."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from primesvt_deploy.devices.ssh import environment
+from primesvt_deploy.devices.ssh.connection import LOST, Connection, connect
+from primesvt_deploy.devices.ssh.host_directory import (
+    HostDirectory,
+    check_python,
+    make_host_directory,
+)
+from primesvt_deploy.devices.ssh.reconnect import ReconnectingConnection
+from primesvt_deploy.devices.ssh.settings import HostSettings
+from primesvt_deploy.devices.ssh.uploads import (
+    Upload,
+    bundle_uploads,
+    runner_uploads,
+    total_bytes,
+)
+from primesvt_deploy.edge.bench.preflight import check
+from primesvt_deploy.errors import RemoteError
+
+__all__ = ["RemoteRequest", "measure_on_host"]
+
+_MACHINE = "primesvt_deploy.edge.bench.machine"
+_MAKE_ENVIRONMENT = "environment.py"
+_ENVIRONMENT = "~/.cache/primesvt-deploy/venv"
+_PACKAGES = ("onnxruntime", "numpy")
+_ILLEGAL_INSTRUCTION = 128 + signal.SIGILL
+_REPORTS = 4
+"""Parts of a large upload that are reported."""
+_LARGE_UPLOAD = 4_000_000
+"""Bytes from which the parts of an upload are reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteRequest:
+    """A measurement to run on a host; the fields are `run_on_host`'s arguments."""
+
+    bundles: tuple[Path, ...]
+    settings: Mapping[str, Any]
+    requires: Mapping[str, str]
+    need_bytes: int
+    job: str
+
+    @property
+    def targets(self) -> list[str]:
+        """Paths of the bundles in the directory on the host."""
+        return [
+            f"bundles/{number}-{re.sub(r'[^A-Za-z0-9._-]', '_', bundle.resolve().name)}"
+            for number, bundle in enumerate(self.bundles)
+        ]
+
+    def uploads(self) -> list[Upload]:
+        """The bundles' files."""
+        return [
+            upload
+            for bundle, target in zip(self.bundles, self.targets, strict=True)
+            for upload in bundle_uploads(bundle, target)
+        ]
+
+
+async def measure_on_host(
+    host: HostSettings, request: RemoteRequest, *, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run a request on a host and clean up; see `run_on_host`."""
+    uploads = request.uploads()
+    connection = await connect(host)
+    tell(f"connected to {connection.route.login}")
+    try:
+        await check_python(connection, host)
+        directory = await make_host_directory(connection, host)
+    except LOST as error:
+        raise RemoteError(f"{host.destination}: the connection was lost ({error})") from error
+    except BaseException:
+        await connection.close()
+        raise
+    link = ReconnectingConnection(host, connection, directory, tell)
+    removed = True
+    try:
+        directory.refuse_if_small(connection, uploads)
+        await _copy_runner(connection, directory, host)
+        run = _Measurement(host, directory, link, tell)
+        python = await run.make_environment() if host.bootstrap else host.python
+        preflight = await run.check_machine(python, request)
+        await run.copy(uploads)
+        result = await run.run_job(python, request)
+    finally:
+        removed = await link.close()
+        if not removed:
+            tell(f"what is left on {host.destination} is removed within {host.patience_s:g} s")
+    return {**result, "preflight": preflight}
+
+
+async def _copy_runner(
+    connection: Connection, directory: HostDirectory, host: HostSettings
+) -> None:
+    # The follower that makes a connection come back is among these files.
+    runner = [*runner_uploads(), Upload(Path(environment.__file__), _MAKE_ENVIRONMENT)]
+    try:
+        await directory.copy(connection, runner)
+    except LOST as error:
+        raise RemoteError(f"{host.destination}: the connection was lost ({error})") from error
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """The steps that a lost connection does not end, once the measuring code is on the host.
+
+    Args:
+        host: the host.
+        directory: the directory there.
+        link: the connection, which comes back when it is lost.
+        tell: receives a line for the user.
+    """
+
+    host: HostSettings
+    directory: HostDirectory
+    link: ReconnectingConnection
+    tell: Callable[[str], None]
+
+    async def make_environment(self) -> str:
+        """Make a virtual environment on the host unless there is one; its interpreter."""
+        python = self.host.python
+        code, error = await self.link.run([python, _MAKE_ENVIRONMENT, _ENVIRONMENT, *_PACKAGES])
+        if code:
+            raise self._error(f"--bootstrap: {error.removeprefix('error: ') or f'status {code}'}")
+        expand = "import os, sys; print(os.path.expanduser(sys.argv[1]))"
+        command = self.directory.command(python, "-c", expand, f"{_ENVIRONMENT}/bin/python")
+        result = await self.link.persist(lambda connection: connection.call(command))
+        python = result.out.splitlines()[-1]
+        self.tell(f"using {python}")
+        return python
+
+    async def check_machine(self, python: str, request: RemoteRequest) -> dict[str, Any]:
+        """Machine and notes on it; refused where nothing can be measured on it."""
+        command = self.directory.command(python, "-m", _MACHINE)
+        result = await self.link.persist(lambda connection: connection.call(command))
+        try:
+            machine: dict[str, Any] = json.loads(result.out)
+        except ValueError as error:
+            raise self._error(
+                f"{python} does not tell what machine it is: "
+                f"{result.error or 'it printed no JSON'}; try another by --remote-python"
+            ) from error
+        found = check(machine, request.requires, need_bytes=request.need_bytes)
+        if found.refusals:
+            raise self._error("; ".join(found.refusals))
+        for note in found.notes:
+            self.tell(f"note: {note}")
+        await self._try_import(python, machine["fingerprint"].get("onnxruntime"))
+        return {"machine": machine, "notes": list(found.notes)}
+
+    async def copy(self, uploads: list[Upload]) -> None:
+        """Copy files, and report how far it is where they are large."""
+        total, reported = total_bytes(uploads), 0
+        self.tell(f"copying {total / 1e6:.1f} MB")
+
+        def step(sent: int) -> None:
+            nonlocal reported
+            part = _REPORTS * sent // max(total, 1)
+            if reported < part < _REPORTS and total > _LARGE_UPLOAD:
+                self.tell(f"copied {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
+            reported = max(reported, part)
+
+        await self.link.persist(
+            lambda connection: self.directory.copy(connection, uploads, step=step)
+        )
+
+    async def run_job(self, python: str, request: RemoteRequest) -> dict[str, Any]:
+        """Run the job and fetch its result."""
+        content = {"bundles": request.targets, "settings": dict(request.settings)}
+        await self.link.persist(
+            lambda connection: self.directory.write(connection, "REQUEST.json", content)
+        )
+        code, error = await self.link.run(
+            [python, "-m", request.job, "REQUEST.json", "RESULT.json"]
+        )
+        if code == -signal.SIGKILL:
+            raise self._error(
+                "the job was killed (signal 9): out of memory, most likely; measure a smaller "
+                "bundle, or add swap"
+            )
+        if code < 0:
+            raise self._error(f"the job was ended by {signal.Signals(-code).name}; {error}")
+        if code:
+            raise self._error(error.removeprefix("error: ") or f"the job ended with {code}")
+        text = await self.link.read("RESULT.json")
+        if text is None:
+            raise self._error("the job wrote no result; run it again")
+        result: dict[str, Any] = json.loads(text)
+        return result
+
+    async def _try_import(self, python: str, version: str | None) -> None:
+        """Refuse an onnxruntime that is installed but does not run there."""
+        command = self.directory.command(python, "-c", "import onnxruntime, numpy")
+        result = await self.link.persist(lambda connection: connection.call(command))
+        if result.code == _ILLEGAL_INSTRUCTION:
+            raise self._error(
+                f"onnxruntime {version} does not run on that processor (illegal instruction): "
+                "install another version there, or pass --bootstrap"
+            )
+        if result.code:
+            raise self._error(
+                f"onnxruntime {version} cannot be imported by {python}: "
+                f"{result.error or f'status {result.code}'}; install it anew, or pass --bootstrap"
+            )
+
+    def _error(self, reason: str) -> RemoteError:
+        return RemoteError(f"{self.host.destination}: {reason}")
