@@ -24,7 +24,7 @@ from common import MEASURED, RESULTS, write
 from primesvt_deploy import load, open_data
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.devices.emulated_arm.cpus import CPUS
-from primesvt_deploy.devices.emulated_arm.guest import hashes
+from primesvt_deploy.devices.emulated_arm.guest import output_digests
 from primesvt_deploy.devices.emulated_arm.integer_part import split_integer_part
 from primesvt_deploy.devices.emulated_arm.qemu import Guest
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
@@ -88,13 +88,13 @@ def on_arm(file: Path, batch: np.ndarray, sandbox: Path, directory: Path) -> dic
     folder.mkdir()
     part = split_integer_part(file, batch, folder)
     assert part is not None, f"{file} has no integer part"
-    here = hashes(part.model, part.inputs)
+    here = output_digests(part.model, part.inputs)
     found: dict[str, Any] = {"images": part.images, "tensors": len(here)}
     for cpu in CPUS:
         (folder / cpu).mkdir()
         guest = Guest(Sandbox(sandbox), cpu, folder / cpu, timeout_s=TIMEOUT_S)
         there = guest.run(["--part", str(part.model), "--inputs", str(part.inputs)])
-        same = [name for name, known in here.items() if there["hashes"][name] == known]
+        same = [name for name, digest in here.items() if there["digests"][name] == digest]
         found[cpu] = {
             "onnxruntime": there["onnxruntime"],
             "bit_identical_tensors": len(same),

@@ -54,10 +54,11 @@ def verify(
     """
     from primesvt_deploy.edge.runtime.check import check_outputs
 
+    cpus: tuple[str, ...] = ()
     if arm is not None:
-        from primesvt_deploy.devices.emulated_arm.cpus import known_cpus
+        from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
-        known_cpus(arm)
+        cpus = parse_cpus(arm)
     stored = check_outputs(bundle, threads=threads, profile=profile)
     outcome: dict[str, object] = {"files": "intact", "stored_outputs": stored.to_dict()}
     lines = ["files: intact", f"stored outputs: {stored}"]
@@ -72,17 +73,14 @@ def verify(
             )
             outcome["verification"] = verification.to_dict()
             lines.append(f"against the torch model: {verification}")
-    if arm is not None:
-        from primesvt_deploy.devices.emulated_arm.check import verify_on_arm
+    if cpus:
+        from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
 
         outcomes = verify_on_arm(
             bundle,
-            arm,
-            sandbox=arm_sandbox,
+            ArmSettings(cpus=cpus, sandbox=arm_sandbox, threads=threads, profile=profile),
             data=data,
             factory=factory,
-            threads=threads,
-            profile=profile,
             tell=lambda line: click.echo(line, err=True),
         )
         outcome["arm"] = [found.to_dict() for found in outcomes]

@@ -1,4 +1,4 @@
-"""The CPUs that are emulated, and what their `/proc/cpuinfo` says."""
+"""The CPUs that are emulated, and their `/proc/cpuinfo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from primesvt_deploy.errors import EmulationError
 
-__all__ = ["CPUS", "Cpu", "cpuinfo", "known_cpus"]
+__all__ = ["CPUS", "Cpu", "cpuinfo", "parse_cpus"]
 
 _CORES = 4
 _FIELDS = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision")
@@ -15,12 +15,12 @@ _FIELDS = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CP
 
 @dataclass(frozen=True)
 class Cpu:
-    """What Linux tells of a CPU.
+    """A CPU as Linux describes it in `/proc/cpuinfo`.
 
     Args:
-        board: where it is found.
+        board: a board that has it.
         identity: values of the five fields from `CPU implementer` on.
-        features: as `Features` has them.
+        features: value of `Features`.
     """
 
     board: str
@@ -37,22 +37,22 @@ CPUS = {
         "dcpop asimddp",
     ),
 }
-"""The CPUs there are, by qemu's name."""
+"""The CPUs that can be emulated, by qemu's name."""
 
 
-def known_cpus(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of CPUs, or several in one text with commas between; each once.
+def parse_cpus(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of CPUs, each once, from names or from one text with commas between.
 
     Raises:
-        EmulationError: one is not known, or there is none.
+        EmulationError: one is not in `CPUS`, or none is named.
     """
-    wanted = names.split(",") if isinstance(names, str) else list(names)
-    wanted = list(dict.fromkeys(name.strip() for name in wanted if name.strip()))
-    unknown = [name for name in wanted if name not in CPUS]
-    if unknown or not wanted:
-        known = ", ".join(f"{name} ({cpu.board})" for name, cpu in CPUS.items())
-        raise EmulationError(f"found the CPU {', '.join(unknown)!r}, expected one of {known}")
-    return tuple(wanted)
+    given = names.split(",") if isinstance(names, str) else list(names)
+    given = list(dict.fromkeys(name.strip() for name in given if name.strip()))
+    unknown = [name for name in given if name not in CPUS]
+    if unknown or not given:
+        choices = ", ".join(f"{name} ({cpu.board})" for name, cpu in CPUS.items())
+        raise EmulationError(f"found the CPU {', '.join(unknown)!r}, expected one of {choices}")
+    return tuple(given)
 
 
 def cpuinfo(name: str) -> str:

@@ -40,13 +40,13 @@ def unpack(
     No script of a package runs, and the machine's own packages stay as they are.
 
     Args:
-        packages: their names.
+        packages: names of the packages.
         target: the folder that `usr`, `etc` and so on come under; made where it is not there.
         architecture: Debian's name of one, such as `arm64`; None: the machine's.
-        dependencies: also unpack all that they depend on, libc included, recommendations not.
+        dependencies: unpack what they depend on too, libc included, without recommendations.
 
     Raises:
-        EmulationError: there is no apt here, or a package cannot be had.
+        EmulationError: there is no apt here, or a package cannot be fetched.
     """
     with opened_apt(architecture) as apt:
         apt.unpack(packages, target, dependencies=dependencies)
@@ -54,7 +54,7 @@ def unpack(
 
 @contextmanager
 def opened_apt(architecture: str | None = None) -> Iterator[Apt]:
-    """Give apt with the machine's sources and keys, and a state of its own that is gone afterwards.
+    """Open apt with the machine's sources and keys, and a temporary state of its own.
 
     Args:
         architecture: as in `unpack`.
@@ -95,7 +95,7 @@ class Apt:
             self._update_error = error
 
     def call(self, program: str, *arguments: str) -> str:
-        """What `apt-get` or `apt-cache` prints.
+        """Run `apt-get` or `apt-cache`; its output.
 
         Raises:
             EmulationError: it fails.
@@ -110,7 +110,7 @@ class Apt:
         options = ("install", "--yes", "--download-only", "--no-install-recommends")
         try:
             self.call("apt-get", *(options if dependencies else ("download",)), *packages)
-        except EmulationError as error:  # without lists every package is unknown: say the cause
+        except EmulationError as error:  # without lists every package is unknown: raise the cause
             raise self._update_error or error from None
         target.mkdir(parents=True, exist_ok=True)
         for package in sorted(self._archives.glob("*.deb")):

@@ -1,4 +1,4 @@
-"""What runs on the emulated CPU; the same functions run here, to compare with.
+"""The program that runs on the emulated CPU; the same functions run here, to compare with.
 
 Copied to a folder with the package's `runtime` beside it: it needs numpy and onnxruntime alone.
 """
@@ -20,7 +20,7 @@ import onnxruntime as ort
 from primesvt_deploy.edge.runtime.errors import DeployError
 from primesvt_deploy.edge.runtime.session import OnnxModel
 
-__all__ = ["REFUSED", "hashes", "logits", "main", "marked"]
+__all__ = ["REFUSED", "logits", "main", "output_digests", "run_marked"]
 
 REFUSED = 3
 """Exit status where onnxruntime refuses the model; the reason is on standard error."""
@@ -34,14 +34,14 @@ def logits(
     Args:
         model: the artifact.
         images: `[n, C, H, W]`, or sequences of frames `[n, T, C, H, W]`.
-        batch: how many at a time.
+        batch: samples at a time.
     """
     starts = range(0, len(images), batch)
     return np.concatenate([model.logits(images[i : i + batch]) for i in starts])
 
 
-def marked(model: OnnxModel, images: npt.NDArray[np.float32]) -> None:
-    """Run one image, mark, run the others one at a time, mark; see `instructions.c`."""
+def run_marked(model: OnnxModel, images: npt.NDArray[np.float32]) -> None:
+    """Run an image, set a mark, run the others one by one, set a mark; see `instructions.c`."""
     model.logits(images[:1])
     os.getpriority(os.PRIO_PROCESS, 0)
     for i in range(1, len(images)):
@@ -49,8 +49,8 @@ def marked(model: OnnxModel, images: npt.NDArray[np.float32]) -> None:
     os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def hashes(path: Path, inputs: Path) -> dict[str, str]:
-    """SHA-256 of every output of a model, by name.
+def output_digests(path: Path, inputs: Path) -> dict[str, str]:
+    """SHA-256 of every output of a model, by its name.
 
     Args:
         path: the model.
@@ -58,8 +58,8 @@ def hashes(path: Path, inputs: Path) -> dict[str, str]:
     """
     session = OnnxModel(path, threads=1).session
     names = [output.name for output in session.get_outputs()]
-    with np.load(inputs) as given:
-        found: list[Any] = session.run(names, dict(given))
+    with np.load(inputs) as arrays:
+        found: list[Any] = session.run(names, dict(arrays))
     return {
         name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         for name, value in zip(names, found, strict=True)
@@ -67,12 +67,12 @@ def hashes(path: Path, inputs: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run a bundle on images and, where it is given, the integer part; JSON on the last line.
+    """Run a bundle on images, and an integer part if one is given; JSON on the last line.
 
-    Where no file is named for the logits, the runs are marked to count their instructions.
+    Without a file for the logits, the runs are marked so that their instructions are counted.
     """
     options = _options()
-    said: dict[str, Any] = {"onnxruntime": ort.__version__}
+    answer: dict[str, Any] = {"onnxruntime": ort.__version__}
     try:
         if options.bundle:
             model = OnnxModel.of_bundle(
@@ -82,13 +82,13 @@ def main() -> int:
             if options.logits:
                 np.save(options.logits, logits(model, images, batch=options.batch))
             else:
-                marked(model, images)
+                run_marked(model, images)
         if options.part:
-            said["hashes"] = hashes(options.part, options.inputs)
+            answer["digests"] = output_digests(options.part, options.inputs)
     except DeployError as error:
         print(error, file=sys.stderr)
         return REFUSED
-    print(json.dumps(said))
+    print(json.dumps(answer))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Images to compare on: held-out ones of a bundle's data, else those stored in it."""
+"""Images to compare on: held-out ones of a bundle's data set, or those stored in the bundle."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Samples", "choose_samples"]
 
 @dataclass(frozen=True)
 class Samples:
-    """Preprocessed samples and where they are from.
+    """Preprocessed samples and their source.
 
     Args:
         images: float32 `[n, C, H, W]`, or frames `[n, T, C, H, W]`.
-        source: what they are, such as `held-out images of cifar10`.
+        source: their source in words, such as `held-out images of cifar10`.
     """
 
     images: npt.NDArray[np.float32]
@@ -36,11 +36,11 @@ def choose_samples(
     data: str | os.PathLike[str] | None = None,
     factory: str | None = None,
 ) -> Samples:
-    """Held-out samples where there are torch and data, else the bundle's stored ones.
+    """Held-out samples where torch and the data set are installed, else the bundle's stored ones.
 
     Args:
         bundle: its directory.
-        count: at most so many.
+        count: samples, at most.
         data: a data source; None: the bundled data set it was built with.
         factory: `module:function` that makes the model, if it is of a user's own class.
 
@@ -49,21 +49,21 @@ def choose_samples(
         DataError: `data` is given and cannot be used.
     """
     manifest = read_manifest(bundle)
-    why = "its data is not here: pass --data"
+    reason = "its data is not here: pass --data"
     if data is not None or manifest["model"].get("data"):
         try:
             return _held_out(bundle, count=count, data=data, factory=factory)
         except ModuleNotFoundError as error:
-            why = f"there is no {error.name} here"
+            reason = f"there is no {error.name} here"
             if data is not None:
                 raise DataError(
-                    f"--data: {why}: pip install 'primesvt-deploy[build]', or leave it out to "
+                    f"--data: {reason}: pip install 'primesvt-deploy[build]', or leave it out to "
                     "compare on the stored images"
                 ) from error
-    with np.load(Path(bundle) / "check.npz") as kept:
-        pixels = kept["images"][:count]
+    with np.load(Path(bundle) / "check.npz") as stored:
+        pixels = stored["images"][:count]
     images = steps_from_dict(manifest["model"]["preprocessing"]).normalise(pixels)
-    return Samples(images, f"images stored in the bundle ({why})")
+    return Samples(images, f"images stored in the bundle ({reason})")
 
 
 def _held_out(

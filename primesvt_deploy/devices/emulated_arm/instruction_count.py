@@ -1,8 +1,8 @@
 """A qemu that counts instructions: Debian's `qemu-user` and a plugin of our own.
 
-It is apart from the qemu that everything else runs on: that one is linked statically, as a rule,
-and then takes no plugins. This one comes with all its libraries, the loader included, so that it
-runs where none of them is installed.
+Everything else runs on another qemu, which is linked statically as a rule and then takes no
+plugins. This one comes with all its libraries, the loader included, so that it runs where none of
+them is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from primesvt_deploy.devices.emulated_arm.debian_packages import unpack
 from primesvt_deploy.devices.emulated_arm.programs import call
 from primesvt_deploy.errors import EmulationError
 
-__all__ = ["compile_plugin", "counted", "counting_command", "make_counter", "with_count"]
+__all__ = [
+    "compile_plugin",
+    "counting_command",
+    "counting_environment",
+    "make_counting_qemu",
+    "plugin_command",
+]
 
 _QEMU = "qemu-aarch64"
 _PLUGIN = "instructions.so"
@@ -26,11 +32,12 @@ _VARIABLE = "PRIMESVT_INSTRUCTIONS"
 _SECOND_INTERFACE = (8, 2)  # the first qemu that refuses plugins of interface 1
 
 
-def make_counter(folder: Path) -> None:
+def make_counting_qemu(folder: Path) -> None:
     """Put qemu, its libraries and the compiled plugin in an empty folder.
 
     Raises:
-        EmulationError: there is no C compiler, the packages cannot be had, or it does not compile.
+        EmulationError: there is no C compiler, a package cannot be fetched, or the plugin does not
+            compile.
     """
     if not shutil.which("cc"):
         raise EmulationError("there is no C compiler here to make a qemu plugin with")
@@ -45,16 +52,16 @@ def make_counter(folder: Path) -> None:
             ):
                 shutil.copy(path, folder / path.name)
         shutil.copy(unpacked / "usr/bin" / _QEMU, folder / _QEMU)
-    said = call([*counting_command(folder), "--version"])
-    found = re.search(r"version (\d+)\.(\d+)", said)
+    output = call([*counting_command(folder), "--version"])
+    found = re.search(r"version (\d+)\.(\d+)", output)
     if not found:
-        raise EmulationError(f"{_QEMU} does not tell its version: it said {said[:80]!r}")
+        raise EmulationError(f"{_QEMU} does not tell its version: it printed {output[:80]!r}")
     version = (int(found[1]), int(found[2]))
     compile_plugin(folder, interface=2 if version >= _SECOND_INTERFACE else 1)
 
 
 def compile_plugin(folder: Path, *, interface: int) -> Path:
-    """Compile the plugin for a version of qemu's plugin interface; its path.
+    """Compile the plugin for a version of qemu's plugin interface; the plugin's path.
 
     Raises:
         EmulationError: it does not compile.
@@ -66,7 +73,7 @@ def compile_plugin(folder: Path, *, interface: int) -> Path:
 
 
 def counting_command(folder: Path) -> list[str]:
-    """The command line that is this qemu, without its plugin.
+    """Command line of this qemu, without its plugin.
 
     Raises:
         EmulationError: no loader came with it.
@@ -77,12 +84,12 @@ def counting_command(folder: Path) -> list[str]:
     return [str(loaders[0]), "--library-path", str(folder), str(folder / _QEMU)]
 
 
-def counted(folder: Path) -> list[str]:
-    """The command line that is this qemu with its plugin; see `with_count`."""
+def plugin_command(folder: Path) -> list[str]:
+    """Command line of this qemu with its plugin; see `counting_environment`."""
     plugin = str(folder / _PLUGIN).replace(",", ",,")  # a comma would end the name
     return [*counting_command(folder), "-plugin", plugin]
 
 
-def with_count(environment: Mapping[str, str], file: Path) -> dict[str, str]:
-    """An environment that has the plugin append its count so far to `file` at every mark."""
+def counting_environment(environment: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Environment in which the plugin appends its count so far to `file` at every mark."""
     return {**environment, _VARIABLE: str(file)}

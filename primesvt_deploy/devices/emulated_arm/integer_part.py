@@ -1,4 +1,4 @@
-"""The part of an integer artifact that is exact: what lies behind its layers on real numbers."""
+"""The exact part of an integer artifact: all that comes after its float layers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SPIKES = re.compile(r".+\.spikes\.t\d+")
 
 @dataclass(frozen=True)
 class IntegerPart:
-    """A model of integers alone, and what to feed it.
+    """A model of integers alone, and its inputs.
 
     Args:
-        model: path of the model: from the real layers' outputs to every spike tensor behind them.
+        model: path of the model, from the float layers' outputs to every spike tensor after them.
         inputs: path of an `.npz` with those outputs, as this machine computes them.
-        images: how many they are of.
+        images: images that the inputs are of.
         spikes: names of the spike tensors.
     """
 
@@ -43,14 +43,14 @@ class IntegerPart:
 def split_integer_part(
     artifact: Path, images: npt.NDArray[np.float32], folder: Path
 ) -> IntegerPart | None:
-    """Split an artifact behind its layers on real numbers; None: it is one of floats.
+    """Split an artifact after its float layers; None: all its layers are float layers.
 
-    Spikes that depend on the images in another way than through such a layer are left out.
+    Spikes that depend on the images by another path than through such a layer are left out.
 
     Args:
         artifact: the `.onnx` file.
         images: samples to run, `[n, C, H, W]` or `[n, T, C, H, W]`.
-        folder: an existing one, which the two files come to.
+        folder: an existing folder, to which the two files are written.
 
     Raises:
         ModuleNotFoundError: there is no onnx here.
@@ -61,20 +61,19 @@ def split_integer_part(
     from primesvt_deploy.lowering.unroll import FLOAT_LAYERS_KEY
 
     whole = onnx.load(artifact)
-    told = {entry.key: entry.value for entry in whole.metadata_props}
-    if FLOAT_LAYERS_KEY not in told:
+    properties = {entry.key: entry.value for entry in whole.metadata_props}
+    if FLOAT_LAYERS_KEY not in properties:
         return None
     produced = {output for node in whole.graph.node for output in node.output}
-    real = _outputs_of(json.loads(told[FLOAT_LAYERS_KEY]), produced)
-    spikes = _behind(whole.graph, real)
+    floats = _outputs_of(json.loads(properties[FLOAT_LAYERS_KEY]), produced)
+    spikes = _spikes_after(whole.graph, floats)
     if not spikes:
         return None
-    kept = _needed(whole.graph, spikes, real)
+    kept = _needed(whole.graph, spikes, floats)
     used = {name for node in kept for name in node.input}
-    fed = sorted(real & used)
-    currents = _run(whole, fed, images, folder / "whole.onnx")
+    currents = _run(whole, sorted(floats & used), images, folder / "whole.onnx")
     np.savez(folder / "currents.npz", **currents)  # type: ignore[arg-type]
-    _keep(whole.graph, kept, used)
+    _reduce(whole.graph, kept, used)
     whole.graph.input.extend(
         onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
@@ -92,20 +91,20 @@ def split_integer_part(
 
 
 def _outputs_of(layers: Iterable[str], produced: set[str]) -> set[str]:
-    """The tensor of each layer's output: behind its bias, if that is added apart."""
+    """Names of the layers' output tensors: after the bias, if that is added apart."""
     named = ([form.format(layer) for form in _TENSORS] for layer in layers)
     found = (next(filter(produced.__contains__, names), None) for names in named)
     return {name for name in found if name}
 
 
-def _behind(graph: onnx.GraphProto, real: set[str]) -> tuple[str, ...]:
-    """The spike tensors that depend on the graph's inputs through `real` tensors alone."""
-    known = {entry.name for entry in graph.initializer}
-    beside = {value.name for value in graph.input} - known
+def _spikes_after(graph: onnx.GraphProto, floats: set[str]) -> tuple[str, ...]:
+    """Spike tensors that depend on the graph's inputs through `floats` tensors alone."""
+    constants = {entry.name for entry in graph.initializer}
+    direct = {value.name for value in graph.input} - constants
     spikes: list[str] = []
     for node in graph.node:
-        if beside & set(node.input):
-            beside.update(set(node.output) - real)
+        if direct & set(node.input):
+            direct.update(set(node.output) - floats)
         else:
             spikes += filter(_SPIKES.fullmatch, node.output)
     return tuple(spikes)
@@ -114,7 +113,7 @@ def _behind(graph: onnx.GraphProto, real: set[str]) -> tuple[str, ...]:
 def _needed(
     graph: onnx.GraphProto, outputs: Iterable[str], given: set[str]
 ) -> list[onnx.NodeProto]:
-    """The nodes, in order, that compute `outputs` from `given` tensors."""
+    """Nodes, in order, that compute `outputs` from `given` tensors."""
     wanted = set(outputs)
     kept = []
     for node in reversed(graph.node):
@@ -127,7 +126,7 @@ def _needed(
 def _run(
     whole: onnx.ModelProto, wanted: list[str], images: npt.NDArray[np.float32], path: Path
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """What the tensors `wanted` of a model are for the images."""
+    """Run a model on images; the values of the tensors `wanted`, by name."""
     import onnx
 
     probe = onnx.ModelProto()
@@ -140,8 +139,8 @@ def _run(
     return dict(zip(wanted, found, strict=True))
 
 
-def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]) -> None:
-    """Take all but `nodes` and the initializers they use out of a graph."""
+def _reduce(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]) -> None:
+    """Reduce a graph to `nodes` and the initializers that they use."""
     initializers = [entry for entry in graph.initializer if entry.name in used]
     del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)

@@ -1,4 +1,4 @@
-"""How an artifact does on an emulated CPU, beside this machine."""
+"""Agreement of an artifact on an emulated CPU with the same artifact on this machine."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ __all__ = ["ArmOutcome"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmOutcome:
-    """How a bundle's artifact does on one emulated CPU.
+    """Outcome of running a bundle's artifact on one emulated CPU.
 
     Args:
         cpu: the CPU.
-        onnxruntime: the version there.
-        images: how many were compared.
-        source: what images they are.
-        agreeing: of them, with the same top-1 as here.
+        onnxruntime: its version in the sandbox.
+        images: images compared.
+        source: which images they are, in words.
+        agreeing: images with the same top-1 as on this machine.
         max_difference: largest difference of a logit from this machine's.
-        integer_images: images of which the integer part was compared.
-        spike_tensors: of the integer part, each over all of those images.
-        identical_tensors: of them, the same to the last bit.
+        integer_images: images on which the integer part was compared.
+        spike_tensors: spike tensors of the integer part, each over all of those images.
+        identical_tensors: spike tensors that are the same to the last bit.
         not_compared: why the integer part was not compared; empty: it was.
-        instructions: one image takes, without start-up, on one thread; None: not counted.
+        instructions: instructions an image takes on one thread, without start-up; None: not
+            counted.
         not_counted: why they were not counted; empty: they were.
     """
 
@@ -48,7 +49,7 @@ class ArmOutcome:
         return {"loads": True, **vars(self)}
 
     def __str__(self) -> str:
-        """One line."""
+        """The outcome in one line."""
         integers = self.not_compared or (
             f"integer part: {self.identical_tensors} of {self.spike_tensors} spike tensors "
             f"bit-identical on {self.integer_images} images"
@@ -64,11 +65,11 @@ class ArmOutcome:
             f"{integers}; {counted}"
         )
 
-    def require(self) -> ArmOutcome:
-        """Itself.
+    def require_agreement(self) -> ArmOutcome:
+        """This outcome, if it agrees with this machine.
 
         Raises:
-            VerificationError: too many top-1 differ, or a spike tensor of the integer part.
+            VerificationError: top-1 of too many images differs, or a spike tensor does.
         """
         if self.images - self.agreeing > MAX_DISAGREEMENT * self.images:
             raise VerificationError(

@@ -1,4 +1,4 @@
-"""Run a program and give what it prints, or say in one line why it did not work."""
+"""Run a program: its output, or one line on why it failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def call(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> str:
-    """What a command prints to its standard output.
+    """Run a command; its standard output.
 
     Args:
         command: program and arguments.
@@ -32,21 +32,21 @@ def call(
     Raises:
         EmulationError: it does not start, or ends with another status than 0.
     """
-    told = {**(os.environ if environment is None else environment), "LC_ALL": "C.UTF-8"}
+    variables = {**(os.environ if environment is None else environment), "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", env=told, cwd=folder
+            command, capture_output=True, text=True, errors="replace", env=variables, cwd=folder
         )
     except OSError as error:
         raise EmulationError(f"`{shlex.join(command)}` does not start: {error}") from error
     if done.returncode:
-        said = last_words(done.stderr or done.stdout)
-        raise EmulationError(f"`{shlex.join(command)}` ended with {done.returncode}: {said}")
+        reason = last_words(done.stderr or done.stdout)
+        raise EmulationError(f"`{shlex.join(command)}` ended with {done.returncode}: {reason}")
     return done.stdout
 
 
-def last_words(said: str) -> str:
-    """What a failed program's output comes down to, in one line: its errors, or its last line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def last_words(output: str) -> str:
+    """The gist of a failed program's output in one line: its errors, else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(E:|ERROR:)", line)]
-    return " ".join(errors or lines[-1:])[:_LONGEST] or "it said nothing"
+    return " ".join(errors or lines[-1:])[:_LONGEST] or "it printed nothing"

@@ -1,4 +1,4 @@
-"""Run `guest.py` on an emulated CPU, and tell how it ended."""
+"""Run `guest.py` on an emulated CPU, and explain how it ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.devices.emulated_arm.guest import REFUSED
-from primesvt_deploy.devices.emulated_arm.instruction_count import with_count
+from primesvt_deploy.devices.emulated_arm.instruction_count import counting_environment
 from primesvt_deploy.devices.emulated_arm.programs import last_words
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
 from primesvt_deploy.errors import EmulationError, VerificationError
 
-__all__ = ["Guest", "judge_end"]
+__all__ = ["Guest", "check_exit"]
 
 _SIGNALS = {4: "an illegal instruction", 7: "a bus error", 11: "a segmentation fault"}
 _QEMU_SAYS = "uncaught target signal {}"
@@ -25,10 +25,10 @@ class Guest:
     """The guest program on one CPU of a sandbox.
 
     Args:
-        sandbox: one that is set up.
-        cpu: one of `CPUS`.
-        folder: an existing one for its files; what a crash leaves comes there, too.
-        timeout_s: how long one run may take, seconds.
+        sandbox: a sandbox that is set up.
+        cpu: name of a CPU in `CPUS`.
+        folder: an existing folder for its files; a core dump goes there, too.
+        timeout_s: seconds that one run may take.
     """
 
     def __init__(self, sandbox: Sandbox, cpu: str, folder: Path, *, timeout_s: float) -> None:
@@ -38,25 +38,25 @@ class Guest:
         _copy_code(self._code)
 
     def run(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """What the guest program says.
+        """Run the guest program; its answer, the JSON of its last line.
 
         Args:
-            arguments: of `guest.main`.
+            arguments: command-line arguments of `guest.main`.
 
         Raises:
             VerificationError: the CPU lacks an instruction, it crashes, or onnxruntime refuses.
             EmulationError: it takes too long, or the emulator does not work.
         """
         command, environment = self._sandbox.command(self._cpu)
-        said: dict[str, Any] = json.loads(self._call(command, environment, arguments))
-        return said
+        answer: dict[str, Any] = json.loads(self._call(command, environment, arguments))
+        return answer
 
     def count(self, arguments: Sequence[str]) -> int:
-        """Instructions between the two marks that the guest program sets; raises as `run`."""
+        """Run the guest program; instructions between its two marks. Raises as `run`."""
         file = self._folder / "instructions"
         file.unlink(missing_ok=True)
         command, environment = self._sandbox.command(self._cpu, counting=True)
-        self._call(command, with_count(environment, file), arguments)
+        self._call(command, counting_environment(environment, file), arguments)
         try:
             first, second = map(int, file.read_text().split())
         except (OSError, ValueError):
@@ -66,7 +66,7 @@ class Guest:
     def _call(
         self, command: Sequence[str], environment: dict[str, str], arguments: Sequence[str]
     ) -> str:
-        """The last line of its output."""
+        """Run a command line; the last line of its output."""
         paths = f"{environment['PYTHONPATH']}:{self._code}"
         program = str(self._code / "primesvt_deploy/devices/emulated_arm/guest.py")
         try:
@@ -87,12 +87,12 @@ class Guest:
             ) from None
         except OSError as error:
             raise EmulationError(f"{self._cpu}: qemu does not start: {error}") from error
-        judge_end(done, cpu=self._cpu, onnxruntime=self._sandbox.onnxruntime)
+        check_exit(done, cpu=self._cpu, onnxruntime=self._sandbox.onnxruntime)
         return (done.stdout.splitlines() or [""])[-1]
 
 
-def judge_end(done: subprocess.CompletedProcess[str], *, cpu: str, onnxruntime: str) -> None:
-    """Say in one line what a guest program died of, if it did.
+def check_exit(done: subprocess.CompletedProcess[str], *, cpu: str, onnxruntime: str) -> None:
+    """Raise an error of one line where a guest program failed.
 
     Args:
         done: the ended emulator, output captured as text.
@@ -101,23 +101,23 @@ def judge_end(done: subprocess.CompletedProcess[str], *, cpu: str, onnxruntime: 
 
     Raises:
         VerificationError: a signal ended it, or onnxruntime refused the model.
-        EmulationError: it ended otherwise than with 0.
+        EmulationError: it ended with another status than 0.
     """
-    for number, what in _SIGNALS.items():
+    for number, name in _SIGNALS.items():
         # qemu ends by the guest's signal; under a shell or a container's init that is 128 more.
         if done.returncode in (-number, 128 + number) or _QEMU_SAYS.format(number) in done.stderr:
             raise VerificationError(
-                f"{cpu}: onnxruntime {onnxruntime} dies of {what} there: use another version of it"
+                f"{cpu}: onnxruntime {onnxruntime} dies of {name} there: use another version of it"
             )
     if done.returncode == REFUSED:
         raise VerificationError(f"{cpu}: {last_words(done.stderr)}")
     if done.returncode:
-        said = last_words(done.stderr)
-        raise EmulationError(f"{cpu}: the emulated Python ended with {done.returncode}: {said}")
+        reason = last_words(done.stderr)
+        raise EmulationError(f"{cpu}: the emulated Python ended with {done.returncode}: {reason}")
 
 
 def _copy_code(target: Path) -> None:
-    """The guest program and what it imports, as a package without the rest."""
+    """Copy the guest program and the modules that it imports."""
     source = Path(__file__).parents[2]
     package = target / "primesvt_deploy"
     ignored = shutil.ignore_patterns("__pycache__")

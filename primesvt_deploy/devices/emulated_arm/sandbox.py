@@ -1,7 +1,7 @@
 """A folder with an aarch64 Python, onnxruntime and numpy, run by qemu without root or a board.
 
-Set up, it takes the machine's apt sources and pip's configured index. Each part is built aside and
-renamed when it is whole: an interrupted set-up goes on where it was.
+It is set up from the machine's apt sources and pip's configured index. Each part is built under a
+temporary name and renamed when it is complete: an interrupted set-up goes on where it was.
 
 Why there is a `proc/cpuinfo`: onnxruntime reads the CPU's part and features there, and its import
 crashes on the x86 host's. `qemu-aarch64 -L ROOT` opens ROOT/PATH instead of PATH where that exists,
@@ -24,7 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from primesvt_deploy.devices.emulated_arm.cpus import CPUS, cpuinfo
-from primesvt_deploy.devices.emulated_arm.instruction_count import counted, make_counter
+from primesvt_deploy.devices.emulated_arm.instruction_count import (
+    make_counting_qemu,
+    plugin_command,
+)
 from primesvt_deploy.devices.emulated_arm.programs import call
 from primesvt_deploy.devices.emulated_arm.sandbox_parts import (
     fetch_debian,
@@ -45,7 +48,7 @@ _HOST_ONLY = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONEXECUTABLE")
 
 @dataclass(frozen=True)
 class Parts:
-    """What a finished sandbox runs.
+    """The parts that a finished sandbox runs, as its `sandbox.json` lists them.
 
     Args:
         python: name of its interpreter.
@@ -70,12 +73,12 @@ class Sandbox:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it was set up, and its qemu is still there."""
+        """Whether it is set up, with a qemu that still exists."""
         return (self.directory / _MARKER).is_file() and find_qemu(self.directory) is not None
 
     @property
     def parts(self) -> Parts:
-        """What it runs.
+        """The parts that it runs.
 
         Raises:
             EmulationError: it is not set up, or its record is damaged.
@@ -90,33 +93,33 @@ class Sandbox:
 
     @property
     def onnxruntime(self) -> str:
-        """The version of onnxruntime in it; raises as `parts`."""
+        """Version of its onnxruntime; raises as `parts`."""
         return self.parts.wheels.removeprefix(_WHEELS)
 
     def set_up(
         self, *, onnxruntime: str | None = None, tell: Callable[[str], None] = lambda _: None
     ) -> None:
-        """Make the parts that are not there yet; some 240 MB in all.
+        """Make the parts that are missing; some 240 MB in all.
 
         Args:
-            onnxruntime: its version; None: that of this interpreter. Another comes beside the
-                present one, and the one set up last is run.
-            tell: receives what is done, a line at a time.
+            onnxruntime: its version; None: that of this interpreter. Several versions can be set
+                up; the last one is run.
+            tell: receives a line for each part.
 
         Raises:
-            EmulationError: a part cannot be had, or Python does not run.
+            EmulationError: a part cannot be fetched, or Python does not run.
         """
         version = onnxruntime or _installed()
         self.directory.mkdir(parents=True, exist_ok=True)
-        with _alone(self.directory):
+        with _locked(self.directory):
             self._set_up(version, tell)
 
     def command(self, cpu: str, *, counting: bool = False) -> tuple[list[str], dict[str, str]]:
-        """The command line that is its Python on a CPU of `CPUS`, and its environment.
+        """Command line and environment of its Python on a CPU.
 
         Args:
-            cpu: the CPU.
-            counting: by the qemu that counts instructions; see `counting.with_count`.
+            cpu: name of a CPU in `CPUS`.
+            counting: use the qemu that counts instructions; see `counting_environment`.
 
         Raises:
             EmulationError: it is not set up, or cannot count.
@@ -132,7 +135,7 @@ class Sandbox:
         qemu = find_qemu(self.directory)
         if qemu is None:
             raise EmulationError(f"{self.directory}: the qemu on PATH is gone: set it up again")
-        emulator = counted(self.directory / _COUNTER) if counting else [str(qemu)]
+        emulator = plugin_command(self.directory / _COUNTER) if counting else [str(qemu)]
         root = self.directory / cpu
         environment = {name: text for name, text in os.environ.items() if name not in _HOST_ONLY}
         paths = [str(self.directory / parts.wheels), os.environ.get("PYTHONPATH", "")]
@@ -162,42 +165,42 @@ class Sandbox:
             if not (self.directory / cpu).exists():
                 with _building(self.directory / cpu) as result:
                     _write_view(result, root, cpu)
-        parts = Parts(python, wheels.name, self._uncounted(tell))
+        parts = Parts(python, wheels.name, self._make_counter(tell))
         if not self.is_ready or self.parts != parts:
             self._check(parts, tell)
             write_whole(self.directory / _MARKER, json.dumps(asdict(parts)) + "\n")
         tell(f"{self.directory} is ready: {python}, onnxruntime {version}")
 
-    def _uncounted(self, tell: Callable[[str], None]) -> str:
-        """Why instructions cannot be counted, after trying to make that they can."""
+    def _make_counter(self, tell: Callable[[str], None]) -> str:
+        """Make the qemu that counts instructions; one line on why there is none, or empty."""
         if (self.directory / _COUNTER).exists():
             return ""
         tell("fetching a qemu that counts instructions")
         try:
             with _building(self.directory / _COUNTER) as result:
-                make_counter(result)
+                make_counting_qemu(result)
         except EmulationError as error:  # everything else works without
             tell(f"instructions are not counted: {error}")
             return str(error)
         return ""
 
     def _check(self, parts: Parts, tell: Callable[[str], None]) -> None:
-        """Try the imports on each CPU."""
+        """Import numpy and onnxruntime on each CPU."""
         with tempfile.TemporaryDirectory(prefix="primesvt-arm-") as folder:  # for a core dump
             for cpu in CPUS:
                 command, environment = self._command(cpu, parts)
-                bare = [*command, "-c", "import ctypes, numpy"]
-                call(bare, environment=environment, folder=Path(folder))
+                base = [*command, "-c", "import ctypes, numpy"]
+                call(base, environment=environment, folder=Path(folder))
                 try:  # an onnxruntime that does not run on a CPU is what it is there to find
-                    whole = [*command, "-c", "import onnxruntime"]
-                    call(whole, environment=environment, folder=Path(folder))
+                    runtime = [*command, "-c", "import onnxruntime"]
+                    call(runtime, environment=environment, folder=Path(folder))
                     tell(f"{cpu}: onnxruntime {parts.wheels.removeprefix(_WHEELS)} imports")
                 except EmulationError as error:
                     tell(f"{cpu}: {error}")
 
 
 def default_directory() -> Path:
-    """The sandbox that is used where none is named, in the user's cache."""
+    """Folder of the sandbox that is used where none is named, in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "primesvt-deploy" / "arm-sandbox"
 
@@ -206,7 +209,7 @@ def _installed() -> str:
     try:
         return importlib.metadata.version("onnxruntime")
     except importlib.metadata.PackageNotFoundError:
-        raise EmulationError("this interpreter has no onnxruntime: say which version") from None
+        raise EmulationError("this interpreter has no onnxruntime: name a version") from None
 
 
 def _write_view(view: Path, root: Path, cpu: str) -> None:
@@ -220,16 +223,16 @@ def _write_view(view: Path, root: Path, cpu: str) -> None:
 @contextmanager
 def _building(final: Path) -> Iterator[Path]:
     """An empty folder that becomes `final` if all goes well."""
-    aside = final.parent / f".part-{final.name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    yield aside
-    aside.replace(final)
+    temporary = final.parent / f".part-{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    yield temporary
+    temporary.replace(final)
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """One set-up of a folder at a time; a second one waits."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold a folder's lock: a second set-up waits for the first."""
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

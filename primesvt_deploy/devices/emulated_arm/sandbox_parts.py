@@ -1,4 +1,4 @@
-"""Where the parts of a sandbox come from: qemu and Python from Debian, wheels from pip's index."""
+"""Fetch the parts of a sandbox: qemu and Python from Debian, wheels from pip's index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux20
 
 
 def find_qemu(directory: Path) -> Path | None:
-    """The qemu that was fetched to a sandbox, or one on PATH, or None."""
+    """Path of the qemu that was fetched to a sandbox, else of one on PATH, or None."""
     fetched = directory / "qemu" / _QEMU
     if fetched.exists():
         return fetched
@@ -33,7 +33,7 @@ def fetch_qemu(result: Path) -> None:
     """Put `qemu-aarch64-static` of the machine's Debian in `result`.
 
     Raises:
-        EmulationError: it cannot be had.
+        EmulationError: it cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="primesvt-qemu-") as scratch:
         for package in ("qemu-user-static", "qemu-user"):  # Debian 13's first leads to the second
@@ -50,7 +50,7 @@ def fetch_debian(result: Path) -> None:
     """Unpack the release's arm64 Python, and what it and the wheels need, to `result`.
 
     Raises:
-        EmulationError: it cannot be had.
+        EmulationError: it cannot be fetched.
     """
     with opened_apt("arm64") as apt:
         shown = apt.call("apt-cache", "show", "python3-minimal")

@@ -17,8 +17,8 @@ from conftest import make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, open_data
 from primesvt_deploy.cli import main
-from primesvt_deploy.devices.emulated_arm.check import verify_on_arm
-from primesvt_deploy.devices.emulated_arm.comparison import Comparison
+from primesvt_deploy.devices.emulated_arm.arm_comparison import ArmComparison
+from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
 from primesvt_deploy.devices.emulated_arm.guest import REFUSED
 from primesvt_deploy.devices.emulated_arm.images import choose_samples
 from primesvt_deploy.devices.emulated_arm.outcome import ArmOutcome
@@ -84,9 +84,8 @@ def test_a_bundle_of_integers_on_both_cpus(place: Path, sandbox: Sandbox) -> Non
 def refused(place: Path, sandbox: Sandbox, *, timeout_s: float = 60.0) -> str:
     """The one line that comes of verifying in a sandbox where something is wrong."""
     with pytest.raises((VerificationError, EmulationError)) as caught:
-        verify_on_arm(
-            place / "bundle", "cortex-a72", sandbox=sandbox.directory, timeout_s=timeout_s
-        )
+        settings = ArmSettings(cpus=("cortex-a72",), sandbox=sandbox.directory, timeout_s=timeout_s)
+        verify_on_arm(place / "bundle", settings)
     assert "\n" not in str(caught.value)
     return f"{caught.value.exit_code} {caught.value}"
 
@@ -138,11 +137,11 @@ def test_an_outcome_says_all_of_it() -> None:
 
 
 def test_few_images_may_differ_and_no_spike_tensor() -> None:
-    assert replace(FINE, agreeing=61).require().agreeing == 61
+    assert replace(FINE, agreeing=61).require_agreement().agreeing == 61
     with pytest.raises(VerificationError, match="cortex-a72: top-1 differs on 4 of 64 images"):
-        replace(FINE, agreeing=60).require()
+        replace(FINE, agreeing=60).require_agreement()
     with pytest.raises(VerificationError, match="cortex-a72: 1 of 76 spike tensors"):
-        replace(FINE, identical_tensors=75).require()
+        replace(FINE, identical_tensors=75).require_agreement()
 
 
 def test_stored_images_are_compared_where_there_are_no_others(place: Path) -> None:
@@ -157,7 +156,7 @@ def test_stored_images_are_compared_where_there_are_no_others(place: Path) -> No
 
 def test_data_needs_torch(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "primesvt_deploy.model.load", None)
-    with pytest.raises(DataError, match=r"there is no primesvt_deploy\.loading here: pip"):
+    with pytest.raises(DataError, match=r"there is no primesvt_deploy\.model\.load here: pip"):
         choose_samples(place / "bundle", count=64, data=place / "d.npz")
 
 
@@ -166,17 +165,17 @@ def test_without_onnx_the_integer_part_is_not_compared(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     samples = choose_samples(place / "bundle", count=2)
-    job = Comparison.prepare(place / "bundle", samples, tmp_path, threads=1, profile=None)
+    job = ArmComparison.prepare(place / "bundle", samples, tmp_path, threads=1, profile=None)
     assert job.not_compared == "integer part: not compared, there is no onnx here"
     assert job.part is None
 
 
 def test_other_numbers_there_are_seen(place: Path, tmp_path: Path, faked: Faked) -> None:
     samples = choose_samples(place / "bundle", count=4)
-    job = Comparison.prepare(place / "bundle", samples, tmp_path, threads=1, profile=None)
+    job = ArmComparison.prepare(place / "bundle", samples, tmp_path, threads=1, profile=None)
     np.save(tmp_path / "there.npy", -job.logits)
-    hashes = {**job.hashes, next(iter(job.hashes)): "0" * 64}
-    said = json.dumps({"onnxruntime": "1.2.3", "hashes": hashes})
+    digests = {**job.digests, next(iter(job.digests)): "0" * 64}
+    said = json.dumps({"onnxruntime": "1.2.3", "digests": digests})
     (tmp_path / "cpu").mkdir()
     made = faked(f"echo '{said}'; cp {tmp_path}/there.npy {tmp_path}/found.npy")
     guest = Guest(made, "cortex-a72", tmp_path / "cpu", timeout_s=60.0)
@@ -184,4 +183,4 @@ def test_other_numbers_there_are_seen(place: Path, tmp_path: Path, faked: Faked)
     assert outcome.agreeing == 0
     assert outcome.identical_tensors == outcome.spike_tensors - 1
     assert outcome.max_difference == pytest.approx(2 * np.abs(job.logits).max())
-    assert job.counted(outcome, guest).not_counted == "no plugins"
+    assert job.count_instructions(outcome, guest).not_counted == "no plugins"

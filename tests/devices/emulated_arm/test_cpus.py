@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from primesvt_deploy.devices.emulated_arm.cpus import CPUS, cpuinfo, known_cpus
+from primesvt_deploy.devices.emulated_arm.cpus import CPUS, cpuinfo, parse_cpus
 from primesvt_deploy.errors import EmulationError
 
 
@@ -23,11 +23,11 @@ def test_only_the_newer_cpu_has_the_dot_product() -> None:
 
 
 def test_names_are_taken_once_each() -> None:
-    assert known_cpus("cortex-a76, cortex-a72,cortex-a76") == ("cortex-a76", "cortex-a72")
-    assert known_cpus(list(CPUS)) == tuple(CPUS)
+    assert parse_cpus("cortex-a76, cortex-a72,cortex-a76") == ("cortex-a76", "cortex-a72")
+    assert parse_cpus(list(CPUS)) == tuple(CPUS)
 
 
 @pytest.mark.parametrize("names", ["cortex-a53", "cortex-a72,cortex-a53", ",", ""])
 def test_an_unknown_cpu_is_told_the_known_ones(names: str) -> None:
     with pytest.raises(EmulationError, match=r"cortex-a72 \(Pi 4\), cortex-a76 \(Pi 5\)$"):
-        known_cpus(names)
+        parse_cpus(names)

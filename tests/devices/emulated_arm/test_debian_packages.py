@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from primesvt_deploy.devices.emulated_arm import debian
+from primesvt_deploy.devices.emulated_arm import debian_packages
 from primesvt_deploy.devices.emulated_arm.debian_packages import unpack
 from primesvt_deploy.errors import EmulationError
 
@@ -93,7 +93,7 @@ def test_one_broken_source_of_many_is_no_hindrance(
 
 @pytest.mark.skipif(shutil.which("apt-config") is None, reason="there is no apt here")
 def test_apt_takes_the_configuration(tmp_path: Path) -> None:
-    text = debian._CONFIGURATION.format(architecture="arm64", folder=tmp_path)
+    text = debian_packages._CONFIGURATION.format(architecture="arm64", folder=tmp_path)
     (tmp_path / "apt.conf").write_text(text)
     command = ["apt-config", f"--config-file={tmp_path}/apt.conf", "dump"]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

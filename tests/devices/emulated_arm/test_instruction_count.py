@@ -11,8 +11,8 @@ import pytest
 
 from primesvt_deploy.devices.emulated_arm.instruction_count import (
     compile_plugin,
-    counted,
     counting_command,
+    plugin_command,
 )
 from primesvt_deploy.devices.emulated_arm.qemu import Guest
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
@@ -53,7 +53,7 @@ def test_it_runs_with_its_own_loader_and_libraries(tmp_path: Path) -> None:
     with pytest.raises(EmulationError, match="has no loader"):
         counting_command(folder)
     (folder / "ld-linux-x86-64.so.2").touch()
-    command = counted(folder)
+    command = plugin_command(folder)
     assert command[:3] == [f"{folder}/ld-linux-x86-64.so.2", "--library-path", str(folder)]
     assert command[-2:] == ["-plugin", f"{tmp_path}/with,,comma/instructions.so"]
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_model
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
-from primesvt_deploy.devices.emulated_arm.guest import hashes
+from primesvt_deploy.devices.emulated_arm.guest import output_digests
 from primesvt_deploy.devices.emulated_arm.integer_part import IntegerPart, split_integer_part
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.quantization.quantize import quantize
@@ -66,7 +66,7 @@ def test_hashes_tell_other_inputs_apart(integers: Artifact, tmp_path: Path) -> N
         folder.mkdir()
     images = [IMAGES, IMAGES, IMAGES + 0.5]
     parts = [split(integers.path, f, i) for f, i in zip(folders, images, strict=True)]
-    one, again, other = (hashes(part.model, part.inputs) for part in parts)
+    one, again, other = (output_digests(part.model, part.inputs) for part in parts)
     assert set(one) == set(parts[0].spikes)
     assert one == again
     assert one != other

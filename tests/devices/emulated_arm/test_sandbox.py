@@ -85,12 +85,12 @@ def fake_parts(monkeypatch: pytest.MonkeyPatch, qemu: str = "true") -> list[str]
         if onnxruntime == "9.9":
             raise EmulationError("no such version")
 
-    def make_counter(folder: Path) -> None:
+    def make_counting_qemu(folder: Path) -> None:
         fetched.append("counter")
         raise EmulationError("there is no C compiler here")
 
     monkeypatch.setattr(module, "find_qemu", lambda d: next(d.glob("qemu/*"), None))
-    for part in (fetch_qemu, fetch_debian, fetch_wheels, make_counter):
+    for part in (fetch_qemu, fetch_debian, fetch_wheels, make_counting_qemu):
         monkeypatch.setattr(module, part.__name__, part)
     return fetched
 

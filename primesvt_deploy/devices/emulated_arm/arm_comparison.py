@@ -1,4 +1,4 @@
-"""One artifact, on this machine and on emulated CPUs."""
+"""Compare an artifact on emulated CPUs with the same artifact on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from primesvt_deploy.devices.emulated_arm.guest import hashes, logits
+from primesvt_deploy.devices.emulated_arm.guest import logits, output_digests
 from primesvt_deploy.devices.emulated_arm.images import Samples
 from primesvt_deploy.devices.emulated_arm.integer_part import IntegerPart, split_integer_part
 from primesvt_deploy.devices.emulated_arm.outcome import ArmOutcome
@@ -16,28 +16,28 @@ from primesvt_deploy.devices.emulated_arm.qemu import Guest
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import EmulationError, VerificationError
 
-__all__ = ["Comparison"]
+__all__ = ["ArmComparison"]
 
 _BATCH = 8
 _INTEGER_IMAGES = 8
-_COUNTED = 2  # images, behind a first one that is not: it finds nothing ready
+_COUNTED = 2  # images, after a first one that is not counted: it fills caches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is run on every CPU, and what it gives here.
+class ArmComparison:
+    """What this machine computes of a bundle, to compare emulated CPUs with.
 
     Args:
         bundle: its directory.
-        samples: to compare on.
-        threads: of the emulated run.
+        samples: the samples to compare on.
+        threads: threads of the emulated run.
         profile: session profile; None: the bundle's default.
-        fixed_batch: as of `OnnxModel`.
-        folder: with the samples as files, until all is over.
-        logits: of the samples, here.
+        fixed_batch: batch size of the artifact, or None for any.
+        folder: a folder with the samples as files, kept until all CPUs are done.
+        logits: `[n, K]`, the artifact's outputs on this machine.
         part: the integer part; None: there is none to compare.
-        hashes: of its spike tensors, here.
-        not_compared: why there is none; else empty.
+        digests: SHA-256 of its spike tensors on this machine, by name.
+        not_compared: why there is no integer part to compare; empty: there is one.
     """
 
     bundle: Path
@@ -48,14 +48,18 @@ class Comparison:
     folder: Path
     logits: npt.NDArray[np.float32]
     part: IntegerPart | None
-    hashes: dict[str, str]
+    digests: dict[str, str]
     not_compared: str
 
     @classmethod
     def prepare(
         cls, bundle: Path, samples: Samples, folder: Path, *, threads: int, profile: str | None
-    ) -> Comparison:
-        """Run a bundle here; raises BundleError where onnxruntime refuses it."""
+    ) -> ArmComparison:
+        """Run a bundle on this machine.
+
+        Raises:
+            BundleError: onnxruntime refuses the artifact here.
+        """
         model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
         part, not_compared = _compared_part(
             bundle / "model.onnx", samples.images[: model.fixed_batch or _INTEGER_IMAGES], folder
@@ -72,34 +76,41 @@ class Comparison:
             folder=folder,
             logits=logits(model, samples.images, batch=_BATCH),
             part=part,
-            hashes=hashes(part.model, part.inputs) if part else {},
+            digests=output_digests(part.model, part.inputs) if part else {},
             not_compared=not_compared,
         )
 
     def run(self, guest: Guest, cpu: str, output: Path) -> ArmOutcome:
-        """Logits and hashes of one CPU beside those of this machine."""
+        """Run the artifact on one emulated CPU and compare its logits and spike tensors.
+
+        Args:
+            guest: the CPU's.
+            cpu: its name.
+            output: file to which the guest writes its logits.
+        """
         arguments = self._arguments("images.npy", threads=self.threads)
         arguments += ["--batch", str(_BATCH), "--logits", str(output)]
         if self.part:
             arguments += ["--part", str(self.part.model), "--inputs", str(self.part.inputs)]
-        said = guest.run(arguments)
+        answer = guest.run(arguments)
         there = np.load(output)
-        same = [name for name, known in self.hashes.items() if said["hashes"].get(name) == known]
+        found = answer["digests"]
+        same = [name for name, digest in self.digests.items() if found.get(name) == digest]
         return ArmOutcome(
             cpu=cpu,
-            onnxruntime=said["onnxruntime"],
+            onnxruntime=answer["onnxruntime"],
             images=len(there),
             source=self.samples.source,
             agreeing=int((there.argmax(axis=1) == self.logits.argmax(axis=1)).sum()),
             max_difference=float(np.abs(there - self.logits).max()),
             integer_images=self.part.images if self.part else 0,
-            spike_tensors=len(self.hashes),
+            spike_tensors=len(self.digests),
             identical_tensors=len(same),
             not_compared=self.not_compared,
         )
 
-    def counted(self, outcome: ArmOutcome, guest: Guest) -> ArmOutcome:
-        """The outcome with the instructions that an image takes, start-up not among them."""
+    def count_instructions(self, outcome: ArmOutcome, guest: Guest) -> ArmOutcome:
+        """The outcome with the instructions that an image takes, without start-up."""
         try:
             total = guest.count(self._arguments("counted.npy", threads=1))
         except (EmulationError, VerificationError) as error:  # of this qemu: the other one did it
@@ -115,7 +126,7 @@ class Comparison:
 def _compared_part(
     artifact: Path, images: npt.NDArray[np.float32], folder: Path
 ) -> tuple[IntegerPart | None, str]:
-    """The integer part of an artifact, or why there is none to compare; see `IntegerPart`."""
+    """The integer part of an artifact, or None and why there is none to compare."""
     try:
         part = split_integer_part(artifact, images, folder)
     except ModuleNotFoundError as missing:
