@@ -1,13 +1,16 @@
 # make demo   build the embedded reference model to a bundle (sets .venv up first)
 # make test   lint, types, import order and tests (sets .venv up first)
+# make check  the same with the fast tests alone, for every commit
+# make lowest the fast tests with the lowest versions that pyproject.toml promises
 # make bench  rewrite benchmarks/results/ (hours on two cores, most of them for frontier.py)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test check lint lowest bench setup clean
 
 setup: $(READY)
 
@@ -22,11 +25,20 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
+check: lint
+	$(BIN)/python -m pytest -m "not slow"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lowest:
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c tests/packaging/lowest.txt -e '.[build,dev]'
+	$(LOWEST)/bin/python -m pytest -m "not slow"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
