@@ -39,4 +39,3 @@ def test_names_in_the_text_are_names_in_the_code() -> None:
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     for name in re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)(?:\([a-z_, ]*\))?`", TEXT):
         assert all(re.search(rf"\b{part}\b", code) for part in name.split(".")), name
-
