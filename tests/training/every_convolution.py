@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from conftest import enliven, make_model
 from families.zoo import FORMS, ZOO
+from random_images import random_images
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +35,6 @@ from training_runs import train_in
 
 from primesvt_deploy import adopt, load, open_data
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut
@@ -137,18 +137,6 @@ def own(kind: str) -> SViT:
     return adopt(enliven(TokensAsImage(OWN[kind]())), image_size=48)
 
 
-def samples(model: SViT, count: int) -> ImageList:
-    steps = model.preprocessing
-    shape = model.config.example(1).shape
-    generator = np.random.default_rng(0)
-    if model.config.frames:
-        pixels = generator.random((count, shape[0], *shape[2:])).astype(np.float32)
-    else:
-        pixels = generator.integers(0, 256, (count, *shape[2:], 3), dtype=np.uint8)
-    labels = generator.integers(0, model.config.num_classes, count)
-    return ImageList(lambda i: pixels[i], np.arange(count), labels, steps)
-
-
 def odd(groups: tuple[Group, ...]) -> Plan:
     """An odd number of channels stays in each head: half of them or one more."""
     plan = Plan()
@@ -162,7 +150,7 @@ def odd(groups: tuple[Group, ...]) -> Plan:
 
 def search_and_finetune(model: SViT) -> None:
     """Candidates, recovery, accuracy and fine-tuning, of a model and of what is left of it."""
-    images = samples(model, 16)
+    images = random_images(model, 16)
     groups = prunable_groups(model).groups
     recovery = Recovery(model, groups, images, RECOVERY_STEPS)
     plan = odd(groups)
@@ -181,7 +169,7 @@ def train_from_scratch(model: SViT) -> None:
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
     quiet = contextlib.redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as place, quiet, CHECKED:
-        losses = train_in(Path(place), model, samples(model, 60))
+        losses = train_in(Path(place), model, random_images(model, 60))
     assert np.isfinite(losses).all()
     assert_learned(before, model.module.state_dict())
 

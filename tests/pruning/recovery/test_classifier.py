@@ -12,7 +12,8 @@ import torch
 from conftest import write_arrays
 from families.zoo import ZOO, model_of
 from own_nets import attending
-from pruning.recovery.test_recovery import groups_of, images_of, thinned
+from pruning.recovery.test_recovery import groups_of, thinned
+from random_images import random_images
 
 from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load, prune
 from primesvt_deploy.data import DataSet, open_data
@@ -40,7 +41,7 @@ def test_a_model_with_a_new_classifier_equals_its_cut(name: str) -> None:
     model = model_of(name)
     groups = groups_of(model)
     plan = thinned(groups)
-    recovery = Recovery(model, groups, images_of(model, 16), RECOVERY_STEPS)
+    recovery = Recovery(model, groups, random_images(model, 16), RECOVERY_STEPS)
     recovered = recovery.recovered(plan, head=True)
     inputs = torch.randn(model.config.example(2).shape)
     assert check_cut(recovered, cut(recovered, groups, plan), inputs) <= 1e-9

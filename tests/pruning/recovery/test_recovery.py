@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import make_model
 from families.zoo import ZOO
+from random_images import random_images
 from spikingjelly.activation_based import layer
 from torch import nn
 
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.analysis.input_statistics import measure_moments
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
@@ -25,19 +25,6 @@ from primesvt_deploy.pruning.recovery.least_squares import Refit
 from primesvt_deploy.pruning.recovery.recovery import NORM_IMAGES, Recovery
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.pruning.search.evaluator import Evaluator
-
-
-def images_of(model: SViT, count: int = 40) -> ImageList:
-    """Random samples of the model's own kind."""
-    steps = model.preprocessing
-    shape = model.config.example(1).shape  # of frames: T, then the sample
-    generator = np.random.default_rng(0)
-    if model.config.frames:
-        pixels = generator.random((count, shape[0], *shape[2:])).astype(np.float32)
-    else:
-        pixels = generator.integers(0, 256, (count, steps.height, steps.width, 3), dtype=np.uint8)
-    labels = generator.integers(0, model.config.num_classes, count)
-    return ImageList(lambda i: pixels[i], np.arange(count), labels, steps)
 
 
 def groups_of(model: SViT) -> tuple[Group, ...]:
@@ -64,7 +51,7 @@ def test_a_recovered_model_equals_its_cut(name: str, steps: tuple[str, ...]) -> 
     model = make_model(config, family=family)
     groups = groups_of(model)
     plan = thinned(groups)
-    recovered = Recovery(model, groups, images_of(model, 16), steps).recovered(plan)
+    recovered = Recovery(model, groups, random_images(model, 16), steps).recovered(plan)
     smaller = cut(recovered, groups, plan)
     inputs = torch.randn(model.config.example(2).shape)
     assert check_cut(recovered, smaller, inputs) <= 1e-9
