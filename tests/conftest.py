@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trace_cache import cached_traces
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.artifact.ort_export import write_ort_file
@@ -135,6 +136,14 @@ def _operators_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         once = functools.cache(ONNXRegistry.from_torchlib)
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traces_shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """See `trace_cache`; both workers of a run share one directory."""
+    base = tmp_path_factory.getbasetemp()
+    with cached_traces((base if worker_id == "master" else base.parent) / "traces"):
         yield
 
 

@@ -17,12 +17,16 @@ from families import (
     test_spikingresformer,
 )
 from families.vectors import FIXTURES, converted, vector
+from families.zoo import model_of
+from trace_cache import uncached
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
 
 OPTIONS: dict[str, ModelOptions] = {
@@ -55,7 +59,8 @@ def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
         else input_steps(family.inputs, config, InputOptions()),
         labels=tuple(str(i) for i in range(config.num_classes)),
     )
-    artifact = export_onnx(model, tmp_path / "model.onnx")
+    with uncached():
+        artifact = export_onnx(model, tmp_path / "model.onnx")
     counts = FlipCounter(model, artifact.path, threads=1)
     batch = known["x"].float().numpy()
     counts.compare(batch)
@@ -71,3 +76,15 @@ def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     assert flipped <= 1e-3 * counts.compared
     agree = torch.from_numpy(found).argmax(1) == expected.argmax(1)
     assert agree[torch.from_numpy(~explained)].all()
+
+
+@pytest.mark.parametrize("name", ["spikformer, SpikingJelly", "sdt-v1"])
+def test_a_cached_trace_gives_the_same_file(name: str, tmp_path: Path) -> None:
+    """Other tests share their traces; that must not hide anything from them."""
+    quantized = quantize(model_of(name), 8)
+    with uncached():
+        fresh = export_onnx(quantized, tmp_path / "fresh.onnx", precision=Precision.INT8)
+    for _ in range(2):
+        again = export_onnx(quantized, tmp_path / "again.onnx", precision=Precision.INT8)
+        assert again.path.read_bytes() == fresh.path.read_bytes()
+        assert again.layers == fresh.layers
