@@ -1,5 +1,10 @@
 """An ImageFolder: one directory of images (or of event frames) a class, named as the class.
 
+Images are read as the training script's loader reads them, torchvision's `ImageFolder` (the same
+endings, Pillow's `convert("RGB")`), the samples in the order they are stored in: its EXIF
+orientation was not applied when the network was trained, so it must not be when accuracy is
+measured. `run` and `Classifier` apply it, as they get photos from phones.
+
 Splits: with `train/` and one of `val/`, `validation/`, `test/` beneath, train is the former and
 the latter's halves are search and held-out; with two of the latter, search is the first and
 held-out the second; with class directories alone, their halves are search and held-out.
@@ -22,7 +27,7 @@ from primesvt_deploy.model.svit import SViT
 
 __all__ = ["open_image_folder"]
 
-_IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
+_IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 _FRAMES = {".npy", ".npz"}
 _EVALUATION = ("val", "validation", "test")
 
@@ -58,7 +63,7 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
 
     def decode(number: int) -> npt.NDArray[Any]:
         steps, file = model.preprocessing, everything[number]
-        sample = read_sample(steps, file)
+        sample = read_sample(steps, file, upright=False)
         if isinstance(steps, FrameSteps):
             try:
                 steps.crop_batch(sample[np.newaxis])

@@ -1,58 +1,67 @@
-"""Image files to RGB arrays: with Pillow where it is installed, without it elsewhere."""
+"""Image files to RGB arrays, by Pillow, which is imported when an image is read."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
-from types import ModuleType
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError
-from .jpeg import MAX_PIXELS, decode_jpeg
-from .png import SIGNATURE, decode_png
 
-__all__ = ["decode_image", "read_image"]
+if TYPE_CHECKING:
+    from PIL import Image
 
-Rgb = npt.NDArray[np.uint8]
+__all__ = ["MAX_PIXELS", "decode_image", "read_image"]
 
-_JPEG = b"\xff\xd8"
-_READ = "a JPEG, a PNG or a binary PPM (P6)"
-# What else people hand over, by leading bytes; "." stands for any byte.
-_KNOWN = (
-    (re.compile(rb"GIF8"), "a GIF"),
-    (re.compile(rb"BM"), "a BMP"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "a WebP"),
-    (re.compile(rb"II\*\0|MM\0\*"), "a TIFF"),
-    (re.compile(rb"....ftypavi", re.DOTALL), "an AVIF"),
-    (re.compile(rb"....ftyp(?:hei|mif)", re.DOTALL), "a HEIF"),
-    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "a JPEG XL"),
-    (re.compile(rb"\0\0\0\x0cjP"), "a JPEG 2000"),
-    (re.compile(rb"P[1-57]\s"), "a Netpbm file other than P6"),
-    (re.compile(rb"%PDF"), "a PDF"),
-    (re.compile(rb"\s*<"), "an SVG, XML or HTML file"),
-    (re.compile(rb"PK"), "a zip archive"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array"),
+MAX_PIXELS = 178_956_970
+"""Most pixels of an image; Pillow, too, takes a larger file for a decompression bomb."""
+
+_READ = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM"
+# Leading bytes ("." stands for any byte), what a user calls the format, Pillow's name of it.
+_FORMATS = tuple(
+    (re.compile(magic, re.DOTALL), kind, format_)
+    for magic, kind, format_ in (
+        (rb"\xff\xd8", "a JPEG", "JPEG"),
+        (rb"\x89PNG\r\n\x1a\n", "a PNG", "PNG"),
+        (rb"RIFF....WEBP", "a WebP", "WEBP"),
+        (rb"GIF8", "a GIF", "GIF"),
+        (rb"II[*+]\0|MM\0[*+]", "a TIFF", "TIFF"),
+        (rb"BM", "a BMP", "BMP"),
+        (rb"P[1-6][\s#]", "a PPM, PGM or PBM", "PPM"),
+        # Not read: Pillow is never asked to try them.
+        (rb"....ftypavi", "an AVIF", None),
+        (rb"....ftyp(?:he[iv]|mif)", "a HEIF (.heic)", None),
+        (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL", None),
+        (rb"\0\0\0\x0cjP", "a JPEG 2000", None),
+        (rb"%!PS", "a PostScript file", None),
+        (rb"%PDF", "a PDF", None),
+        (rb"\s*<", "an SVG, XML or HTML file", None),
+        (rb"PK", "a zip archive", None),
+        (rb"\x93NUMPY", "a NumPy array", None),
+    )
 )
-# Magic, then width, height and largest value, with comments between, then one blank.
-_PPM = re.compile(rb"P6" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s")
 
 
-def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> npt.NDArray[np.uint8]:
     """Read an image file as `decode_image` does.
 
     Args:
-        path: the file.
+        path: the file; its name's ending does not matter.
+        upright: see `decode_image`.
 
     Returns:
-        RGB samples, uint8 [height, width, 3]; the EXIF orientation is not applied.
+        RGB samples, uint8 [height, width, 3].
 
     Raises:
-        ImageError: there is no such file, or it is not an image that can be read; the
-            message is one line that starts with the path.
+        ImageError: there is no such file, it is not an image that can be read, or Pillow is
+            not installed; the message is one line that starts with the path.
     """
     name = os.fspath(path)
     try:
@@ -66,116 +75,133 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         reason = getattr(error, "strerror", None) or error
         hint = "check the path and its permissions"
         raise _error(name, f"found it unreadable ({reason}), expected {_READ}; {hint}") from None
-    return decode_image(data, name=name)
+    return decode_image(data, name=name, upright=upright)
 
 
-def decode_image(data: bytes, *, name: str = "image") -> npt.NDArray[np.uint8]:
-    """Decode the contents of an image file.
+def decode_image(
+    data: bytes, *, name: str = "image", upright: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Decode the contents of an image file as Pillow's `Image.open(...).convert("RGB")` does.
 
-    With Pillow any format it knows is read, as `Image.open(...).convert("RGB")` gives it
-    (16-bit grey keeps its high byte, where `convert` would clip it). Without Pillow,
-    sequential JPEG, PNG without interlacing and binary PPM are read, to the same values.
-    The EXIF orientation is not applied: the samples are in the order they are stored in.
+    JPEG, PNG, WebP, GIF and TIFF (the first image of several), BMP and PPM are read. Alpha is
+    dropped, not blended; 16-bit grey keeps its high byte, where `convert` would clip it.
 
     Args:
         data: the whole file.
         name: what error messages call it.
+        upright: turn the image as its EXIF orientation says; False: the samples in the order
+            that they are stored in (except in a TIFF, which Pillow turns as it loads it).
 
     Returns:
-        RGB samples, uint8 [height, width, 3]; alpha is dropped, grey repeated.
+        RGB samples, uint8 [height, width, 3]; grey is repeated three times.
 
     Raises:
-        ImageError: the data are empty, truncated, corrupt or of a format that is not read.
+        ImageError: the data are empty, truncated, corrupt, of another format or of more than
+            `MAX_PIXELS` pixels, or Pillow is not installed; the message is one line.
     """
     if not data:
         raise _error(name, f"found an empty file, expected {_READ}; copy it again")
-    pillow = _pillow()
+    kind, format_ = _identified(data)
+    if format_ is None:
+        raise _error(name, f"found {kind}, expected {_READ}; convert it to one of these")
     try:
-        if pillow is not None:
-            return _decode_with_pillow(data, pillow)
-        if data.startswith(_JPEG):
-            return decode_jpeg(data)
-        if data.startswith(SIGNATURE):
-            return decode_png(data)
-        if data.startswith(b"P6"):
-            return _decode_ppm(data)
+        return _decoded(data, kind, format_, upright=upright)
     except ImageError as error:
         raise _error(name, str(error)) from None
-    hint = "install Pillow (pip install pillow) or convert it"
-    raise _error(name, f"found {_describe(data)}, expected {_READ}; {hint}")
 
 
 def _error(name: str, message: str) -> ImageError:
-    printable = name.encode("unicode_escape").decode() if not name.isprintable() else name
-    return ImageError(f"{printable}: {message}")
+    return ImageError(f"{_on_one_line(name)}: {_on_one_line(message)}")
 
 
-def _pillow() -> ModuleType | None:
-    """Pillow's Image module, or None where it is not installed."""
+def _on_one_line(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _identified(data: bytes) -> tuple[str, str | None]:
+    """What a user calls the format, and Pillow's name of it; None: one that is not read."""
+    for pattern, kind, format_ in _FORMATS:
+        if pattern.match(data):
+            return kind, format_
+    return f"an unknown format (first bytes {data[:8].hex(' ')})", None
+
+
+def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDArray[np.uint8]:
     try:
         from PIL import Image
-    except ImportError:
-        return None
-    return Image
-
-
-def _decode_with_pillow(data: bytes, pillow: ModuleType) -> Rgb:
-    try:
-        with pillow.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.mode.startswith("I;16"):
-                high = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(high[..., None], 3, axis=2)
-            # Dropped with the alpha anyway; `convert` would warn about it.
-            image.info.pop("transparency", None)
-            rgb = image if image.mode == "RGB" else image.convert("RGB")
-            return np.array(rgb, dtype=np.uint8)
-    except pillow.UnidentifiedImageError:
+    except ImportError as error:
         raise ImageError(
-            f"found {_describe(data)} that Pillow cannot identify, expected {_READ}; "
-            "copy the file again or convert it"
+            f"found {kind} and no Pillow to read it with ({error}), expected Pillow 10 or newer; "
+            "pip install pillow"
         ) from None
+    try:
+        with (
+            _silence(libtiff=format_ == "TIFF"),
+            # One format, so that no other of Pillow's many decoders sees the data.
+            Image.open(io.BytesIO(data), formats=(format_,)) as image,
+        ):
+            if image.width * image.height > MAX_PIXELS:  # whatever limit Pillow was given
+                raise Image.DecompressionBombError
+            return _samples(image, upright=upright)
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"found {kind} of more than {MAX_PIXELS} pixels, expected fewer; scale it down"
+        ) from None
+    except Image.UnidentifiedImageError:
+        reason = "no whole header"
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"found {_describe(data)} that is truncated, corrupt or too large ({reason}), "
-            "expected a complete one; copy the file again or re-save it"
-        ) from None
+    raise ImageError(
+        f"found {kind} that is truncated or corrupt ({reason}), expected a complete one; "
+        "copy the file again or re-save it"
+    )
 
 
-def _describe(data: bytes) -> str:
-    """Name the format, or quote the first bytes."""
-    readable = ((_JPEG, "a JPEG"), (SIGNATURE, "a PNG"), (b"P6", "a binary PPM"))
-    for magic, kind in readable:
-        if data.startswith(magic):
-            return kind
-    for pattern, kind in _KNOWN:
-        if pattern.match(data):
-            return kind
-    return f"an unknown format (first bytes {data[:8].hex(' ')})"
+@contextlib.contextmanager
+def _silence(*, libtiff: bool) -> Iterator[None]:
+    """No warnings while an image is decoded: what makes it unusable is raised.
+
+    Args:
+        libtiff: close standard error to everyone as well, as libtiff writes to it by itself.
+    """
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        if libtiff:
+            with contextlib.suppress(OSError):  # it is closed already
+                kept = os.dup(2)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, 2)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                stack.callback(os.close, nowhere)
+                os.dup2(nowhere, 2)
+        yield
 
 
-def _decode_ppm(data: bytes) -> Rgb:
-    """Decode a binary PPM; values are scaled to 255 with Pillow's rounding."""
-    header = _PPM.match(data)
-    width, height, largest = map(int, header.groups()) if header else (0, 0, 0)
-    if header is None or not (width and height and 0 < largest < 1 << 16):
-        raise ImageError("found a PPM with a damaged header, expected a whole one; re-save it")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"found a PPM of {width}x{height} pixels, expected at most {MAX_PIXELS} in all; "
-            "scale it down"
-        )
-    sample: np.dtype[Any] = np.dtype("u1" if largest < 256 else ">u2")
-    count = width * height * 3
-    available = (len(data) - header.end()) // sample.itemsize
-    if available < count:
-        raise ImageError(
-            f"found a truncated PPM ({available} of {count} samples), expected a complete one; "
-            "copy the file again or re-save it"
-        )
-    values = np.frombuffer(data, sample, count, header.end()).reshape(height, width, 3)
-    if largest != 255:
-        values = np.minimum(np.rint(values / largest * 255), 255)
-    rgb: Rgb = values.astype(np.uint8)
-    return rgb
+def _samples(image: Image.Image, *, upright: bool) -> npt.NDArray[np.uint8]:
+    """RGB samples [height, width, 3] of an opened image."""
+    image.load()
+    # Pillow opens 16-bit PGM, and before version 11 PNG too, as 32-bit integers.
+    of_16_bits = image.mode.startswith("I;16") or (image.mode, image.format) in (
+        ("I", "PNG"),
+        ("I", "PPM"),
+    )
+    if upright and image.format != "TIFF":  # which Pillow turns as it loads it
+        image = _turned(image)
+    if of_16_bits:
+        high = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(high[..., np.newaxis], 3, axis=2)
+    # Dropped with the alpha anyway; `convert` would warn about it.
+    image.info.pop("transparency", None)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """A decoded image turned as its EXIF orientation says; a damaged EXIF block says nothing."""
+    from PIL import ExifTags, ImageOps
+
+    try:
+        image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as above
+        return image
+    image.info.clear()  # else the rest of the block is written anew, which fails on odd ones
+    return ImageOps.exif_transpose(image)

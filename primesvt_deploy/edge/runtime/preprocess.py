@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PreprocessingError
-from .jpeg import MAX_PIXELS
+from .images import MAX_PIXELS
 
 __all__ = ["Preprocessing", "resize"]
 
 _CHANNELS = 3
 _MAX_SIDE = 65_535
-_PRECISION_BITS = 32 - 8 - 2  # of Pillow's fixed-point weights
-_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+_INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,12 @@ class Preprocessing:
     out, and each channel becomes (value / 255 - mean) / std in float32.
 
     Attributes:
-        height: of the network's input, in pixels.
-        width: of the network's input, in pixels.
+        height: height of the network's input, in pixels.
+        width: width of the network's input, in pixels.
         resize: length of the shorter side before the crop, at least height and width.
         interpolation: "bilinear" or "bicubic".
-        mean: per channel (R, G, B), for values in 0..1.
-        std: per channel, from 1e-6.
+        mean: mean of each channel (R, G, B), for values in 0..1.
+        std: standard deviation of each channel, at least 1e-6.
 
     Raises:
         PreprocessingError: a value is of the wrong type or out of range.
@@ -59,8 +57,8 @@ class Preprocessing:
         if self.resize < max(self.height, self.width):
             expected = f"at least height and width ({self.height}x{self.width}): no padding is done"
             raise _bad("resize", self.resize, expected)
-        if not isinstance(self.interpolation, str) or self.interpolation not in _SUPPORT:
-            raise _bad("interpolation", self.interpolation, " or ".join(_SUPPORT))
+        if self.interpolation not in _INTERPOLATIONS:
+            raise _bad("interpolation", self.interpolation, " or ".join(_INTERPOLATIONS))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if min(self.std) < 1e-6:
@@ -99,8 +97,8 @@ class Preprocessing:
             float32 [3, height, width].
 
         Raises:
-            PreprocessingError: the image has another shape or type, or would become
-                too large when resized.
+            PreprocessingError: the image has another shape or type, would become too large
+                when resized, or is to be resized and Pillow is not installed.
         """
         _check(image, 3)
         result: npt.NDArray[np.float32] = self.apply_batch(image[None])[0]
@@ -168,74 +166,38 @@ class Preprocessing:
 def resize(
     image: npt.NDArray[np.uint8], height: int, width: int, interpolation: str
 ) -> npt.NDArray[np.uint8]:
-    """Resize as the `Image.resize` of Pillow 13 does, to the last bit.
+    """Resize by Pillow, to the same pixels with any version of it.
 
-    The kernel widens when shrinking, so the result is antialiased. The horizontal pass
-    comes first, except where the height shrinks by more than twice what the width does;
-    each is in 22-bit fixed point, rounded and clipped. Pillow before 13 has no such
-    exception: its results for images over twice as high as wide differ in the rounding.
+    The kernel widens when shrinking, so the result is antialiased. Pillow resizes along one axis
+    after the other, rounding to 8 bits between them: horizontally first, except, from version 13,
+    where the height shrinks by more than twice what the width does. Here each axis is a call of
+    its own, in the order of version 13, so that older ones give the same.
 
     Args:
-        image: uint8 [H, W, C].
-        height: of the result.
-        width: of the result.
-        interpolation: "bilinear" or "bicubic" (Keys 1981, a = -0.5).
+        image: RGB samples, uint8 [H, W, 3].
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        interpolation: "bilinear" or "bicubic".
 
     Returns:
-        uint8 [height, width, C].
+        uint8 [height, width, 3].
+
+    Raises:
+        PreprocessingError: Pillow is not installed.
     """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise PreprocessingError(
+            f"found no Pillow to resize an image with ({error}), expected Pillow 10 or newer; "
+            "pip install pillow"
+        ) from None
     rows, columns = image.shape[:2]
-    passes = [(1, width), (0, height)]
+    resized, kernel = Image.fromarray(image), Image.Resampling[interpolation.upper()]
     # Observed in Pillow 13.0.0, not documented there.
-    if height < rows and 2 * (columns - width) < rows - height:
-        passes.reverse()
-    for axis, size in passes:
-        if size != image.shape[axis]:
-            turned = _resample(image.swapaxes(0, axis), size, interpolation)
-            image = turned.swapaxes(0, axis)
-    return image
-
-
-def _resample(image: npt.NDArray[np.uint8], size: int, interpolation: str) -> npt.NDArray[np.uint8]:
-    """Resample axis 0 to `size`: each result row is a weighted sum of a few rows."""
-    rows = np.ascontiguousarray(image).reshape(len(image), -1)
-    index, weights = _weights(len(image), size, interpolation)
-    total = np.full((size, rows.shape[1]), 1 << (_PRECISION_BITS - 1), np.int32)
-    for tap in range(index.shape[1]):
-        total += rows[index[:, tap]] * weights[:, tap, None]
-    result: npt.NDArray[np.uint8] = np.clip(total >> _PRECISION_BITS, 0, 255).astype(np.uint8)
-    return result.reshape((size, *image.shape[1:]))
-
-
-@lru_cache(maxsize=64)
-def _weights(
-    source: int, size: int, interpolation: str
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
-    """Source rows and fixed-point weights of each result row, both [size, taps]."""
-    scale = source / size
-    stretch = max(scale, 1.0)
-    support = _SUPPORT[interpolation] * stretch
-    centres = (np.arange(size) + 0.5) * scale
-    first = np.maximum((centres - support + 0.5).astype(np.intp), 0)
-    behind = np.minimum((centres + support + 0.5).astype(np.intp), source)
-    index = first[:, None] + np.arange(int((behind - first).max()))
-    values = _kernel((index - centres[:, None] + 0.5) * (1.0 / stretch), interpolation)
-    values[index >= behind[:, None]] = 0.0
-    # Summed from left to right, as in Pillow: another order may differ in the last bit.
-    values /= np.cumsum(values, axis=1)[:, -1:]
-    scaled = values * (1 << _PRECISION_BITS)
-    weights = np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32)
-    return np.minimum(index, source - 1), weights
-
-
-def _kernel(x: npt.NDArray[np.float64], interpolation: str) -> npt.NDArray[np.float64]:
-    x = np.abs(x)
-    if interpolation == "bilinear":
-        return np.maximum(1.0 - x, 0.0)
-    a = -0.5
-    inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
-    outer = (((x - 5.0) * x + 8.0) * x - 4.0) * a
-    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
+    height_first = height < rows and 2 * (columns - width) < rows - height
+    resized = resized.resize((columns, height) if height_first else (width, rows), kernel)
+    return np.array(resized.resize((width, height), kernel))
 
 
 def _offset(size: int, crop: int) -> int:

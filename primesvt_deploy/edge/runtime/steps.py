@@ -1,4 +1,4 @@
-"""The steps between a file and a network's input, of either kind: an image or event frames."""
+"""Steps from a file to a network's input, for images and for event frames."""
 
 from __future__ import annotations
 
@@ -20,24 +20,54 @@ InputSteps = Preprocessing | FrameSteps
 
 
 def steps_from_dict(d: Mapping[str, Any]) -> InputSteps:
-    """The inverse of either kind's `to_dict`; raises PreprocessingError."""
+    """Make preprocessing from what `to_dict` of either class gives.
+
+    Raises:
+        PreprocessingError: a key is missing or unknown, or a value is not valid.
+    """
     if isinstance(d, Mapping) and d.get("kind") == "frames":
         return FrameSteps.from_dict(d)
     return Preprocessing.from_dict(d)
 
 
-def read_sample(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """What the file at `path` holds, as `steps` take it; raises ImageError."""
-    return read_frames(path) if isinstance(steps, FrameSteps) else read_image(path)
+def read_sample(
+    steps: InputSteps, path: str | os.PathLike[str], *, upright: bool
+) -> npt.NDArray[Any]:
+    """Read an image or a sequence of event frames from a file.
+
+    Args:
+        steps: tells which of the two is expected.
+        path: the file.
+        upright: turn an image as its EXIF orientation says.
+
+    Returns:
+        RGB samples, uint8 [H, W, 3], or frames [T, C, H, W], numbers of any kind.
+
+    Raises:
+        ImageError: the file cannot be read; the message is one line that starts with the path.
+    """
+    if isinstance(steps, FrameSteps):
+        return read_frames(path)
+    return read_image(path, upright=upright)
 
 
 def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
-    """The network's input, without its batch axis, for the file at `path`.
+    """The network's input for a user's file; an image is turned as its EXIF orientation says.
+
+    A phone stores a photo as its sensor lies, and in EXIF how to turn it: shown upright, as every
+    viewer shows it, it is what the network was trained to classify.
+
+    Args:
+        steps: preprocessing of the network.
+        path: an image file, or an `.npy` or `.npz` of event frames.
+
+    Returns:
+        float32 [3, height, width], or [T, C, H, W]; without the batch axis.
 
     Raises:
         DeployError: the file cannot be read, or does not fit; one line that starts with the path.
     """
-    sample = read_sample(steps, path)
+    sample = read_sample(steps, path, upright=True)
     try:
         return steps.apply(sample)
     except PreprocessingError as error:

@@ -1,8 +1,10 @@
-"""Preprocessing: resizing equal to Pillow's, torchvision's rounding, validation."""
+"""Preprocessing: Pillow's resizing whatever its version, torchvision's rounding, validation."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,26 @@ def test_resize_is_pillows(interpolation: str, largest: int, result: int) -> Non
         np.testing.assert_array_equal(resized, pillow_resize(image, height, width, interpolation))
         compared += 1
     assert compared > 20
+
+
+def test_every_version_of_pillow_gives_the_same_pixels() -> None:
+    """Those of Pillow 13, to which another test holds them, tall images among them."""
+    rng = np.random.default_rng(7)
+    found = hashlib.sha256()
+    for _ in range(60):
+        h, w, height, width = rng.integers(1, 150, 4).tolist()
+        image = noise(rng, h, w, 3)
+        for interpolation in FILTERS:
+            found.update(resize(image, height, width, interpolation).tobytes())
+    assert found.hexdigest() == "6367c37d00ac7eeec9e6d86efbebb52fe51adb1bcc0f205521dd9fc9be6bd3f1"
+
+
+def test_pillow_is_needed_where_an_image_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    image = noise(np.random.default_rng(0), 9, 9, 3)
+    assert make(8, 8, 9).apply(image).shape == (3, 8, 8)
+    with pytest.raises(PreprocessingError, match=r"no Pillow to resize .*; pip install pillow$"):
+        make(8, 8, 8).apply(image)
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:
