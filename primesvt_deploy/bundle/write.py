@@ -23,7 +23,7 @@ __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
 CHECK_BYTES = 131_072
 """Pixels kept in `check.npz` for `verify` on a device without torch, at most (one at least)."""
 
-_RUN = '''"""Classify images with this bundle; needs numpy and onnxruntime alone.
+_RUN = '''"""Classify images with this bundle; needs numpy, onnxruntime and, for images, Pillow.
 
     python run.py IMAGE...
 """
@@ -36,7 +36,8 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in ("numpy", "onnxruntime"):
         raise
-    print(f"error: {error.name} is not installed: pip install numpy onnxruntime", file=sys.stderr)
+    missing = f"error: {error.name} is not installed: pip install numpy onnxruntime pillow"
+    print(missing, file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def run(
     threads: int,
     as_json: bool,
 ) -> int:
-    """Classify images (or .npy/.npz event frames) with a bundle, on numpy and onnxruntime alone."""
+    """Classify images (or .npy/.npz event frames) with a bundle; torch is not needed."""
     from primesvt_deploy.edge.runtime.main import classify_and_print
 
     classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)

@@ -133,6 +133,38 @@ def test_image_suffixes(tiny: SViT, tmp_path: Path, suffix: str) -> None:
     seen(open_data(tiny, tmp_path).search)
 
 
+def test_images_are_those_that_a_training_script_loads(tiny: SViT, tmp_path: Path) -> None:
+    """The files that torchvision's ImageFolder lists, and what its loader makes of each."""
+    from torchvision.datasets import ImageFolder
+
+    write_images(tmp_path, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned: the loader does not
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 18, 3), dtype=np.uint8)
+    photo = Image.fromarray(pixels)
+    photo.save(tmp_path / "cat" / "phone.jpg", exif=exif)
+    photo.save(tmp_path / "cat" / "turned.png", exif=exif)
+    photo.convert("CMYK").save(tmp_path / "bee" / "print.JPEG", progressive=True)
+    photo.convert("RGBA").save(tmp_path / "bee" / "clear.webp")
+    photo.save(tmp_path / "ant" / "scan.tif", compression="tiff_lzw")
+    photo.save(tmp_path / "ant" / "scan.tiff", tiffinfo={0x0112: 6})
+    photo.convert("L").save(tmp_path / "dog" / "grey.pgm")
+    photo.save(tmp_path / "dog" / "none.gif")
+    reference = ImageFolder(str(tmp_path))
+    assert reference.classes == list(LABELS)
+    data = open_data(tiny, tmp_path)
+    found = {
+        int(number): (split.pixels(i), int(split.labels[i]))
+        for split in (data.search, data.held_out)
+        for i, number in enumerate(split.numbers)
+    }
+    assert sorted(found) == list(range(len(reference)))
+    for number, (image, label) in found.items():
+        expected, of_class = reference[number]
+        np.testing.assert_array_equal(image, np.asarray(expected))
+        assert label == of_class
+
+
 def test_split_is_fixed_by_the_seed(tiny: SViT, tmp_path: Path) -> None:
     write_images(tmp_path, 20)
     once, again, other = (open_data(tiny, tmp_path, seed=seed) for seed in (0, 0, 1))

@@ -37,6 +37,13 @@ class Subject:
     path: Path
     manifest: dict[str, Any] | None
 
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of weights, scales and biases by the manifest; None for a model file."""
+        sizes = (self.manifest or {}).get("size") or {}
+        found: int | None = sizes.get("shipped", {}).get("weight_bytes")
+        return found
+
     def profiles(self, names: Sequence[str]) -> list[SessionProfile]:
         """The session profiles of those names; none: the default one.
 

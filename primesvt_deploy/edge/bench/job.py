@@ -27,7 +27,6 @@ from primesvt_deploy.edge.bench.configurations import (
     open_subject,
 )
 from primesvt_deploy.edge.bench.errors import DeployError, MeasurementError
-from primesvt_deploy.edge.bench.initializers import initializer_bytes
 from primesvt_deploy.edge.bench.inspection import inspect_session
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
@@ -148,7 +147,7 @@ def _row(
         "threads": configuration.threads,
         "file": configuration.file.name,
         "file_bytes": configuration.file.stat().st_size,
-        "initializer_bytes": initializer_bytes(configuration.file),
+        "initializer_bytes": configuration.subject.weight_bytes,
         "seconds": {stage: round(value, 4) for stage, value in loading["seconds"].items()},
         "memory": {**loading["memory"], "steady": ended["resident"]},
         "warmup": {

@@ -1,4 +1,5 @@
-"""The edge side: classify images with a bundle on numpy and onnxruntime alone.
+"""Classify images with a bundle: every bundle carries a copy of this folder.
 
-Imports nothing but these and itself, relatively: every bundle carries a copy of this folder.
+Imports numpy and onnxruntime, Pillow when an image file is read or an image resized, and itself,
+relatively; nothing else.
 """

@@ -128,7 +128,7 @@ def _identified(data: bytes) -> tuple[str, str | None]:
 
 def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDArray[np.uint8]:
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ImageError(
             f"found {kind} and no Pillow to read it with ({error}), expected Pillow 10 or newer; "
@@ -147,7 +147,7 @@ def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDAr
         raise ImageError(
             f"found {kind} of more than {MAX_PIXELS} pixels, expected fewer; scale it down"
         ) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         reason = "no whole header"
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -17,7 +17,7 @@ __all__ = ["classify_and_print", "main"]
 def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None) -> int:
     """Classify the images named on the command line; the exit code: 0, or 2 with one line."""
     parser = argparse.ArgumentParser(description="Classify images with this bundle.")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG, PNG or PPM; frames: .npy")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file; frames: .npy, .npz")
     parser.add_argument("--top", type=int, default=3, help="labels to print (default 3)")
     parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
     parser.add_argument("--profile", help="latency or low-memory (default: the bundle's)")

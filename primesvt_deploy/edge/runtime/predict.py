@@ -82,12 +82,16 @@ class Classifier:
         """Classify image files one by one.
 
         Args:
-            paths: JPEG, PNG or PPM files (more with Pillow), any size; for a model of event
-                frames `.npy` or `.npz` files.
+            paths: image files of any size (see `images.decode_image`), turned as their EXIF
+                orientation says; for a model of event frames `.npy` or `.npz` files.
             top: how many labels to report, most probable first.
 
+        Returns:
+            A prediction for each file, as it is asked for.
+
         Raises:
-            ImageError: a file cannot be read.
+            ImageError: a file cannot be read, or Pillow is not installed.
+            DeployError: a file holds something that does not fit the network.
         """
         for path in paths:
             sample = prepare_file(self.preprocessing, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import replace
@@ -19,6 +20,8 @@ from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.results import SCHEMA, read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import summary
+from primesvt_deploy.edge.runtime.bundle import SCHEMA as BUNDLE_SCHEMA
+from primesvt_deploy.edge.runtime.bundle import manifest_digest
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import BundleError, MeasurementError
 
@@ -50,7 +53,7 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
         assert all(variant["seconds"][stage] > 0 for stage in ("import", "load", "first_run"))
         assert variant["latency_ms"] == summary(variant["rounds_ms"])
         assert len(variant["rounds_ms"]) == QUICK.rounds
-        assert variant["initializer_bytes"] > 0
+        assert variant["initializer_bytes"] is None  # no manifest says it
         assert variant["arena"]["extended_bytes"] > 0
     (comparison,) = found["comparisons"]
     low, high = comparison["interval95"]
@@ -59,6 +62,23 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
     assert any("median" in line for line in told)
     (tmp_path / "r.json").write_text(json.dumps(found))
     assert read_results(tmp_path / "r.json") == found
+
+
+def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
+    content = two[0].read_bytes()
+    manifest: dict[str, Any] = {
+        "schema": BUNDLE_SCHEMA,
+        "files": {
+            "model.onnx": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        },
+        "model": {"name": "tiny"},
+        "size": {"shipped": {"weight_bytes": 12345}},
+        **{key: {} for key in ("input", "output", "constraints", "accuracy")},
+    }
+    manifest["manifest_sha256"] = manifest_digest(manifest)
+    (two[0].parent / "manifest.json").write_text(json.dumps(manifest))
+    found = run_bench([two[0].parent], QUICK, tell=silent)
+    assert found["variants"][0]["initializer_bytes"] == 12345
 
 
 def test_batches_and_threads_are_measured_each(two: list[Path]) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
 from primesvt_deploy.edge.runtime.bundle import check_files, manifest_digest, read_manifest
 from primesvt_deploy.edge.runtime.check import check_outputs
+from primesvt_deploy.edge.runtime.images import read_image
+from primesvt_deploy.edge.runtime.main import main
 from primesvt_deploy.errors import BundleError, ImageError
 
 BLOCKED = """
@@ -28,7 +30,7 @@ sys.meta_path.insert(0, Blocker())
 """
 EDGE_LACKS = {
     "torch", "spikingjelly", "torch_pruning", "onnx", "onnx_ir", "onnxscript", "safetensors",
-    "PIL", "jinja2", "matplotlib",
+    "jinja2", "matplotlib",
 }  # fmt: skip
 
 
@@ -75,7 +77,9 @@ RUN_PY = (
 )
 
 
-def test_run_py_needs_numpy_and_onnxruntime_alone(bundle: Path, jpeg: Path, tmp_path: Path) -> None:
+def test_run_py_needs_numpy_onnxruntime_and_pillow_alone(
+    bundle: Path, jpeg: Path, tmp_path: Path
+) -> None:
     alone = EDGE_LACKS | {"click", "rich", "primesvt_deploy"}
     found = python_without(
         alone, RUN_PY, str(bundle), str(jpeg), "--json", "--threads", "1", cwd=tmp_path
@@ -89,7 +93,34 @@ def test_run_py_says_what_to_install(bundle: Path, jpeg: Path, tmp_path: Path) -
     lacking = EDGE_LACKS | {"onnxruntime", "primesvt_deploy"}
     found = python_without(lacking, RUN_PY, str(bundle), str(jpeg), cwd=tmp_path)
     assert found.returncode == 2
-    assert found.stderr == ("error: onnxruntime is not installed: pip install numpy onnxruntime\n")
+    assert found.stderr == (
+        "error: onnxruntime is not installed: pip install numpy onnxruntime pillow\n"
+    )
+
+
+def test_run_py_without_pillow_is_one_line(bundle: Path, jpeg: Path, tmp_path: Path) -> None:
+    lacking = EDGE_LACKS | {"PIL", "primesvt_deploy"}
+    found = python_without(lacking, RUN_PY, str(bundle), str(jpeg), cwd=tmp_path)
+    assert found.returncode == 2 and found.stdout == ""
+    assert found.stderr.startswith(f"error: {jpeg}: found a JPEG and no Pillow to read it with")
+    assert found.stderr.endswith("; pip install pillow\n") and found.stderr.count("\n") == 1
+
+
+def test_arrays_are_classified_without_pillow(bundle: Path, tmp_path: Path) -> None:
+    """Nor is it imported where it is there, before an image file is read."""
+    code = (
+        "import numpy as np, sys\n"
+        "from primesvt_deploy.edge.runtime.predict import Classifier\n"
+        "classifier = Classifier(sys.argv[1], threads=1)\n"
+        "steps = classifier.preprocessing\n"
+        "images = np.zeros((2, steps.resize, steps.resize, 3), np.uint8)\n"
+        "logits = classifier.model.logits(steps.apply_batch(images))\n"
+        "assert logits.shape == (2, len(classifier.labels))\n"
+        "assert 'PIL' not in sys.modules\n"
+    )
+    for lacking in (EDGE_LACKS, EDGE_LACKS | {"PIL"}):
+        found = python_without(lacking, code, str(bundle), cwd=tmp_path)
+        assert found.returncode == 0, found.stderr
 
 
 def test_the_command_line_on_an_edge_install_gives_the_same(
@@ -138,7 +169,6 @@ def test_predictions_are_those_of_the_model(bundle: Path, jpeg: Path) -> None:
     import torch
 
     from primesvt_deploy import load
-    from primesvt_deploy.edge.runtime.images import read_image
 
     model = load(bundle)
     pixels = model.preprocessing.apply(read_image(jpeg))
@@ -223,6 +253,31 @@ def test_stored_outputs_are_checked(copy: Path) -> None:
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="not the stored ones"):
         check_outputs(copy)
+
+
+def test_a_photo_is_turned_as_its_exif_orientation_says(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coarse = np.random.default_rng(4).integers(0, 256, (10, 6, 3), dtype=np.uint8)
+    scene = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    path = tmp_path / "phone.jpg"
+    Image.fromarray(scene).transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    stored = read_image(path)
+    upright = np.rot90(stored, -1)
+    assert upright.shape == scene.shape and np.abs(upright.astype(int) - scene).mean() < 10
+
+    classifier = Classifier(bundle, threads=1)
+    lying, expected = (
+        classifier.model.logits(classifier.preprocessing.apply(image)[np.newaxis])[0]
+        for image in (stored, upright)
+    )
+    (found,) = classifier.classify([path])
+    np.testing.assert_array_equal(np.asarray(found.logits, np.float32), expected)
+    assert np.abs(expected - lying).max() > 1e-3
+    assert main(bundle, [str(path), "--json", "--threads", "1"]) == 0
+    assert json.loads(capsys.readouterr().out) == found.to_dict()
 
 
 def test_an_image_that_cannot_be_read_is_named(bundle: Path, tmp_path: Path) -> None:
