@@ -1,4 +1,4 @@
-"""Errors a user can meet: one base, one child a stage, one line a message.
+"""Errors shown to the user: one base class, one class a stage, one line a message.
 
 A message says what was found, what was expected and what to do. `exit_code` is what the command
 line ends with: 1 a constraint was not met, 2 usage or input.

@@ -1,4 +1,4 @@
-"""How long-running stages tell where they are; only the CLI draws it."""
+"""Progress of long-running stages: the protocol that they report to; only the CLI draws it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["SILENT", "Progress", "TimedProgress"]
 
 
 class Progress(Protocol):
-    """Receives what a stage does."""
+    """Receives the progress of stages."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage of `total` steps begins; the one before has ended."""
+        """Begin a stage of `total` steps; the one before has ended."""
 
     def step(self, note: str = "") -> None:
-        """One step of the current stage is done; `note` says what was found."""
+        """Count a step of the current stage; `note` is its result in words."""
 
     def message(self, text: str) -> None:
-        """Something a user should read."""
+        """Show a line that a user should read."""
 
 
 class _Silent:
@@ -36,27 +36,27 @@ SILENT: Progress = _Silent()
 
 
 class TimedProgress:
-    """Passes progress on and remembers how long each stage took."""
+    """Passes progress on and measures how long each stage takes."""
 
     def __init__(self, inner: Progress) -> None:
         self._inner = inner
         self._started: list[tuple[str, float]] = []
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins."""
+        """Begin a stage."""
         self._started.append((name, time.perf_counter()))
         self._inner.stage(name, total)
 
     def step(self, note: str = "") -> None:
-        """One step is done."""
+        """Count a step."""
         self._inner.step(note)
 
     def message(self, text: str) -> None:
-        """Something a user should read."""
+        """Show a line that a user should read."""
         self._inner.message(text)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each stage so far, in order; the last one is still running."""
+        """Seconds of each stage so far, by name, in order; the last one is still running."""
         ends = [begun for _, begun in self._started[1:]] + [time.perf_counter()]
         return {
             name: round(end - begun, 2)

@@ -1,8 +1,8 @@
-"""Where a build works, and how its bundle comes to stand at the output path whole or not at all.
+"""The working directory of a build, from which its bundle is placed whole or not at all.
 
-Beside the output `DIR` lies `DIR.work/` while a build is under way: the ledger, from which an
-interrupted build resumes, and the bundle as it is put together. A finished bundle is moved to
-`DIR` by renaming, and `DIR.work/` is removed.
+While a build to `DIR` is under way, `DIR.work/` holds the ledger, from which an interrupted build
+resumes, and the bundle as it is written. A finished bundle is moved to `DIR` by renaming, and
+`DIR.work/` is removed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from primesvt_deploy.errors import BundleError, OutputError
 __all__ = ["Workspace"]
 
 _MARKER = "primesvt-deploy.work"
-_LEFT = ("bundle", "previous", "candidates")
-_OWN = {_MARKER, *_LEFT, "dense.onnx", f"dense.onnx{PARTIAL}", "checkpoints"}
+_LEFTOVERS = ("bundle", "previous", "candidates")
+_OWN = {_MARKER, *_LEFTOVERS, "dense.onnx", f"dense.onnx{PARTIAL}", "checkpoints"}
 
 
 class Workspace:
     """The working directory of one build; a context manager that holds its lock.
 
     Args:
-        output: where the bundle shall stand.
-        force: replace a bundle that stands there.
+        output: path of the bundle.
+        force: replace a bundle that exists there.
 
     Raises:
-        OutputError: something stands at `output` that must not be replaced, the working
-            directory is not ours or is in use, or nothing can be written there.
+        OutputError: something at `output` must not be replaced, the working directory is not a
+            build's or is in use, or nothing can be written there.
     """
 
     def __init__(self, output: str | os.PathLike[str], *, force: bool) -> None:
@@ -56,7 +56,7 @@ class Workspace:
             raise OutputError(f"cannot write at {self.path}: {error.strerror}") from error
 
     def __enter__(self) -> Workspace:
-        """Take the lock and clear what an interrupted build left half-written."""
+        """Take the lock and remove what an interrupted build left half-written."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -74,13 +74,13 @@ class Workspace:
         return self
 
     def _recover(self) -> None:
-        """Undo what a build that was killed left half-done."""
+        """Put the old bundle back, and remove files that a killed build left."""
         previous = self.path / "previous"
         if previous.exists() and not os.path.lexists(self.output):
             # Killed between moving the old bundle away and the new one in.
             os.replace(previous, self.output)
             self._check_output()
-        for leftover in _LEFT:
+        for leftover in _LEFTOVERS:
             shutil.rmtree(self.path / leftover, ignore_errors=True)
 
     def __exit__(
@@ -89,29 +89,29 @@ class Workspace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the lock; the ledger stays unless the bundle was placed."""
+        """Release the lock; the ledger stays unless the bundle was placed."""
         if self.path.is_dir() and [path.name for path in self.path.iterdir()] == [_MARKER]:
             shutil.rmtree(self.path)  # refused before any work
         self._lock.close()
 
-    def ledger_path(self, question: str) -> Path:
-        """The ledger of one question (model, data, settings), named by its digest."""
-        return self.path / f"ledger-{question[:16]}.jsonl"
+    def ledger_path(self, search_key: str) -> Path:
+        """Path of the ledger of one search key: a digest of model, data and settings."""
+        return self.path / f"ledger-{search_key[:16]}.jsonl"
 
     def staging(self) -> Path:
-        """A fresh directory to put the bundle together in."""
+        """A fresh directory in which the bundle is written."""
         directory = self.path / "bundle"
         directory.mkdir()
         return directory
 
     def candidates(self) -> Path:
-        """A directory for artifacts of which one will be shipped."""
+        """A directory for the artifacts among which one is chosen to be shipped."""
         directory = self.path / "candidates"
         directory.mkdir(exist_ok=True)
         return directory
 
     def checkpoints(self) -> Path:
-        """A directory for the progress of fine-tuning, from which it resumes."""
+        """A directory for checkpoints of fine-tuning, from which it resumes."""
         directory = self.path / "checkpoints"
         directory.mkdir(exist_ok=True)
         return directory
@@ -121,7 +121,7 @@ class Workspace:
 
         Raises:
             OutputError: something else was put at the output path in the meantime, or it cannot
-                be replaced (a mount point cannot); what stood there stands there still.
+                be replaced (a mount point cannot); what was there is there still.
         """
         self._check_output()
         previous = self.path / "previous"
@@ -164,7 +164,7 @@ class Workspace:
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` still names the file that is open: a finished build removes its own."""
+    """Whether `path` still names the open file: a finished build removes its own."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

@@ -1,4 +1,4 @@
-"""Put a bundle together: the artifact, what it was made of, and how to run it."""
+"""Write a bundle: the artifact, the model and plan it was made of, and the code that runs it."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True, kw_only=True)
 class BundleParts:
-    """What goes into a bundle beside `model.onnx`, which is there already.
+    """Content of a bundle's files, but for the model files, which are staged already.
 
     Args:
         model: the shipped SViT in float32, for `weights.safetensors`.
-        twin: the quantized twin that the artifact computes, for `quantized.safetensors`; None
-            where the artifact is float32.
+        quantized: the quantized model that the artifact computes, for `quantized.safetensors`;
+            None where the artifact is float32.
         manifest: the manifest without `schema`, `files` and its digest.
-        session: for `session.json`.
-        plan: for `plan.json`.
-        ledger: the ledger's file.
-        report: HTML.
-        check_images: samples in the model's input size, not normalised.
-        check_logits: `[n, K]`, what the artifact made of them where it was built.
+        session: content of `session.json`.
+        plan: content of `plan.json`.
+        ledger: path of the ledger, which need not exist.
+        report: content of `report.html`.
+        check_images: samples in the model's input size, not normalised, for `check.npz`.
+        check_logits: `[n, K]`, the artifact's outputs for them on this machine.
     """
 
     model: SViT
-    twin: SViT | None
+    quantized: SViT | None
     manifest: Mapping[str, Any]
     session: Mapping[str, Any]
     plan: Mapping[str, Any]
@@ -74,18 +74,21 @@ class BundleParts:
 
 
 def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
-    """Write all parts into `directory`, the manifest last; the finished manifest.
+    """Write all parts into a directory, the manifest last.
 
     Args:
-        directory: holds the model files and nothing else.
-        parts: what to write.
+        directory: a staged directory, with the model files and nothing else.
+        parts: content of the other files.
+
+    Returns:
+        The finished manifest.
     """
     # Copies: layers that a user's model has under two names share their tensors.
     state = {k: v.detach().contiguous().clone() for k, v in parts.model.module.state_dict().items()}
     # Not save_file, which leaves a file that only its owner reads.
     (directory / "weights.safetensors").write_bytes(save(state))
-    if parts.twin is not None:
-        (directory / "quantized.safetensors").write_bytes(save(quantized_state(parts.twin)))
+    if parts.quantized is not None:
+        (directory / "quantized.safetensors").write_bytes(save(quantized_state(parts.quantized)))
     (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():

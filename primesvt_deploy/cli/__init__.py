@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run: `--help` is instant."""
+"""The command line, one file a command; commands import torch when they run: `--help` is fast."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ for _command in (build, frontier, analyze, models, verify, run, inspect, bench, 
 
 
 def main() -> None:
-    """Run a command; a user's mistake gets one line, never a traceback."""
+    """Run a command; a user's error is one line, never a traceback."""
     # Torch reads this as it loads. Threads that spin while they wait make a machine that does
     # something else as well several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Progress as bars on a terminal, as lines elsewhere; on stderr, so stdout stays for results."""
+"""Progress as bars on a terminal, as lines elsewhere; on stderr: stdout is for results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rich.progress import (
 __all__ = ["Bars"]
 
 _NUMBERS_WIDTH = 92
-"""Columns that description, bar, count and times take."""
+"""Columns that description, bar, count and times take on a terminal."""
 _FEW_STEPS = 20
-"""Where there is no terminal, a stage of so few steps tells each of them."""
+"""Steps up to which a stage prints each of its steps where there is no terminal."""
 
 
 class Bars:
-    """Draws the `Progress` protocol; a context manager."""
+    """A `Progress` that draws; a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -60,7 +60,7 @@ class Bars:
         self._bars.stop()
 
     def stage(self, name: str, total: int) -> None:
-        """A new bar."""
+        """Begin a new bar."""
         self._end_stage()
         self._name, self._started = name, time.monotonic()
         self._few = total <= _FEW_STEPS
@@ -69,7 +69,7 @@ class Bars:
             self._console.print(f"{name} ...", highlight=False)
 
     def step(self, note: str = "") -> None:
-        """One step further."""
+        """Advance the bar by a step."""
         if self._task is not None:
             # The note gives way on a narrow terminal, not the numbers before it.
             room = max(self._console.width - _NUMBERS_WIDTH, 0)
@@ -78,7 +78,7 @@ class Bars:
                 self._console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
 
     def message(self, text: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _end_stage(self) -> None:

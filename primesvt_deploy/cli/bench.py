@@ -35,9 +35,15 @@ __all__ = ["bench"]
 )
 @click.option("--batches", default="1,4", show_default=True, help="Samples a run.")
 @click.option("--threads", help="CPU threads, such as 1,4.  [default: 1 and one a physical core]")
-@click.option("--seconds", type=float, default=5.0, show_default=True, help="Timed, a variant.")
 @click.option(
-    "--rounds", type=int, default=20, show_default=True, help="Blocks that variants take turns in."
+    "--seconds", type=float, default=5.0, show_default=True, help="Timed, a configuration."
+)
+@click.option(
+    "--rounds",
+    type=int,
+    default=20,
+    show_default=True,
+    help="Blocks that configurations take turns in.",
 )
 @click.option(
     "--warmup", type=float, default=10.0, show_default=True, help="Seconds at most, until stable."
@@ -53,7 +59,7 @@ __all__ = ["bench"]
 @click.option(
     "--fail-if-slower",
     metavar="PERCENT",
-    help="Exit code 1 if a variant is slower than in the baseline by more, such as 10%.",
+    help="Exit code 1 if a configuration is slower than in the baseline by more, such as 10%.",
 )
 @any_machine_option
 @host_options
@@ -77,8 +83,8 @@ def bench(
 ) -> int:
     """Measure latency, throughput and memory of bundles (or model files), here or over SSH.
 
-    Each variant (bundle, profile, batch, threads) runs in a fresh process; those of several
-    bundles take turns, so that noise meets all alike.
+    Each configuration (bundle, profile, batch, threads) runs in a fresh process; those
+    of several bundles take turns, so that noise affects all alike.
     """
     from primesvt_deploy.cli.tables.bench import print_uncompared
     from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine

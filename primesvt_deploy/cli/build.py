@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
-_FRONTIERS_OWN = (
+_DECIDED_BY_FRONTIER = (
     "policy",
     "recover",
     "rates",
@@ -36,7 +36,7 @@ _FRONTIERS_OWN = (
     "robustness_images",
     "seed",
 )
-"""Options that a frontier has decided already."""
+"""Options that were decided when the frontier was searched."""
 
 
 @click.command()
@@ -121,7 +121,7 @@ def build(
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
     if frontier_path is not None:
-        _refuse_beside_frontier()
+        _refuse_decided_options()
     known = KnownFrontier.read(frontier_path) if frontier_path else None
     settings = BuildSettings(
         budget_mb=budget_mb,
@@ -153,18 +153,18 @@ def build(
     return 0 if result.met else 1
 
 
-def _refuse_beside_frontier() -> None:
+def _refuse_decided_options() -> None:
     source = click.get_current_context().get_parameter_source
-    for name in _FRONTIERS_OWN:
+    for name in _DECIDED_BY_FRONTIER:
         if source(name) is ParameterSource.COMMANDLINE:
             raise SettingsError(
-                f"--{name.replace('_', '-')} stands beside --frontier, which decided it when it "
-                "was searched: leave it out, or run `primesvt-deploy frontier` with it"
+                f"--{name.replace('_', '-')} cannot be given with --frontier, which decided it "
+                "when it was searched: leave it out, or run `primesvt-deploy frontier` with it"
             )
 
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
-    """One paragraph: the best point reached, what stopped it, what to relax."""
+    """A paragraph on the best point reached, what stopped the search, what to relax."""
     wanted = manifest["constraints"]
     size = wanted["used_bytes"]
     search = manifest["accuracy"]["search"]

@@ -1,1 +1,1 @@
-"""Accuracy and latency of artifacts in ONNX Runtime."""
+"""Accuracy, latency and memory of artifacts in ONNX Runtime."""

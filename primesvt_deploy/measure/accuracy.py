@@ -1,4 +1,4 @@
-"""Top-1 on a list of images: of an artifact in ONNX Runtime, or of a model in torch."""
+"""Top-1 hits on a list of images, of an artifact in ONNX Runtime or of a model in torch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def artifact_hits(
     batch_size: int = 16,
     progress: Progress = SILENT,
 ) -> npt.NDArray[np.bool_]:
-    """Whether `model` classifies each image rightly, in order.
+    """Classify images with an artifact; a flag for each that is right, `[n]`, in order.
 
     Args:
         model: the loaded artifact.
-        images: what to classify.
+        images: labelled images.
         batch_size: images a run, where the artifact's batch is not fixed.
-        progress: told of each run.
+        progress: receives a step for each run.
     """
     size = model.fixed_batch or batch_size
     flags = []
@@ -45,10 +45,17 @@ def artifact_hits(
 def torch_hits(
     model: SViT, images: ImageList, progress: Progress = SILENT, stage: str = "accuracy"
 ) -> npt.NDArray[np.bool_]:
-    """Whether each image is classified rightly, by the lowered model in torch."""
-    twin = lower_module(model.module)
+    """Classify images with the lowered model in torch; a flag for each that is right, `[n]`.
+
+    Args:
+        model: the SViT.
+        images: labelled images.
+        progress: receives a stage of this name, and a step for each batch.
+        stage: the stage's name.
+    """
+    lowered = lower_module(model.module)
     if model.module.couplings_declared:
-        twin = twin.to(memory_format=torch.channels_last)
+        lowered = lowered.to(memory_format=torch.channels_last)
     size = model.batch_of(32)
     starts = range(0, len(images), size)
     progress.stage(stage, len(starts))
@@ -56,6 +63,6 @@ def torch_hits(
     for start in starts:
         stop = min(start + size, len(images))
         batch = time_first(torch.from_numpy(images.inputs(start, stop)))
-        flags.append(twin(batch).argmax(dim=1).numpy() == images.labels[start:stop])
+        flags.append(lowered(batch).argmax(dim=1).numpy() == images.labels[start:stop])
         progress.step()
     return np.concatenate(flags)

@@ -1,4 +1,4 @@
-"""Intervals for accuracies and for differences of accuracies on the same images."""
+"""Confidence intervals for accuracies, and for differences of accuracies on the same images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _Z95 = 1.959963984540054
 
 
 def wilson_interval(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927), as shares in [0, 1]; 95% by default."""
+    """Score interval of a proportion (Wilson, 1927), as shares in [0, 1].
+
+    Args:
+        successes: trials that succeeded.
+        n: trials.
+        z: standard errors; 1.96 for 95%.
+    """
     if n == 0:
         return 0.0, 1.0
     p = successes / n
@@ -30,7 +36,7 @@ class Accuracy:
     """Top-1 accuracy.
 
     Args:
-        correct: images classified rightly.
+        correct: images classified correctly.
         n: images.
     """
 
@@ -39,7 +45,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, hits: npt.NDArray[np.bool_]) -> Accuracy:
-        """From one flag an image."""
+        """Accuracy from a flag for each image, `[n]`."""
         return cls(int(hits.sum()), len(hits))
 
     @property
@@ -71,10 +77,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class PairedDrop:
-    """Accuracy lost by a candidate against a reference on the same images.
+    """Accuracy that a candidate loses against a reference on the same images.
 
     Args:
-        lost: images that only the reference classifies rightly.
+        lost: images that only the reference classifies correctly.
         gained: images that only the candidate does.
         n: images.
     """
@@ -85,7 +91,7 @@ class PairedDrop:
 
     @classmethod
     def of(cls, reference: npt.NDArray[np.bool_], candidate: npt.NDArray[np.bool_]) -> PairedDrop:
-        """From one flag an image each, over the images the candidate has seen."""
+        """Drop from a flag for each image, over the first images, which the candidate has seen."""
         seen = reference[: len(candidate)]
         return cls(int((seen & ~candidate).sum()), int((candidate & ~seen).sum()), len(candidate))
 
@@ -95,14 +101,18 @@ class PairedDrop:
         return 100.0 * (self.lost - self.gained) / self.n if self.n else 0.0
 
     def interval(self, z: float = _Z95) -> tuple[float, float]:
-        """Interval of `points` (Agresti and Min 2005: Wald with half a count in each cell)."""
+        """Interval of `points` (Agresti and Min, 2005: Wald with half a count in each cell).
+
+        Args:
+            z: standard errors; 1.96 for 95%.
+        """
         n = self.n + 2
         difference = self.lost - self.gained
         spread = math.sqrt(max(self.lost + self.gained + 1 - difference**2 / n, 0.0)) / n
         return 100.0 * (difference / n - z * spread), 100.0 * (difference / n + z * spread)
 
     def surely_exceeds(self, max_drop: float, z: float) -> bool:
-        """Whether the drop is beyond `max_drop` points at `z` standard errors."""
+        """Whether the whole interval of `z` standard errors lies above `max_drop` points."""
         return self.interval(z)[0] > max_drop
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Single-image latency of artifacts, interleaved so that noise meets all alike."""
+"""Latency of artifacts for one image, measured in turns so that noise affects all alike."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FEWEST = 5
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall time of one call.
+    """Wall times of a call.
 
     Args:
-        milliseconds: each run's, in order.
+        milliseconds: time of each run, ms, in order.
     """
 
     milliseconds: tuple[float, ...]
@@ -49,14 +49,17 @@ def measure_latency(
     warmup: int = 10,
     seconds: float = math.inf,
 ) -> dict[str, Latency]:
-    """Time each call `runs` times, one after another in every round.
+    """Time calls in rounds; in each round every call runs once.
 
     Args:
-        calls: what to time, by name.
+        calls: the calls to time, by name.
         runs: timed rounds, at most.
         warmup: untimed rounds before, at most.
-        seconds: no new round begins after so long, once there were five timed ones; a third of
-            it goes to warming up.
+        seconds: no new round begins after so many, once five are timed; at most a third of them
+            goes to warming up.
+
+    Returns:
+        Wall times of each call, by name.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     begun = time.perf_counter()
@@ -76,7 +79,7 @@ def measure_latency(
 
 
 def cpu_name() -> str:
-    """The CPU's model name, as far as the system tells."""
+    """The CPU's model name, or its architecture where the system does not name it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():

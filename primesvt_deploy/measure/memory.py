@@ -1,4 +1,4 @@
-"""Memory that a model takes in a process of its own."""
+"""Resident memory of a model in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class MemoryUse:
 
     Args:
         profile: name of the session profile.
-        stages: bytes of `VmHWM` (peak so far), `VmRSS` and `RssAnon` (of it, what no file backs),
-            at `start`, `imported` (numpy, onnxruntime), `session`, `first run` and `steady`.
+        stages: bytes of `VmHWM` (peak so far), `VmRSS` (resident) and `RssAnon` (resident and not
+            backed by a file), at `start`, `imported` (numpy, onnxruntime), `session`, `first run`
+            and `steady`.
     """
 
     profile: str
@@ -34,17 +35,17 @@ class MemoryUse:
 
     @property
     def peak(self) -> int:
-        """Most that was resident at any time, bytes."""
+        """Peak resident memory, bytes."""
         return self.stages["steady"]["VmHWM"]
 
     @property
     def imported(self) -> int:
-        """The same before any model: Python, numpy and onnxruntime."""
+        """Peak before a model is loaded, bytes: Python, numpy and onnxruntime."""
         return self.stages["imported"]["VmHWM"]
 
     @property
     def anonymous(self) -> int:
-        """In steady state, bytes that the system cannot read again from a file."""
+        """Resident memory in steady state that no file backs, bytes."""
         return self.stages["steady"]["RssAnon"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,22 +66,22 @@ def measure_memory(
     threads: int = 0,
     batch: int = 1,
 ) -> MemoryUse:
-    """Load and run a model in a fresh process.
+    """Load and run a model in a fresh process and read its resident memory.
 
     Args:
         path: a model file.
         profile: how to load it: a profile, or `latency`, `low-memory` or `defaults` (those of ONNX
             Runtime itself).
-        threads: of ONNX Runtime; 0: its own choice.
+        threads: threads of ONNX Runtime; 0: its own choice.
         batch: samples a run.
 
     Raises:
         BundleError: the model cannot be loaded or run.
-        DeployError: the system tells no memory use; Linux does.
+        DeployError: the system does not report memory use; Linux does.
     """
     name = profile if isinstance(profile, str) else profile.name
-    asked = profile if isinstance(profile, str) else json.dumps(profile.to_dict())
-    command = [sys.executable, "-m", memory.__name__, os.path.abspath(path), "--profile", asked]
+    requested = profile if isinstance(profile, str) else json.dumps(profile.to_dict())
+    command = [sys.executable, "-m", memory.__name__, os.path.abspath(path), "--profile", requested]
     command += ["--threads", str(threads), "--batch", str(batch)]
     home = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
@@ -96,10 +97,10 @@ def measure_memory(
 
 
 def _last_words(name: str, ended: subprocess.CompletedProcess[str]) -> str:
-    """One line on a process that did not end well."""
+    """Explain in one line how a process failed."""
     if ended.returncode < 0:
         how = f"was ended by {signal.Signals(-ended.returncode).name}: is there enough memory?"
     else:
-        said = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
-        how = f"failed: {said[-1].removeprefix('error: ')}"
+        lines = ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"]
+        how = f"failed: {lines[-1].removeprefix('error: ')}"
     return f"measuring the memory of {name} {how}"

@@ -100,7 +100,7 @@ def stage_bundle(
     groups = context.search.prunable.groups
     parts = BundleParts(
         model=chosen.model,
-        twin=None if chosen.quantized is chosen.model else chosen.quantized,
+        quantized=None if chosen.quantized is chosen.model else chosen.quantized,
         manifest=manifest,
         session=session,
         plan=_plan(chosen, groups),

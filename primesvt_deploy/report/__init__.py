@@ -1,1 +1,1 @@
-"""What a build tells people: an HTML page."""
+"""Pages and plots for people: the HTML report of a build, plots of frontiers and benchmarks."""

@@ -1,4 +1,4 @@
-"""Results of benchmarks as a plot: median and p95 of each variant."""
+"""Plot of benchmark results: median and p95 of each configuration."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7b00", "#7a5fc0")
 
 
 def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Bars of medians with whiskers to p95, a colour a result.
+    """Draw bars of medians with whiskers to p95, a colour for each result.
 
     Args:
-        results: contents of result files by name.
-        path: the file to write, `.png` or `.svg`, whole or not at all.
+        results: contents of result files, by name.
+        path: the file to write whole or not at all, `.png` or `.svg`.
 
     Raises:
         OutputError: it cannot be written.
@@ -53,5 +53,5 @@ def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _row(variant: Mapping[str, Any]) -> str:
-    return str(variant["name"])
+def _row(configuration: Mapping[str, Any]) -> str:
+    return str(configuration["name"])

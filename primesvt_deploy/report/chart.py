@@ -45,7 +45,7 @@ _STYLE: Any = {  # releases of matplotlib differ in how they type its keys
 
 @dataclass(frozen=True)
 class _Line:
-    """One layer's curve as it is drawn."""
+    """The curve of a layer as it is drawn: percent removed, top-1 in percent."""
 
     name: str
     colour: str
@@ -57,7 +57,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Tag:
-    """What is written beside the frame, and the point it belongs to."""
+    """A label beside the frame, and the point that it names."""
 
     text: str
     x: float
@@ -67,10 +67,10 @@ class _Tag:
 
 
 def dense_percent(curves: Sequence[Mapping[str, Any]]) -> float | None:
-    """Top-1 of the dense model on the images the curves were measured on, percent.
+    """Top-1 of the dense model on the images that the curves were measured on, percent.
 
-    Points are judged by their paired drop on the images they saw, so this, not the accuracy
-    on some larger split, is what they compare with.
+    Points are judged by their paired drop on these images, so they compare with this accuracy and
+    not with that on a larger split.
     """
     points = [p for c in curves for p in c.get("curve") or () if _is_drawn(p)]
     points = [p for p in points if p.get("drop_points") is not None]
@@ -85,10 +85,10 @@ def robustness_svg(curves: Sequence[Mapping[str, Any]], *, max_drop: float | Non
 
     Args:
         curves: `Curve.to_dict()` of each layer, largest first.
-        max_drop: points that may be lost; draws a dashed line so far below the dense model.
+        max_drop: points that may be lost: a dashed line is drawn so far below the dense model.
 
     Returns:
-        An `<svg>` element; the same one for the same curves.
+        An `<svg>` element, the same one for the same curves.
     """
     dense = dense_percent(curves)
     lines = _lines(curves, dense)

@@ -1,4 +1,4 @@
-"""A frontier as a plot: held-out top-1 against bytes of weights."""
+"""Plot of a frontier: held-out top-1 against bytes of weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     """Write `frontier.png` and `frontier.svg` beside `frontier.json`.
 
     Args:
-        content: of `frontier.json`.
-        directory: where they go.
+        content: content of `frontier.json`.
+        directory: the frontier's directory.
     """
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The bundle's `report.html`: one page that stands alone, for people."""
+"""The bundle's `report.html`: one self-contained page for people."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def render_report(
     curves: Sequence[Mapping[str, Any]],
     policy: Mapping[str, Any],
 ) -> str:
-    """Write the page; what the inputs lack shows as an en dash.
+    """Render the page; values that the inputs lack show as an en dash.
 
     Args:
-        manifest: what `manifest.json` holds, with or without `files`.
+        manifest: content of `manifest.json`, with or without `files`.
         curves: `Curve.to_dict()` of each layer, largest first.
-        policy: `PolicyOutcome.to_dict()`.
+        policy: the policy's result, as in `plan.json`.
 
     Returns:
         HTML without scripts or references to anything outside; the same for the same inputs.
@@ -69,10 +69,10 @@ _SECTIONS = (
 
 
 def _layers(curves: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every layer in the policy's order, with the step that pruned it, if one did.
+    """Rows of all layers in the policy's order, with the step that pruned each, if one did.
 
     Layers that were narrowed without a step of their own (by a policy that prunes all at once)
-    have `after`, their channels, and `rate`, the share that left.
+    have `after`, the channels left, and `rate`, the share of channels removed.
     """
     steps = policy.get("steps") or ()
     pruned = {str(step.get("layer")): step for step in steps if step.get("layer") != "all"}
@@ -90,7 +90,7 @@ def _layers(curves: Sequence[Mapping[str, Any]], policy: Mapping[str, Any]) -> l
 
 
 def _points(curve: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
-    """A curve's points by rate; a rate that rounds to the whole layer has none."""
+    """Points of a curve by rate; a rate that rounds to the whole layer has none."""
     points = curve.get("curve") or ()
     return {p["rate"]: p for p in points if p.get("rate") is not None}
 
@@ -129,7 +129,7 @@ def _number(value: object) -> float | None:
 
 
 def _numeric(render: Callable[..., str]) -> Callable[..., object]:
-    """A filter that renders numbers and passes anything else on as it is."""
+    """A filter that renders numbers and passes other values on unchanged."""
 
     def apply(value: object, *arguments: Any) -> object:
         number = _number(value)
@@ -139,7 +139,7 @@ def _numeric(render: Callable[..., str]) -> Callable[..., object]:
 
 
 def _fixed(value: float, decimals: int = 0, unit: str = "") -> str:
-    """Such as `12 345.60`, with thin spaces; `unit` follows as it is."""
+    """A number such as `12 345.60`, with thin spaces, followed by `unit`."""
     text = f"{value:,.{decimals}f}"
     if not text.strip("-0.,"):
         text = text.removeprefix("-")  # no minus zero
@@ -147,7 +147,7 @@ def _fixed(value: float, decimals: int = 0, unit: str = "") -> str:
 
 
 def _change(saved: float, decimals: int = 1, unit: str = "%") -> str:
-    """What was saved, as a signed change: less is negative."""
+    """A saving as a signed change: less is negative."""
     text = _fixed(-saved, decimals)
     return (text if saved >= 0 or not text.strip("0.") else f"+{text}") + unit
 
@@ -165,7 +165,7 @@ def _share(value: float) -> str:
 
 
 def _scientific(value: float) -> str:
-    """Times a power of ten; plain where that is short."""
+    """A number times a power of ten, or plain where that is short."""
     if value == 0 or 0.01 <= abs(value) < 1e4:
         return _fixed(value, 0 if value == 0 else 3)
     digits, _, exponent = f"{value:.1e}".partition("e")
@@ -183,7 +183,7 @@ def _duration(value: float) -> str:
 
 
 def _interval(value: object, decimals: int = 1) -> object:
-    """Such as `[74.1, 76.5]`."""
+    """An interval such as `[74.1, 76.5]`."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         return None
     low, high = (_number(end) for end in value)
@@ -193,7 +193,7 @@ def _interval(value: object, decimals: int = 1) -> object:
 
 
 def _moment(value: object) -> object:
-    """An ISO time as `2026-03-01 12:34 UTC`; anything else as it is."""
+    """An ISO time as `2026-03-01 12:34 UTC`; other values unchanged."""
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
@@ -202,7 +202,7 @@ def _moment(value: object) -> object:
 
 
 def _plain(value: object) -> object:
-    """Settings of any shape in one line."""
+    """Settings of any nesting in one line."""
     if isinstance(value, str) or _missing(value):
         return value
     if isinstance(value, Mapping):

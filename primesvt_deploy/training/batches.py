@@ -1,6 +1,6 @@
-"""Training batches in an order, and with an augmentation, that seed, epoch and image fix.
+"""Training batches whose order and augmentation depend on seed, epoch and image alone.
 
-So a run that is resumed at any step sees what an uninterrupted one would have seen.
+A training that is resumed at any step sees the samples that an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Batches:
 
     Args:
         images: the train split.
-        batch_size: images a batch.
-        seed: of order and augmentation.
+        batch_size: images in a batch.
+        seed: seed of order and augmentation.
         mirrored: whether samples may be flipped left to right.
     """
 
@@ -37,15 +37,15 @@ class Batches:
     mirrored: bool = True
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches in an epoch."""
         return len(self.images) // self.batch_size
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The order of an epoch's images."""
+        """Order of the images in an epoch, `[N]`."""
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
 
     def batch(self, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Samples, as networks take them, and labels `[N]`."""
+        """Samples `[N, C, H, W]`, or `[T, N, C, H, W]` of frames, and labels `[N]`."""
         chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         samples = [self._augmented(epoch, int(number)) for number in chosen]
         labels = torch.from_numpy(self.images.labels[chosen])

@@ -41,7 +41,7 @@ class Finetuned:
         model: in evaluation mode, on the CPU.
         losses: mean loss of each epoch.
         images: samples seen, over all epochs.
-        seconds: it took, over all runs where it was resumed.
+        seconds: training time, s, over all runs where it was resumed.
     """
 
     model: SViT
@@ -54,14 +54,14 @@ def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, so
     """Refuse what cannot be fine-tuned, before any work.
 
     Args:
-        model: of which a pruned form is to be trained.
+        model: the dense model, of which a pruned form is to be trained.
         train: the train split.
-        settings: epochs and all else.
-        source: what the data set is called.
+        settings: epochs, rates, device.
+        source: name of the data set, for messages.
 
     Raises:
         DataError: no train split, or one of less than a batch.
-        SettingsError: timesteps that the model cannot run, or a device that is not there.
+        SettingsError: timesteps that the model cannot run, or a device that does not exist.
     """
     count = min(len(train), settings.images or len(train))
     if count < settings.batch_size:
@@ -79,7 +79,7 @@ def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, so
         )
     if settings.epochs < len(settings.timesteps):
         raise SettingsError(
-            f"{len(settings.timesteps)} timesteps are told for {settings.epochs} epochs: one an "
+            f"{len(settings.timesteps)} timesteps are given for {settings.epochs} epochs: one an "
             "epoch at most"
         )
     _device(settings)
@@ -97,13 +97,16 @@ def finetune(
     """Train `model` on `train` with `dense` as its teacher.
 
     Args:
-        model: a pruned SViT; it is not touched.
+        model: a pruned SViT; it stays as it is.
         dense: the teacher.
         train: the train split.
-        settings: epochs and all else.
-        checkpoint: where progress is kept; a run of the same question goes on from there, and on
-            a CPU ends with the same weights as one that was not cut off.
-        progress: told of each step.
+        settings: epochs, rates, device.
+        checkpoint: file that keeps the state; a fine-tuning of the same models, images and
+            settings goes on from it, and on a CPU ends with the same weights bit for bit.
+        progress: receives each step.
+
+    Returns:
+        The trained model and its losses.
 
     Raises:
         DataError, SettingsError: see `check_finetune`.
@@ -114,7 +117,7 @@ def finetune(
 
 
 class _Finetuning(Trainer[tuple[int, int]]):
-    """One fine-tuning, from its start or from a checkpoint; arguments as of `finetune`."""
+    """A fine-tuning, from its start or from a checkpoint; arguments as in `finetune`."""
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class _Finetuning(Trainer[tuple[int, int]]):
             train.shuffled(settings.seed).first(count),
             settings.batch_size,
             settings.seed,
-            # Left and right may be what classes of events differ in.
+            # Classes of event streams may differ in left and right.
             mirrored=not model.config.frames,
         )
         self._teacher = self._placed(lower_module(dense.module))
@@ -174,7 +177,7 @@ class _Finetuning(Trainer[tuple[int, int]]):
         )
 
     def train_step(self, batch: tuple[int, int]) -> None:
-        """One step on a batch, given by its epoch and its number in it."""
+        """Train on the batch of an epoch with a number in it."""
         epoch, index = batch
         settings = self._settings
         set_timesteps(self._student, self._timesteps(epoch))
@@ -182,14 +185,14 @@ class _Finetuning(Trainer[tuple[int, int]]):
         if samples.ndim == 4:
             samples = samples.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            taught = self._teacher(samples)
+            target = self._teacher(samples)
         set_learning_rate(self._optimizer, self._rate())
         with torch.random.fork_rng(devices=[]):
-            # Dropout and whatever else is drawn depends on the step alone, so runs resume.
+            # Dropout and other random numbers depend on the step alone, so a training resumes.
             torch.manual_seed(settings.seed * 1_000_003 + self.loop.step)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_cuda):
                 logits = self._student(samples)
-        loss = _loss(logits.float(), taught.float(), labels, settings)
+        loss = _loss(logits.float(), target.float(), labels, settings)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -271,16 +274,17 @@ class _EpochLosses:
 
 
 def _loss(
-    logits: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor, settings: FinetuneSettings
+    logits: torch.Tensor, target: torch.Tensor, labels: torch.Tensor, settings: FinetuneSettings
 ) -> torch.Tensor:
-    share, heat = settings.distillation, settings.temperature
+    weight, temperature = settings.distillation, settings.temperature
     divergence = F.kl_div(
-        F.log_softmax(logits / heat, dim=1),
-        F.log_softmax(taught / heat, dim=1),
+        F.log_softmax(logits / temperature, dim=1),
+        F.log_softmax(target / temperature, dim=1),
         log_target=True,
         reduction="batchmean",
     )
-    return (1.0 - share) * F.cross_entropy(logits, labels) + share * heat**2 * divergence
+    cross_entropy = F.cross_entropy(logits, labels)
+    return (1.0 - weight) * cross_entropy + weight * temperature**2 * divergence
 
 
 def _device(settings: FinetuneSettings) -> torch.device:

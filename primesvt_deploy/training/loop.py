@@ -1,8 +1,8 @@
-"""The loop of a training that may be cut off at any step and goes on to the same end.
+"""A resumable training loop: one that was cut off ends with the weights of one that was not.
 
-What a step draws at random, and which samples it sees, must depend on seed and step alone: then
-weights, optimizer and the number of steps done are the whole state, and a resumed training ends
-with the weights, bit for bit on a CPU, of one that was never cut off.
+The random numbers of a step, and its samples, must depend on seed and step alone. Then weights,
+optimizer and the number of steps done are the whole state, and on a CPU a resumed training ends
+with the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stateful(Protocol):
 
 
 class Trainer(ABC, Generic[_Batch]):
-    """What one kind of training does in each step, and around it; `TrainingLoop` calls it."""
+    """The steps of one kind of training; `TrainingLoop` calls its methods."""
 
     @abstractmethod
     def train_step(self, batch: _Batch) -> None:
@@ -62,7 +62,7 @@ class Trainer(ABC, Generic[_Batch]):
         return False
 
     def agreed(self, flag: bool) -> bool:
-        """One decision for all processes that train together, whose clocks differ."""
+        """Decision that all processes which train together share: their clocks differ."""
         return flag
 
 

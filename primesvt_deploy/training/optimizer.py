@@ -1,4 +1,4 @@
-"""AdamW and its learning rate, as fine-tuning and the training of reference models have them."""
+"""AdamW and its learning-rate schedule, for fine-tuning and for training reference models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["adamw", "set_learning_rate", "warmup_cosine"]
 
 
 def adamw(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019).
+    """AdamW (Loshchilov and Hutter, 2019) with weight decay on weights alone.
 
-    Weight decay is for weights: biases, norms and what neurons learn have one axis or none.
+    Biases, batch norms and learned neuron parameters have one axis or none, and no decay.
     """
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [
@@ -25,19 +25,19 @@ def adamw(network: nn.Module, *, learning_rate: float, weight_decay: float) -> t
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step."""
+    """Set the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def warmup_cosine(step: int, *, total: int, warmup: int, end: float = 0.0) -> float:
-    """Share of the peak rate at a step: a line up, then a cosine down to `end` (2017, SGDR).
+    """Share of the peak learning rate at a step: a linear rise, then a cosine (SGDR, 2017).
 
     Args:
-        step: from 0.
+        step: number of the step, from 0.
         total: steps in all.
-        warmup: steps over which it rises.
-        end: share of the peak that the last steps come down to.
+        warmup: steps over which the rate rises.
+        end: share of the peak at the end of the cosine.
     """
     if step < warmup:
         return (step + 1) / warmup

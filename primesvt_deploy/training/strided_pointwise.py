@@ -1,11 +1,11 @@
-"""Keep narrow strided 1x1 convolutions away from the kernel that gets their gradient wrong.
+"""Keep narrow strided 1x1 convolutions away from a kernel that computes their gradient wrongly.
 
 oneDNN's `jit_1x1` kernels for the weight gradient of a strided 1x1 convolution in channels-last
 layout write past their workspace where the input has fewer channels than they take at a time: 8
 with AVX2, 16 with AVX-512 (there on larger images alone, and in bfloat16 too). The process crashes
 or hangs, or, with several threads, goes on with wrong gradients. Seen in oneDNN 3.7.1 and 3.12.0,
 which torch 2.9.1, 2.13.0 and 2.14.1 have; https://github.com/uxlfoundation/oneDNN/issues/6035.
-Pruning makes shortcuts that narrow.
+Pruning makes shortcut convolutions that narrow.
 
 No layout avoids it for good: torch.compile lays every convolution out channels-last on a CPU, and
 an image that is a view of tokens lies so as well. `benchmarks/memory_layout.py` shows the fault and
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 __all__ = ["subsampled_pointwise"]
 
 _CHANNELS_AT_A_TIME = 16
-"""The most of any kernel with the fault: AVX-512's."""
+"""Largest number of any kernel with the fault: AVX-512's."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    """`torch.conv2d`, with its names of arguments."""
+    """`torch.conv2d` with the arguments of `torch.nn.functional.conv2d`."""
     rows, columns = _of_both_axes(stride)
     if (
         max(rows, columns) > 1
@@ -68,6 +68,6 @@ def _conv2d(
 
 
 def _of_both_axes(value: Any) -> tuple[int, int]:
-    """As torch takes it: a number, one in a sequence, or two."""
+    """Values of both axes from a number, or from a sequence of one or two."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values[0], values[-1]

@@ -251,7 +251,7 @@ def test_a_model_of_ones_own_class_from_its_factory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--factory", "nets:lost"), "the factory does not tell the image size"),
+        (("--factory", "nets:lost"), "the factory does not say the image size"),
         (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for known famil"),
         (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
@@ -322,8 +322,8 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
         (["--finetune", "2"], "to train on"),
         (["--ship-timesteps", "9"], "timesteps are 9"),
         (["--frontier", "nowhere"], "holds no frontier"),
-        (["--frontier", "known", "--policy", "greedy"], "--policy stands beside --frontier"),
-        (["--frontier", "known", "--search-images", "90"], "--search-images stands beside"),
+        (["--frontier", "known", "--policy", "greedy"], "--policy cannot be given with --frontier"),
+        (["--frontier", "known", "--search-images", "90"], "--search-images cannot be given with"),
     ],
 )
 def test_a_wrong_option_gets_one_line(place: Path, arguments: list[str], expected: str) -> None:

@@ -1,1 +1,1 @@
-"""Options that several commands share, and what their texts stand for."""
+"""Options that several commands share."""

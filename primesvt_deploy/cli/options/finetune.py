@@ -42,16 +42,16 @@ _FIELDS = {
 
 
 def finetune_options(function: _F) -> _F:
-    """Adds the options of fine-tuning; the command receives `finetune` (settings or None)."""
+    """Give a command the options of fine-tuning; it receives `finetune` (settings or None)."""
 
     @wraps(function)
     def wrapped(*, finetune: int | None, **rest: Any) -> Any:
-        told = {name: rest.pop(name) for name in _FIELDS}
-        given = {_FIELDS[name]: v for name, v in told.items() if v is not None}
+        values = {name: rest.pop(name) for name in _FIELDS}
+        given = {_FIELDS[name]: v for name, v in values.items() if v is not None}
         if "timesteps" in given:
             given["timesteps"] = whole_numbers(given["timesteps"], "--finetune-timesteps")
         if finetune is None and given:
-            flag = next(name for name, value in told.items() if value is not None)
+            flag = next(name for name, value in values.items() if value is not None)
             raise SettingsError(f"--{flag.replace('_', '-')} needs --finetune EPOCHS: pass both")
         settings = None if finetune is None else FinetuneSettings(epochs=finetune, **given)
         return function(finetune=settings, **rest)

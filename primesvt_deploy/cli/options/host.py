@@ -1,4 +1,4 @@
-"""Options of a command that can work on another machine."""
+"""Options of a command that can measure on another machine."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ _FIELDS = {
     "host_directory": ("directory", "--remote-directory"),
     "host_patience": ("patience_s", "--patience"),
 }
-"""Field of the settings and option, by the name click knows an option by."""
+"""Field of the settings, and flag, by the option's name in click."""
 
 
 def host_options(command: _F) -> _F:
     """Give a command the options of a host; it receives `host`, a HostSettings or None.
 
     Raises:
-        SettingsError: an option of the host without `--host`, or a value that cannot be.
+        SettingsError: an option of the host without `--host`, or a value out of range.
     """
 
     @wraps(command)

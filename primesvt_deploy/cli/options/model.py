@@ -52,7 +52,7 @@ _OPTIONS = (
     click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
 )
 
-_PASSED_ON = (
+_LOAD_OPTIONS = (
     "family",
     "timesteps",
     "ema",
@@ -66,8 +66,8 @@ _PASSED_ON = (
     "resize",
     "interpolation",
 )
-"""Options that `load` knows by the same name."""
-_OF_OWN = (
+"""Options that `load` takes under the same name."""
+_ADOPT_OPTIONS = (
     "timesteps",
     "ema",
     "image_size",
@@ -78,11 +78,11 @@ _OF_OWN = (
     "resize",
     "interpolation",
 )
-"""Options that a model of the user's own class has."""
+"""Options that apply to a model of the user's own class."""
 
 
 def model_options(function: _F) -> _F:
-    """Adds the options that name a model; the command receives it as `model`."""
+    """Give a command the options that name a model, which it receives as `model`."""
 
     @wraps(function)
     def wrapped(
@@ -105,7 +105,7 @@ def model_options(function: _F) -> _F:
             "labels": _lines(labels) if labels else None,
             "mean": numbers(mean, "--mean") if mean else None,
             "std": numbers(std, "--std") if std else None,
-            **{option: rest.pop(option) for option in _PASSED_ON},
+            **{option: rest.pop(option) for option in _LOAD_OPTIONS},
         }
         if factory is not None and name is None:
             model = _own_model(factory, checkpoint, options)
@@ -123,14 +123,16 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
     from primesvt_deploy.model.adopt import adopt
 
     foreign = [
-        key for key, value in options.items() if value not in (None, False) and key not in _OF_OWN
+        key
+        for key, value in options.items()
+        if value not in (None, False) and key not in _ADOPT_OPTIONS
     ]
     if foreign:
         flag = foreign[0].removeprefix("num_").replace("_", "-")
         raise SettingsError(f"--{flag} is for known families: drop it, --factory says it itself")
     if options["image_size"] is None:
-        raise SettingsError("the factory does not tell the image size: pass --image-size")
-    return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _OF_OWN})
+        raise SettingsError("the factory does not say the image size: pass --image-size")
+    return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _ADOPT_OPTIONS})
 
 
 def _lines(path: Path) -> tuple[str, ...]:

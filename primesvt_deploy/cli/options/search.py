@@ -66,7 +66,7 @@ _OPTIONS = (
 
 
 def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) -> _F:
-    """Adds the search's options; the command receives `search` and `data` (a path or None).
+    """Give a command the search's options; it receives `search` and `data` (a path or None).
 
     Args:
         function: the command.
@@ -110,7 +110,7 @@ def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) 
 
 
 def _recovery(text: str) -> tuple[str, ...]:
-    """Names with commas between; `all` stands for those that candidates go through."""
+    """Recovery steps from names with commas between; `all` stands for those of candidates."""
     named = {"all": RECOVERY_STEPS, "none": ()}
     parts = [part.strip() for part in text.split(",")]
     return tuple(step for part in parts for step in named.get(part, (part,)))

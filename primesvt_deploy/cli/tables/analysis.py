@@ -1,4 +1,4 @@
-"""Sizes, robustness, firing rates and energy of a model."""
+"""Tables of a model's sizes, robustness, firing rates and energy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["print_analysis"]
 
 
 def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:
-    """Sizes and robustness, then firing rates and what they let an inference cost."""
+    """Print sizes and robustness, then firing rates and the energy of an image."""
     console = Console()
     console.print(
         f"{model.name}: {found.cost.parameters:,} parameters, {found.cost.macs / 1e6:.0f} M MACs "
@@ -63,7 +63,7 @@ def _print_energy(console: Console, energy: EnergyEstimate) -> None:
         table.add_row(
             layer.layer,
             _three_digits(layer.macs / 1e6),
-            "real" if layer.rate is None else f"{layer.rate:.3f}",
+            "float" if layer.rate is None else f"{layer.rate:.3f}",
             _three_digits(layer.picojoules / 1e6),
         )
     console.print(table)

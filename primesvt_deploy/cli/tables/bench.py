@@ -1,4 +1,4 @@
-"""Results of benchmarks as tables on a terminal."""
+"""Tables of benchmark results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPERATORS = 8
 
 
 def print_result(content: Mapping[str, Any]) -> None:
-    """Machine, latency, memory, and what else was asked for."""
+    """Print a result: machine, latency, memory, and operators and energy if measured."""
     console = Console()
     facts = content["machine"]
     where = f"{content['host']}: " if content.get("host") else ""
@@ -35,42 +35,42 @@ def print_result(content: Mapping[str, Any]) -> None:
     )
     ratios = {entry["variant"]: entry for entry in content["comparisons"]}
     groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for variant in content["variants"]:
-        groups.setdefault((variant["threads"], variant["batch"]), []).append(variant)
-    for (threads, batch), variants in groups.items():
-        console.print(_latency_table(variants, threads, batch))
-        for variant in variants:
-            _print_ratio(console, ratios.get(variant["name"]))
+    for row in content["variants"]:
+        groups.setdefault((row["threads"], row["batch"]), []).append(row)
+    for (threads, batch), configurations in groups.items():
+        console.print(_latency_table(configurations, threads, batch))
+        for row in configurations:
+            _print_ratio(console, ratios.get(row["name"]))
     first = next(iter(groups.values()))
     console.print(_loading_table(first))
-    for variant in content["variants"]:
-        _print_operators(console, variant)
-        _print_energy(console, variant)
+    for row in content["variants"]:
+        _print_operators(console, row)
+        _print_energy(console, row)
     for note in content["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
 
 
-def _latency_table(variants: Sequence[Mapping[str, Any]], threads: int, batch: int) -> Table:
+def _latency_table(configurations: Sequence[Mapping[str, Any]], threads: int, batch: int) -> Table:
     table = Table(
         "bundle",
         *("min", "median", "p95", "p99", "least to p99", "samples/s"),
         title=f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}: ms a run",
     )
-    for variant in variants:
-        times = variant["latency_ms"]
+    for row in configurations:
+        times = row["latency_ms"]
         p99 = _DASH if times["p99"] is None else f"{times['p99']:.2f}"
         table.add_row(
-            escape(f"{variant['bundle']}\n{variant['profile']}"),
+            escape(f"{row['bundle']}\n{row['profile']}"),
             *(f"{times[key]:.2f}" for key in ("min", "median", "p95")),
             p99,
-            _sparkline(variant["histogram"]["counts"]),
-            f"{variant['samples_per_second']:.1f}",
+            _sparkline(row["histogram"]["counts"]),
+            f"{row['samples_per_second']:.1f}",
         )
     return table
 
 
 def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
-    """One variant against the first of its group, measured in turns."""
+    """Print a configuration's ratio to the first of its group, with which it took turns."""
     from primesvt_deploy.edge.bench.statistics import Ratio
 
     if entry is not None:
@@ -83,21 +83,21 @@ def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
         )
 
 
-def _loading_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+def _loading_table(configurations: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         "bundle",
         *("import\nload\nfirst run, ms", "peak MB\nimport, load\nfirst run, steady"),
         *("RssAnon MB\nthe same", "file, weights\narena: runs\n+ weights, MB"),
         title="Loading and memory",
     )
-    for variant in variants:
-        seconds, memory, arena = variant["seconds"], variant["memory"], variant["arena"]
+    for row in configurations:
+        seconds, memory, arena = row["seconds"], row["memory"], row["arena"]
         table.add_row(
-            escape(f"{variant['bundle']}\n{variant['profile']}"),
+            escape(f"{row['bundle']}\n{row['profile']}"),
             "\n".join(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run")),
             _stages(memory, "VmHWM"),
             _stages(memory, "RssAnon"),
-            f"{_megabytes(variant['file_bytes'])}\n{_megabytes(variant['initializer_bytes'])}\n"
+            f"{_megabytes(row['file_bytes'])}\n{_megabytes(row['initializer_bytes'])}\n"
             + (
                 f"{_megabytes(arena['extended_bytes'])} + {_megabytes(arena['reserved_bytes'])}"
                 if arena
@@ -112,21 +112,22 @@ def _stages(memory: Mapping[str, Mapping[str, int | None]], figure: str) -> str:
     return f"{cells[0]}, {cells[1]}\n{cells[2]}, {cells[3]}"
 
 
-def _print_operators(console: Console, variant: Mapping[str, Any]) -> None:
-    found = variant["operators"]
+def _print_operators(console: Console, row: Mapping[str, Any]) -> None:
+    found = row["operators"]
     if not found:
         return
-    table = Table("operator", "nodes", "ms a run", "share", title=escape(variant["name"]))
-    for row in found["by_type"][:_OPERATORS]:
-        table.add_row(row["operator"], str(row["nodes"]), f"{row['ms']:.3f}", f"{row['share']:.1%}")
+    table = Table("operator", "nodes", "ms a run", "share", title=escape(row["name"]))
+    for kind in found["by_type"][:_OPERATORS]:
+        times = f"{kind['ms']:.3f}", f"{kind['share']:.1%}"
+        table.add_row(kind["operator"], str(kind["nodes"]), *times)
     console.print(table)
 
 
-def _print_energy(console: Console, variant: Mapping[str, Any]) -> None:
-    energy = variant["energy"]
+def _print_energy(console: Console, row: Mapping[str, Any]) -> None:
+    energy = row["energy"]
     if energy:
         console.print(
-            f"{variant['name']}: {energy['millijoules_an_inference']:.1f} mJ a sample "
+            f"{row['name']}: {energy['millijoules_an_inference']:.1f} mJ a sample "
             f"({energy['millijoules_an_inference_above_idle']:.1f} above idle), "
             f"{energy['running']['mean_watts']:.2f} W, idle {energy['idle']['mean_watts']:.2f} W "
             f"({energy['covers']})",
@@ -136,11 +137,11 @@ def _print_energy(console: Console, variant: Mapping[str, Any]) -> None:
 
 
 def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]]) -> None:
-    """Each result against the reference."""
+    """Print each result against the reference."""
     console = Console()
     for name, comparisons in compared.items():
         table = Table(
-            *("variant", "ms before", "ms now", "speed (95%)", "peak memory"),
+            *("configuration", "ms before", "ms now", "speed (95%)", "peak memory"),
             title=escape(f"{name} against {reference}"),
         )
         for found in comparisons:
@@ -156,7 +157,7 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
 
 
 def print_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
-    """Name on stderr the variants of a result that have no counterpart in the other."""
+    """Name on stderr the configurations of a result that have no counterpart in the other."""
     from primesvt_deploy.edge.bench.comparison import without_counterpart
 
     for name in without_counterpart(content, compared):

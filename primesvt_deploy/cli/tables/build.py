@@ -1,4 +1,4 @@
-"""What a build made, and what a bundle holds."""
+"""Tables of a build's result and of a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["print_build", "print_bundle"]
 
 
 def print_build(manifest: Mapping[str, Any], output: Path) -> None:
-    """What a build ends with: before and after, the verdict, what to do next."""
+    """Print a build's result: before and after, the verdict, what to do next."""
     console = Console()
     constraints = manifest["constraints"]
     if not manifest["size"]["saved_percent"]["parameters"]:
@@ -28,7 +28,7 @@ def print_build(manifest: Mapping[str, Any], output: Path) -> None:
 
 
 def print_bundle(manifest: Mapping[str, Any]) -> None:
-    """What `inspect` shows."""
+    """Print a bundle: model, constraints, before and after, files."""
     console = Console()
     model = manifest["model"]
     console.print(
@@ -103,7 +103,7 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
 
 
 def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> None:
-    """What the weights are, layers that stay real, and what auto chose from."""
+    """Print the precision, the float layers, and the candidates that auto chose from."""
     if precision is None:
         return
     if len(precision["candidates"]) > 1:
@@ -120,14 +120,14 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
         console.print(table)
     if precision["name"] == "fp32":
         return
-    real = precision["real_layers"]
+    float_layers = precision["real_layers"]
     console.print(
         f"{precision['name']}: {precision['integer_layers']} layers run on integers, "
-        f"{len(real)} on float32",
+        f"{len(float_layers)} on float32",
         highlight=False,
     )
     by_reason: dict[str, list[str]] = {}
-    for layer, reason in real.items():
+    for layer, reason in float_layers.items():
         by_reason.setdefault(reason, []).append(layer)
     for reason, layers in by_reason.items():
         shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if layers[3:] else "")

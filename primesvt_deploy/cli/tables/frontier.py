@@ -1,4 +1,4 @@
-"""The points of a frontier."""
+"""Table of a frontier's points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["print_frontier"]
 
 
 def print_frontier(content: Mapping[str, Any], output: Path) -> None:
-    """Points from the largest to the smallest, and what they cost."""
+    """Print the points from the largest to the smallest, and what each cost."""
     console = Console()
     dense = content["dense"]
     table = Table(
@@ -54,7 +54,7 @@ def _saved(point: Mapping[str, Any]) -> str:
 
 
 def _print_timesteps(console: Console, points: Sequence[Mapping[str, Any]]) -> None:
-    """A table of its own, narrow enough for a terminal of 80 columns."""
+    """Print accuracy and latency at each T, in a table that fits 80 columns."""
     steps = sorted({row["T"] for point in points for row in point.get("timesteps", ())})
     if not steps:
         return
