@@ -307,7 +307,7 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
     assert found.returncode == 0, found.stderr
     manifest = json.loads(found.stdout)
     assert manifest["size"]["saved_percent"]["file"] >= 15.0
-    assert "known candidate" in manifest["constraints"]["stopped_by"]
+    assert "cached candidate" in manifest["constraints"]["stopped_by"]
     assert "robustness" not in found.stderr
     assert "recovery and cut ..." in found.stderr
 
