@@ -1,1 +1,1 @@
-"""What can leave a model, what it weighs, and what its absence costs."""
+"""Analysis of a model: prunable groups, channel importance, size, operations, energy, firing."""

@@ -1,4 +1,4 @@
-"""What a model weighs and computes."""
+"""Size of a model, in parameters and bytes, and its multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from primesvt_deploy.model.svit import SViT
 __all__ = ["BYTES_PER_PARAMETER", "Cost", "ShippedSize", "measure_cost"]
 
 BYTES_PER_PARAMETER = 4
-"""fp32."""
+"""Bytes of a parameter in fp32."""
 _NO_LAYERS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Sizes of one model.
+    """Parameters and operations of one model.
 
     Args:
-        parameters: of the torch module (the paper's memory metric is 4 bytes of each).
-        shipped_parameters: after folding batch norm; what an artifact stores.
-        macs: multiply-accumulates of convolutions and matrix products for one sample, all T
-            timesteps; what a static image makes the same in every timestep counts once.
+        parameters: parameters of the torch module (the memory metric of the PrimeSVT paper is 4
+            bytes for each).
+        shipped_parameters: parameters after folding batch norms, which an artifact stores.
+        macs: multiply-accumulates of convolutions and matrix products for one sample over all T
+            timesteps; products that are the same in every timestep of a static image count once.
     """
 
     parameters: int
@@ -60,7 +61,7 @@ class Cost:
 
 
 def measure_cost(model: SViT) -> Cost:
-    """Parameters and multiply-accumulates of `model`."""
+    """Count the parameters and multiply-accumulates of `model`."""
     lowered = lower_module(model.module)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -73,12 +74,12 @@ def measure_cost(model: SViT) -> Cost:
 
 
 class ShippedSize:
-    """What an artifact would store if groups had other widths; nothing is cut.
+    """Predicts the size of an artifact whose groups have other widths, without cutting.
 
     Args:
-        model: the dense SViT, or its lowered twin.
+        model: the dense SViT, with batch norms or lowered.
         groups: its prunable groups.
-        bits: of the weights of each layer that has fewer than 32, by name.
+        bits: bits of a weight, 8 or 4, of each quantized layer by name; other layers have 32.
     """
 
     def __init__(
@@ -92,14 +93,21 @@ class ShippedSize:
         self._in = {layer: group for group in groups for layer in group.inputs}
 
     def parameters(self, widths: Mapping[str, int]) -> int:
-        """Weights and biases when each named group has so many channels left."""
+        """Number of weights and biases that are left.
+
+        Args:
+            widths: channels that are left of a group, by its name; other groups stay whole.
+        """
         return sum(self._numel(name, shape, widths) for name, shape in self._shapes.items())
 
     def bytes(self, widths: Mapping[str, int]) -> int:
-        """Bytes of weights, their scales, and biases, when each named group has so many channels.
+        """Bytes of the weights, their scales, and the biases that are left.
 
-        Weights of 8 or 4 bits have a float32 scale for each output channel; those of 4 have a
-        byte for each `lowering.packing.GROUP` of them as well.
+        Weights of 8 or 4 bits have a float32 scale for each output channel; those of 4 bits have a
+        byte for each `int4_packing.GROUP` of them as well.
+
+        Args:
+            widths: channels that are left of a group, by its name; other groups stay whole.
         """
         total = 0
         for name, shape in self._shapes.items():
@@ -126,7 +134,7 @@ class ShippedSize:
         if layer in self._out:
             sizes[0] = widths.get(self._out[layer].name, sizes[0])
         if tensor == "weight" and layer in self._in:
-            # Of a grouped convolution each output reads one slice; of a depthwise one, itself.
+            # In a grouped convolution each output has weights for its own slice of the inputs.
             slices = self._slices[layer]
             if sizes[1] > 1 or slices == 1:
                 sizes[1] = widths.get(self._in[layer].name, sizes[1] * slices) // slices

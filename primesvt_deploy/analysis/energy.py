@@ -1,10 +1,11 @@
-"""The field's estimate of the energy of an inference, from measured firing rates.
+"""Estimate of an inference's energy, from measured firing rates, as the SNN literature has it.
 
-A layer that reads spikes adds weights up where a spike arrives: one accumulate for each spike and
-each weight it meets. A layer that reads real numbers multiplies as well. Operations are priced as
-32-bit float ones in 45 nm (Horowitz, ISSCC 2014), as Spikformer (Zhou et al., ICLR 2023) and
-Spike-driven Transformer (Yao et al., NeurIPS 2023) do. Memory traffic, neurons and norms cost
-nothing in it, so it compares networks and says nothing of a board's energy: `bench.power` does.
+A layer whose input is spikes adds weights up where a spike arrives: one accumulate for each spike
+and each weight it meets. A layer whose input is floating-point values multiplies as well.
+Operations are priced as 32-bit float ones in 45 nm (Horowitz, ISSCC 2014), as Spikformer (Zhou et
+al., ICLR 2023) and Spike-driven Transformer (Yao et al., NeurIPS 2023) do. Memory traffic, neurons
+and norms cost nothing, so the estimate compares networks; it is not the energy of a board, which
+`bench.power` measures.
 """
 
 from __future__ import annotations
@@ -33,29 +34,30 @@ __all__ = [
 ]
 
 MAC_PICOJOULES = 4.6
-"""Of a 32-bit float multiplication, 3.7, and an addition, 0.9, in 45 nm."""
+"""Energy, pJ, of a 32-bit float multiplication (3.7) and addition (0.9) in 45 nm."""
 ACCUMULATE_PICOJOULES = 0.9
-"""Of a 32-bit float addition in 45 nm."""
+"""Energy, pJ, of a 32-bit float addition in 45 nm."""
 _SOURCES = (
     "Horowitz, Computing's energy problem, ISSCC 2014: 32-bit float in 45 nm",
     "Zhou et al., Spikformer, ICLR 2023",
     "Yao et al., Spike-driven Transformer, NeurIPS 2023",
 )
 _WHOLE = 1e-5
+"""Largest relative distance of a value from a whole number of spikes."""
 _ADDING = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
-"""What they add the product to comes first."""
+"""Products whose first operand is added to the product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerEnergy:
-    """Products of one layer, for one image over all T timesteps.
+    """Operations of one layer for one image over all T timesteps, and their energy.
 
     Args:
         layer: name of the module; a module's second product is `name #2`.
-        macs: multiply-accumulates were it dense, those that meet padding included.
-        operand: what it reads: `spikes`, or `real` numbers.
-        rate: accumulates that one position of the operand brings to each of its weights, the mean
-            count of spikes there: more than 1 is possible in a residual stream; None if real.
+        macs: multiply-accumulates were every operation one, those that meet padding included.
+        operand: kind of the layer's input: `spikes`, or `real` (floating-point values).
+        rate: mean number of spikes at a position of the input, and so of accumulates for each
+            weight it meets: more than 1 is possible in a residual stream; None if `real`.
     """
 
     layer: str
@@ -65,12 +67,12 @@ class LayerEnergy:
 
     @property
     def operations(self) -> float:
-        """Accumulates of spikes, or multiply-accumulates of real numbers."""
+        """Number of accumulates (of spikes) or multiply-accumulates (of floating-point values)."""
         return self.macs if self.rate is None else self.macs * self.rate
 
     @property
     def picojoules(self) -> float:
-        """Of these operations."""
+        """Energy of these operations, pJ."""
         price = MAC_PICOJOULES if self.rate is None else ACCUMULATE_PICOJOULES
         return price * self.operations
 
@@ -88,11 +90,11 @@ class LayerEnergy:
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyEstimate:
-    """The estimate for one image over all T timesteps.
+    """Estimated energy of a model for one image over all T timesteps.
 
     Args:
-        layers: in the order in which they run.
-        n: images over which rates are means.
+        layers: its layers, in the order in which they run.
+        n: number of images that firing rates were measured on.
     """
 
     layers: tuple[LayerEnergy, ...]
@@ -100,27 +102,27 @@ class EnergyEstimate:
 
     @property
     def accumulates(self) -> float:
-        """Of layers that read spikes."""
+        """Number of accumulates, in layers whose input is spikes."""
         return sum(layer.operations for layer in self.layers if layer.rate is not None)
 
     @property
     def macs(self) -> int:
-        """Of layers that read real numbers."""
+        """Number of multiply-accumulates, in layers whose input is floating-point values."""
         return sum(layer.macs for layer in self.layers if layer.rate is None)
 
     @property
     def microjoules(self) -> float:
-        """Of all these operations."""
+        """Energy of all these operations, uJ."""
         return sum(layer.picojoules for layer in self.layers) / 1e6
 
     @property
     def all_macs(self) -> int:
-        """Multiply-accumulates of the same network, were every operation one."""
+        """Number of operations of the same network, were every one a multiply-accumulate."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def all_macs_microjoules(self) -> float:
-        """Of the same network, were every operation of all timesteps a multiply-accumulate."""
+        """Energy, uJ, of the same network, were every operation a multiply-accumulate."""
         return MAC_PICOJOULES * self.all_macs / 1e6
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,19 +146,19 @@ class EnergyEstimate:
 def estimate_energy(
     model: SViT, images: ImageList, *, batch_size: int | None = None
 ) -> EnergyEstimate:
-    """Operations of `model` on `images` and what they would cost.
+    """Estimate the energy of `model` from its spikes on `images`.
 
-    Convolutions and matrix products are counted as they run once norms are folded; what a static
-    image makes the same in every timestep runs once. As in the literature padding is ignored: a
-    position at the border brings as many operations as any other. A product of two activations
+    Convolutions and matrix products are counted as they run once norms are folded; those that are
+    the same in every timestep of a static image run once. As in the literature padding is ignored:
+    a position at the border brings as many operations as any other. A product of two activations
     goes by its sparser operand that holds spikes, as only there anything is added. An operand
-    holds spikes if a neuron fired before and its values are whole multiples of what a spike
-    counts: residuals of spikes do, the image, membrane currents and means over tokens do not.
+    holds spikes if a neuron fired before and its values are whole multiples of a spike's value:
+    residuals of spikes do, the image, membrane currents and means over tokens do not.
 
     Args:
-        model: a trained SViT; left as it is.
-        images: at least one.
-        batch_size: images at once; chosen for memory if None.
+        model: a trained SViT; not changed.
+        images: preprocessed images, at least one.
+        batch_size: images at once; None: chosen for memory.
     """
     size = batch_size or model.batch_of(32)
     lowered = lower_module(model.module)
@@ -171,7 +173,7 @@ def estimate_energy(
 
 @dataclass
 class _Product:
-    """Sums over runs of one product; `accumulates` is None once it read real numbers."""
+    """Sums over runs of one product; `accumulates` is None once an input was floating-point."""
 
     macs: int = 0
     accumulates: float | None = 0.0
@@ -186,23 +188,23 @@ class _Product:
 
 @dataclass
 class _Call:
-    """One call of a module, and how many products it ran itself so far."""
+    """A call of a module that still runs, and the number of products it ran itself so far."""
 
     name: str
     products: int = 0
 
 
 class _Operations(TorchDispatchMode):
-    """Counts the products of a lowered network while it is active.
+    """Counts the products of a lowered network while this mode is active.
 
     Args:
-        network: lowered; hooks stay on it.
-        units: what a spike may count.
+        network: lowered network; hooks stay on it.
+        units: values that one spike may have.
     """
 
     def __init__(self, network: nn.Module, units: Iterable[float]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # The largest that fits: a whole number is a multiple of its fractions as well.
+        # The largest first: multiples of 1 are multiples of 1/2 as well.
         self._units = sorted(units, reverse=True)
         self._calls: list[_Call] = []
         self._fired = False
@@ -213,7 +215,11 @@ class _Operations(TorchDispatchMode):
             self._follow(name, module)
 
     def layers(self, images: int) -> Iterator[LayerEnergy]:
-        """What was counted, for one of so many images."""
+        """Operations of each layer for one image.
+
+        Args:
+            images: number of images that ran.
+        """
         for (name, number), product in self._products.items():
             if not product.macs:
                 continue
@@ -242,20 +248,20 @@ class _Operations(TorchDispatchMode):
         product.add(macs, min(rates, default=None))
 
     def _rate(self, operand: torch.Tensor) -> float | None:
-        """Mean count of spikes; None for weights and real numbers."""
+        """Mean number of spikes at a position; None for weights and floating-point values."""
         if not self._fired or operand.untyped_storage().data_ptr() in self._weights:
             return None
         if bool((operand < 0).any()):
             return None
         for unit in self._units:
-            counts = operand / unit
-            off = (counts - counts.round()).abs()
-            if bool((off <= _WHOLE * counts.clamp(min=1.0)).all()):
-                return float(counts.mean(dtype=torch.float64))
+            spikes = operand / unit
+            off = (spikes - spikes.round()).abs()
+            if bool((off <= _WHOLE * spikes.clamp(min=1.0)).all()):
+                return float(spikes.mean(dtype=torch.float64))
         return None
 
     def _follow(self, name: str, module: nn.Module) -> None:
-        """Keep track of which module runs, and whether a neuron has fired since the image came."""
+        """Track by hooks which module runs, and whether a neuron has fired since the image came."""
 
         def enter(*_: object) -> None:
             if not self._calls:

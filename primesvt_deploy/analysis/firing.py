@@ -1,4 +1,4 @@
-"""Firing rates: the share of ones among a neuron layer's outputs."""
+"""Firing rates of neuron layers: spikes per neuron and timestep."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["FiringRate", "measure_firing_rates"]
 
 @dataclass(frozen=True, kw_only=True)
 class FiringRate:
-    """Spikes of one neuron layer.
+    """Firing rate of one neuron layer.
 
     Args:
         layer: name of the neuron layer.
-        rate: share of ones over images, timesteps, channels and positions; of integer neurons the
-            mean count by the largest.
-        silent: channels that never fired.
-        channels: channels.
-        n: images.
+        rate: mean output over images, timesteps, channels and positions, relative to the largest
+            possible output: the share of ones among spikes.
+        silent: number of channels that never fired.
+        channels: number of channels.
+        n: number of images.
     """
 
     layer: str
@@ -42,7 +42,16 @@ class FiringRate:
 def measure_firing_rates(
     model: SViT, images: ImageList, *, batch_size: int | None = None
 ) -> tuple[FiringRate, ...]:
-    """Firing rates of every neuron layer on `images`, in the model's order."""
+    """Measure the firing rate of every neuron layer.
+
+    Args:
+        model: a trained SViT; not changed.
+        images: preprocessed images, at least one.
+        batch_size: images at once; None: chosen for memory.
+
+    Returns:
+        Firing rates of the layers that were called, in the order of their first call.
+    """
     size = batch_size or model.batch_of(32)
     neurons = {m: name for name, m in model.module.named_modules() if isinstance(m, Neuron)}
     sums: dict[str, torch.Tensor] = {}

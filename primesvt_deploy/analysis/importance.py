@@ -11,10 +11,17 @@ __all__ = ["l2_importance"]
 
 
 def l2_importance(module: nn.Module, group: Group) -> torch.Tensor:
-    """Importance `[width]` of the group's channels, float64.
+    """Importance of a group's channels by the weights that produce them.
 
-    Channel c's is the L2 norm over its filters in every layer that produces it:
-    `sqrt(sum_l ||W_l[c]||^2)`. Larger is kept longer.
+    That of channel c is the L2 norm over its filters in every layer l that produces it:
+    `sqrt(sum_l ||W_l[c]||^2)`.
+
+    Args:
+        module: the network.
+        group: one of its groups.
+
+    Returns:
+        Importance `[width]`, float64; larger is kept longer.
     """
     total = torch.zeros(group.width, dtype=torch.float64)
     for name in group.outputs:

@@ -1,6 +1,7 @@
-"""What reaches the layers that read a group's channels: means, covariances, constants.
+"""Statistics of the inputs of a group's consumer layers: means, covariances, ranges.
 
-Measured on the lowered twin with calibration samples; weights are never looked at.
+They are measured on the lowered network with calibration samples, and do not depend on the
+consumers' weights.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from primesvt_deploy.model.layer_matrix import Weighted, input_rows, is_dense
 __all__ = ["InputMoments", "Moments", "measure_moments"]
 
 _ROWS_AT_ONCE = 16
-"""Samples and timesteps whose windows are laid out at once, for memory."""
+"""Rows `[T*N]` of an input whose windows are unfolded at once, to save memory."""
 
 
 @dataclass(frozen=True)
 class InputMoments:
-    """What one layer reads, over samples, timesteps and positions.
+    """Statistics of one layer's input over samples, timesteps and positions.
 
     Args:
-        mean: `[K]`, float64; columns as in `lowering.matrices`.
-        covariance: `[K, K]`, float64; None of layers that are not dense there.
-        low: `[channels]`, the least value of each channel.
-        high: `[channels]`, the largest.
-        padded: whether zeros are read around the edges as well.
+        mean: mean `[K]`, float64; columns as in `model.layer_matrix`.
+        covariance: covariance `[K, K]`, float64; None for layers that are not dense (see
+            `layer_matrix.is_dense`).
+        low: least value of each channel, `[channels]`.
+        high: largest value of each channel, `[channels]`.
+        padded: whether the layer pads its input with zeros.
     """
 
     mean: torch.Tensor
@@ -44,19 +46,19 @@ class InputMoments:
 
     @property
     def constant(self) -> torch.Tensor:
-        """Whether each channel `[channels]` always was the same wherever the layer reads it."""
+        """Whether each channel `[channels]` had one value only, padding included."""
         same = self.low == self.high
         return same & (self.high == 0.0) if self.padded else same
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What was measured.
+    """Statistics of the inputs and firing rates of all groups' layers.
 
     Args:
-        inputs: by layer that loses input channels.
-        rates: mean output `[channels]` of the neuron behind each layer that loses output channels,
-            by the layer; of those alone whose unit has its neuron behind it.
+        inputs: statistics of a consumer layer's input, by name of the layer.
+        rates: mean output `[channels]`, float64, of the neuron behind a layer that loses output
+            channels, by name of the layer; only for layers in units that have their neuron behind.
     """
 
     inputs: Mapping[str, InputMoments]
@@ -73,8 +75,8 @@ class _Sums:
 
 
 @dataclass
-class _Watch:
-    """Collects sums while the network runs."""
+class _Collector:
+    """Collects sums over the inputs of layers and the outputs of neurons."""
 
     sums: dict[str, _Sums] = field(default_factory=dict)
     spikes: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -103,53 +105,54 @@ class _Watch:
 
 @torch.no_grad()
 def measure_moments(
-    twin: nn.Module, groups: Sequence[Group], batches: Iterable[torch.Tensor]
+    lowered: nn.Module, groups: Sequence[Group], batches: Iterable[torch.Tensor]
 ) -> Moments:
-    """Run the lowered `twin` on `batches` (as its forward takes them) and measure.
+    """Run a lowered network on calibration samples and measure the statistics of its groups.
 
     Args:
-        twin: the lowered dense network.
-        groups: whose readers and producers are watched.
-        batches: calibration samples.
+        lowered: the lowered dense network; not changed.
+        groups: its prunable groups.
+        batches: samples as the network takes them, images `[N, C, H, W]` or frames
+            `[T, N, C, H, W]`.
     """
-    with _watched(twin, groups) as seen:
+    with _collecting(lowered, groups) as seen:
         for batch in batches:
-            twin(batch)
-    inputs = {name: _moments(twin.get_submodule(name), sums) for name, sums in seen.sums.items()}
+            lowered(batch)
+    inputs = {name: _moments(lowered.get_submodule(name), sums) for name, sums in seen.sums.items()}
     rates = {name: total / seen.counts[name] for name, total in seen.spikes.items()}
     return Moments(inputs, rates)
 
 
 @contextmanager
-def _watched(twin: nn.Module, groups: Sequence[Group]) -> Iterator[_Watch]:
-    watch = _Watch()
+def _collecting(lowered: nn.Module, groups: Sequence[Group]) -> Iterator[_Collector]:
+    collector = _Collector()
     handles = []
     for name in sorted({name for group in groups for name in group.inputs}):
         handles.append(
-            twin.get_submodule(name).register_forward_pre_hook(
-                lambda layer, args, name=name: watch.input(name, layer, args[0])
+            lowered.get_submodule(name).register_forward_pre_hook(
+                lambda layer, args, name=name: collector.input(name, layer, args[0])
             )
         )
     for name in sorted({name for group in groups for name in group.outputs}):
-        neuron = _neuron_behind(twin, name)
+        neuron = _neuron_behind(lowered, name)
         if neuron is not None:
             handles.append(
                 neuron.register_forward_hook(
-                    lambda _m, _a, spikes, name=name, neuron=neuron: watch.output(
+                    lambda _m, _a, spikes, name=name, neuron=neuron: collector.output(
                         name, neuron.folded(spikes)
                     )
                 )
             )
     try:
-        yield watch
+        yield collector
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _neuron_behind(twin: nn.Module, layer: str) -> UnrolledNeuron | None:
-    """The neuron that a producing layer drives, where its own unit holds it behind the layer."""
-    unit = twin.get_submodule(layer.rpartition(".")[0])
+def _neuron_behind(lowered: nn.Module, layer: str) -> UnrolledNeuron | None:
+    """The neuron behind a producing layer, if they are one unit that has its neuron behind."""
+    unit = lowered.get_submodule(layer.rpartition(".")[0])
     neuron = getattr(unit, "neuron", None)
     return neuron if isinstance(unit, ConvBNNeuron) and isinstance(neuron, UnrolledNeuron) else None
 

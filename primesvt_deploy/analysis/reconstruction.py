@@ -1,11 +1,11 @@
-"""Importance by what the layers that read a channel could not make up for without it.
+"""Channel importance by the reconstruction error of the consumer layers' outputs.
 
-Channels are eliminated one after another. The one that goes is that whose removal, once the
-weights of the others are refitted by least squares, changes the readers' outputs least:
-`sum_l tr(W_c [H_l^-1]_cc^-1 W_c^T) / tr(W_l H_l W_l^T)` over the readers l, for the columns c of
-the channel (a kernel's pixels together) and the covariance H_l of what l reads. Source: the
+Channels are eliminated one after another. The next to go is the one whose removal, once the
+weights of the others are refitted by least squares, changes the consumers' outputs least:
+`sum_l tr(W_c [H_l^-1]_cc^-1 W_c^T) / tr(W_l H_l W_l^T)` over the consumer layers l, for the columns
+c of the channel (a kernel's pixels together) and the covariance H_l of the input of l. Source: the
 optimal brain surgeon (Hassibi and Stork, 1993) for whole structures, as in ZipLM (Kurtic et al.,
-NeurIPS 2023, section 3.1); spikes are the inputs here, and readers are summed over.
+NeurIPS 2023, section 3.1); here inputs are spikes, and errors are summed over consumers.
 """
 
 from __future__ import annotations
@@ -24,17 +24,27 @@ from primesvt_deploy.model.layer_matrix import Weighted, weight_matrix
 __all__ = ["DAMPING", "damped", "factored", "reconstruction_importance"]
 
 DAMPING = 0.01
-"""Of a covariance, relative to its mean diagonal."""
+"""Damping of a covariance, relative to the mean of its diagonal."""
 
 
 def damped(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
-    """A covariance with a share of its mean variance added to the diagonal."""
+    """Add a share of a covariance's mean variance to its diagonal.
+
+    Args:
+        covariance: `[K, K]`.
+        damping: the share.
+    """
     amount = damping * covariance.diagonal().mean().clamp_min(1e-12)
     return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
 
 
 def factored(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
-    """Cholesky factor of a damped covariance; damped more where rounding made it indefinite."""
+    """Lower Cholesky factor `[K, K]` of a damped covariance.
+
+    Args:
+        covariance: `[K, K]`.
+        damping: see `damped`; multiplied by 10 as long as rounding makes the matrix indefinite.
+    """
     while True:
         factor, failed = torch.linalg.cholesky_ex(damped(covariance, damping))
         if not int(failed):
@@ -44,44 +54,59 @@ def factored(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor
 
 
 def reconstruction_importance(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
-    """Importance `[width]` of the group's channels, float64: the step at which each would leave.
+    """Importance of a group's channels by the reconstruction error of their consumers.
 
-    Where no dense layer reads the channels (such as q and k of an attention): the L2 norm of their
-    filters times the rates at which they spike.
+    Where no consumer layer is dense (such as for q and k of an attention) it is the L2 norm of the
+    channels' filters times their firing rates.
+
+    Args:
+        module: the network.
+        group: one of its groups.
+        moments: statistics of the inputs of its consumers.
+
+    Returns:
+        Importance `[width]`, float64: the step at which a channel is eliminated, with equally many
+        channels of each head in a step; larger is kept longer.
     """
-    readers = [
-        _Reader.of(cast(Weighted, module.get_submodule(name)), seen, group.width)
+    consumers = [
+        _Consumer.of(cast(Weighted, module.get_submodule(name)), seen, group.width)
         for name in group.inputs
         if (seen := moments.inputs.get(name)) is not None and seen.covariance is not None
     ]
-    if not readers:
+    if not consumers:
         return _by_activity(module, group, moments)
     importance = torch.zeros(group.width, dtype=torch.float64)
     alive = torch.ones(group.width, dtype=torch.bool)
     head_width = group.width // group.heads
     for step in range(head_width):
-        losses = sum((reader.losses() for reader in readers), torch.zeros(group.width))
+        losses = sum((consumer.losses() for consumer in consumers), torch.zeros(group.width))
         losses = losses.masked_fill(~alive, float("inf"))
         leaving = losses.view(group.heads, head_width).argmin(dim=1)
         for channel in (leaving + torch.arange(group.heads) * head_width).tolist():
             importance[channel] = step
             alive[channel] = False
             if step + 1 < head_width:
-                for reader in readers:
-                    reader.eliminate(channel)
+                for consumer in consumers:
+                    consumer.eliminate(channel)
     return importance
 
 
 @dataclass
-class _Reader:
-    """Weights `[N, K]` of a layer that reads the channels, and the inverse covariance `[K, K]`."""
+class _Consumer:
+    """A consumer layer of a group, while channels are eliminated from its input.
+
+    Args:
+        weights: refitted weights `[N, K]`, scaled to unit power of the outputs.
+        inverse: inverse covariance `[K, K]` of the channels that are left.
+        width: channels of the group.
+    """
 
     weights: torch.Tensor
     inverse: torch.Tensor
     width: int
 
     @classmethod
-    def of(cls, layer: Weighted, seen: InputMoments, width: int) -> _Reader:
+    def of(cls, layer: Weighted, seen: InputMoments, width: int) -> _Consumer:
         assert seen.covariance is not None
         covariance = damped(seen.covariance)
         weights = weight_matrix(layer).double()
@@ -94,23 +119,23 @@ class _Reader:
         return self.weights.shape[1] // self.width
 
     def losses(self) -> torch.Tensor:
-        """Share of the output's power lost with each channel, `[width]`."""
+        """Share of the output's power that is lost with each channel, `[width]`."""
         if self.pixels == 1:
             return self.weights.square().sum(dim=0) / self.inverse.diagonal()
         columns = self._columns(torch.arange(self.width))
         blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
-        own = self.weights[:, columns].permute(1, 2, 0)
-        solved: torch.Tensor = torch.linalg.solve(blocks, own)
-        return (own * solved).sum(dim=(1, 2))
+        weights = self.weights[:, columns].permute(1, 2, 0)
+        solved: torch.Tensor = torch.linalg.solve(blocks, weights)
+        return (weights * solved).sum(dim=(1, 2))
 
     def eliminate(self, channel: int) -> None:
-        """Refit the others' weights for the loss of a channel, whose columns become zero."""
+        """Eliminate a channel: refit the weights of the others, and set its own to zero."""
         columns = self._columns(torch.tensor([channel]))[0]
         rows = self.inverse[columns]
         share = torch.linalg.solve(rows[:, columns], rows)
         self.weights -= self.weights[:, columns] @ share
         self.inverse -= self.inverse[:, columns] @ share
-        # Rounding leaves next to nothing there; a one keeps the block invertible.
+        # Without rounding these would be zero already; a one keeps the block invertible.
         self.weights[:, columns] = 0.0
         self.inverse[columns, :] = 0.0
         self.inverse[:, columns] = 0.0

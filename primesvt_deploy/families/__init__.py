@@ -1,4 +1,4 @@
-"""SViT families: one module each, all of them a `Family`."""
+"""Families of SViTs, found by name or by the keys of a state_dict."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def family_named(name: str) -> Family:
     for family in FAMILIES:
         if family.name == name:
             return family
-    known = ", ".join(family.name for family in FAMILIES)
-    raise ModelError(f"unknown family {name!r}: expected one of {known}; pass --family")
+    names = ", ".join(family.name for family in FAMILIES)
+    raise ModelError(f"unknown family {name!r}: expected one of {names}; pass --family")
 
 
 def recognise(keys: Set[str]) -> Family | None:
-    """The family whose state_dict keys these look like, or None."""
+    """The family whose checkpoints have keys like these, or None."""
     return next((family for family in FAMILIES if family.recognises(keys)), None)

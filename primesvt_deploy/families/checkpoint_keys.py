@@ -1,4 +1,4 @@
-"""Upstream state_dict keys, renamed to ours by ordered rules."""
+"""Rename the keys of upstream's state_dicts to ours, and read widths and depths from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Rule = tuple[str, str]
 def rename(
     state: State, rules: Sequence[Rule], *, drop: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
-    r"""`state` under new keys.
+    r"""Rename the layers of a state_dict by ordered rules.
 
     Args:
-        state: upstream's.
+        state: upstream's state_dict.
         rules: pattern and replacement pairs, as `re.sub` takes them; the first whose pattern
             matches a whole layer name (the key without its last part) renames it. Layers that
             none matches keep their names, for the loader to list as unexpected.
-        drop: patterns of whole layer names that upstream has but never uses.
+        drop: patterns of whole layer names that upstream has but never uses; they are left out.
 
     Raises:
         ModelError: two layers would get one name.
@@ -50,7 +50,7 @@ def rename(
 
 
 def square_kernels(state: State) -> dict[str, torch.Tensor]:
-    """Every `*.conv.weight` as a 2-d convolution's: `[O, I]` and `[O, I, 1]` become `[O, I, 1, 1]`.
+    """Give each `*.conv.weight` two kernel axes: `[O, I]` and `[O, I, 1]` become `[O, I, 1, 1]`.
 
     A linear layer over tokens and a Conv1d of kernel 1 are 1x1 convolutions.
     """
@@ -62,18 +62,19 @@ def square_kernels(state: State) -> dict[str, torch.Tensor]:
 
 
 def split_parts(state: State, fused: str, parts: Sequence[str]) -> dict[str, torch.Tensor]:
-    r"""Split fused layers into equal ones along the output channels; exact.
+    r"""Split fused layers into equal ones along the output channels.
 
-    Output channels of a convolution and of its batch norm do not interact. Scalars
+    This is exact: output channels of a convolution and of its batch norm do not interact. Scalars
     (`num_batches_tracked`) are repeated.
 
     Args:
-        state: with layers whose unit is called `fused`, such as `blocks.0.attn.qkv.conv`.
-        fused: the last part of the unit's name, such as `qkv`.
-        parts: what takes its place, in order, such as `q`, `k`, `v`.
+        state: state_dict with layers whose unit is called `fused`, such as
+            `blocks.0.attn.qkv.conv`.
+        fused: last part of the unit's name, such as `qkv`.
+        parts: names of the parts in order, such as `q`, `k`, `v`.
 
     Raises:
-        ModelError: the channels are no equal parts.
+        ModelError: the channels do not divide into equal parts.
     """
     split: dict[str, torch.Tensor] = {}
     marker = re.compile(rf"(^|\.){re.escape(fused)}\.")
@@ -93,7 +94,7 @@ def split_parts(state: State, fused: str, parts: Sequence[str]) -> dict[str, tor
 
 
 def block_count(state: State, pattern: str) -> int:
-    """How many different numbers the first group of `pattern` finds at the start of keys."""
+    """Number of different values of the first group of `pattern`, matched at the start of keys."""
     found = (re.match(pattern, key) for key in state)
     return len({match.group(1) for match in found if match})
 

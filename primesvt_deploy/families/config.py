@@ -1,4 +1,4 @@
-"""What every family's configuration has in common."""
+"""Base class of configurations: the constructor arguments that every family's network has."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class NetworkConfig:
         timesteps: T.
         image_size: height and width of the square input, pixels.
         in_channels: channels of the input.
-        num_classes: K.
-        frames: the input is a sequence of T frames, not an image presented T times.
-        tau: of every neuron; see `NeuronParameters`.
-        v_threshold: of every neuron but those whose family says otherwise.
-        v_reset: of every neuron; None resets softly.
-        decay_input: of every neuron.
+        num_classes: number of classes, K.
+        frames: whether the input is a sequence of T frames, not an image presented T times.
+        tau: membrane time constant of every neuron, timesteps; see `NeuronParameters`.
+        v_threshold: firing threshold of every neuron, unless the family has another for some.
+        v_reset: potential of every neuron after a spike; None resets softly.
+        decay_input: whether every neuron divides its input by tau as well.
     """
 
     timesteps: int
@@ -63,7 +63,7 @@ class NetworkConfig:
         return torch.zeros(*steps, batch, *self.input_shape)
 
     def neuron(self, v_threshold: float | None = None) -> NeuronParameters:
-        """Parameters of the network's neurons, with another threshold where one is given."""
+        """Constants of the network's neurons; `v_threshold` None gives the network's."""
         return NeuronParameters(
             tau=self.tau,
             v_threshold=self.v_threshold if v_threshold is None else v_threshold,
@@ -90,10 +90,10 @@ class NetworkConfig:
         Raises:
             ModelError: an argument is unknown, missing, or of the wrong type or range.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        names = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - names)
         if unknown:
-            raise ModelError(f"unknown argument {unknown[0]!r}: expected some of {sorted(known)}")
+            raise ModelError(f"unknown argument {unknown[0]!r}: expected some of {sorted(names)}")
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
@@ -105,7 +105,11 @@ class NetworkConfig:
             raise ModelError(f"incomplete configuration: {error}") from error
 
     def require_multiple(self, factor: int) -> None:
-        """Refuse an image size that a stem of this total stride cannot take evenly."""
+        """Refuse an image size that is no multiple of `factor`, the stem's total stride.
+
+        Raises:
+            ModelError: it is not.
+        """
         if self.image_size % factor or self.image_size < factor:
             raise ModelError(
                 f"image size {self.image_size} is not a multiple of {factor}, by which this model "
@@ -113,7 +117,11 @@ class NetworkConfig:
             )
 
     def require_heads(self, heads: int, width: int) -> None:
-        """Refuse a head count that does not divide the width it slices."""
+        """Refuse a number of heads that does not divide the width of the attention.
+
+        Raises:
+            ModelError: it does not.
+        """
         if width % heads:
             raise ModelError(
                 f"{heads} heads do not divide the attention width {width}; pass the head count "
@@ -122,7 +130,7 @@ class NetworkConfig:
 
 
 def _misfit(kind: str, value: object) -> str | None:
-    """What was expected of a value of this annotated type, or None if it fits."""
+    """Description of the values that an annotated type allows; None if `value` is one of them."""
     if kind == "int":
         return None if _is_size(value) else "a whole number, 1 or more"
     if kind == "bool":

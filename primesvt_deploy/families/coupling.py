@@ -1,4 +1,4 @@
-"""How a module declares which of its channels are pruned together: roles and couplings."""
+"""Declarations by which a module names the channels that are pruned together."""
 
 from __future__ import annotations
 

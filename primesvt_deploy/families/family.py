@@ -1,4 +1,4 @@
-"""What makes up a family: its network, how its checkpoints are recognised and converted."""
+"""A family of SViTs: its network, and how its checkpoints are recognised and converted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Family"]
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A family of SViTs.
+    """A family of SViTs: networks of one architecture, and the checkpoints that fit them.
 
     Args:
         name: value of `--family`.

@@ -1,4 +1,4 @@
-"""Give a network the widths that a state_dict has: how pruned weights are loaded again."""
+"""Give a network the widths of a state_dict, so that pruned weights can be loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def fit_widths(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Resize every convolution, linear layer and batch norm of `module`, in place, to `state`.
+    """Resize every convolution, linear layer and batch norm of a module to a state_dict, in place.
 
     Only channels and the presence of biases change; values are not copied. A depthwise
     convolution stays depthwise, another grouped one keeps its number of groups. Layers that
     `state` does not name stay as they are.
+
+    Args:
+        module: resized.
+        state: state_dict with the widths, under the module's own names.
 
     Raises:
         ModelError: a shape differs in more than channels.
@@ -30,10 +34,10 @@ def fit_widths(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         weight = state.get(f"{name}.weight")
         if weight is None or not isinstance(layer, (*_CONVOLUTIONS, *_NORMS, nn.Linear)):
             continue
-        own = layer.weight
-        if own.ndim != weight.ndim or own.shape[2:] != weight.shape[2:]:
+        shape = layer.weight.shape
+        if len(shape) != weight.ndim or shape[2:] != weight.shape[2:]:
             raise ModelError(
-                f"{name}.weight is {list(weight.shape)}, expected {_pattern(own.shape)}: "
+                f"{name}.weight is {list(weight.shape)}, expected {_pattern(shape)}: "
                 "is it of this family?"
             )
         if isinstance(layer, _NORMS):

@@ -51,7 +51,7 @@ class MaxFormerConfig(NetworkConfig):
     attention_scale: float = 0.125
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         if len(self.depths) != 3:
             raise ModelError(f"depths are {list(self.depths)}: expected one of each of 3 stages")
@@ -88,7 +88,7 @@ class Stem(nn.Module):
         self.shortcut = ConvBN(width // 2, width, stride=stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[N, C, H, W]` (frames `[T*N, ...]`) to the stream `[T*N, D/4, H', W']`."""
+        """The stream `[T*N, D/4, H', W']` of images `[N, C, H, W]` or frames `[T*N, C, H, W]`."""
         x = self.conv1(x)
         return cast(torch.Tensor, self.conv3(self.conv2(x)) + self.shortcut(x))
 
@@ -105,7 +105,7 @@ class MaxEmbedding(nn.Module):
         self.shortcut_pool = max_pool()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, in_width, H, W]` to the next one, `[T*N, width, H/2, W/2]`."""
+        """The next stream, `[T*N, width, H/2, W/2]`, of the stream `[T*N, in_width, H, W]`."""
         x = self.entry(x)
         shortcut = self.shortcut_pool(self.shortcut(x))
         return cast(torch.Tensor, self.conv2(self.conv1(x)) + shortcut)
@@ -115,8 +115,8 @@ class MaxFormerBlock(nn.Module):
     """A token mixer and an MLP, each added to the stream.
 
     Args:
-        config: of the network.
-        width: of the stream.
+        config: configuration of the network.
+        width: channels of the stream.
         mixer: name and module of the token mixer; None: the block has none.
     """
 
@@ -130,7 +130,7 @@ class MaxFormerBlock(nn.Module):
         self.mlp = MembraneMLP(config, width, round(width * config.mlp_ratio))
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + mixer(x)`."""
+        """The stream after the token mixer, `x + mixer(x)`."""
         return x + cast(torch.Tensor, getattr(self, cast(str, self.mixer_name))(x))
 
     def segments(self, name: str) -> list[Segment]:
@@ -195,7 +195,7 @@ class MaxFormer(SpikingNetwork):
         self.head = nn.Linear(config.embed_dim, config.num_classes)
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the spikes of the token mean."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`: head on the spikes of the token mean."""
         return cast(torch.Tensor, self.head(self.over_time(self.head_neuron(x.mean(dim=(2, 3))))))
 
     def segments(self) -> tuple[Segment, ...]:

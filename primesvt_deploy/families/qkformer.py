@@ -78,7 +78,7 @@ class QKFormerConfig(NetworkConfig):
     attention_scale: float = 0.125
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         if self.form not in FORMS:
             raise ModelError(f"form is {self.form!r}: expected one of {', '.join(FORMS)}")
@@ -155,7 +155,7 @@ class PatchEmbedding(nn.Module):
 
 
 class QKAttention(nn.Module):
-    """Q-K attention: `neuron(sum of q)` gates k, then projection (Zhou et al., 2024).
+    """Q-K attention: `neuron(sum of q)` gates k, then projection (Zhou et al., NeurIPS 2024).
 
     The sum runs over the channels of a head, which gives a gate for each head and token, or
     over tokens, which gives one for each channel (there heads do not matter).
@@ -164,7 +164,7 @@ class QKAttention(nn.Module):
         q: unit that maps `[T*N, C, H, W]` to spikes, of any width that the heads divide (over
             tokens: as wide as k).
         k: likewise.
-        neuron: behind the sum.
+        neuron: neuron behind the sum.
         proj: unit that maps k's width to C.
         num_heads: heads.
         over_tokens: whether the sum runs over tokens, else over the channels of a head.
@@ -188,7 +188,7 @@ class QKAttention(nn.Module):
         self.proj = proj
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, C, H, W]` to the same shape."""
+        """Output of the attention, of the same shape as `x`, `[T*N, C, H, W]`."""
         q, k = self.q(x), self.k(x)
         if self.over_tokens:
             gated = self.neuron(q.sum(dim=(2, 3), keepdim=True)) * k
@@ -210,7 +210,7 @@ class QKAttention(nn.Module):
 
 
 class _CoupledQKAttention(nn.Module):
-    """A gate of sums passes k's channels to proj; sums over tokens keep q's index."""
+    """Stand-in of Q-K attention: k's channels go to proj; a gate of sums over tokens keeps q's."""
 
     def __init__(self, attention: QKAttention) -> None:
         super().__init__()
@@ -232,11 +232,11 @@ class QKFormerBlock(nn.Module):
         self.mlp = SpikingMLP(config, width, int(width * config.mlp_ratio))
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + attention(x)`."""
+        """The stream after attention, `x + attention(x)`."""
         return x + cast(torch.Tensor, self.attn(x))
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + MLP(x)`."""
+        """The stream after the MLP, `x + MLP(x)`."""
         return x + cast(torch.Tensor, self.mlp(x))
 
 
@@ -307,7 +307,7 @@ class QKFormer(SpikingNetwork):
         self.head = nn.Linear(config.embed_dim, config.num_classes)
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the mean over tokens and T."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`: head on the mean over tokens and T."""
         return cast(torch.Tensor, self.head(self.over_time(x.mean(dim=(2, 3)))))
 
     def segments(self) -> tuple[Segment, ...]:

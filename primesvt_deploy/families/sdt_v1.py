@@ -51,7 +51,7 @@ class SDTV1Config(NetworkConfig):
     pooled_attention: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         check_pooling(self.pooling)
         self.require_multiple(2 ** self.pooling.count("1"))
@@ -75,14 +75,14 @@ class SpikeDrivenAttention(nn.Module):
         self.proj = ConvBN(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, D, H, W]` to the same shape."""
+        """Output of the attention, of the same shape as `x`, `[T*N, D, H, W]`."""
         x = self.entry(x)
         q, k, v = self.q(x), self.k(x), self.v(x)
         context = self.neuron((k * v).sum(dim=(2, 3), keepdim=True))
         return cast(torch.Tensor, self.proj(q * context))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """A channel of q, k and v leaves with its input to the projection."""
+        """One role for q, k and v, whose channels are pruned together."""
         return dict.fromkeys("qkv", ChannelRole("qkv"))
 
 
@@ -98,18 +98,18 @@ class PooledSpikeDrivenAttention(SpikeDrivenAttention):
         self.num_heads = config.num_heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, D, H, W]` to the same shape."""
+        """Output of the attention, of the same shape as `x`, `[T*N, D, H, W]`."""
         x = self.entry(x)
         q, k, v = self.q(x), _pooled(self.k(x)), _pooled(self.v(x))
         context = self.neuron(self._mixed(k * v).sum(dim=(2, 3), keepdim=True))
         return cast(torch.Tensor, self.proj(self._mixed(q * context)))
 
     def _mixed(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled over neighbours in the order of tokens, and of channels within a head."""
+        """Max pooling over neighbours among tokens, and among channels of a head."""
         return join_heads(_pooled(split_heads(x, self.num_heads)), x.shape[-2:])
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """Slices of one channel, of which each keeps as many: none leaves."""
+        """One head for each channel: none can be pruned, as pooling mixes neighbouring channels."""
         return dict.fromkeys("qkv", ChannelRole("qkv", self.q.conv.out_channels))
 
     def coupled(self) -> tuple[nn.Module, Sequence[str]]:
@@ -118,7 +118,7 @@ class PooledSpikeDrivenAttention(SpikeDrivenAttention):
 
 
 class _CoupledAttention(nn.Module):
-    """Pooling mixes channels but keeps their order."""
+    """Stand-in of pooled SDSA: pooling mixes channels but keeps their order."""
 
     def __init__(self, attention: SpikeDrivenAttention) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class SDTV1Block(nn.Module):
         self.mlp = MembraneMLP(config, config.embed_dim, hidden)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + SDSA(x)`."""
+        """The stream after attention, `x + SDSA(x)`."""
         return x + cast(torch.Tensor, self.attn(x))
 
 
@@ -181,7 +181,7 @@ class SpikeDrivenTransformer(SpikingNetwork):
         return x + cast(torch.Tensor, self.position(x))
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the spikes of the token mean."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`: head on the spikes of the token mean."""
         return cast(torch.Tensor, self.head(self.over_time(self.head_neuron(x.mean(dim=(2, 3))))))
 
     def segments(self) -> tuple[Segment, ...]:

@@ -52,12 +52,12 @@ class SpikingSeparableConv(nn.Module):
         self.pointwise2 = ConvBN(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Currents of `x`, `[N, width, H, W]` to the same shape."""
+        """Currents of the same shape as `x`, `[N, width, H, W]`."""
         spikes = self.pointwise1(self.entry(x))
         return cast(torch.Tensor, self.pointwise2(self.depthwise(spikes)))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """The hidden channels are the module's own."""
+        """Role of the hidden channels, which only this module uses."""
         return {"pointwise1": ChannelRole(""), "depthwise": ChannelRole("")}
 
 

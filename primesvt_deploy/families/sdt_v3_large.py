@@ -85,7 +85,7 @@ class SDTv3Large(Pyramid):
         )
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[N, D, H, W]` to logits `[N, K]`."""
+        """Logits `[N, K]` of the stream `[N, D, H, W]`."""
         features = x.mean(dim=(2, 3))
         logits = cast(torch.Tensor, self.head(features))
         if not self.distilled:

@@ -45,7 +45,7 @@ class SpikformerConfig(NetworkConfig):
     attention_scale: float = 0.125
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         check_pooling(self.pooling)
         self.require_multiple(2 ** self.pooling.count("1"))
@@ -62,11 +62,11 @@ class SpikformerBlock(nn.Module):
         self.mlp = SpikingMLP(config, config.embed_dim, hidden)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + SSA(x)`."""
+        """The stream after attention, `x + SSA(x)`."""
         return x + cast(torch.Tensor, self.attn(x))
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + MLP(x)`."""
+        """The stream after the MLP, `x + MLP(x)`."""
         return x + cast(torch.Tensor, self.mlp(x))
 
 
@@ -120,7 +120,7 @@ class Spikformer(SpikingNetwork):
         return x + cast(torch.Tensor, self.position(x))
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the mean over tokens and T."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`: head on the mean over tokens and T."""
         return cast(torch.Tensor, self.head(self.over_time(x.mean(dim=(2, 3)))))
 
     def segments(self) -> tuple[Segment, ...]:

@@ -60,7 +60,7 @@ class SpikingResformerConfig(NetworkConfig):
     parametric: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         stages = len(self.embed_dims)
         if {len(self.depths), len(self.num_heads), len(self.patch_sizes)} != {stages}:
@@ -110,9 +110,9 @@ class ScaledProduct(nn.Module):
     then c is a constant, and stays when heads shrink. Source: Shi et al., CVPR 2024.
 
     Args:
-        config: of the network.
-        heads: heads.
-        length: of the inner product, before pruning.
+        config: configuration of the network.
+        heads: number of heads.
+        length: length L of the inner product before pruning.
     """
 
     firing_rate: torch.Tensor
@@ -125,13 +125,21 @@ class ScaledProduct(nn.Module):
         self.register_buffer("firing_rate", torch.full((heads,), 0.25))
 
     def forward(self, currents: torch.Tensor, spikes: torch.Tensor) -> torch.Tensor:
-        """`[T*N, heads, M, L]` and `[T*N, heads, L, H*W]` to spikes `[T*N, heads * M, H*W]`."""
+        """Spikes of the product of two operands.
+
+        Args:
+            currents: `[T*N, heads, M, L]`.
+            spikes: `[T*N, heads, L, H*W]`.
+
+        Returns:
+            Spikes `[T*N, heads * M, H*W]`.
+        """
         scale = self.gain / (self.firing_rate * self.length).sqrt()
         product = (currents * scale.unflatten(0, (-1, 1, 1))) @ spikes
         return cast(torch.Tensor, self.neuron(product.flatten(1, 2)))
 
     def absorb_gain(self, gain: float) -> None:
-        """Multiply what the neuron behind the product receives by `gain`."""
+        """Multiply the input of the neuron behind the product by `gain`."""
         self.gain *= gain
 
 
@@ -142,7 +150,7 @@ class DualSpikeSelfAttention(nn.Module):
     each pixel of x attends to all tokens. Source: Shi et al., CVPR 2024.
 
     Args:
-        config: of the network.
+        config: configuration of the network.
         stage: index of the stage, whose widths it has.
     """
 
@@ -160,7 +168,7 @@ class DualSpikeSelfAttention(nn.Module):
         self.proj = ConvBN(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, C, H, W]` to the same shape."""
+        """Output of the attention, of the same shape as `x`, `[T*N, C, H, W]`."""
         x = self.entry(x)
         k, v, queries = (split_heads(y, self.num_heads) for y in (self.k(x), self.v(x), x))
         attention = self.attn_map(k.transpose(-2, -1), queries)
@@ -177,7 +185,7 @@ class DualSpikeSelfAttention(nn.Module):
 
 
 class _CoupledAttention(nn.Module):
-    """The matrix products share an index between k and x, and pass v's channels to proj."""
+    """Stand-in of DSSA: products share an index between k and x, and pass v's channels to proj."""
 
     def __init__(self, attention: DualSpikeSelfAttention) -> None:
         super().__init__()
@@ -204,7 +212,7 @@ class GroupWiseFeedForward(nn.Module):
         self.down = NeuronConvBN(hidden, dim, neuron=_neuron(config))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, C, H, W]` to the same shape."""
+        """Currents of the same shape as `x`, `[T*N, C, H, W]`."""
         x = self.up(x)
         return cast(torch.Tensor, self.down(x + self.grouped(x)))
 
@@ -222,11 +230,11 @@ class SpikingResformerBlock(nn.Module):
         self.mlp = GroupWiseFeedForward(config, stage)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + DSSA(x)`."""
+        """The stream after attention, `x + DSSA(x)`."""
         return x + cast(torch.Tensor, self.attn(x))
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x + GWFFN(x)`."""
+        """The stream after the GWFFN, `x + GWFFN(x)`."""
         return x + cast(torch.Tensor, self.mlp(x))
 
 
@@ -274,11 +282,11 @@ class SpikingResformer(SpikingNetwork):
         self.head = nn.Linear(config.embed_dims[-1], config.num_classes, bias=False)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[N, C, H, W]` (or frames, folded) to the first stream `[T*N, D, H', W']`."""
+        """First stream `[T*N, D, H', W']` of images `[N, C, H, W]` or frames `[T*N, C, H, W]`."""
         return cast(torch.Tensor, self.repeat(self.pool(self.stem(x))))
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`: head on the mean over pixels and T."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`: head on the mean over pixels and T."""
         return cast(torch.Tensor, self.head(self.over_time(x.mean(dim=(2, 3)))))
 
     def segments(self) -> tuple[Segment, ...]:

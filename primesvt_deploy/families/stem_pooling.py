@@ -1,4 +1,4 @@
-"""Which of the four stem stages of Spikformer and Spike-driven Transformer V1 pool."""
+"""Choice of the stem stages that pool, in Spikformer and Spike-driven Transformer V1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a network for another number of timesteps than it was built for, with the same weights."""
+"""Set the number of timesteps that a network runs for, with the same weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["set_timesteps"]
 
 
 def set_timesteps(network: SpikingNetwork, timesteps: int) -> None:
-    """Make a family's network of static images run for `timesteps`, in place."""
+    """Set T of a family's network, which takes static images, in place."""
     for module in network.modules():
         if isinstance(module, Neuron | Repeat | SpikingNetwork):
             module.timesteps = timesteps

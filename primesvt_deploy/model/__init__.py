@@ -1,1 +1,1 @@
-"""A trained SViT: loaded, checked, adopted."""
+"""A trained SViT: loading, checking and adopting it."""

@@ -1,4 +1,4 @@
-"""The description of a model: all that, with its weights, rebuilds it.
+"""The description of a model, from which it is rebuilt together with its weights.
 
 It stands in a model directory's `model.toml` and in a bundle's manifest.
 """

@@ -1,4 +1,4 @@
-"""Call a user's factory: `module:function`, which makes a model of the user's own class."""
+"""Call a user's factory, `module:function`, which makes a model of the user's own class."""
 
 from __future__ import annotations
 

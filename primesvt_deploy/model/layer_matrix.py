@@ -1,6 +1,7 @@
-"""A convolution or linear layer as a matrix product: its weights `[N, K]`, its inputs `[rows, K]`.
+"""A convolution or linear layer as a matrix product: weights `[N, K]`, inputs `[rows, K]`.
 
-Columns run kernel pixel by kernel pixel, then channel.
+N is the number of output channels. The K columns run over kernel pixels, and over channels for
+each of them.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ __all__ = ["Weighted", "input_rows", "is_dense", "set_weights", "weight_matrix"]
 
 Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
 _ROWS_KEPT = 4096
-"""Windows of a call that count; neighbours tell little more."""
+"""Most windows taken of one call; further ones overlap with them and add little information."""
 
 
 def is_dense(layer: nn.Module) -> bool:
-    """Whether a layer's products run over all inputs, of a pixel or a window of pixels."""
+    """Whether outputs depend on all channels: a linear layer or ungrouped 2-d convolution."""
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
 def weight_matrix(layer: Weighted) -> torch.Tensor:
-    """Weights `[N, K]`."""
+    """Weights of a layer as a matrix `[N, K]`."""
     weight = layer.weight.detach()
     return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight.flatten(1)
 
 
 @torch.no_grad()
 def set_weights(layer: Weighted, matrix: torch.Tensor) -> None:
-    """The inverse of `weight_matrix`, in place."""
+    """Set a layer's weights, in place, to a matrix `[N, K]`; the inverse of `weight_matrix`."""
     weight = layer.weight
     if weight.ndim == 4:
         n, channels, height, width = weight.shape
@@ -40,9 +41,18 @@ def set_weights(layer: Weighted, matrix: torch.Tensor) -> None:
 
 
 def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
-    """What each product of a layer reads of its input `x`, `[rows, K]`.
+    """Rows `[rows, K]` of a layer's input that its weight matrix multiplies.
 
-    Of a layer that is not dense (see `is_dense`): the mean of each channel, `[rows, channels]`.
+    A row is a pixel, or the window of pixels under the kernel; of a convolution's windows every
+    n-th is taken where there are more than 4096 in one call.
+
+    Args:
+        layer: the layer.
+        x: its input, as its forward pass takes it, with a time axis in front or not.
+
+    Returns:
+        Rows `[rows, K]`; for a layer that is not dense (see `is_dense`) the mean of each channel
+        over the positions instead, `[rows, channels]`.
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
@@ -50,7 +60,7 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(-1 if isinstance(layer, nn.Conv1d) else -2).mean(dim=-1).flatten(0, -2)
     assert isinstance(layer, nn.Conv2d)
     x = x.flatten(0, -4)  # a time axis of its own
-    # Whatever `padding` and `padding_mode` say, this is what the layer itself goes by.
+    # The layer itself goes by this value, whatever `padding` and `padding_mode` say.
     around = cast(Any, layer)._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     x = F.pad(x, around, mode=mode)

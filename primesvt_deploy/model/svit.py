@@ -1,4 +1,4 @@
-"""A trained SViT and what is needed to use it."""
+"""A trained SViT with its configuration, preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ __all__ = ["SViT", "time_first"]
 
 
 def time_first(samples: torch.Tensor) -> torch.Tensor:
-    """Images `[N, C, H, W]` as they are, sequences of frames `[N, T, C, H, W]` as `[T, N, ...]`.
+    """Put the time axis of samples first, as networks and artifacts take it.
 
-    Data sets hold one sample after another; networks and artifacts take time first.
+    Args:
+        samples: images `[N, C, H, W]`, returned as they are, or frames `[N, T, C, H, W]`, returned
+            as `[T, N, C, H, W]`.
     """
     return samples.transpose(0, 1) if samples.ndim == 5 else samples
 
@@ -32,12 +34,12 @@ class SViT:
     """A trained spiking vision transformer.
 
     Args:
-        name: what reports call it.
-        family: how its kind is built and pruned.
+        name: name in reports.
+        family: its family.
         config: constructor arguments before pruning; the module may be narrower.
-        module: maps images `[N, C, H, W]` (preprocessed, float32), or frames `[T, N, C, H, W]`, to
-            logits `[N, K]`.
-        preprocessing: from an RGB image, or event frames, to the module's input.
+        module: the network; maps images `[N, C, H, W]` (preprocessed, float32), or frames
+            `[T, N, C, H, W]`, to logits `[N, K]`.
+        preprocessing: steps from an RGB image, or event frames, to the module's input.
         labels: K class names, in the order of the logits.
         data: name of the bundled data set it was trained on, if it is bundled.
     """
@@ -52,17 +54,20 @@ class SViT:
 
     @property
     def timesteps(self) -> int:
-        """T."""
+        """Number of timesteps, T."""
         return self.config.timesteps
 
     def batch_of(self, most: int) -> int:
-        """Samples to pass at once: `most` up to 64 pixels, fewer of larger ones, for memory."""
+        """Batch size that fits memory: `most` for inputs up to 64 pixels, less for larger ones."""
         _, height, width = self.config.input_shape
         return max(1, min(most, most * 64 * 64 // (height * width)))
 
     @property
     def digest(self) -> str:
-        """SHA-256 over configuration, neurons and weights; of a user's class over outputs, too."""
+        """SHA-256 of configuration, constants of neurons and weights, as hexadecimal digits.
+
+        Of an adopted module it includes the logits of noise, as these depend on the user's code.
+        """
         whole = hashlib.sha256(repr(sorted(self.config.to_dict().items())).encode())
         for key, tensor in sorted(self.module.state_dict().items()):
             whole.update(key.encode())
@@ -71,7 +76,6 @@ class SViT:
             if isinstance(module, Neuron):
                 whole.update(f"{name} {module.parameters_}".encode())
         if not self.module.couplings_declared:
-            # Nothing else tells what the code of a class of the user's own does.
             noise = torch.Generator().manual_seed(0)
             example = torch.randn(self.config.example(1).shape, generator=noise)
             whole.update(self._outputs(example).numpy().tobytes())
@@ -84,7 +88,11 @@ class SViT:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits `[N, K]` of preprocessed samples, as data sets give them (see `time_first`)."""
+        """Logits `[N, K]` of preprocessed samples.
+
+        Args:
+            images: images `[N, C, H, W]` or frames `[N, T, C, H, W]`, as data sets give them.
+        """
         result: torch.Tensor = self.module(time_first(images))
         return result
 
@@ -92,8 +100,8 @@ class SViT:
         """The same weights run for another number of timesteps.
 
         Raises:
-            ModelError: T cannot be chosen: frames come in a given number, a module of the user's
-                own has it in its code, or it is not 1 to the model's own.
+            ModelError: T cannot be chosen (the input is frames, or the module is adopted and has T
+                in its code), or it is not 1 to the model's own T.
         """
         if timesteps == self.timesteps:
             return self
@@ -113,5 +121,5 @@ class SViT:
         return replace(self, config=replace(self.config, timesteps=timesteps), module=module)
 
     def with_module(self, module: SpikingNetwork) -> SViT:
-        """The same SViT with another (pruned) module."""
+        """The same SViT with another module, such as a pruned one."""
         return replace(self, module=module)

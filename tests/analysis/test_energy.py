@@ -88,7 +88,7 @@ def test_operations_counted_by_hand(by_hand: SViT) -> None:
     pixels, steps = 8 * 8, 2
     layers = {name.removesuffix(".0"): entry for name, entry in by_name(found).items()}
     expected = {
-        # The image is real. MACs at the border count as everywhere: 9 for each pixel.
+        # The input is the image. MACs at the border count as everywhere: 9 for each pixel.
         "stem": (steps * pixels * 3 * 4 * 9, None),
         # Three of four channels fire.
         "fc": (steps * pixels * 4 * 4, 3 / 4),
@@ -103,10 +103,10 @@ def test_operations_counted_by_hand(by_hand: SViT) -> None:
     for name, (macs, rate) in expected.items():
         assert (layers[name].macs, layers[name].rate) == (macs, rate), name
     accumulates = sum(macs * rate for macs, rate in expected.values() if rate is not None)
-    real = steps * (pixels * 3 * 4 * 9 + 8 * 5)
+    float_macs = steps * (pixels * 3 * 4 * 9 + 8 * 5)
     assert found.accumulates == pytest.approx(accumulates)
-    assert found.macs == real
-    assert found.microjoules == pytest.approx((0.9 * accumulates + 4.6 * real) / 1e6)
+    assert found.macs == float_macs
+    assert found.microjoules == pytest.approx((0.9 * accumulates + 4.6 * float_macs) / 1e6)
     dense = sum(macs for macs, _ in expected.values())
     assert found.all_macs_microjoules == pytest.approx(4.6 * dense / 1e6)
 
@@ -131,11 +131,11 @@ def test_rates_are_those_of_the_neurons_before(tiny: SViT, tiny_data: DataSet) -
     images = tiny_data.search.first(20)
     rates = {entry.layer: entry.rate for entry in measure_firing_rates(tiny, images)}
     layers = by_name(estimate_energy(tiny, images, batch_size=7))
-    for reader, fired in (
+    for consumer, fired in (
         ("blocks.0.attn.proj.conv", "blocks.0.attn"),
         ("blocks.1.mlp.fc2.conv", "blocks.1.mlp.fc1"),
     ):
-        assert layers[reader].rate == pytest.approx(rates[fired], abs=1e-9)
+        assert layers[consumer].rate == pytest.approx(rates[fired], abs=1e-9)
     stream = sum(rates[name] for name in ("stem.3", "position", "blocks.0.attn.proj"))
     assert layers["blocks.0.mlp.fc1.conv"].rate == pytest.approx(stream, abs=1e-9)
     assert layers["blocks.0.attn"].rate == pytest.approx(

@@ -21,12 +21,12 @@ def test_the_residual_stream_ties_every_layer_that_writes_to_it(groups: dict[str
     residual = groups["residual"]
     writers = [f"blocks.{i}.{layer}.conv" for i in (0, 1) for layer in ("attn.proj", "mlp.fc2")]
     assert set(residual.outputs) == {"stem.3.conv", "position.conv", *writers}
-    readers = [
+    consumers = [
         f"blocks.{i}.{layer}.conv"
         for i in (0, 1)
         for layer in ("attn.q", "attn.k", "attn.v", "mlp.fc1")
     ]
-    assert set(residual.inputs) == {"position.conv", "head", *readers}
+    assert set(residual.inputs) == {"position.conv", "head", *consumers}
 
 
 def test_q_and_k_leave_together_and_apart_from_v(groups: dict[str, Group]) -> None:

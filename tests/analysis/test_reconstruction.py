@@ -22,13 +22,13 @@ class Pair(nn.Module):
     def __init__(self, width: int, kernel: int = 1) -> None:
         super().__init__()
         self.producer = nn.Conv2d(3, width, 1)
-        self.reader = nn.Conv2d(width, 6, kernel, padding=kernel // 2)
+        self.consumer = nn.Conv2d(width, 6, kernel, padding=kernel // 2)
 
 
-def group_of(width: int, heads: int = 1, readers: tuple[str, ...] = ("reader",)) -> Group:
+def group_of(width: int, heads: int = 1, consumers: tuple[str, ...] = ("consumer",)) -> Group:
     return Group(
         name="g", root="producer", width=width, heads=heads, outputs=("producer",), norms=(),
-        inputs=readers, size=1,
+        inputs=consumers, size=1,
     )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def moments_of(rows: np.ndarray) -> Moments:
     mean = x.mean(dim=0)
     covariance = (x - mean).T @ (x - mean) / len(x)
     seen = InputMoments(mean, covariance, x.amin(dim=0), x.amax(dim=0), padded=False)
-    return Moments({"reader": seen}, {})
+    return Moments({"consumer": seen}, {})
 
 
 def spikes(width: int, seed: int = 0) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_a_channel_that_never_varies_leaves_first_whatever_its_weights() -> None
     torch.manual_seed(0)
     module = Pair(8)
     with torch.no_grad():
-        module.reader.weight[:, 4] *= 2.0
+        module.consumer.weight[:, 4] *= 2.0
         module.producer.weight[4] *= 100.0
     rows = spikes(8)
     rows[:, 4] = 1.0
@@ -77,8 +77,8 @@ def test_the_first_to_leave_is_what_least_squares_misses_least(kernel: int) -> N
     columns = width * kernel**2
     rows = spikes(columns, seed=1)
     moments = moments_of(rows)
-    covariance = damped(moments.inputs["reader"].covariance).numpy()
-    weights = module.reader.weight.detach().permute(0, 2, 3, 1).flatten(1).double().numpy()
+    covariance = damped(moments.inputs["consumer"].covariance).numpy()
+    weights = module.consumer.weight.detach().permute(0, 2, 3, 1).flatten(1).double().numpy()
     errors = []
     for channel in range(width):
         gone = np.arange(kernel**2) * width + channel
@@ -105,7 +105,7 @@ def test_without_a_reader_activity_weighs_the_norm() -> None:
     module = Pair(5)
     rates = torch.tensor([0.5, 0.0, 0.5, 0.5, 0.5], dtype=torch.float64)
     moments = Moments({}, {"producer": rates})
-    importance = reconstruction_importance(module, group_of(5, readers=()), moments)
+    importance = reconstruction_importance(module, group_of(5, consumers=()), moments)
     assert importance[1] == 0.0
     torch.testing.assert_close(importance, l2_importance(module, group_of(5)) * rates)
 

@@ -46,8 +46,8 @@ def test_every_vector_is_exported() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], OPTIONS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], OPTIONS[name])
     size = config.image_size
     model = SViT(
         name=name,
@@ -62,10 +62,10 @@ def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     with uncached():
         artifact = export_onnx(model, tmp_path / "model.onnx")
     counts = FlipCounter(model, artifact.path, threads=1)
-    batch = known["x"].float().numpy()
+    batch = recorded["x"].float().numpy()
     counts.compare(batch)
     found = counts.artifact_logits(batch)
-    expected = known["y_single64"]
+    expected = recorded["y_single64"]
     # Some of upstream's code gives logits at every timestep.
     expected = expected.reshape(len(batch), -1, config.num_classes).mean(dim=1)
     difference = np.abs(found - expected.numpy()).max(axis=1)

@@ -39,18 +39,18 @@ def config_of(name: str, **changes: Any) -> MaxFormerConfig:
 
 @every_vector
 def test_converted_network_equals_upstreams_code(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name])
     assert family is MAXFORMER
     assert isinstance(config, MaxFormerConfig)
     assert config.cifar == (name == "maxformer_cifar")
     assert config.attention_on_spikes
     assert config.depths == ((1, 1, 2) if config.cifar else (1, 2, 2))
     assert config.num_heads == (8 if config.cifar else 1)
-    expected = known["y_single64"].flatten(0, -2)
+    expected = recorded["y_single64"].flatten(0, -2)
     assert expected.std(dim=0).max() > 1e-2, "the logits do not depend on the image"
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
-    assert_live(network, known["x"].double())
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
+    assert_live(network, recorded["x"].double())
 
 
 def test_heads_that_upstreams_script_stores_are_not_the_models() -> None:
@@ -59,13 +59,13 @@ def test_heads_that_upstreams_script_stores_are_not_the_models() -> None:
 
 
 def test_place_of_the_neuron_in_attention_makes_a_difference() -> None:
-    known = vector("maxformer_imagenet")
-    config, state = MAXFORMER.convert(known["state_dict"], VECTORS["maxformer_imagenet"])
+    recorded = vector("maxformer_imagenet")
+    config, state = MAXFORMER.convert(recorded["state_dict"], VECTORS["maxformer_imagenet"])
     wrong = network_with_weights(
         MAXFORMER, replace(config, attention_on_spikes=False), state, Path("x.pth")
     )
-    expected = known["y_single64"].flatten(0, -2)
-    assert (singly(wrong, known["x"]) - expected).abs().max() > 1e-2
+    expected = recorded["y_single64"].flatten(0, -2)
+    assert (singly(wrong, recorded["x"]) - expected).abs().max() > 1e-2
 
 
 def spikingjelly(seed: int, **arguments: Any) -> Any:
@@ -207,8 +207,8 @@ def test_groups_of_the_cifar_form() -> None:
 
 
 def test_own_names_are_not_taken_for_upstreams() -> None:
-    known = vector("maxformer_cifar")["state_dict"]
-    _, state = MAXFORMER.convert(known, VECTORS["maxformer_cifar"])
+    recorded = vector("maxformer_cifar")["state_dict"]
+    _, state = MAXFORMER.convert(recorded, VECTORS["maxformer_cifar"])
     assert recognise(state.keys()) is None
 
 

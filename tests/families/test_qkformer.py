@@ -40,25 +40,25 @@ def config_of(name: str, **changes: Any) -> QKFormerConfig:
 
 @every_vector
 def test_converted_network_equals_upstream_on_each_sample(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name])
     assert family is QKFORMER
     assert isinstance(config, QKFormerConfig)
-    assert config.depths == known["config"]["depths"]
-    assert config.embed_dim == known["config"]["dim"]
-    expected = known["y_single64"].squeeze(1)
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
+    assert config.depths == recorded["config"]["depths"]
+    assert config.embed_dim == recorded["config"]["dim"]
+    expected = recorded["y_single64"].squeeze(1)
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
 
 
 @every_vector
 def test_samples_do_not_leak_as_they_do_upstream(name: str) -> None:
-    known = vector(name)
-    _, config, network = converted(known["state_dict"], VECTORS[name])
-    x = known["x"].double()
+    recorded = vector(name)
+    _, config, network = converted(recorded["state_dict"], VECTORS[name])
+    x = recorded["x"].double()
     with torch.no_grad():
         together = network.double()(x.transpose(0, 1) if config.frames else x)
-    assert (known["y64"] - known["y_single64"].squeeze(1)).abs().max() > 0.1
-    torch.testing.assert_close(together, known["y_single64"].squeeze(1), rtol=0.0, atol=1e-9)
+    assert (recorded["y64"] - recorded["y_single64"].squeeze(1)).abs().max() > 0.1
+    torch.testing.assert_close(together, recorded["y_single64"].squeeze(1), rtol=0.0, atol=1e-9)
     assert "issue 14" in QKFORMER.note
 
 

@@ -44,18 +44,18 @@ def config_of(name: str, state: Any = None, **changes: Any) -> SDTV1Config:
 
 @every_vector
 def test_converted_network_equals_upstreams_code(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name])
     assert family is SDT_V1
     assert isinstance(config, SDTV1Config)
     assert config.num_heads == 4
     assert config.depth == 2
     assert config.frames == (name in ("sdt_v1_dvs", "sdt_v1_gesture"))
     assert config.pooled_attention == (name == "sdt_v1_dvs")
-    expected = known["y_single64"].flatten(0, -2)
+    expected = recorded["y_single64"].flatten(0, -2)
     assert expected.std(dim=0).max() > 1e-2, "the logits do not depend on the image"
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
-    x = known["x"].double()
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
+    x = recorded["x"].double()
     assert_live(network, x.transpose(0, 1) if config.frames else x)
 
 
@@ -64,21 +64,21 @@ def test_a_training_scripts_container_tells_all_but_the_image_size() -> None:
     model = load(path, image_size=64)
     assert model.family is SDT_V1
     assert model.config == config_of("sdt_v1_1111")
-    known = vector("sdt_v1_1111")
-    expected = known["y_single64"].flatten(0, -2)
-    found = singly(model.module, known["x"])
+    recorded = vector("sdt_v1_1111")
+    expected = recorded["y_single64"].flatten(0, -2)
+    found = singly(model.module, recorded["x"])
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-9)
     assert load(path, image_size=224).preprocessing.resize == 235
 
 
 def test_pooling_inside_attention_makes_a_difference() -> None:
-    known = vector("sdt_v1_dvs")
-    config, state = SDT_V1.convert(known["state_dict"], VECTORS["sdt_v1_dvs"])
+    recorded = vector("sdt_v1_dvs")
+    config, state = SDT_V1.convert(recorded["state_dict"], VECTORS["sdt_v1_dvs"])
     wrong = network_with_weights(
         SDT_V1, replace(config, pooled_attention=False), state, Path("x.pth")
     )
-    expected = known["y_single64"].flatten(0, -2)
-    assert (singly(wrong, known["x"]) - expected).abs().max() > 1e-2
+    expected = recorded["y_single64"].flatten(0, -2)
+    assert (singly(wrong, recorded["x"]) - expected).abs().max() > 1e-2
 
 
 def spikingjelly(options: ModelOptions, *, seed: int, **arguments: Any) -> Any:

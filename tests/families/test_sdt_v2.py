@@ -42,33 +42,33 @@ SMALL = SDTv2Config(
 
 @every_vector
 def test_converted_network_equals_upstream_on_each_sample(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name])
     assert family is SDT_V2
     assert isinstance(config, SDTv2Config)
-    dims = known["config"]["dims"]
+    dims = recorded["config"]["dims"]
     assert config.widths == (dims[0] // 2, *dims)
-    assert config.depths == (1, 1, 2, *known["config"].get("blocks", (6, 2)))
-    expected = known["y_single64"].squeeze(1)
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
+    assert config.depths == (1, 1, 2, *recorded["config"].get("blocks", (6, 2)))
+    expected = recorded["y_single64"].squeeze(1)
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
 
 
 def test_the_vector_of_two_heads_is_live() -> None:
-    known = vector("sdt_v2_kd")
-    _, _, network = converted(known["state_dict"], VECTORS["sdt_v2_kd"])
-    assert_live(network.double(), known["x"].double())
-    assert (known["y_single64"][0] - known["y_single64"][1]).abs().max() > 0.1
+    recorded = vector("sdt_v2_kd")
+    _, _, network = converted(recorded["state_dict"], VECTORS["sdt_v2_kd"])
+    assert_live(network.double(), recorded["x"].double())
+    assert (recorded["y_single64"][0] - recorded["y_single64"][1]).abs().max() > 0.1
 
 
 def test_logits_are_the_mean_of_both_heads() -> None:
-    known = vector("sdt_v2_kd")
-    _, config, network = converted(known["state_dict"], VECTORS["sdt_v2_kd"])
+    recorded = vector("sdt_v2_kd")
+    _, config, network = converted(recorded["state_dict"], VECTORS["sdt_v2_kd"])
     assert isinstance(config, SDTv2Config)
     assert config.distilled
     assert network.classifiers == ("head", "head_kd")
     state = network.state_dict()
     one = SDTv2(replace(config, distilled=False)).eval()
-    x = known["x"]
+    x = recorded["x"]
     logits = []
     for head in ("head", "head_kd"):
         own = {k: v for k, v in state.items() if not k.startswith("head")}
@@ -152,12 +152,12 @@ def test_channels_silenced_in_the_lowered_network_are_silent(group: str) -> None
     groups = find_groups(network, SMALL.input_shape)
     (found,) = (g for g in groups if g.name == f"stages.3.blocks.0.attn.{group}")
     kept = (0, 2, 6, 8)
-    twin = lower_module(network)
-    silence(twin, found, kept)
+    lowered = lower_module(network)
+    silence(lowered, found, kept)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = mask(network, groups, Plan().replacing(found.name, kept))(x)
-        torch.testing.assert_close(twin(x), expected, rtol=0.0, atol=1e-9)
+        torch.testing.assert_close(lowered(x), expected, rtol=0.0, atol=1e-9)
         assert (network(x) - expected).abs().max() > 1e-3
 
 

@@ -38,41 +38,41 @@ def groups_of(name: str) -> dict[str, Group]:
 
 @every_vector
 def test_converted_network_equals_upstream_on_each_sample(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name][1])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name][1])
     assert family is VECTORS[name][0]
     assert isinstance(config, IntegerPyramidConfig)
-    dims, blocks = known["config"]["dims"], known["config"]["blocks"]
+    dims, blocks = recorded["config"]["dims"], recorded["config"]["blocks"]
     assert config.widths == (dims[0] // 2, *dims)
     assert config.depths == (1, 1, 2, *blocks)
-    assert config.distilled == known["config"].get("kd", False)
-    assert config.levels == known["config"]["levels"]
-    expected = known["y_single64"].squeeze(1)
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
+    assert config.distilled == recorded["config"].get("kd", False)
+    assert config.levels == recorded["config"]["levels"]
+    expected = recorded["y_single64"].squeeze(1)
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
 
 
 @every_vector
 def test_lowered_network_equals_upstream(name: str) -> None:
-    known = vector(name)
-    _, _, network = converted(known["state_dict"], VECTORS[name][1])
+    recorded = vector(name)
+    _, _, network = converted(recorded["state_dict"], VECTORS[name][1])
     with torch.no_grad():
-        found = lower_module(network.double())(known["x"].double())
-    torch.testing.assert_close(found, known["y64"], rtol=0.0, atol=1e-9)
+        found = lower_module(network.double())(recorded["x"].double())
+    torch.testing.assert_close(found, recorded["y64"], rtol=0.0, atol=1e-9)
 
 
 @every_vector
 def test_vectors_are_live(name: str) -> None:
-    known = vector(name)
-    _, _, network = converted(known["state_dict"], VECTORS[name][1])
-    assert_live(network.double(), known["x"].double())
-    assert (known["y_single64"][0] - known["y_single64"][1]).abs().max() > 0.1
+    recorded = vector(name)
+    _, _, network = converted(recorded["state_dict"], VECTORS[name][1])
+    assert_live(network.double(), recorded["x"].double())
+    assert (recorded["y_single64"][0] - recorded["y_single64"][1]).abs().max() > 0.1
 
 
 @every_vector
 def test_neurons_fire_multiples_of_one_by_levels_up_to_one(name: str) -> None:
     """But for the one in front of the head, which fires counts."""
-    known = vector(name)
-    _, config, network = converted(known["state_dict"], VECTORS[name][1])
+    recorded = vector(name)
+    _, config, network = converted(recorded["state_dict"], VECTORS[name][1])
     assert isinstance(config, IntegerPyramidConfig)
     fired: dict[str, torch.Tensor] = {}
     for layer, module in network.named_modules():
@@ -81,7 +81,7 @@ def test_neurons_fire_multiples_of_one_by_levels_up_to_one(name: str) -> None:
                 lambda _module, _inputs, spikes, layer=layer: fired.update({layer: spikes})
             )
     with torch.no_grad():
-        network(known["x"])
+        network(recorded["x"])
     counts = fired.pop("head_neuron", None)
     assert (counts is None) == (name == "sdt_v3_large_171m")
     if counts is not None:
@@ -267,11 +267,11 @@ def test_base_has_four_levels_where_nobody_says_otherwise() -> None:
 @every_vector
 def test_time_constant_changes_nothing_in_one_timestep(name: str) -> None:
     """It is an option of every family, and a model directory repeats what was said."""
-    known = vector(name)
-    _, config, network = converted(known["state_dict"], replace(VECTORS[name][1], tau=1.5))
+    recorded = vector(name)
+    _, config, network = converted(recorded["state_dict"], replace(VECTORS[name][1], tau=1.5))
     assert config.tau == 1.5
-    expected = known["y_single64"].squeeze(1)
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
+    expected = recorded["y_single64"].squeeze(1)
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

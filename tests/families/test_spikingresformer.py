@@ -48,28 +48,28 @@ def config_of(state: State, **options: Any) -> SpikingResformerConfig:
 
 @every_vector
 def test_converted_network_equals_upstream_on_each_sample(name: str) -> None:
-    known = vector(name)
-    family, config, network = converted(known["state_dict"], VECTORS[name])
+    recorded = vector(name)
+    family, config, network = converted(recorded["state_dict"], VECTORS[name])
     assert family is SPIKINGRESFORMER
     assert isinstance(config, SpikingResformerConfig)
-    told = known["config"]
-    assert config.embed_dims == told["planes"]
-    assert config.depths == told["reps"]
-    assert config.num_heads == told["heads"]
-    assert config.patch_sizes == told["patch"]
-    assert config.group_size == told["group_size"]
+    arguments = recorded["config"]
+    assert config.embed_dims == arguments["planes"]
+    assert config.depths == arguments["reps"]
+    assert config.num_heads == arguments["heads"]
+    assert config.patch_sizes == arguments["patch"]
+    assert config.group_size == arguments["group_size"]
     expected = expected_logits(name)
     assert expected.std(dim=0).min() > 1e-3, "the logits do not depend on the image"
-    torch.testing.assert_close(singly(network, known["x"]), expected, rtol=0.0, atol=1e-9)
-    x = known["x"].double()
+    torch.testing.assert_close(singly(network, recorded["x"]), expected, rtol=0.0, atol=1e-9)
+    x = recorded["x"].double()
     assert_live(network, x.transpose(0, 1) if config.frames else x)
 
 
 @every_vector
 def test_lowered_network_equals_upstream(name: str) -> None:
-    known = vector(name)
-    _, _, network = converted(known["state_dict"], VECTORS[name])
-    found = singly(lower_module(network.double()), known["x"])
+    recorded = vector(name)
+    _, _, network = converted(recorded["state_dict"], VECTORS[name])
+    found = singly(lower_module(network.double()), recorded["x"])
     torch.testing.assert_close(found, expected_logits(name), rtol=0.0, atol=1e-9)
 
 
@@ -126,11 +126,11 @@ def test_tokens_follow_the_image_size() -> None:
 
 
 def test_learnt_time_constants_are_read_from_the_weights() -> None:
-    known = vector("spikingresformer_dvs")
-    _, _, network = converted(known["state_dict"], VECTORS["spikingresformer_dvs"])
+    recorded = vector("spikingresformer_dvs")
+    _, _, network = converted(recorded["state_dict"], VECTORS["spikingresformer_dvs"])
     neuron = network.get_submodule("stages.1.blocks.0.attn.readout.neuron")
     assert isinstance(neuron, Neuron)
-    w = known["state_dict"]["layers.1.1.activation_out.w"].double()
+    w = recorded["state_dict"]["layers.1.1.activation_out.w"].double()
     assert neuron.parameters_.tau == pytest.approx(float(1.0 / w.sigmoid()), abs=1e-12)
     assert neuron.parameters_.v_threshold == 1.0
 

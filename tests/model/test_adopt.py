@@ -280,7 +280,7 @@ def lif_net(tau: float) -> nn.Module:
 
 
 def test_the_digest_names_what_weights_do_not_hold() -> None:
-    """A ledger of a model with another tau, or with other code, is another question's."""
+    """A model with another tau, or with other code, must not reuse the ledger of this one."""
 
     class Doubled(Convolutional):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -223,7 +223,11 @@ def test_options_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize(
     ("options", "flag"),
-    [({"levels": 4}, "--levels"), ({"stage_heads": (2, 2)}, "--stage-heads")],
+    [
+        ({"levels": 4}, "--levels"),
+        ({"stage_heads": (2, 2)}, "--stage-heads"),
+        ({"pooling": "0011"}, "--patch-size"),
+    ],
 )
 def test_an_option_that_means_nothing_is_refused(
     checkpoint: Path, options: dict[str, Any], flag: str

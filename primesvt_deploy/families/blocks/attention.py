@@ -14,19 +14,21 @@ __all__ = ["SpikingSelfAttention", "join_heads", "split_heads"]
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """`[T*N, C, H, W]` to `[T*N, heads, C / heads, H*W]`."""
+    """Cut channels into heads: `[T*N, C, H, W]` to `[T*N, heads, C / heads, H*W]`."""
     split: torch.Tensor = x.flatten(2).unflatten(1, (heads, -1))
     return split
 
 
 def join_heads(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """`[T*N, heads, C / heads, H*W]` to `[T*N, C, H, W]` with `size` (H, W)."""
+    """The inverse of `split_heads`; `size` is (H, W)."""
     joined: torch.Tensor = x.flatten(1, 2).unflatten(-1, tuple(size))
     return joined
 
 
 class SpikingSelfAttention(nn.Module):
-    """SSA: `neuron(scale * q (k^T v))` head by head, then projection (Spikformer, section 3.2).
+    """SSA: `neuron(scale * q (k^T v))` head by head, then projection.
+
+    Source: Zhou et al., Spikformer, ICLR 2023, section 3.2.
 
     Args:
         q: unit that maps `[T*N, C, H, W]` to spikes; its width is the number of heads times the
@@ -61,7 +63,7 @@ class SpikingSelfAttention(nn.Module):
         self.proj = proj
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, C, H, W]` to the same shape."""
+        """Output of the attention, of the same shape as `x`, `[T*N, C, H, W]`."""
         x = self.entry(x)
         q, k, v = (split_heads(unit(x), self.num_heads) for unit in (self.q, self.k, self.v))
         attended = (v @ k.transpose(-2, -1)) @ q * self.scale
@@ -69,7 +71,7 @@ class SpikingSelfAttention(nn.Module):
         return cast(torch.Tensor, self.proj(spikes))
 
     def absorb_gain(self, gain: float) -> None:
-        """Multiply what the neuron behind the attention product receives by `gain`."""
+        """Multiply the input of the neuron behind the attention product by `gain`."""
         self.scale *= gain
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
@@ -83,7 +85,7 @@ class SpikingSelfAttention(nn.Module):
 
 
 class _CoupledAttention(nn.Module):
-    """The matrix products share an index between q and k, and pass v's channels to proj."""
+    """Stand-in of SSA: products share an index between q and k, and pass v's channels to proj."""
 
     def __init__(self, attention: SpikingSelfAttention) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class IntegerPyramidConfig(PyramidConfig):
     half_up: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         if self.timesteps != 1 or self.frames:
             raise ModelError(

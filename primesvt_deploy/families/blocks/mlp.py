@@ -30,11 +30,11 @@ class SpikingMLP(nn.Module):
         self.fc2 = ConvBNNeuron(hidden, width, neuron=make_neuron(config))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[T*N, width, H, W]` to the same shape."""
+        """Spikes of the same shape as `x`, `[T*N, width, H, W]`."""
         return cast(torch.Tensor, self.fc2(self.fc1(x)))
 
     def channel_roles(self) -> dict[str, ChannelRole]:
-        """The hidden channels are the MLP's own."""
+        """Role of the hidden channels, which only the MLP uses."""
         return {"fc1": ChannelRole("")}
 
 
@@ -57,12 +57,12 @@ class MembraneMLP(nn.Module):
         self.fc2 = NeuronConvBN(hidden, width, neuron=make_neuron(config))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The stream after the MLP, `[T*N, width, H, W]` to the same shape."""
+        """The stream after the MLP, of the same shape as `x`, `[T*N, width, H, W]`."""
         hidden = self.fc1(x)
         if self.inner_shortcut:
             hidden = x = x + hidden
         return cast(torch.Tensor, x + self.fc2(hidden))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """The hidden channels are the MLP's own, unless they are the stream's."""
+        """Role of the hidden channels, which only the MLP uses unless they are the stream's."""
         return {} if self.inner_shortcut else {"fc1": ChannelRole("")}

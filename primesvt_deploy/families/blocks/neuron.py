@@ -1,4 +1,4 @@
-"""The spiking neuron of every family, on timesteps folded into the batch.
+"""The spiking neuron of every family, on tensors whose timesteps are folded into the batch.
 
 Every tensor between units is `[T*N, C, H, W]`, timestep-major: rows `t*N .. t*N + N-1` belong
 to timestep t. Layers without state then need no time axis, and only neurons unfold it.
@@ -21,12 +21,12 @@ __all__ = ["Neuron", "NeuronParameters", "SequenceNeuron"]
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronParameters:
-    """What an integrate-and-fire neuron computes.
+    """Constants of an integrate-and-fire neuron.
 
-    Charge `H[t] = V[t-1] + (X[t] - (V[t-1] - v_reset)) / tau` (X[t] is not divided when
-    `decay_input` is False), fire `S[t] = H[t] >= v_threshold`, reset `V[t] = v_reset` where it
-    fired (hard) or `H[t] - v_threshold * S[t]` (soft, `v_reset` None). V starts at `v_reset`
-    (soft: 0). Source: SpikingJelly 2.0, `neuron.LIFNode`.
+    In each timestep it charges, `H[t] = V[t-1] + (X[t] - (V[t-1] - v_reset)) / tau` (X[t] is not
+    divided when `decay_input` is False), fires, `S[t] = H[t] >= v_threshold`, and resets,
+    `V[t] = v_reset` where it fired (hard) or `H[t] - v_threshold * S[t]` (soft, `v_reset` None).
+    V starts at `v_reset` (soft: 0). Source: SpikingJelly 2.0, `neuron.LIFNode`.
 
     With `levels` D > 1 it fires integers, `S[t] = round(clip(H[t] / v_threshold, 0, D))`
     (I-LIF: Luo et al., ECCV 2024; Yao et al., Spike-driven Transformer V3).
@@ -36,8 +36,8 @@ class NeuronParameters:
         v_threshold: firing threshold.
         v_reset: potential after a spike; None resets softly.
         decay_input: whether the input is divided by tau as well.
-        levels: largest count fired in a timestep; 1: spikes.
-        spike_value: the output for a count of one, so outputs are multiples of it.
+        levels: largest integer fired in a timestep; 1: spikes.
+        spike_value: output for one spike; outputs are multiples of it.
         half_up: round halves up, not to even.
     """
 
@@ -50,7 +50,7 @@ class NeuronParameters:
     half_up: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no such neuron can have."""
+        """Refuse constants that no such neuron can have."""
         if not self.tau > 1.0:
             raise ModelError(f"tau is {self.tau}: a LIF neuron needs tau > 1; check --tau")
         if math.isinf(self.tau) and self.decay_input:
@@ -72,14 +72,14 @@ class Neuron(nn.Module):
     """A SpikingJelly neuron on time-folded input, at rest before each forward pass.
 
     Args:
-        parameters: time constant, threshold, reset and levels.
+        parameters: constants of the neuron.
         timesteps: T.
         static_input: the input is `[N, ...]` and is presented T times over, as the first layer
             of a model of static images sees it; otherwise it is `[T*N, ...]`.
         node: the SpikingJelly neuron that `parameters` describe; None: one is made.
 
     Attributes:
-        used: whether the network ever calls it.
+        used: whether the network ever calls the neuron.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Neuron(nn.Module):
         node: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self._parameters_told = parameters
+        self._parameters_given = parameters
         self.timesteps = timesteps
         self.static_input = static_input
         self.used = True
@@ -99,12 +99,12 @@ class Neuron(nn.Module):
 
     @property
     def parameters_(self) -> NeuronParameters:
-        """What it computes; a PLIF neuron with the tau that its layer has learnt by now."""
+        """Constants of the neuron; of a PLIF neuron with the tau that its weight gives."""
         if isinstance(self.node, sj_neuron.ParametricLIFNode):
             # 1 / sigmoid(w), in double as SpikingJelly has it when the model is double.
             w = self.node.w.detach().double()
-            return replace(self._parameters_told, tau=float(1.0 + (-w).exp()))
-        return self._parameters_told
+            return replace(self._parameters_given, tau=float(1.0 + (-w).exp()))
+        return self._parameters_given
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes `[T*N, ...]` for input currents `[T*N, ...]` (or static `[N, ...]`)."""
@@ -125,7 +125,7 @@ class Neuron(nn.Module):
 
 
 class SequenceNeuron(Neuron):
-    """A neuron whose input has a time axis, `[T, N, ...]`, as users' own modules have it."""
+    """A neuron whose input has a time axis, `[T, N, ...]`, as in adopted modules."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes `[T, N, ...]` for input currents `[T, N, ...]`.
@@ -148,7 +148,7 @@ class SequenceNeuron(Neuron):
 
 
 class _IntegerNode(nn.Module):
-    """I-LIF without state between calls; straight-through gradient inside the range of counts.
+    """I-LIF neuron without state between calls; its gradient is straight-through inside the range.
 
     SpikingJelly 2.0's `ILIFNode` has neither an infinite tau nor halves rounded up.
     """
@@ -158,10 +158,10 @@ class _IntegerNode(nn.Module):
         self.parameters_ = parameters
 
     def reset(self) -> None:
-        """Nothing is kept."""
+        """Do nothing, as no state is kept between calls."""
 
     def forward(self, sequence: torch.Tensor) -> torch.Tensor:
-        """Counts `[T, ...]` for input currents `[T, ...]`."""
+        """Integers `[T, ...]` fired for input currents `[T, ...]`."""
         lif = self.parameters_
         counts: list[torch.Tensor] = []
         membrane: torch.Tensor | float = 0.0

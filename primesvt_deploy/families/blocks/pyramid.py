@@ -46,7 +46,7 @@ class PyramidConfig(NetworkConfig):
 
     Args:
         num_heads: heads of every attention.
-        widths: of the residual streams, stage by stage.
+        widths: widths of the residual streams, stage by stage.
         depths: blocks, stage by stage.
         mlp_ratio: hidden width of MLPs and channel convolutions by the stream's.
         distilled: there is a second head, trained by a teacher; logits are the mean of both.
@@ -59,7 +59,7 @@ class PyramidConfig(NetworkConfig):
     distilled: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Refuse arguments with which no network can be built."""
         super().__post_init__()
         if not len(CONV_DEPTHS) < len(self.widths) == len(self.depths) <= len(_STRIDES):
             raise ModelError(
@@ -75,11 +75,11 @@ class ChannelMixer(nn.Module):
     """Neuron, convolution, neuron, convolution: an MLP of 1x1, a ChannelConv of 3x3 kernels.
 
     Args:
-        config: neurons and hidden width.
-        width: of the stream.
-        kernel_size: of both convolutions.
-        bias: of both convolutions.
-        scaled: channels of the output have a learnt factor (layer scale).
+        config: configuration of the network.
+        width: channels of the stream.
+        kernel_size: kernel size of both convolutions.
+        bias: whether both convolutions have biases.
+        scaled: whether channels of the output have a learnt factor (layer scale).
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class ChannelMixer(nn.Module):
         self.fc2 = ConvBN(hidden, width, kernel_size, bias=bias, scaled=scaled)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Currents of `x`, `[T*N, width, H, W]` to the same shape."""
+        """Currents of the same shape as `x`, `[T*N, width, H, W]`."""
         return cast(torch.Tensor, self.fc2(self.fc1(self.entry(x))))
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """The hidden channels are the module's own."""
+        """Role of the hidden channels, which only this module uses."""
         return {"fc1": ChannelRole("")}
 
 
@@ -110,7 +110,7 @@ class ResidualBlock(nn.Module):
     """Branches that add to the stream one after the other, `x + branch(x)`.
 
     Args:
-        branches: by name, in order.
+        branches: modules by name, in order.
     """
 
     def __init__(self, **branches: nn.Module) -> None:
@@ -148,10 +148,10 @@ class Pyramid(SpikingNetwork):
     step and its output presented T times.
 
     Args:
-        config: of the network.
-        conv_block: makes a convolution block of a width.
-        block: makes a transformer block of a width.
-        head_neuron: between the mean over tokens and the heads.
+        config: configuration of the network.
+        conv_block: makes a convolution block for a stream of a given width.
+        block: makes a transformer block for a stream of a given width.
+        head_neuron: neuron between the mean over tokens and the heads.
     """
 
     def __init__(
@@ -178,11 +178,11 @@ class Pyramid(SpikingNetwork):
             self.classifiers = ("head", "head_kd")
 
     def present(self, x: torch.Tensor) -> torch.Tensor:
-        """First convolution, `[N, C, H, W]` (frames: `[T*N, ...]`) to `[T*N, C', H/2, W/2]`."""
+        """Currents `[T*N, C', H/2, W/2]` of the first convolution, for images or folded frames."""
         return cast(torch.Tensor, self.repeat(cast(_Stage, self.stages[0]).down(x)))
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Stream `[T*N, D, H, W]` to logits `[N, K]`."""
+        """Logits `[N, K]` of the stream `[T*N, D, H, W]`."""
         spikes = self.over_time(self.head_neuron(x.mean(dim=(2, 3))))
         logits = cast(torch.Tensor, self.head(spikes))
         return (logits + self.head_kd(spikes)) / 2 if self.distilled else logits

@@ -21,19 +21,19 @@ __all__ = ["RepConv"]
 class RepConv(nn.Module):
     """1x1 convolution, depthwise convolution, 1x1 convolution.
 
-    The depthwise convolution's input is padded with what the first norm makes of nothing, which
+    The depthwise convolution's input is padded with what the first norm makes of zeros, which
     equals padding the first convolution's input with zeros. (One dense 3x3 convolution would do
     the same at 9/2 of the cost where all widths are equal.)
 
     Args:
-        in_channels: of the input.
+        in_channels: channels of the input.
         hidden: channels in between.
-        out_channels: of the output.
-        kernel_size: of the depthwise convolution; 1: there is none.
-        twice_normed: another norm follows the last.
-        scaled: channels of the output have a learnt factor (layer scale).
+        out_channels: channels of the output.
+        kernel_size: kernel size of the depthwise convolution; 1: there is none.
+        twice_normed: whether another norm follows the last.
+        scaled: whether channels of the output have a learnt factor (layer scale).
         entry: neuron in front; None: there is none.
-        neuron: neuron behind; None: the output are currents.
+        neuron: neuron behind; None: there is none, outputs are currents.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def simplify_folded(self) -> None:
-        """Pad the depthwise convolution's input, which costs less; the norms must be folded.
+        """Pad the depthwise convolution's input instead of the first's; the norms must be folded.
 
-        The first convolution's bias reaches every pixel that the depthwise one reads, those of
-        the padding included: it is a bias of the depthwise convolution, `b' = b sum(w)`.
+        This costs less. The first convolution's bias reaches every pixel that the depthwise one
+        reads, those of the padding included: it becomes a bias of the depthwise convolution,
+        `b' = b sum(w)`.
         """
         first, depthwise = self.pointwise1.conv, self.depthwise
         if isinstance(depthwise, nn.Conv2d) and first.bias is not None:
@@ -82,5 +83,5 @@ class RepConv(nn.Module):
             first.bias = None
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
-        """The hidden channels are the module's own."""
+        """Role of the hidden channels, which only this module uses."""
         return {"pointwise1": ChannelRole("hidden"), "depthwise": ChannelRole("hidden")}

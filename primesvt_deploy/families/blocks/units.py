@@ -1,6 +1,6 @@
-"""The units SViTs are made of: a convolution with its norms, and a neuron before or after.
+"""Units that networks are made of: a convolution with its norms, and a neuron before or after.
 
-Tensors are time-folded, `[T*N, C, H, W]`; see `families.neuron`.
+Tensors are time-folded, `[T*N, C, H, W]`; see `blocks.neuron`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ def make_neuron(
     v_threshold: float | None = None,
     static_input: bool = False,
 ) -> Neuron:
-    """The network's neuron, with another threshold where one is given."""
+    """A neuron of the network.
+
+    Args:
+        config: configuration of the network.
+        v_threshold: firing threshold; None: the network's.
+        static_input: whether the neuron presents a static image T times (see `Neuron`); no effect
+            where the network takes frames.
+    """
     return Neuron(
         config.neuron(v_threshold),
         timesteps=config.timesteps,
@@ -37,10 +44,18 @@ def max_pool() -> nn.MaxPool2d:
 
 
 class ConvBN(nn.Module):
-    """A convolution and its batch norm, as one unit: they fold into one at export.
+    """A convolution and its batch norm, as one unit: they fold into one layer at export.
 
-    `norm2` is a second batch norm and `scale` a factor for each channel (as a depthwise 1x1
-    convolution), for the families that have them.
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: pixels.
+        stride: pixels.
+        groups: groups of the convolution.
+        padding: pixels; None: so that the size stays at stride 1.
+        bias: whether the convolution has a bias.
+        twice_normed: whether a second batch norm, `norm2`, follows.
+        scaled: whether each channel has a learnt factor, `scale` (a depthwise 1x1 convolution).
     """
 
     def __init__(
@@ -75,7 +90,7 @@ class ConvBN(nn.Module):
             )
 
     def currents(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolution and norms, `[T*N, in, H, W]` to `[T*N, out, H', W']`."""
+        """Currents `[T*N, out_channels, H', W']` of `x`, `[T*N, in_channels, H, W]`."""
         x = self.bn(self.conv(x))
         for name in ("norm2", "scale"):
             if hasattr(self, name):
@@ -83,7 +98,7 @@ class ConvBN(nn.Module):
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See `currents`."""
+        """Currents `[T*N, out_channels, H', W']` of `x`, `[T*N, in_channels, H, W]`."""
         return self.currents(x)
 
 
@@ -91,12 +106,12 @@ class ConvBNNeuron(ConvBN):
     """Convolution, batch norm, neuron: spikes out.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: pixels; padded so that the size stays.
-        neuron: behind the norm.
-        pool: where a 3x3 stride-2 max pooling stands: `before` or `after` the neuron, or None.
-        options: of `ConvBN`.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: pixels.
+        neuron: neuron behind the norm.
+        pool: place of a 3x3 stride-2 max pooling: `before` or `after` the neuron, or None.
+        options: further arguments of `ConvBN`.
     """
 
     def __init__(
@@ -121,14 +136,14 @@ class ConvBNNeuron(ConvBN):
 
     @torch.no_grad()
     def absorb_gain(self, gain: float) -> None:
-        """Multiply what the neuron receives by `gain` > 0; the norms must be folded."""
+        """Multiply the neuron's input by `gain` > 0; the norms must be folded."""
         self.conv.weight.mul_(gain)
         if self.conv.bias is not None:
             self.conv.bias.mul_(gain)
 
 
 class NeuronConvBN(ConvBN):
-    """Neuron, convolution, batch norm: real currents out, as membrane-shortcut families have it."""
+    """Neuron, convolution, batch norm: currents out, as in families with membrane shortcuts."""
 
     def __init__(
         self,
@@ -150,7 +165,8 @@ class NeuronConvBN(ConvBN):
 class Repeat(nn.Module):
     """Presents a static state `[N, ...]` T times over, `[T*N, ...]`; frames pass as they are.
 
-    For stems whose output is a real current, which a neuron with `static_input` cannot unfold.
+    For stems whose output is a current that blocks add to, where no neuron with `static_input`
+    can present it.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -159,5 +175,5 @@ class Repeat(nn.Module):
         self.timesteps = config.timesteps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[N, ...]` to `[T*N, ...]`."""
+        """Static state `[N, ...]` repeated to `[T*N, ...]`; frames `[T*N, ...]` as they are."""
         return x if self.frames or self.timesteps == 1 else torch.cat([x] * self.timesteps)
