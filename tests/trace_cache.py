@@ -1,96 +1,54 @@
-"""Traces of small networks, shared by the tests and by the processes that run them.
+"""A cache of `torch.onnx.export` for tests: networks that differ in weights alone are traced once.
 
-Tracing takes nearly all of an export's time, and the same networks are traced again and again. A
-trace is kept under a digest of everything it is made from: the module with its classes, attributes
-and tensors, the example and the options. A module that does not pickle is traced each time.
-`tests/families/test_artifacts.py` traces every family without the cache.
+`torch.export` sees weights as shapes and types without values, so that what it captures, and the
+translation of that to ONNX, depend on a network's structure alone. The structure's graph is kept,
+each network's own weights are put into it, and the optimizer, which does look at values, runs anew.
+A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces every
+family without the cache.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from torch import nn
 
 __all__ = ["cached_traces", "uncached"]
 
-_UNCACHED = False
-
-
-class _Digest(pickle.Pickler):
-    """Pickles tensors by their content; torch's own way writes addresses."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            content = value.detach().contiguous().numpy().tobytes()
-            meta = (str(value.dtype), tuple(value.shape), value.stride(), type(value).__name__)
-            return tuple, ((meta, content),)
-        return NotImplemented
-
-
-def _key(module: torch.nn.Module, options: tuple[Any, ...]) -> str | None:
-    buffer = io.BytesIO()
-    try:
-        _Digest(buffer, protocol=5).dump((module, options))
-    except Exception:  # lambdas, local classes, hooks
-        return None
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
-
-
-def _stored(model: ir.Model) -> bytes:
-    """A traced graph, and the order of each value's uses: names are taken from the first."""
-    places = {node: index for index, node in enumerate(model.graph)}
-    values = [
-        *model.graph.initializers.values(),
-        *(v for node in model.graph for v in node.outputs),
-    ]
-    uses = {v.name: [(places[u.node], u.idx) for u in v.uses()] for v in values}
-    return pickle.dumps((ir.serde.serialize_model(model).SerializeToString(), uses))
-
-
-def _restored(content: bytes) -> ir.Model:
-    proto, uses = pickle.loads(content)
-    model = ir.serde.deserialize_model(onnx.load_model_from_string(proto))
-    nodes = list(model.graph)
-    for order in uses.values():
-        if len(order) > 1:
-            value = nodes[order[0][0]].inputs[order[0][1]]
-            for place, index in order:
-                nodes[place].replace_input_with(index, None)
-            for place, index in order:
-                nodes[place].replace_input_with(index, value)
-    return model
+_Export = Callable[..., torch.onnx.ONNXProgram | None]
+_USED = True
 
 
 @contextmanager
 def cached_traces(directory: Path) -> Iterator[None]:
-    """Has `torch.onnx.export` look in `directory` first."""
+    """Has `torch.onnx.export` look in `directory` first; processes may share it."""
     directory.mkdir(parents=True, exist_ok=True)
-    export: Callable[..., Any] = torch.onnx.export
+    export: _Export = torch.onnx.export
 
-    def cached(module: torch.nn.Module, args: tuple[Any, ...], **options: Any) -> Any:
-        shown = [f"{name}={options[name]!r}" for name in sorted(options)]
-        key = None if _UNCACHED else _key(module, (args, shown))
-        if key is None:
+    def cached(
+        module: nn.Module, args: tuple[torch.Tensor, ...], **options: Any
+    ) -> torch.onnx.ONNXProgram | None:
+        digest = _structure_digest(module, args, options) if _USED else None
+        path = directory / str(digest)
+        if digest is None or not (path.is_file() or _trace(export, module, args, options, path)):
             return export(module, args, **options)
-        path = directory / key
-        if not path.is_file():
-            program = export(module, args, **options)
-            temporary = path.with_suffix(f".{os.getpid()}")
-            temporary.write_bytes(_stored(program.model))
-            os.replace(temporary, path)
-        return SimpleNamespace(model=_restored(path.read_bytes()))
+        program = torch.onnx.ONNXProgram(_loaded(path.read_bytes(), module), None)
+        program.optimize()
+        return program
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", cached)
@@ -100,9 +58,108 @@ def cached_traces(directory: Path) -> Iterator[None]:
 @contextmanager
 def uncached() -> Iterator[None]:
     """Traces within are made anew."""
-    global _UNCACHED
-    before, _UNCACHED = _UNCACHED, True
+    global _USED
+    before, _USED = _USED, False
     try:
         yield
     finally:
-        _UNCACHED = before
+        _USED = before
+
+
+def _trace(
+    export: _Export,
+    module: nn.Module,
+    args: tuple[torch.Tensor, ...],
+    options: dict[str, Any],
+    path: Path,
+) -> bool:
+    """Write the graph before it is optimized; False where weights are not in it as they are."""
+    program = export(module, args, optimize=False, **options)
+    assert program is not None
+    state = module.state_dict()
+    for name, value in program.model.graph.initializers.items():
+        if name in state and not np.array_equal(value.const_value.numpy(), state[name].numpy()):
+            return False
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_bytes(_dump(program.model))
+    os.replace(temporary, path)
+    return True
+
+
+def _dump(model: ir.Model) -> bytes:
+    """The model, and its real attributes in double precision: ONNX has float32 for them."""
+    attributes = [
+        (place, name, attribute.value)
+        for place, node in enumerate(_nodes(model))
+        for name, attribute in node.attributes.items()
+        if attribute.type is ir.AttributeType.FLOAT and not attribute.is_ref()
+    ]
+    return pickle.dumps((ir.to_proto(model).SerializeToString(), attributes))
+
+
+def _loaded(content: bytes, module: nn.Module) -> ir.Model:
+    """The graph with the weights of `module`."""
+    serialized, attributes = pickle.loads(content)
+    model = ir.from_proto(onnx.ModelProto.FromString(serialized))
+    nodes = list(_nodes(model))
+    for place, name, value in attributes:
+        nodes[place].attributes[name] = ir.AttrFloat32(name, value)
+    for name, tensor in module.state_dict().items():
+        if name in model.graph.initializers:
+            model.graph.initializers[name].const_value = ir.tensor(tensor.numpy(), name=name)
+    return model
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    for graph in (model.graph, *model.functions.values()):
+        yield from ir.traversal.RecursiveGraphIterator(graph)
+
+
+class _StructurePickler(pickle.Pickler):
+    """Pickles a module without the values of its parameters and buffers."""
+
+    def __init__(self, file: io.BytesIO, names: dict[int, str]) -> None:
+        super().__init__(file)
+        self._names = names
+
+    def persistent_id(self, value: object) -> object:
+        if not isinstance(value, torch.Tensor):
+            return None
+        about = (type(value).__name__, str(value.dtype), tuple(value.shape), value.stride())
+        name = self._names.get(id(value))
+        if name is None:
+            name = hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest()
+        return (*about, value.requires_grad, name)
+
+
+def _structure_digest(
+    module: nn.Module, args: tuple[torch.Tensor, ...], options: dict[str, Any]
+) -> str | None:
+    """A digest of all that a trace depends on; None for a module that cannot be pickled."""
+    names = {id(tensor): name for name, tensor in module.state_dict(keep_vars=True).items()}
+    classes = {cls for part in module.modules() for cls in type(part).__mro__}
+    content = io.BytesIO()
+    try:
+        sources = sorted({_source_digest(cls.__module__) for cls in classes} - {""})
+        about = (
+            [(arg.shape, str(arg.dtype)) for arg in args],
+            repr(options),
+            torch.is_grad_enabled(),
+            str(torch.get_default_dtype()),
+            sources,
+        )
+        _StructurePickler(content, names).dump((module, about))
+    except (pickle.PicklingError, AttributeError, TypeError, OSError):
+        return None
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+@functools.cache
+def _file_digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _source_digest(module: str) -> str:
+    """Of the file: classes of one name in files of two tests are two classes."""
+    path = getattr(sys.modules[module], "__file__", None)
+    return _file_digest(path) if path else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import make_model
 from families import (
     test_maxformer,
     test_qkformer,
@@ -17,7 +18,7 @@ from families import (
     test_spikingresformer,
 )
 from families.vectors import FIXTURES, converted, vector
-from families.zoo import model_of
+from families.zoo import ZOO, model_of
 from trace_cache import uncached
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
@@ -25,8 +26,6 @@ from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
 
 OPTIONS: dict[str, ModelOptions] = {
@@ -78,13 +77,17 @@ def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     assert agree[torch.from_numpy(~explained)].all()
 
 
-@pytest.mark.parametrize("name", ["spikformer, SpikingJelly", "sdt-v1"])
+@pytest.mark.parametrize(
+    "name", ["spikformer, SpikingJelly", "sdt-v1", "spikingresformer, frames, PLIF"]
+)
 def test_a_cached_trace_gives_the_same_file(name: str, tmp_path: Path) -> None:
     """Other tests share their traces; that must not hide anything from them."""
-    quantized = quantize(model_of(name), 8)
+    family, config = ZOO[name]
+    export_onnx(make_model(config, seed=1, family=family), tmp_path / "other.onnx")
+    model = model_of(name)
     with uncached():
-        fresh = export_onnx(quantized, tmp_path / "fresh.onnx", precision=Precision.INT8)
-    for _ in range(2):
-        again = export_onnx(quantized, tmp_path / "again.onnx", precision=Precision.INT8)
-        assert again.path.read_bytes() == fresh.path.read_bytes()
-        assert again.layers == fresh.layers
+        fresh = export_onnx(model, tmp_path / "fresh.onnx")
+    again = export_onnx(model, tmp_path / "again.onnx")
+    assert again.path.read_bytes() == fresh.path.read_bytes()
+    assert again.layers == fresh.layers
+    assert again.path.read_bytes() != (tmp_path / "other.onnx").read_bytes()
