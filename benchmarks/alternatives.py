@@ -1,9 +1,9 @@
-"""What else a lowering could emit, and how long it takes: small graphs, interleaved, one thread.
+"""Latency of other graphs that a lowering could emit: small graphs, interleaved, one thread.
 
     python benchmarks/alternatives.py
 
-Layers are those of the reference model's stem and MLP at T = 4. `times` are medians in ms; each
-path computes the same numbers unless it says so.
+Layers are those of the reference model's stem and MLP at T = 4. Times are medians in ms; all graphs
+of a layer compute the same numbers unless their name says otherwise.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
 
     def add(self, op: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any) -> str:
-        """The name of a node's output."""
+        """Add a node; the name of its output."""
         name = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], domain=domain, **attributes))
         return name
 
     def constant(self, value: Any, kind: Any = np.float32) -> str:
-        """The name of an initializer."""
+        """Add an initializer; its name."""
         name = f"c{len(self.constants)}"
         self.constants[name] = np.asarray(value, dtype=kind)
         return name
@@ -69,7 +69,7 @@ class Graph:
 
 
 def convolution(inputs: int, outputs: int, size: int, kernel: int) -> dict[str, Any]:
-    """Paths of one convolution of spikes with 8-bit weights."""
+    """Times of graphs for a convolution of spikes with 8-bit weights."""
     generator = np.random.default_rng(0)
     spikes = (generator.random((STEPS, size, size, inputs)) < 0.15).astype(np.uint8)
     codes = generator.integers(-127, 128, (outputs, inputs, kernel, kernel)).astype(np.int8)
@@ -174,7 +174,7 @@ def _nbits(x: np.ndarray, outputs: int) -> Any:
 
 
 def neurons(places: int, channels: int) -> dict[str, Any]:
-    """Forms of a LIF neuron with tau = 2 and reset to zero, uint8 spikes."""
+    """Times of graphs for a LIF neuron with tau = 2, reset to zero and uint8 spikes."""
     generator = np.random.default_rng(0)
     shape = (STEPS, places, channels)
     x = (0.7 * generator.standard_normal(shape)).astype(np.float32)
@@ -219,7 +219,7 @@ def _neuron(x: np.ndarray, form: str) -> Any:
 
 
 def timed(calls: dict[str, Callable[[], np.ndarray]], base: str) -> dict[str, Any]:
-    """Median of each call, and how many times faster than `base`."""
+    """Median of each call, ms, and its speed as a multiple of `base`'s."""
     found = measure_latency(calls, runs=RUNS, warmup=WARMUP)
     return {
         name: {

@@ -1,11 +1,11 @@
-"""Medians of `primesvt-deploy bench` against those of onnxruntime_perf_test's way of measuring.
+"""Medians of `primesvt-deploy bench` against those of onnxruntime_perf_test's method.
 
     python benchmarks/bench_agreement.py          # with nothing else running
 
-onnxruntime_perf_test is no part of onnxruntime's wheels, so its loop is written here as its source
-(onnxruntime/test/perftest, performance_runner) has it: a session, inputs loaded before, one run to
-warm up, then so many runs, each timed around the session's run, and the median of all. Each
-repetition has both in fresh processes one after the other, in an order that changes.
+onnxruntime's wheels do not contain onnxruntime_perf_test, so its loop is written here after its
+source (onnxruntime/test/perftest, performance_runner): a session, inputs loaded before, one run to
+warm up, then the timed runs, each timed around the session's run, and the median of all. Each
+repetition runs both in fresh processes, in alternating order.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def main() -> None:
 
 
 def both(file: Path, threads: int) -> dict[str, Any]:
-    """Medians of both ways, ms, and of their ratios, over the repetitions."""
+    """Medians of both methods, ms, and of their ratios, over the repetitions."""
     ours, theirs = [], []
-    ways = [(ours, bench), (theirs, perf_test)]
+    methods = [(ours, bench), (theirs, perf_test)]
     for repetition in range(REPETITIONS):
-        for found, way in ways if repetition % 2 else reversed(ways):
-            found.append(way(file, threads))
+        for found, method in methods if repetition % 2 else reversed(methods):
+            found.append(method(file, threads))
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     return {
         "repetitions": REPETITIONS,
@@ -67,20 +67,20 @@ def both(file: Path, threads: int) -> dict[str, Any]:
 
 
 def bench(file: Path, threads: int) -> float:
-    """As `primesvt-deploy bench` measures."""
+    """Median of `primesvt-deploy bench`, ms."""
     settings = BenchSettings(batches=(1,), threads=(threads,), seconds=SECONDS, power_seconds=0.0)
     found = run_bench([file], settings, tell=lambda line: None)
     return float(found["variants"][0]["latency_ms"]["median"])
 
 
 def perf_test(file: Path, threads: int) -> float:
-    """As onnxruntime_perf_test measures, in a fresh process."""
+    """Median of onnxruntime_perf_test's method in a fresh process, ms."""
     command = [sys.executable, __file__, CHILD, str(file), str(threads)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def child(file: str, threads: int) -> None:
-    """Print the median of the runs, ms."""
+    """Measure by onnxruntime_perf_test's method and print the median, ms."""
     options = session_options(make_profile(LATENCY), threads)
     session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     feed = {k: ort.OrtValue.ortvalue_from_numpy(v) for k, v in feed_of(session, 1).items()}

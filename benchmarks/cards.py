@@ -12,12 +12,12 @@ MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 def card(name: str, found: dict[str, Any], layouts: dict[str, Any]) -> str:
-    """Accuracy at each T, firing rates, and how it was trained where its log tells.
+    """Accuracy at each T, firing rates, and the training where the model has a log.
 
     Args:
-        name: of the model.
-        found: `results/models.json`.
-        layouts: `results/memory_layout.json`.
+        name: name of the model.
+        found: content of `results/models.json`.
+        layouts: content of `results/memory_layout.json`.
     """
     row = found["models"][name]
     lines = ["| T | held-out top-1 (95%) | search top-1 (95%) |", "|---|---|---|"]
@@ -47,7 +47,7 @@ def card(name: str, found: dict[str, Any], layouts: dict[str, Any]) -> str:
 
 
 def models_table(found: dict[str, Any]) -> str:
-    """Reference models, a row each."""
+    """Table of the reference models."""
     lines = ["| model | parameters | weights | held-out top-1 (95%) |", "|---|---|---|---|"]
     for name, row in found["models"].items():
         steps, at = list(row["timesteps"].items())[-1]
@@ -61,7 +61,7 @@ def models_table(found: dict[str, Any]) -> str:
 
 
 def _energy(energy: dict[str, Any]) -> str:
-    """The estimate, and what it would be without spikes."""
+    """Sentence on the energy estimate, and on the energy were every operation a MAC."""
     return (
         f"Energy, an estimate from these rates ({energy['mac_picojoules']} pJ a "
         f"multiply-accumulate, {energy['accumulate_picojoules']} pJ an accumulate; 45 nm, Horowitz "
@@ -73,7 +73,7 @@ def _energy(energy: dict[str, Any]) -> str:
 
 
 def _training(name: str) -> list[str]:
-    """Epochs, time and machine, as the log tells, and its curve."""
+    """Lines on epochs, time and machine from the log, and its curve."""
     log = MODELS / name / "training" / "log.jsonl"
     if not log.is_file():
         return []
@@ -83,13 +83,13 @@ def _training(name: str) -> list[str]:
     phases: dict[int, int] = {}
     for row in epochs:
         phases[row["timesteps"]] = phases.get(row["timesteps"], 0) + 1
-    told = ", then ".join(
+    phase_words = ", then ".join(
         f"{count} epoch{'s' if count > 1 else ''} at T = {steps}" for steps, count in phases.items()
     )
     if not epochs or not starts:
         return []
     return [
-        f"This training: {told}; {epochs[-1]['seconds'] / 3600:.1f} hours on "
+        f"This training: {phase_words}; {epochs[-1]['seconds'] / 3600:.1f} hours on "
         f"{', then '.join(dict.fromkeys(map(_start, starts)))}.",
         "",
         "![Loss and accuracy](training/curve.png)",
@@ -98,7 +98,7 @@ def _training(name: str) -> list[str]:
 
 
 def _gradients(name: str, layouts: dict[str, Any]) -> list[str]:
-    """How near those of a training step are to float64's, of the model that was measured."""
+    """Lines on the distance of a training step's gradients from those of float64."""
     kinds = {
         layouts["default_instructions"] if kernels == "DEFAULT" else kernels: row
         for kernels, row in layouts["gradients"].items()
@@ -132,7 +132,7 @@ def _gradients(name: str, layouts: dict[str, Any]) -> list[str]:
 
 
 def _start(row: dict[str, Any]) -> str:
-    """On what a run was begun, or gone on with."""
+    """Machine and versions with which a run was started or resumed."""
     devices = f"{row['devices']} x " if row["devices"] > 1 else ""
     threads = f", {row['threads']} threads" if row["precision"] == "fp32" else ""
     kernels = f" ({row['instructions']})" if row.get("instructions") else ""

@@ -1,4 +1,4 @@
-"""What every benchmark records of the machine, and where results go."""
+"""Results files of benchmarks, with the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from primesvt_deploy.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = "spikformer-2-192-cifar10"
-"""The reference model that figures are of: rewriting all of them for the default takes hours."""
+"""The reference model that is measured: measuring the default model anew would take hours."""
 
 
 def machine() -> dict[str, Any]:

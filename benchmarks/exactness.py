@@ -2,11 +2,10 @@
 
     python benchmarks/exactness.py [--arm SANDBOX]
 
-The quantized twin is the torch network with the artifact's weights as floats. Spikes are compared
-over 256 held-out images: as both run, and with the outputs of the float first layer handed over.
-With a sandbox of `tools/arm_sandbox.py` the part of the artifact behind the float layers runs
-there, too, on the currents that this machine's float layers give, and every spike tensor is
-hashed.
+The quantized model is the torch network with the artifact's weights as floats. Spikes are compared
+over 256 held-out images: as both run, and with the outputs of the float first layer shared. With a
+sandbox of `tools/arm_sandbox.py` the part of the artifact after the float layers also runs there,
+on the currents of this machine's float layers, and every spike tensor is hashed.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ def main() -> None:
     calibration = torch.from_numpy(data.search.shuffled(0).inputs(0, CALIBRATION))
     held_out = data.held_out.shuffled(0).first(IMAGES)
     path = RESULTS / "exactness.json"
-    known = json.loads(path.read_text())["precisions"] if path.is_file() else {}
+    earlier = json.loads(path.read_text())["precisions"] if path.is_file() else {}
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
         for precision in (Precision.INT8, Precision.INT4):
             samples = calibration if precision is Precision.INT4 else None
-            twin = quantize(model, precision.bits, samples)
+            quantized = quantize(model, precision.bits, samples)
             file = Path(directory) / f"{precision.value}.onnx"
-            artifact = export_onnx(twin, file, precision=precision)
-            outcome = verify_artifact(twin, file, held_out)
+            artifact = export_onnx(quantized, file, precision=precision)
+            outcome = verify_artifact(quantized, file, held_out)
             rows[precision.value] = {
                 "images": outcome.n,
                 "spikes_compared": outcome.spikes_compared,
@@ -65,25 +64,25 @@ def main() -> None:
                 "top1_disagreements": outcome.top1_disagreements,
                 "max_logit_difference": outcome.max_difference,
                 "float_layers": dict(artifact.float_layers),
-                "standard_operators_equal": standard_is_equal(twin, file, precision, held_out),
+                "standard_operators_equal": standard_is_equal(quantized, file, precision, held_out),
                 "arm": on_arm(file, held_out.inputs(0, ARM_IMAGES), sandbox, Path(directory))
                 if sandbox
-                else known.get(precision.value, {}).get("arm"),
+                else earlier.get(precision.value, {}).get("arm"),
             }
             print(precision.value, json.dumps(rows[precision.value])[:400])
     write("exactness", {"model": model.name, "data": data.name, "precisions": rows})
 
 
-def standard_is_equal(twin: Any, file: Path, precision: Precision, images: Any) -> bool:
+def standard_is_equal(quantized: Any, file: Path, precision: Precision, images: Any) -> bool:
     """Whether the variant of standard operators gives the same logits to the last bit."""
     other = file.with_suffix(".standard.onnx")
-    export_onnx(twin, other, precision=precision, standard=True)
+    export_onnx(quantized, other, precision=precision, standard=True)
     batch = images.inputs(0, 32)
     return bool((OnnxModel(file).logits(batch) == OnnxModel(other).logits(batch)).all())
 
 
 def on_arm(file: Path, batch: np.ndarray, sandbox: Path, directory: Path) -> dict[str, Any]:
-    """Hashes of every spike tensor behind the float layers, here and on emulated CPUs."""
+    """Compare every spike tensor after the float layers with emulated CPUs', by its hash."""
     folder = directory / f"{file.stem}-arm"
     folder.mkdir()
     part = split_integer_part(file, batch, folder)

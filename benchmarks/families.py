@@ -2,10 +2,10 @@
 
     python benchmarks/families.py [NAME ...]
 
-Asks for 30% of the file with the accuracy constraint off: of random weights accuracy says
-nothing. What is measured is that each family's network of that size is read, pruned, cut, checked
-against its masked twin, exported and verified against torch, and what that costs. Each build is a
-process of its own, whose peak memory is recorded; named models alone are measured anew.
+Builds with a saving of 30% of the file and no accuracy constraint, as accuracy means nothing with
+random weights. It shows that a network of that size of each family is loaded, pruned, cut, checked
+against the masked model, exported and verified against torch, and what that costs. Each build is a
+process of its own, whose peak memory is recorded; only named models are measured again.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def main() -> None:
         print(json.dumps(measured(sys.argv[2])))
         return
     path = RESULTS / "families.json"
-    known = json.loads(path.read_text())["models"] if path.is_file() else {}
+    rows = json.loads(path.read_text())["models"] if path.is_file() else {}
     for name in sys.argv[1:] or MODELS:
         line = [sys.executable, __file__, "--one", name]
         found = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
-        known[name] = json.loads(found.stdout.splitlines()[-1])
-        content = {name: known[name] for name in MODELS if name in known}
+        rows[name] = json.loads(found.stdout.splitlines()[-1])
+        content = {name: rows[name] for name in MODELS if name in rows}
         write("families", {"asked_saving_percent": SAVING, "images": IMAGES, "models": content})
 
 
 def measured(name: str) -> dict[str, Any]:
-    """One build: sizes, times and peak memory."""
+    """Build a model: sizes, times and peak memory."""
     model = network(name)
     settings = BuildSettings(
         saving=SAVING, search=SearchSettings(max_drop=None, recover=()), verify_images=8

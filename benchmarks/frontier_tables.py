@@ -1,4 +1,4 @@
-"""README's tables of `results/frontier.json`."""
+"""README's tables of `results/frontier.json` and `results/frontier_models.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POLICIES = ("greedy", "prioritized", "uniform", "global-l2", "random")
 
 
 def frontier_table(found: dict[str, Any]) -> str:
-    """Points lost at each saving, by policy, recovered and bare."""
+    """Table of points lost at each saving, by policy, recovered and bare."""
     lines = [
         *_policies_table(found["series"], "all", "recovered"),
         "",
@@ -49,7 +49,7 @@ def frontier_table(found: dict[str, Any]) -> str:
 
 
 def other_models_table(found: dict[str, Any], others: dict[str, Any]) -> str:
-    """Our policy's sizes of each reference model, with what is left of them."""
+    """Table of greedy's points for each reference model."""
     (measured,) = (s for s in found["series"] if (s["policy"], s["recovery"]) == ("greedy", "all"))
     series = {found["model"]: measured, **others["models"]}
     names = " | ".join(f"`{name}` | lost" for name in series)
@@ -75,7 +75,7 @@ def other_models_table(found: dict[str, Any], others: dict[str, Any]) -> str:
 
 
 def _seeds(found: dict[str, Any]) -> str:
-    """What random's cells hold, where there is more than one seed."""
+    """Explanation of random's cells, where there is more than one seed."""
     seeds = {row["seed"] for row in found["finetuned"] if row["policy"] == "random"}
     return f"; random: from the least to the most of {len(seeds)} seeds" if seeds - {0} else ""
 
@@ -103,7 +103,7 @@ def _points_at(series: list[dict[str, Any]], policy: str, saving: float) -> str:
 
 
 def _drops(drops: list[dict[str, Any]]) -> str:
-    """Points and their interval, or from the least to the most of several seeds."""
+    """Points and their interval, or the range over several seeds."""
     if not drops:
         return "-"
     if len(drops) > 1:
@@ -114,7 +114,7 @@ def _drops(drops: list[dict[str, Any]]) -> str:
 
 
 def recovery_table(found: dict[str, Any]) -> str:
-    """What each recovery step is worth."""
+    """Table of points lost with each recovery step."""
     rows = found["recovery"]
     plans = list(dict.fromkeys((r["plan_of"], r["asked_saving_percent"]) for r in rows))
     steps = list(dict.fromkeys(r["recovery"] for r in rows))
@@ -131,17 +131,18 @@ def recovery_table(found: dict[str, Any]) -> str:
             low, high = row["drop"]["interval95_points"]
             cells.append(f"{row['drop']['points']:.2f} [{low:.1f}, {high:.1f}]")
         lines.append(f"| {step} | {' | '.join(cells)} |")
-    n, (free,) = rows[0]["drop"]["n"], found["free"]
+    n, (constant,) = rows[0]["drop"]["n"], found["free"]
     lines += [
         "",
-        f"Points of held-out top-1 lost, n = {n}. Free channels of this model: "
-        f"{free['free_channels']} of {free['channels']}, on {free['images']} images.",
+        f"Points of held-out top-1 lost, n = {n}. Constant channels of this "
+        f"model: {constant['free_channels']} of {constant['channels']}, on {constant['images']} "
+        "images.",
     ]
     return "\n".join(lines)
 
 
 def head_table(found: dict[str, Any]) -> str:
-    """What a classifier fitted anew adds to recovery."""
+    """Table of points gained by refitting the classifier."""
     rows = sorted(found["head"], key=lambda r: float(r["asked_saving_percent"]))
     lines = [
         "| greedy | recovered | and its classifier fitted anew | gained |",
@@ -164,7 +165,7 @@ def head_table(found: dict[str, Any]) -> str:
 
 
 def timesteps_table(found: dict[str, Any]) -> str:
-    """Accuracy and latency at fewer timesteps."""
+    """Table of accuracy and latency at fewer timesteps."""
     rows = found["timesteps"]
     steps = sorted({row["T"] for row in rows})
     heads = [f"T = {t}" for t in steps]
@@ -197,7 +198,7 @@ def timesteps_table(found: dict[str, Any]) -> str:
 
 
 def finetuned_table(found: dict[str, Any]) -> str:
-    """Fine-tuned points and the fair baseline."""
+    """Table of fine-tuned points and the fair baseline."""
     rows: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in found["finetuned"]:
         rows.setdefault((row["policy"], row["asked_saving_percent"]), []).append(row["drop"])

@@ -1,10 +1,10 @@
-"""Latency of one image: our artifacts, a naive export, and SpikingJelly eager.
+"""Latency of one image: our artifacts, a naive export, and SpikingJelly in eager mode.
 
     python benchmarks/latency.py
 
 All in one process, interleaved round by round, 200 timed rounds, at one and at two threads. The
-naive export is what one gets from torch.onnx with SpikingJelly's own `Spikformer` and its
-neurons swapped by hand for the plain step-by-step form; same weights, same opset.
+naive export is torch.onnx's of SpikingJelly's own `Spikformer` with its neurons replaced by hand by
+the plain step-by-step form; same weights, same opset.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SAVING = 26.68
 
 
 class NaiveNeuron(nn.Module):
-    """A LIF neuron as one writes it by hand for export: steps, `zeros_like` and `where`."""
+    """A LIF neuron written by hand for export: a loop, `zeros_like` and `where`."""
 
     def __init__(self, node: neuron.LIFNode) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def spikingjelly_model(model: SViT) -> nn.Module:
 
 
 def naive_export(model: SViT, path: Path) -> None:
-    """torch.onnx.export of SpikingJelly's class with neurons swapped by hand."""
+    """Export SpikingJelly's class by torch.onnx, with neurons replaced by hand."""
     network = MeanOverTime(spikingjelly_model(model))
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -137,7 +137,7 @@ def main() -> None:
         export(pruned, paths["pruned"])
         export(model, paths["int8"], precision="int8")
         export(model, paths["int8_standard"], precision="int8", standard=True)
-        # Speed does not depend on what the weights are, so nothing is calibrated.
+        # Speed does not depend on the values of weights, so nothing is calibrated.
         export(model, paths["int4"], precision="int4")
         naive_export(model, paths["naive"])
         check_same(model, paths, image)
@@ -158,7 +158,7 @@ def main() -> None:
 
 
 def check_same(model: SViT, paths: dict[str, Path], image: np.ndarray) -> None:
-    """The comparison is of one function: dense and naive give the model's logits."""
+    """Assert that the dense and the naive artifact give the model's logits."""
     expected = model.logits(torch.from_numpy(image)).numpy()
     for name in ("dense", "naive"):
         found = OnnxModel(paths[name]).logits(image)
@@ -199,7 +199,7 @@ def measured(
 
 
 def ratio(latencies: dict[str, Latency], slow: str, fast: str) -> float:
-    """How many times faster `fast` is than `slow`, median over median."""
+    """Speed of `fast` as a multiple of `slow`'s, by medians."""
     return round(latencies[slow].median / latencies[fast].median, 3)
 
 

@@ -1,9 +1,9 @@
 """Memory layouts on a CPU: where oneDNN's gradients are wrong, what each layout costs.
 
-    python benchmarks/memory_layout.py [QUESTION ...]
+    python benchmarks/memory_layout.py [PART ...]
 
-Three questions, all by default, each asked of oneDNN's AVX2 kernels and of those it takes on this
-CPU by itself:
+Three parts, all by default, each with oneDNN's AVX2 kernels and with those that it chooses on
+this CPU:
 
 - *fault*: is the weight gradient of a strided 1x1 convolution right (`strided_pointwise.py`)?
 - *speed*: training steps and evaluation, the layouts in turns, with ratios of the medians;
@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -50,7 +51,7 @@ CHILD = "--child"
 
 
 def main() -> None:
-    """Ask and write `results/memory_layout.json`."""
+    """Measure and write `results/memory_layout.json`."""
     path = RESULTS / "memory_layout.json"
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     content |= {
@@ -58,22 +59,22 @@ def main() -> None:
         "rounds": ROUNDS,
         "default_instructions": torch.backends.cpu.get_cpu_capability(),
     }
-    for question in sys.argv[1:] or ("fault", "speed", "gradients"):
-        answer = faults if question == "fault" else partial(asked, question)
-        content[question] = {name: answer(name) for name in INSTRUCTIONS}
+    for part in sys.argv[1:] or ("fault", "speed", "gradients"):
+        measure = faults if part == "fault" else partial(in_own_process, part)
+        content[part] = {name: measure(name) for name in INSTRUCTIONS}
         write("memory_layout", {k: v for k, v in content.items() if k not in ("made", "machine")})
 
 
-def asked(question: str, instructions: str) -> Any:
-    """The answer of a process with those instructions."""
-    line = [sys.executable, __file__, CHILD, question]
+def in_own_process(part: str, instructions: str) -> Any:
+    """Measure a part in a process that may use these instructions."""
+    line = [sys.executable, __file__, CHILD, part]
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     found = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(found.stdout.splitlines()[-1])
 
 
 def checking(instructions: str) -> dict[str, str]:
-    """For a process that takes no better kernels than those, and whose allocator checks itself."""
+    """Environment of a process with no newer kernels than these, whose allocator checks itself."""
     return {
         **os.environ,
         "ONEDNN_MAX_CPU_ISA": instructions,
@@ -83,7 +84,7 @@ def checking(instructions: str) -> dict[str, str]:
 
 
 def faults(instructions: str) -> list[dict[str, Any]]:
-    """What comes of `strided_pointwise.py` at some widths and sizes, one thread and two."""
+    """Run `strided_pointwise.py` at some widths and sizes, with one thread and two."""
     rows = []
     ways = {
         "channels-last": (),
@@ -104,7 +105,7 @@ def faults(instructions: str) -> list[dict[str, Any]]:
 
 
 def outcome(line: list[str], instructions: str) -> float | str:
-    """Share of the largest gradient that it is off by, or how the process ended."""
+    """Error as a share of the largest gradient, or how the process ended."""
     try:
         found = subprocess.run(
             [sys.executable, *line],
@@ -122,7 +123,7 @@ def outcome(line: list[str], instructions: str) -> float | str:
 
 
 def networks() -> dict[str, tuple[SpikingNetwork, tuple[int, ...]]]:
-    """Networks and a batch for them: the reference, and two with narrow strided shortcuts."""
+    """Networks and batch shapes: the reference, and two with narrow strided shortcuts."""
     reference = load()
     shared: dict[str, Any] = {"in_channels": 3, "num_classes": 10, "depths": (1, 1, 2)}
     qkformer = QKFormerConfig(
@@ -152,7 +153,7 @@ def speed() -> dict[str, Any]:
 def training_steps(
     network: SpikingNetwork, x: torch.Tensor
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """Forward and backward of each layout."""
+    """Calls of a forward and backward pass in each layout."""
 
     def step(student: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         student.zero_grad(set_to_none=True)
@@ -175,7 +176,7 @@ def training_steps(
 
 
 def evaluations(network: SpikingNetwork, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    """The lowered network in both layouts."""
+    """Calls of the lowered network in both layouts."""
     plain = lower_module(network)
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     laid = x.contiguous(memory_format=torch.channels_last)
@@ -187,7 +188,7 @@ def evaluations(network: SpikingNetwork, x: torch.Tensor) -> dict[str, Callable[
 
 
 def in_turns(calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, dict[str, float]]:
-    """Median seconds of each call, and how many times as fast as the first it is."""
+    """Median seconds of each call, and its speed as a multiple of the first's."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(WARMUP + ROUNDS):
         for name, call in calls.items():
@@ -219,59 +220,95 @@ def gradients() -> dict[str, Any]:
 def compared(
     network: SpikingNetwork, x: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, dict[str, Any]]:
-    """One batch in each layout, and compiled."""
-    free = step_gradients(network, x, labels, double=True)
+    """Compare the gradients of a batch in each layout, and compiled, with those of float64."""
+    exact = StepOptions(double=True)
+    own_spikes = step_gradients(network, x, labels, exact)
     rows = {}
     for way in ("contiguous", "channels-last", "channels-last, torch.compile"):
-        spikes: dict[str, torch.Tensor] = {}
         layout, _, compiled = way.partition(", ")
-        found = step_gradients(
-            network, x, labels, layout=layout, compiled=bool(compiled), record=spikes
-        )
-        flips: list[int] = []
-        given = step_gradients(network, x, labels, double=True, given=spikes, flips=flips)
+        recorded = RecordedSpikes()
+        options = StepOptions(layout=layout, compiled=bool(compiled))
+        found = step_gradients(network, x, labels, options, recorded)
+        imposed = ImposedSpikes(recorded.spikes)
+        same_spikes = step_gradients(network, x, labels, exact, imposed)
         rows[way] = {
-            "spikes": sum(t.numel() for t in spikes.values()),
-            "flips_within_a_layer": sum(flips),
-            "spikes_given": distance(found, given),
-            "as_it_comes": distance(found, free),
+            "spikes": sum(t.numel() for t in recorded.spikes.values()),
+            "flips_within_a_layer": imposed.flips,
+            "spikes_given": distance(found, same_spikes),
+            "as_it_comes": distance(found, own_spikes),
         }
     return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """Layout and precision of a training step.
+
+    Args:
+        layout: `contiguous` or `channels-last`.
+        double: compute in float64.
+        compiled: compile the network (torch.compile).
+    """
+
+    layout: str = "contiguous"
+    double: bool = False
+    compiled: bool = False
+
+
+class RecordedSpikes:
+    """Records the spikes of each neuron layer."""
+
+    def __init__(self) -> None:
+        self.spikes: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str, spikes: torch.Tensor) -> None:
+        """Record a layer's spikes and leave them as they are."""
+        self.spikes[name] = spikes.detach()
+
+
+class ImposedSpikes:
+    """Replaces the spikes of each neuron layer by given ones, and counts those that differ."""
+
+    def __init__(self, spikes: dict[str, torch.Tensor]) -> None:
+        self._spikes, self.flips = spikes, 0
+
+    def __call__(self, name: str, spikes: torch.Tensor) -> torch.Tensor:
+        """The given spikes, with the gradients of the layer's own."""
+        imposed = self._spikes[name]
+        self.flips += int((imposed != spikes).sum())
+        return spikes + (imposed.to(spikes.dtype) - spikes).detach()
 
 
 def step_gradients(
     network: SpikingNetwork,
     x: torch.Tensor,
     labels: torch.Tensor,
-    *,
-    layout: str = "contiguous",
-    double: bool = False,
-    compiled: bool = False,
-    record: dict[str, torch.Tensor] | None = None,
-    given: dict[str, torch.Tensor] | None = None,
-    flips: list[int] | None = None,
+    options: StepOptions,
+    on_spikes: Callable[[str, torch.Tensor], torch.Tensor | None] = lambda *_: None,
 ) -> torch.Tensor:
-    """All gradients of a training step as one vector; spikes recorded, or taken as given."""
+    """All gradients of a training step as one vector.
+
+    Args:
+        network: the network, which stays as it is.
+        x: images `[N, C, H, W]`.
+        labels: `[N]`.
+        options: layout and precision.
+        on_spikes: receives each neuron layer's name and spikes; gives other spikes, or None.
+    """
     student = copy.deepcopy(network).train().requires_grad_(True)
-    if double:
+    if options.double:
         student, x = student.double(), x.double()
-    if layout == "channels-last":
+    if options.layout == "channels-last":
         student = student.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
 
     def hook(name: str, _: nn.Module, __: Any, spikes: torch.Tensor) -> torch.Tensor | None:
-        if record is not None:
-            record[name] = spikes.detach()
-        if given is None:
-            return None
-        if flips is not None:
-            flips.append(int((given[name] != spikes).sum()))
-        return spikes + (given[name].to(spikes.dtype) - spikes).detach()
+        return on_spikes(name, spikes)
 
     for name, module in student.named_modules():
         if isinstance(module, Neuron):
             module.register_forward_hook(partial(hook, name))
-    logits = (torch.compile(student) if compiled else student)(x)
+    logits = (torch.compile(student) if options.compiled else student)(x)
     F.cross_entropy(logits, labels).backward()
     return torch.cat(
         [p.grad.double().flatten() for p in student.parameters() if p.grad is not None]
@@ -279,7 +316,7 @@ def step_gradients(
 
 
 def distance(found: torch.Tensor, right: torch.Tensor) -> float:
-    """Relative L2 distance."""
+    """Relative L2 distance of gradients."""
     return float(f"{float((found - right).norm() / right.norm()):.2e}")
 
 

@@ -1,11 +1,11 @@
-"""What each reference model reaches: accuracy at T = 1, 2 and its own, firing rates, energy.
+"""Accuracy of each reference model at T = 1, 2 and its own, firing rates and energy.
 
     python benchmarks/models.py            # all of models/
     python benchmarks/models.py NAME       # one of them
 
-Held-out and search top-1 in torch, float32, with weights as shipped; fewer timesteps with the
-norms as trained, nothing re-estimated. Rows are kept as they end; those of models
-that are no longer shipped leave.
+Held-out and search top-1 in torch, float32, with weights as shipped; at fewer timesteps with the
+norms as trained, nothing re-estimated. Each row is written when it is done; rows of models that are
+no longer shipped are removed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main() -> None:
     for name in sys.argv[1:] or model_names():
         row = measured(name)
         path = RESULTS / "models.json"
-        known = json.loads(path.read_text())["models"] if path.is_file() else {}
-        rows = {**known, name: row}
+        others = json.loads(path.read_text())["models"] if path.is_file() else {}
+        rows = {**others, name: row}
         write("models", {"models": {name: rows[name] for name in model_names() if name in rows}})
 
 

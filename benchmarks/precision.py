@@ -1,11 +1,11 @@
-"""Bytes, held-out accuracy and memory of every precision; and at the widths of published models.
+"""Size, held-out accuracy and memory of every precision; also at the widths of published models.
 
     python benchmarks/precision.py [--memory] [reference | NAME ...]
 
 On `common.MEASURED` each row is a whole `build`, decided on the search split, reported on the
-held-out one. At published widths weights and images are random, so what is measured there is
-size, latency (all precisions interleaved in one process, at one and two threads) and peak memory
-of a fresh process: the median of three on the reference model, a single one at published widths.
+held-out one. At published widths weights and images are random, so only size, latency (all
+precisions interleaved in one process, at one and two threads) and peak memory of a fresh process
+are measured there: the median of three on the reference model, a single one at published widths.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ RUNS, SECONDS = 40, 60.0
 
 
 def main() -> None:
-    """Measure what the command line names, all by default; the rest stays as it is."""
+    """Measure the parts named on the command line, all by default; the others stay as they are."""
     path = RESULTS / "precision.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    content = {key: known.get(key, {}) for key in ("reference", "widths")}
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    content = {key: earlier.get(key, {}) for key in ("reference", "widths")}
     again = sys.argv[1:2] == ["--memory"]  # of published widths alone, the rest as it is
     for name in sys.argv[1 + again :] or ("reference", *WIDE):
         if name == "reference":
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def reference(content: dict[str, Any]) -> None:
-    """Whole builds of the reference model, each kept as it ends."""
+    """Build the reference model in each precision; each row is written when it is done."""
     model = load(MEASURED)
     data = open_data(model)
     rows: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def at_width(name: str, *, timed: bool = True) -> dict[str, Any]:
 
 
 def latencies(paths: dict[str, Path], image: np.ndarray, threads: int) -> dict[str, Any]:
-    """Interleaved latencies, and how many times faster than float32 each is."""
+    """Interleaved latencies, and speeds as multiples of float32's."""
     models = {name: OnnxModel(path, threads=threads) for name, path in paths.items()}
     calls = {name: (lambda m=model: m.logits(image)) for name, model in models.items()}
     found = measure_latency(calls, runs=RUNS, warmup=3, seconds=SECONDS)

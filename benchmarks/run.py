@@ -1,4 +1,4 @@
-"""Rewrite everything under `benchmarks/results/`; let nothing else run meanwhile."""
+"""Rewrite everything under `benchmarks/results/`, on a machine that does nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPTS = (
 
 
 def main() -> None:
-    """Each benchmark in a process of its own."""
+    """Run each benchmark in a process of its own."""
     for script in SCRIPTS:
         subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
 

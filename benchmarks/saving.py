@@ -2,10 +2,10 @@
 
     python benchmarks/saving.py
 
-On `common.MEASURED`, by the prioritized policy within 3 points: the paper's saving (26.68%)
-and others. Decisions rest on the search split, figures on the held-out one, measured with the
-exported artifact. The first point is a whole `build`, timed by stage; the others go on from its
-ledger, as a user's next build with another budget would.
+On `common.MEASURED`, by the prioritized policy within 3 points: the paper's saving (26.68%) and
+others. Decisions rest on the search split, figures on the held-out one, measured with the exported
+artifact. The first point is a whole `build`, timed by stage; the others resume from its ledger, as
+a user's next build with another budget would.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from primesvt_deploy.model.svit import SViT
 
 PAPER_SAVING = 26.68
 FAITHFUL = SearchSettings(policy="prioritized", recover=())
-"""The paper's policy and nothing else."""
+"""The paper's policy, without recovery."""
 SAVINGS = (PAPER_SAVING, 10.0, 20.0, 30.0, 40.0, 50.0)
 
 
@@ -68,7 +68,7 @@ def built(
 def resume_from(
     ledger: bytes, model: SViT, data: DataSet, settings: BuildSettings, output: Path
 ) -> None:
-    """Put a ledger where the next build looks for one of the same search key."""
+    """Write a ledger to the path from which the next build resumes."""
     from primesvt_deploy.bundle.workspace import Workspace
     from primesvt_deploy.pipeline.image_sets import search_key
 
@@ -77,7 +77,7 @@ def resume_from(
 
 
 def point(manifest: dict[str, Any], widths: dict[str, int], saving: float) -> dict[str, Any]:
-    """What the result file keeps of one build."""
+    """Row of a build in the results file."""
     shipped = manifest["size"]["shipped"]
     parameter_bytes = 4 * shipped["shipped_parameters"]
     return {

@@ -2,8 +2,8 @@
 
     ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/strided_pointwise.py 4 16 --threads 2
 
-Prints how far the weight gradient of the convolution, 2x2 strided, from so many channels to 8, on
-8 square images of that size, is from float64, as a share of the largest gradient. With few
+Prints the error of the weight gradient against float64, as a share of the largest gradient, of a
+convolution with stride 2 from so many channels to 8, on 8 square images of that size. With few
 channels in channels-last layout it ends by a signal, hangs, or prints a large share; see
 `primesvt_deploy/training/strided_pointwise.py`.
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def gradient(x: torch.Tensor, weight: torch.Tensor, *, subsampled: bool) -> torch.Tensor:
-    """Of half the sum of squares with respect to the weight."""
+    """Gradient of half the sum of squared outputs with respect to the weight."""
     weight = weight.detach().requires_grad_()
     inputs, stride = (x[..., ::2, ::2], 1) if subsampled else (x, 2)
     F.conv2d(inputs, weight, stride=stride).square().sum().div(2).backward()

@@ -21,6 +21,7 @@ from frontier_tables import (
     recovery_table,
     timesteps_table,
 )
+from precision_tables import exactness_table, memory_table, precision_table, widths_table
 
 from primesvt_deploy.edge.whole_file import write_whole
 
@@ -29,7 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def saving_table(found: dict[str, Any]) -> str:
-    """Saving against held-out accuracy."""
+    """Table of saving against held-out accuracy."""
     lines = [
         "| asked | file saved | file | file / parameter bytes | held-out top-1 (95%) | "
         "drop, points (95%) | drop on the search split |",
@@ -59,7 +60,7 @@ def saving_table(found: dict[str, Any]) -> str:
 
 
 def time_table(found: dict[str, Any]) -> str:
-    """Build time by stage."""
+    """Table of build time by stage."""
     stages = found["build_seconds"]
     lines = ["| stage | seconds |", "|---|---|"]
     lines += [f"| {name} | {seconds:.1f} |" for name, seconds in stages.items()]
@@ -68,7 +69,7 @@ def time_table(found: dict[str, Any]) -> str:
 
 
 def latency_table(found: dict[str, Any]) -> str:
-    """Latency of one image."""
+    """Table of the latency of one image."""
     columns = ("spikingjelly_eager", "naive", "dense", "pruned", "int8", "int4")
     titles = (
         *("SpikingJelly eager", "naive torch.onnx export"),
@@ -101,122 +102,8 @@ def latency_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def precision_table(found: dict[str, Any]) -> str:
-    """Whole builds of the reference model in each precision."""
-    lines = [
-        "| artifact | file | saved | held-out top-1 (95%) | drop, points (95%) | "
-        "spikes flipped against torch | layers on integers |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    reference = found["reference"]
-    for name, row in reference["builds"].items():
-        accuracy, drop, check = row["accuracy"]["shipped"], row["accuracy"]["drop"], row
-        low, high = accuracy["interval95_percent"]
-        least, most = drop["interval95_points"]
-        verified = check["verification"]
-        missed = "" if row["met"] else " (constraints not met)"
-        lines.append(
-            f"| {name}{missed} | {row['size']['shipped']['file_bytes'] / 1e6:.3f} MB "
-            f"| {row['size']['saved_percent']['file']:.1f}% "
-            f"| {accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}] "
-            f"| {drop['points']:.2f} [{least:.1f}, {most:.1f}] "
-            f"| {verified['flipped_spikes']} of {verified['spikes_compared'] / 1e6:.0f} M "
-            f"({verified['n']} images) "
-            f"| {row['integer_layers']} of {row['integer_layers'] + len(row['real_layers'])} |"
-        )
-    first = next(iter(reference["builds"].values()))
-    dense = first["accuracy"]["dense"]
-    low, high = dense["interval95_percent"]
-    lines += [
-        "",
-        f"Dense fp32: {first['size']['dense']['file_bytes'] / 1e6:.3f} MB, "
-        f"{dense['top1_percent']:.2f}% [{low:.1f}, {high:.1f}], n = {dense['n']}, "
-        f"{found['machine']['cpu']}, onnxruntime {found['machine']['onnxruntime']}.",
-    ]
-    return "\n".join(lines)
-
-
-def memory_table(found: dict[str, Any]) -> str:
-    """Peak resident memory of a process that runs an artifact."""
-    kinds = ("defaults", "latency", "low-memory", "low-memory, .ort")
-    lines = [
-        "| model | artifact | " + " | ".join(("ONNX Runtime's defaults", *kinds[1:])) + " |",
-        "|---|---|" + "---|" * len(kinds),
-    ]
-    rows = {found["reference"]["model"]: found["reference"]["memory"]}
-    rows |= {name: row["memory"] for name, row in found["widths"].items()}
-    for model, by_artifact in rows.items():
-        for artifact, memory in by_artifact.items():
-            cells = [
-                f"{memory[k]['peak_bytes'] / 1e6:.0f} ({memory[k]['anonymous_bytes'] / 1e6:.0f})"
-                for k in kinds
-            ]
-            lines.append(f"| {model} | {artifact} | " + " | ".join(cells) + " |")
-    any_row = next(iter(found["reference"]["memory"].values()))
-    lines += [
-        "",
-        f"MB, peak (in steady state, what no file backs), medians of {any_row['processes']} fresh "
-        "processes on the reference model, one process at published widths; one image, one thread. "
-        f"Python with numpy and onnxruntime alone: "
-        f"{any_row['imported_bytes'] / 1e6:.0f} MB.",
-    ]
-    return "\n".join(lines)
-
-
-def widths_table(found: dict[str, Any]) -> str:
-    """Sizes and latencies at the widths of published models."""
-    lines = [
-        "| model | fp32 | int8 | int4 | threads | fp32 | int8 | int4 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in found["widths"].items():
-        size = {k: f"{v / 1e6:.1f} MB" for k, v in row["file_bytes"].items()}
-        for threads, times in row["latency_by_threads"].items():
-            faster = times["times_faster"]
-            lines.append(
-                f"| {name} | {size['fp32']} | {size['int8']} | {size['int4']} | {threads} "
-                f"| {times['fp32']['median_ms']:.0f} ms "
-                f"| {times['int8']['median_ms']:.0f} ms ({faster['int8_than_fp32']:.2f}x faster) "
-                f"| {times['int4']['median_ms']:.0f} ms ({faster['int4_than_fp32']:.2f}x faster) |"
-            )
-    runs = min(
-        t["runs"] for r in found["widths"].values() for t in r["latency_by_threads"].values()
-    )
-    lines += [
-        "",
-        f"Dense, random weights, 224 pixels, T = 4, one image; {found['machine']['cpu']}, medians "
-        f"of {runs} interleaved runs or more.",
-    ]
-    return "\n".join(lines)
-
-
-def exactness_table(found: dict[str, Any]) -> str:
-    """Spikes of integer artifacts against torch and against emulated ARM."""
-    lines = [
-        "| artifact | images | spikes flipped against torch | behind the float layers | "
-        "standard operators | emulated Cortex-A72, A76 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in found["precisions"].items():
-        arm = row["arm"]
-        emulated = "not run"
-        if arm:
-            equal = [arm[cpu]["bit_identical_tensors"] for cpu in ("cortex-a72", "cortex-a76")]
-            emulated = (
-                f"{equal[0]}, {equal[1]} of {arm['tensors']} tensors bit-identical "
-                f"({arm['images']} images)"
-            )
-        lines.append(
-            f"| {name} | {row['images']} "
-            f"| {row['flipped_spikes']} of {row['spikes_compared'] / 1e6:.0f} M "
-            f"| {row['flips_behind_float_layers']} "
-            f"| {'bit-identical' if row['standard_operators_equal'] else 'differ'} | {emulated} |"
-        )
-    return "\n".join(lines)
-
-
 def agreement_table(found: dict[str, Any]) -> str:
-    """Medians of `bench` against another way of measuring."""
+    """Table of medians of `bench` against another method of measuring."""
     lines = [
         "| artifact | threads | bench | perf_test's way | ratio (least, most) |",
         "|---|---|---|---|---|",
@@ -237,7 +124,7 @@ def agreement_table(found: dict[str, Any]) -> str:
 
 
 def families_table(found: dict[str, Any]) -> str:
-    """Whole builds at the widths of published models."""
+    """Table of whole builds at the widths of published models."""
     lines = [
         "| model | parameters | GMACs an image | file | latency, median | build | peak memory | "
         "spikes flipped (by rounding in torch alone) |",
@@ -268,7 +155,7 @@ def families_table(found: dict[str, Any]) -> str:
 
 
 def filled(path: Path) -> str:
-    """The text of a file with every marked section written anew from the results."""
+    """Text of a file with every marked section rewritten from the results."""
     text = path.read_text()
     saving = json.loads((RESULTS / "saving.json").read_text())
     latency = json.loads((RESULTS / "latency.json").read_text())

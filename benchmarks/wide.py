@@ -52,7 +52,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def network(name: str) -> SViT:
-    """One of `MODELS`."""
+    """SViT of `MODELS` by its name, with random weights."""
     family_name, arguments = MODELS[name]
     family = family_named(family_name)
     config = family.config_type.from_dict({**_COMMON, **arguments})
@@ -68,7 +68,7 @@ def network(name: str) -> SViT:
 
 @torch.no_grad()
 def _alive(module: Any, seed: int = 0) -> Any:
-    """Random weights and norms under which neurons fire now and then."""
+    """Set random weights and norms with which neurons fire sometimes."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
