@@ -18,13 +18,16 @@ __all__ = ["DataSet", "ImageList", "open_data"]
 def open_data(
     model: SViT, source: str | os.PathLike[str] | None = None, *, seed: int = 0
 ) -> DataSet:
-    """The data set at `source`, checked against `model`.
+    """Open the data set at `source` and check that it fits `model`.
 
     Args:
         model: gives preprocessing and class names.
         source: an ImageFolder directory, an `.npz` file, or None for the data bundled with a
             reference model.
-        seed: of the split where the source has none of its own.
+        seed: seed of the split, where the source has no splits of its own.
+
+    Returns:
+        Three disjoint splits; images are decoded as they are used.
 
     Raises:
         DataError: no such source, too small to split, or classes, shapes or values that do not

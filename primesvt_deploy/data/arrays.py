@@ -26,7 +26,12 @@ __all__ = ["open_arrays"]
 
 
 def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
-    """The data set in the `.npz` at `path`.
+    """Open the data set in an `.npz`.
+
+    Args:
+        model: the model whose input size, kind of input and classes the arrays must have.
+        path: the file.
+        seed: seed of the split into search and held-out halves.
 
     Raises:
         DataError: arrays missing, or classes, shape or value range that do not fit the model.
@@ -37,7 +42,7 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     except MemoryError as error:
         raise DataError(f"{path} does not fit into memory: pass an ImageFolder") from error
     except Exception as error:  # a damaged archive raises nearly everything
-        raise DataError(f"{path} is not a whole .npz of plain arrays: save it again") from error
+        raise DataError(f"{path} is not a complete .npz of plain arrays: save it again") from error
     what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
     images, labels = _checked(model, path, arrays, what, "labels")
     if f"train_{what}" in arrays:

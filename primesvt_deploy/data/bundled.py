@@ -1,4 +1,4 @@
-"""Data sets that come with the package: JPEG bytes, one after another in an `.npz`.
+"""Data sets bundled with the package: JPEG files, end to end in one `.npz`.
 
 Arrays: `jpeg` uint8 (all files end to end), `offsets` int64 `[n + 1]`, `labels` int64 `[n]`,
 `split` uint8 `[n]` (0 train, 1 search, 2 held-out; fixed when the file was made by
@@ -20,7 +20,11 @@ __all__ = ["open_bundled"]
 
 
 def open_bundled(model: SViT, name: str) -> DataSet:
-    """The bundled data set `name`.
+    """Open a bundled data set.
+
+    Args:
+        model: the model whose classes it must have.
+        name: its name, such as `cifar10`.
 
     Raises:
         DataError: it is not bundled, or its classes are not the model's.

@@ -1,4 +1,4 @@
-"""An ImageFolder: one directory of images (or of event frames) a class, named as the class.
+"""An ImageFolder: a directory for each class, named as the class, of images or event frames.
 
 Images are read as the training script's loader reads them, torchvision's `ImageFolder` (the same
 endings, Pillow's `convert("RGB")`), the samples in the order they are stored in: its EXIF
@@ -33,7 +33,12 @@ _EVALUATION = ("val", "validation", "test")
 
 
 def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
-    """The ImageFolder at `root`; classes are matched to the model's labels by name.
+    """Open an ImageFolder; its classes are matched to the model's labels by name.
+
+    Args:
+        model: the model whose labels and kind of input it must have.
+        root: the directory.
+        seed: seed of the split into search and held-out halves.
 
     Raises:
         DataError: no images, a class that the model does not have, or too few images.

@@ -1,4 +1,4 @@
-"""Lists of labelled images, decoded and preprocessed as they are asked for."""
+"""Lists of labelled images, decoded and preprocessed when they are used."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ImageList:
     """Labelled images, or sequences of event frames, of one split.
 
     Args:
-        decode: image number to RGB uint8 `[H, W, 3]`, or frames `[T, C, H, W]`.
-        numbers: which images, in order.
-        labels: their classes, int64, as long as `numbers`.
-        preprocessing: from such an image to the model's input.
+        decode: gives an image by its number, RGB uint8 `[H, W, 3]`, or frames `[T, C, H, W]`.
+        numbers: numbers of the images in this list, int64 `[n]`, in order.
+        labels: classes of these images, int64 `[n]`.
+        preprocessing: makes the model's input of an image.
     """
 
     decode: Callable[[int], npt.NDArray[Any]]
@@ -44,7 +44,7 @@ class ImageList:
         return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
 
     def pixels(self, index: int) -> npt.NDArray[Any]:
-        """The sample at `index` as it lies in the data set (see `decode`)."""
+        """The sample at `index` before preprocessing: RGB uint8 `[H, W, 3]` or frames."""
         return self.decode(int(self.numbers[index]))
 
     def first(self, count: int) -> ImageList:
@@ -52,7 +52,7 @@ class ImageList:
         return self._select(np.arange(min(count, len(self))))
 
     def shuffled(self, seed: int) -> ImageList:
-        """The same images in an order that `seed` fixes, so that every prefix is a sample."""
+        """The same images in a random order fixed by `seed`; every prefix is a random sample."""
         return self._select(np.random.default_rng(seed).permutation(len(self)))
 
     def _select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
@@ -64,11 +64,11 @@ class DataSet:
     """Disjoint splits of one source.
 
     Args:
-        name: what reports call it.
-        digest: names the source's content and split.
-        train: for fine-tuning; empty where the source has none.
-        search: for every decision.
-        held_out: for reported figures alone.
+        name: name of the data set in reports.
+        digest: SHA-256 that identifies content and split.
+        train: images for fine-tuning; empty where the source has none.
+        search: images that every decision is based on.
+        held_out: images that reported figures are measured on, and nothing else.
     """
 
     name: str
@@ -81,7 +81,15 @@ class DataSet:
 def halves(
     labels: npt.NDArray[np.int64], *, seed: int, source: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Split image numbers in two halves with every class as evenly in both as it goes.
+    """Split images in two halves, each class as evenly as possible.
+
+    Args:
+        labels: class of each image, int64 `[n]`.
+        seed: seed of the random choice.
+        source: name of the data set in error messages.
+
+    Returns:
+        Sorted numbers of the images of either half.
 
     Raises:
         DataError: a half would have fewer than `MIN_SPLIT` images.
@@ -104,12 +112,12 @@ def halves(
 
 
 def fingerprint(*parts: str | bytes | npt.NDArray[np.int64] | Sequence[str]) -> str:
-    """SHA-256 over the parts."""
-    whole = hashlib.sha256()
+    """SHA-256 of all parts, hexadecimal."""
+    digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            whole.update(part.tobytes())
+            digest.update(part.tobytes())
         else:
-            whole.update(part if isinstance(part, bytes) else repr(part).encode())
-        whole.update(b"\0")
-    return whole.hexdigest()
+            digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""All that runs on a device, and nothing that needs torch."""
+"""Everything that runs on a device; nothing here needs torch."""

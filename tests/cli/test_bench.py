@@ -120,7 +120,7 @@ def test_what_the_guard_did_not_compare_is_told(place: Path) -> None:
         (("bench", "model.onnx", "--output", "no/where.json"), "there is no directory"),
         (("bench", "model.onnx", "--bootstrap"), "--host"),
         (("compare", "first.json"), "name two or more"),
-        (("compare", "first.json", "model.onnx"), "no whole JSON"),
+        (("compare", "first.json", "model.onnx"), "not a complete JSON"),
         (("compare", "first.json", "first.json"), "named twice"),
         (("compare", "first.json", "other.json", "--plot", "p.txt"), ".png or .svg"),
     ],

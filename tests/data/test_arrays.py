@@ -229,7 +229,7 @@ class RunsACommand:
 def test_pickled_objects_are_refused_and_not_made(tiny: SViT, tmp_path: Path, name: str) -> None:
     marker = tmp_path / "marker"
     path = write(tmp_path / "d.npz", **{name: np.array([RunsACommand(marker)], dtype=object)})
-    assert "is not a whole .npz of plain arrays" in refused(tiny, path)
+    assert "is not a complete .npz of plain arrays" in refused(tiny, path)
     assert not marker.exists()
 
 
@@ -240,7 +240,7 @@ def test_truncated_at_any_length(tiny: SViT, tmp_path: Path, save: Any) -> None:
     content = whole.read_bytes()
     for length in [*range(8), *range(8, len(content), len(content) // 40), len(content) - 1]:
         cut.write_bytes(content[:length])
-        assert "is not a whole .npz" in refused(tiny, cut)
+        assert "is not a complete .npz" in refused(tiny, cut)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -266,7 +266,7 @@ def test_flipped_bytes_never_give_another_error(tiny: SViT, tmp_path: Path, save
 def test_single_array_under_the_name_of_an_npz(tiny: SViT, tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", pixels())
     (tmp_path / "d.npy").rename(tmp_path / "d.npz")
-    assert "is not a whole .npz" in refused(tiny, tmp_path / "d.npz")
+    assert "is not a complete .npz" in refused(tiny, tmp_path / "d.npz")
 
 
 def test_zip_of_other_files_under_the_name_of_an_npz(tiny: SViT, tmp_path: Path) -> None:

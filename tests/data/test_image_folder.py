@@ -80,7 +80,7 @@ def test_images_are_preprocessed_for_the_model(tiny: SViT, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("evaluation", ["val", "validation", "test"])
-def test_train_beside_an_evaluation_directory(tiny: SViT, tmp_path: Path, evaluation: str) -> None:
+def test_train_next_to_an_evaluation_directory(tiny: SViT, tmp_path: Path, evaluation: str) -> None:
     write_images(tmp_path / "train", 4)
     write_images(tmp_path / evaluation, 20)
     data = open_data(tiny, tmp_path)
@@ -107,7 +107,7 @@ def test_two_evaluation_directories_are_search_and_held_out(
     assert_disjoint(data)
 
 
-def test_evaluation_directory_needs_no_train_beside_it(tiny: SViT, tmp_path: Path) -> None:
+def test_evaluation_directory_needs_no_train_next_to_it(tiny: SViT, tmp_path: Path) -> None:
     write_images(tmp_path / "test", 20)
     data = open_data(tiny, tmp_path)
     assert (len(data.train), len(data.search), len(data.held_out)) == (0, 50, 50)

@@ -1,4 +1,4 @@
-"""Compare results of benchmarks that were made apart."""
+"""Compare the result files of benchmarks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Comparison", "compare_results", "require_same_machine", "without_cou
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One variant in two results.
+    """Speed and memory of one configuration in two results.
 
     Args:
-        one: the variant in the later result.
-        other: the same, or its counterpart, in the one it is compared with.
+        one: its entry in the later result.
+        other: the entry that it is compared with in the other result.
         ratio: time of `one` over that of `other`.
-        peak_ratio: peak resident memory likewise; None where a system told none.
+        peak_ratio: peak resident memory likewise; None where a system did not report it.
     """
 
     one: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Comparison:
     peak_ratio: float | None
 
     def slower_than(self, percent: float) -> bool:
-        """Whether it is slower by more than so much, and surely slower: the interval excludes 1."""
+        """Whether `one` is slower by more than `percent`, and the 95% interval excludes 1."""
         return self.ratio.time > 1.0 + percent / 100.0 and self.ratio.low > 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def require_same_machine(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse results of different machines.
 
     Args:
-        results: by what they are called; all are held against the first.
+        results: results by name; all are compared with the first.
 
     Raises:
         MeasurementError: they differ; what differs is named.
@@ -66,7 +66,7 @@ def require_same_machine(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Comparison]:
-    """Variants of `one` with their counterparts in `other`.
+    """Compare the configurations of `one` with their counterparts in `other`.
 
     Counterparts have the same profile, batch and threads, and the same bundle label; where both
     results are of a single bundle, labels do not matter.
@@ -75,11 +75,11 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Co
         MeasurementError: there is no pair at all.
     """
     single = len(one["bundles"]) == len(other["bundles"]) == 1
-    known = {_identity(variant, single): variant for variant in other["variants"]}
+    others = {_identity(variant, single): variant for variant in other["variants"]}
     pairs = [
-        (variant, known[_identity(variant, single)])
+        (variant, others[_identity(variant, single)])
         for variant in one["variants"]
-        if _identity(variant, single) in known
+        if _identity(variant, single) in others
     ]
     if not pairs:
         raise MeasurementError(
@@ -91,7 +91,7 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Co
 
 
 def without_counterpart(one: Mapping[str, Any], compared: Sequence[Comparison]) -> tuple[str, ...]:
-    """Names of the variants of a result that were compared with nothing."""
+    """Names of the configurations of a result that have no counterpart."""
     names = {found.one["name"] for found in compared}
     return tuple(v["name"] for v in one["variants"] if v["name"] not in names)
 

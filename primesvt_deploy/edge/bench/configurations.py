@@ -25,12 +25,12 @@ _MODEL_FILES = (".onnx", ".ort")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured: a bundle whose files are intact, or a model file by itself.
+    """A bundle whose files are intact, or a single model file, to be measured.
 
     Args:
-        label: what it is called in the result.
-        path: its directory, or the file.
-        manifest: of a bundle; None for a file.
+        label: its name in the result.
+        path: directory of the bundle, or the model file.
+        manifest: manifest of the bundle; None for a model file.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Subject:
         return found
 
     def profiles(self, names: Sequence[str]) -> list[SessionProfile]:
-        """The session profiles of those names; none: the default one.
+        """The session profiles with these names; without names, the default one.
 
         Raises:
             BundleError: there is none of a name.
@@ -60,7 +60,7 @@ class Subject:
         return [session.profile(name) for name in names] or [session.profile()]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: what tells this artifact from another."""
+        """Plain values for JSON that identify the artifact."""
         found: dict[str, Any] = {"label": self.label}
         if self.manifest is not None:
             model, precision = self.manifest["model"], self.manifest.get("precision") or {}
@@ -98,13 +98,13 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """Such as `bundle, latency, batch 1, 2 threads`."""
+        """Name in results and messages, such as `bundle, latency, batch 1, 2 threads`."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return f"{self.subject.label}, {self.profile.name}, batch {self.batch}, {threads}"
 
 
 def open_subject(path: Path, label: str) -> Subject:
-    """A bundle, its files checked, or a model file.
+    """Open a bundle, whose files are checked, or a model file.
 
     Raises:
         BundleError: it is neither, or a file of it is missing or altered.
@@ -121,18 +121,18 @@ def open_subject(path: Path, label: str) -> Subject:
 
 
 def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """The ends of paths, as long as needed to tell them apart.
+    """Shortest ends of paths that differ from each other.
 
     Raises:
         MeasurementError: a path is named twice.
     """
-    whole = [path.resolve() for path in paths]
-    for path, resolved in zip(paths, whole, strict=True):
-        if whole.count(resolved) > 1:
+    resolved = [path.resolve() for path in paths]
+    for path, place in zip(paths, resolved, strict=True):
+        if resolved.count(place) > 1:
             raise MeasurementError(f"{path} is named twice: name each bundle once")
     depth = 1
     while True:
-        found = tuple("/".join(path.parts[-depth:]).lstrip("/") for path in whole)
+        found = tuple("/".join(path.parts[-depth:]).lstrip("/") for path in resolved)
         if len(set(found)) == len(found):
             return found
         depth += 1
@@ -141,12 +141,15 @@ def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
 def configurations_of(
     subjects: Sequence[Subject], settings: BenchSettings, *, cores: int
 ) -> list[Configuration]:
-    """All configurations, those of the first subject and profile first.
+    """Combine subjects, profiles, batch sizes and thread counts to configurations.
 
     Args:
-        subjects: what is measured.
-        settings: which combinations.
-        cores: physical ones, for the default numbers of threads.
+        subjects: bundles and model files to measure.
+        settings: profiles, batch sizes and thread counts.
+        cores: number of physical cores, for the default thread counts.
+
+    Returns:
+        All combinations; threads vary slowest, profiles fastest.
 
     Raises:
         BundleError: a profile that a bundle has not.
@@ -162,7 +165,7 @@ def configurations_of(
 
 
 def grouped(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
-    """Variants that are compared with each other, in turns: of one batch and one thread count."""
+    """Group configurations of one batch size and thread count, which are measured in turns."""
     groups: dict[tuple[int, int], list[Configuration]] = {}
     for configuration in configurations:
         groups.setdefault((configuration.threads, configuration.batch), []).append(configuration)

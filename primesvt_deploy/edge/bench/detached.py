@@ -1,4 +1,4 @@
-"""A guard on the device: runs commands, and leaves nothing behind when its host is gone for good.
+"""Guard on the device: runs commands, and removes everything when its host does not come back.
 
 Sent as a script: `python3 - PARENT PATIENCE_S < detached.py`. It makes a directory in PARENT,
 prints `{"directory": ..., "free_bytes": ...}` and lives on by itself. In that directory
@@ -36,11 +36,11 @@ _GRACE_S = 3.0
 
 
 class Guard:
-    """Watches over one directory until nobody wants it any more.
+    """Watches over one directory until its host removes it or no longer responds.
 
     Args:
-        directory: made already, with an `alive` in it.
-        patience_s: seconds without a sign of the host.
+        directory: existing directory with a file `alive` in it.
+        patience_s: seconds without a sign of the host after which everything ends.
     """
 
     def __init__(self, directory: Path, *, patience_s: float) -> None:
@@ -48,7 +48,7 @@ class Guard:
         self._stamp, self._since = 0, time.monotonic()
 
     def watch(self) -> None:
-        """Run what is ordered, one command after the other; remove the directory in the end."""
+        """Run the requested commands one after the other; remove the directory at the end."""
         try:
             with open(self._directory / "lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -114,12 +114,12 @@ class Guard:
 
 
 def _ended(pid: int) -> bool:
-    """Whether a child has ended; it is not reaped by this."""
+    """Whether a child process has ended; this does not reap it."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _detach() -> None:
-    """Go on in a process of a session of its own, without the caller's streams."""
+    """Continue in a new process and session, without the caller's streams."""
     sys.stdout.flush()
     if os.fork():
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Errors of measuring, beside those of the runtime; `primesvt_deploy.errors` lists them all."""
+"""Errors of measuring; `primesvt_deploy.errors` lists those of all packages."""
 
 from __future__ import annotations
 

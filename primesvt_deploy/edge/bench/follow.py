@@ -1,8 +1,8 @@
 """Follow what a guard runs (`detached.py`), for the host: `python3 -m ...follow DIRECTORY OFFSET`.
 
 Prints one line each: `p OFFSET TEXT`, a new line of the progress and the bytes up to its end;
-`e N CODE`, command N has ended; `gone`, nobody guards the directory any more. Whatever comes on
-stdin says that the host is there: only then `alive` is refreshed.
+`e N CODE`, command N has ended; `gone`, the directory's guard has ended. Any input on stdin means
+that the host is there: only then `alive` is refreshed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["ends", "follow", "guarded", "progress"]
 
 _POLL_S = 0.1
 _SILENCE_S = 30.0
-"""Without a word on stdin for so long the host is taken for gone."""
+"""Seconds without input on stdin after which the host counts as gone."""
 
 
 def guarded(directory: Path) -> bool:
-    """Whether the guard of a directory lives."""
+    """Whether the guard of a directory is running."""
     try:
         with open(directory / "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -46,8 +46,8 @@ def progress(directory: Path, offset: int, *, whole: bool) -> Iterator[tuple[int
     """Lines after the first `offset` bytes, each with the offset of its end.
 
     Args:
-        directory: the guarded one.
-        offset: bytes told already.
+        directory: the guarded directory.
+        offset: bytes that were read before.
         whole: nothing more is being written, so that an unfinished last line counts too.
     """
     try:
@@ -62,14 +62,14 @@ def progress(directory: Path, offset: int, *, whole: bool) -> Iterator[tuple[int
 
 
 def follow(directory: Path, offset: int, *, silence_s: float = _SILENCE_S) -> None:
-    """Print what happens until stdin closes or falls silent, or the guard is gone.
+    """Print progress and ends of commands until stdin closes or falls silent, or the guard ends.
 
     Args:
-        directory: the guarded one.
-        offset: bytes of the progress the host has already.
-        silence_s: seconds without a word on stdin.
+        directory: the guarded directory.
+        offset: bytes of the progress that the host has already.
+        silence_s: seconds without input on stdin after which this ends.
     """
-    heard, told = time.monotonic(), 0
+    heard, printed = time.monotonic(), 0
     while time.monotonic() - heard < silence_s:
         if select.select([0], [], [], _POLL_S)[0]:
             if not os.read(0, 4096):
@@ -81,12 +81,12 @@ def follow(directory: Path, offset: int, *, silence_s: float = _SILENCE_S) -> No
                 print("gone", flush=True)
                 return
         lives, ended = guarded(directory), ends(directory)
-        for end, text in progress(directory, offset, whole=len(ended) > told):
+        for end, text in progress(directory, offset, whole=len(ended) > printed):
             print(f"p {end} {text}", flush=True)
             offset = end
-        for number in range(told, len(ended)):
+        for number in range(printed, len(ended)):
             print(f"e {number} {ended[number]}", flush=True)
-        told = len(ended)
+        printed = len(ended)
         if not lives:
             print("gone", flush=True)
             return

@@ -1,9 +1,9 @@
-"""What one artifact's session allocates, and what each of its operators takes.
+"""Memory that the session of one artifact allocates, and the time of each of its operators.
 
     python -m primesvt_deploy.edge.bench.inspection MODEL PROFILE_JSON THREADS BATCH RUNS
 
-A process of its own, never a timed one: onnxruntime writes what its arena does to its log, and
-with RUNS above 0 it profiles, which takes time itself.
+Runs in a process of its own, never a timed one: onnxruntime logs what its arena does, and with
+RUNS above 0 it profiles, which takes time itself.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _SLOWEST = 20
 
 
 def inspect_session(configuration: Configuration, *, operators: bool) -> dict[str, Any]:
-    """Allocations of the session and, where asked for, times of operators.
+    """Measure allocations of the session and, if requested, times of operators.
 
     Args:
-        configuration: what is loaded and run, in a fresh process.
+        configuration: model file and options to load and run, in a fresh process.
         operators: whether to profile them.
 
     Returns:
         `arena` (`extended_bytes`: for tensors of a run; `reserved_bytes`: for weights as the
-        session keeps them) or None where the log tells nothing; `operators` (see
+        session keeps them) or None where the log does not show it; `operators` (see
         `operators_of_profile`) or None.
 
     Raises:
@@ -77,7 +77,7 @@ def inspect_session(configuration: Configuration, *, operators: bool) -> dict[st
 
 
 def arena_of_log(log: str) -> dict[str, int] | None:
-    """Bytes that onnxruntime's arena took, from its log; None where that has no such lines."""
+    """Bytes that onnxruntime's arena took, from its log; None where the log does not show it."""
     extended, reserved = (
         [int(size) for size in pattern.findall(log)] for pattern in (_EXTENDED, _RESERVED)
     )
@@ -87,11 +87,11 @@ def arena_of_log(log: str) -> dict[str, int] | None:
 
 
 def operators_of_profile(events: Sequence[Mapping[str, Any]], runs: int) -> dict[str, Any]:
-    """Times of operators from onnxruntime's profile.
+    """Summarise the times of operators in onnxruntime's profile.
 
     Args:
-        events: of `runs` runs and no others.
-        runs: how many.
+        events: events of `runs` runs and no others.
+        runs: number of runs.
 
     Returns:
         `runs`; `by_type`: `operator`, `nodes`, `ms` a run and `share` of all nodes' time, the
@@ -127,7 +127,7 @@ def operators_of_profile(events: Sequence[Mapping[str, Any]], runs: int) -> dict
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
-    """Events of the profile, of whole runs after the first one."""
+    """Events of a profile, without those of the first run."""
     events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     starts = sorted(e["ts"] for e in events if e.get("name") == "model_run")
     second = starts[1] if len(starts) > 1 else 0

@@ -1,4 +1,4 @@
-"""A whole benchmark on this machine: every configuration, its notes, its result.
+"""A complete benchmark on this machine: all configurations, notes, the result.
 
     python -m primesvt_deploy.edge.bench.job REQUEST.json RESULT.json
 
@@ -50,7 +50,7 @@ def run_bench(
     Args:
         bundles: their directories, or model files; the first is what the others are compared with.
         settings: what is measured.
-        tell: told of each step, a line each.
+        tell: receives a line for each step.
 
     Returns:
         The result, of schema `primesvt-bench/1`.
@@ -164,7 +164,7 @@ def _row(
 
 
 def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str, Any] | None:
-    """Measured power of this configuration alone, where the board tells it."""
+    """Measured power of this configuration alone; None where the board does not report it."""
     if not settings.power_seconds:
         return None
     count = max(1, round(1e3 * settings.power_seconds / warmup.run_ms))
@@ -174,7 +174,7 @@ def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str
 
 
 def _compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row of a group against its first."""
+    """Compare each row of a group with its first."""
     return [
         {
             "variant": row["name"],
@@ -187,7 +187,7 @@ def _compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _noise_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the times themselves say of the machine."""
+    """Notes on scattered and unstable times."""
     notes = []
     for row in rows:
         latency, blocks = row["latency_ms"], sorted(map(median, row["rounds_ms"]))
@@ -203,7 +203,7 @@ def _noise_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of its children that have ended."""
+    """Processor time of this process and of its ended children, seconds."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
 
@@ -212,9 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a request; the exit code: 0, or 2 with one line."""
     request, result = sys.argv[1:] if arguments is None else arguments
     try:
-        asked = json.loads(Path(request).read_text(encoding="utf-8"))
-        settings = BenchSettings.from_dict(asked["settings"])
-        paths = [Path(path) for path in asked["bundles"]]
+        content = json.loads(Path(request).read_text(encoding="utf-8"))
+        settings = BenchSettings.from_dict(content["settings"])
+        paths = [Path(path) for path in content["bundles"]]
         found = run_bench(paths, settings, tell=lambda line: print(line, flush=True))
         write_results(found, result)
     except DeployError as error:

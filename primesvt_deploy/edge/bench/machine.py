@@ -1,4 +1,4 @@
-"""What machine this is, and what state it is in.
+"""Fingerprint and current state of this machine.
 
     python -m primesvt_deploy.edge.bench.machine
 
@@ -58,21 +58,21 @@ _FEATURES = re.compile(
     r"|neon|vfpv4|asimd\w*|fphp|i8mm|bf16|sve\w*"
 )
 _MEASURED_C = range(1, 150)
-"""Zones outside tell no temperature: 0 or -273 stands for none."""
+"""Degrees Celsius; a zone outside reports no temperature (0 or -273 stands for none)."""
 
 
 def fingerprint(root: Path = _ROOT) -> dict[str, Any]:
-    """What does not change from run to run; None where the system does not tell.
+    """Properties of the machine that stay the same from run to run.
 
     Args:
-        root: where `/proc`, `/sys` and `/etc` are.
+        root: directory of `/proc`, `/sys` and `/etc`.
 
     Returns:
         `cpu`, `cpu_part` (ARM; distinct ones joined by `+`), `architecture` (of the processes it
         runs: `armv8l` for a 32-bit Python on a 64-bit kernel), `board`, `logical_cores` and
         `physical_cores` (those this process may use), `features` (sorted instruction sets that
         matter to inference), `memory_bytes`, `system`, and versions: `kernel`, `python`, `numpy`,
-        `onnxruntime`.
+        `onnxruntime`; None for what the system does not report.
     """
     cpuinfo = _cpuinfo(root)
     parts = _distinct(cpuinfo.get("CPU part", ()))
@@ -96,17 +96,17 @@ def fingerprint(root: Path = _ROOT) -> dict[str, Any]:
 
 
 def state(root: Path = _ROOT) -> dict[str, Any]:
-    """What changes from run to run; None where the system does not tell.
+    """Load, clock, temperature and memory of the machine at this moment.
 
     Args:
-        root: where `/proc` and `/sys` are.
+        root: directory of `/proc` and `/sys`.
 
     Returns:
         `load` (1, 5 and 15 minutes), `governor` (sorted, distinct), `frequency_mhz` (`now`, of the
         fastest core, and `max`), `temperature_c` (of the hottest zone), `throttled` (see
         `vcgencmd.read_throttled`), `memory_available_bytes`, `swap_total_bytes`,
         `swap_used_bytes`, `cpu_ticks` (`busy`, `steal`, `total` of all cores since boot,
-        `per_second` of one core).
+        `per_second` of one core); None for what the system does not report.
     """
     memory = _meminfo(root)
     swap, swap_free = memory.get("SwapTotal"), memory.get("SwapFree")
@@ -124,13 +124,13 @@ def state(root: Path = _ROOT) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print both as JSON."""
+    """Print fingerprint and state as JSON."""
     print(json.dumps({"fingerprint": fingerprint(), "state": state()}))
     return 0
 
 
 def _text(path: Path) -> str:
-    """Empty where it cannot be read."""
+    """Text of a file; empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip(" \n\0")
     except OSError:
@@ -138,7 +138,7 @@ def _text(path: Path) -> str:
 
 
 def _cpuinfo(root: Path) -> dict[str, list[str]]:
-    """Values of each key, one a core."""
+    """Values in `/proc/cpuinfo` by key, one a core."""
     found: dict[str, list[str]] = {}
     for line in _text(root / "proc/cpuinfo").splitlines():
         key, colon, value = line.partition(":")
@@ -180,7 +180,7 @@ def _physical_cores(root: Path, usable: Iterable[int]) -> int | None:
 
 
 def _meminfo(root: Path) -> dict[str, int]:
-    """Bytes."""
+    """Sizes in `/proc/meminfo` by key, bytes."""
     found = re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
     return {key: 1024 * int(value) for key, value in found}
 
@@ -204,7 +204,7 @@ def _load(root: Path) -> list[float] | None:
 
 
 def _of_cpus(root: Path, name: str) -> list[str]:
-    """What each core's file of that name says."""
+    """Contents of the file of that name of each core."""
     texts = (_text(path) for path in (root / _CPUS).glob(f"cpu[0-9]*/{name}"))
     return [text for text in texts if text]
 

@@ -1,4 +1,4 @@
-"""What a reader of a measurement should know about the machine it was made on."""
+"""Notes on the machine that a measurement was made on, for its readers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COMPARED = ("cpu", "architecture", "board", "logical_cores", "onnxruntime")
 
 
 def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """What makes measurements on two machines incomparable, as `cpu: A against B`.
+    """Differences that make measurements on two machines incomparable, as `cpu: A against B`.
 
     Args:
-        a: one `machine.fingerprint`.
-        b: another. Kernel, Python and numpy may differ.
+        a: `machine.fingerprint` of one machine.
+        b: that of the other. Kernel, Python and numpy may differ.
     """
     found = [
         f"{key}: {_said(a.get(key))} against {_said(b.get(key))}"
@@ -38,13 +38,13 @@ def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 def state_notes(
     before: Mapping[str, Any], after: Mapping[str, Any], *, own_seconds: float, seconds: float
 ) -> list[str]:
-    """What disturbed a measurement, or may have, one line each; empty where nothing did.
+    """Notes on what disturbed a measurement or may have, one line each.
 
     Args:
         before: `machine.state` before it.
         after: the same after it.
-        own_seconds: of processor time that the measurement took itself, all its processes.
-        seconds: that it lasted.
+        own_seconds: processor time of all processes of the measurement itself.
+        seconds: duration of the measurement.
     """
     return [
         *_busy_notes(before, after, own_seconds, seconds),
@@ -56,11 +56,11 @@ def state_notes(
 def standing_notes(
     state: Mapping[str, Any], *, before: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """What in one state slows a machine: its governor, throttling, swap.
+    """Notes on what slows a machine in a given state: governor, throttling, swap.
 
     Args:
         state: a `machine.state`.
-        before: an earlier one: what came up since is told from what was there.
+        before: an earlier state, to distinguish what is new since then.
     """
     notes = []
     governors = state.get("governor") or ()

@@ -1,4 +1,4 @@
-"""Measured power, where a board can tell: a Raspberry Pi 5's power management chip.
+"""Measured power, on boards that report it: the power management chip of a Raspberry Pi 5.
 
 `vcgencmd pmic_read_adc` gives current and voltage of each rail, such as
 `3V7_WL_SW_A current(0)=0.00292788A` and `3V7_WL_SW_V volt(8)=3.71414400V`.
@@ -19,7 +19,7 @@ from primesvt_deploy.edge.bench.vcgencmd import ask_firmware
 __all__ = ["COVERS", "EnergyUse", "Power", "Sampler", "measure_power", "read_watts"]
 
 COVERS = "PMIC rails; not what USB devices draw nor the regulators' losses"
-"""What the figures are of."""
+"""Scope of the figures."""
 
 _INTERVAL_SECONDS = 0.2
 _IDLE_SECONDS = 5.0
@@ -28,12 +28,12 @@ _READING = re.compile(r"^\s*(\w+)_([AV]) (?:current|volt)\(\d+\)=(\d+\.?\d*)[AV]
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """Power over some time.
+    """Mean power over a time span.
 
     Args:
-        mean_watts: mean of the samples.
-        samples: how many.
-        seconds: that they span.
+        mean_watts: mean of the samples, watts.
+        samples: number of samples.
+        seconds: time span.
     """
 
     mean_watts: float
@@ -43,13 +43,13 @@ class Power:
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyUse:
-    """What inferences drew.
+    """Energy that inferences took.
 
     Args:
-        idle: power just before them.
-        running: power while they went on.
-        inferences: how many were done.
-        seconds: that they took.
+        idle: power just before the inferences.
+        running: power during the inferences.
+        inferences: number of inferences.
+        seconds: their duration.
     """
 
     idle: Power
@@ -59,12 +59,12 @@ class EnergyUse:
 
     @property
     def millijoules(self) -> float:
-        """Of one inference, with what the idle board draws in its time."""
+        """Energy of one inference, mJ, including what the idle board draws."""
         return 1e3 * self.running.mean_watts * self.seconds / self.inferences
 
     @property
     def millijoules_above_idle(self) -> float:
-        """Of one inference, less what the idle board would have drawn in its time."""
+        """Energy of one inference, mJ, without what the idle board draws."""
         above = self.running.mean_watts - self.idle.mean_watts
         return 1e3 * above * self.seconds / self.inferences
 
@@ -82,7 +82,7 @@ class EnergyUse:
 
 
 def read_watts() -> float | None:
-    """Power of all rails that have both a current and a voltage; None where none is told."""
+    """Power of all rails that have both a current and a voltage, watts; None if there is none."""
     answer = ask_firmware("pmic_read_adc") or ""
     found = {(rail, kind): float(value) for rail, kind, value in _READING.findall(answer)}
     watts = [
@@ -94,13 +94,13 @@ def read_watts() -> float | None:
 
 
 class Sampler:
-    """Reads power in a thread while its block runs, from the start to the end of it.
+    """Samples power in a thread while a `with` block runs.
 
     Args:
-        interval: seconds between samples; more if the board answers more slowly.
+        interval: seconds between samples; longer if the board answers more slowly.
 
     Attributes:
-        power: what was read, once the block has ended; None if nothing was.
+        power: mean power, once the block has ended; None if nothing was read.
     """
 
     def __init__(self, *, interval: float = _INTERVAL_SECONDS) -> None:
@@ -131,12 +131,12 @@ class Sampler:
 
     def _sample(self) -> None:
         while not self._ended.is_set():
-            asked = time.perf_counter()
+            begun = time.perf_counter()
             watts = read_watts()
-            # What was answered after the end may be of the time after it.
+            # A reading after the end may be of the time after it.
             if watts is not None and not self._ended.is_set():
                 self._watts.append(watts)
-            self._ended.wait(max(0.0, asked + self._interval - time.perf_counter()))
+            self._ended.wait(max(0.0, begun + self._interval - time.perf_counter()))
 
 
 def measure_power(
@@ -145,15 +145,15 @@ def measure_power(
     idle_seconds: float = _IDLE_SECONDS,
     interval: float = _INTERVAL_SECONDS,
 ) -> EnergyUse | None:
-    """Power before and during `run`, and the energy of one inference.
+    """Measure power before and during `run`, and the energy of one inference.
 
     Args:
-        run: does inferences, for some seconds at least, and returns how many.
-        idle_seconds: how long the idle board is watched first.
+        run: runs inferences for some seconds at least, and returns their number.
+        idle_seconds: how long the idle board is measured first.
         interval: seconds between samples.
 
     Returns:
-        None where the board does not tell its power (`run` is not called then), or told nothing
+        None where the board does not report its power (`run` is not called then), or did not
         while `run` went on, or `run` did nothing.
     """
     if read_watts() is None:

@@ -1,4 +1,4 @@
-"""Whether a machine can run a bundle at all, told before anything is tried on it."""
+"""Check whether a machine can run a bundle, before anything is tried there."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _INSTALL = "pip install onnxruntime numpy there, or pass --bootstrap"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownBad:
-    """An onnxruntime that does not work on a processor.
+    """A version of onnxruntime that does not work on a processor.
 
     Args:
-        onnxruntime: its version.
-        cpu_part: of the processor, as `/proc/cpuinfo` has it.
-        cpu: the processor's name.
-        reason: what happens.
+        onnxruntime: version of onnxruntime.
+        cpu_part: part number of the processor in `/proc/cpuinfo`.
+        cpu: name of the processor.
+        reason: what happens there.
     """
 
     onnxruntime: str
@@ -46,11 +46,11 @@ KNOWN_BAD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """What a machine lacks.
+    """Result of checking a machine.
 
     Args:
-        refusals: why nothing can be measured there, one line each; empty if it can.
-        notes: what to know of figures measured there, one line each.
+        refusals: reasons why nothing can be measured there, one line each.
+        notes: notes on figures measured there, one line each.
     """
 
     refusals: tuple[str, ...]
@@ -60,13 +60,13 @@ class Preflight:
 def check(
     machine: Mapping[str, Any], requires: Mapping[str, str], *, need_bytes: int = 0
 ) -> Preflight:
-    """Whether a machine can run a bundle.
+    """Check whether a machine can run a bundle.
 
     Args:
-        machine: what `python -m primesvt_deploy.edge.bench.machine` printed there: `fingerprint`
+        machine: output of `python -m primesvt_deploy.edge.bench.machine` there: `fingerprint`
             and `state`.
         requires: the least onnxruntime, by `domain::Operator` or `opset`, as in `session.json`.
-        need_bytes: memory that a run takes, if known.
+        need_bytes: memory that a run takes; 0 if it has not been measured.
     """
     facts, state = machine["fingerprint"], machine["state"]
     notes = [*_memory_notes(state, need_bytes), *standing_notes(state)]

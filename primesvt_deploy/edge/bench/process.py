@@ -1,4 +1,4 @@
-"""The parent's end of a worker process."""
+"""Worker processes, as the process that starts them sees them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Worker", "module_environment"]
 
 
 class Worker:
-    """One configuration, loaded in a fresh process; a context manager that ends it.
+    """A fresh process with one configuration loaded; a context manager that ends it.
 
     Args:
-        configuration: what it loads and runs.
+        configuration: model file and options that it loads and runs.
 
     Attributes:
-        loading: what loading took: `seconds` (`import`, `load`, `first_run`), `memory` by stage
+        loading: cost of loading: `seconds` (`import`, `load`, `first_run`), `memory` by stage
             (bytes), `batch` (the file's own where it is fixed), `sample_shape`.
 
     Raises:
@@ -56,7 +56,7 @@ class Worker:
             raise
 
     def __enter__(self) -> Worker:
-        """Already loaded."""
+        """Return the worker, which is loaded already."""
         return self
 
     def __exit__(
@@ -74,12 +74,12 @@ class Worker:
         return times
 
     def quit(self) -> dict[str, Any]:
-        """End it; `resident` memory at the end (bytes) and `cpu_seconds` it took in all."""
+        """End the process; `resident` memory at its end (bytes) and its `cpu_seconds` in all."""
         return self._ask("quit")
 
     def _ask(self, words: str) -> dict[str, Any]:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: what it said last follows
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its last output follows
             self._process.stdin.write(f"{words}\n")
             self._process.stdin.flush()
         return self._answer()
@@ -111,12 +111,12 @@ class Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # a question that nobody read
+                with contextlib.suppress(BrokenPipeError):  # a request that was never read
                     stream.close()
 
 
 def module_environment() -> dict[str, str]:
-    """The environment in which `python -m primesvt_deploy...` finds this very package."""
+    """Environment variables with which `python -m primesvt_deploy...` finds this very package."""
     home = str(Path(__file__).resolve().parents[3])
     search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": search}

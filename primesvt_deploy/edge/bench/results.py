@@ -18,11 +18,11 @@ SCHEMA = "primesvt-bench/1"
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A result file, whole and of a schema this version reads.
+    """Read a result file and check its schema and values.
 
     Raises:
-        MeasurementError: there is none, it is something else, or a value in it is none that a
-            measurement gives.
+        MeasurementError: there is no such file, it is something else, or it holds a value that
+            no measurement gives.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise MeasurementError(f"there is no result file at {path}: check the path") from error
     except (OSError, ValueError, RecursionError) as error:
         raise MeasurementError(
-            f"{path} is no whole JSON file: expected one that `bench --output` wrote"
+            f"{path} is not a complete JSON file: expected one that `bench --output` wrote"
         ) from error
     schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
     if schema != SCHEMA:
@@ -45,7 +45,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _wrong(content: dict[str, Any]) -> Iterator[str]:
-    """What is not as a measurement leaves it, of what comparing rests on."""
+    """Values needed for comparisons that no measurement gives."""
     machine, bundles, variants = (content.get(k) for k in ("machine", "bundles", "variants"))
     if not isinstance(machine, dict) or not _are(machine.get("features", []), str):
         yield "machine is no fingerprint"
@@ -89,10 +89,10 @@ def _dug(content: object, *keys: str) -> Any:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuse what a result cannot be written to, before it is measured.
+    """Refuse a path that a result cannot be written to, before anything is measured.
 
     Raises:
-        OutputError: no place for a file, or a file that is no result and would be lost.
+        OutputError: no file can be written there, or one that is no result would be lost.
     """
     target = Path(os.path.realpath(path))
     if not os.fspath(path) or str(path) == "." or target.is_dir():
@@ -125,5 +125,5 @@ def write_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 
 
 def key_of(variant: Mapping[str, Any]) -> tuple[str, int, int]:
-    """What must agree for variants of one label to be comparable: profile, batch, threads."""
+    """Profile, batch and threads, which must agree for entries of one label to be comparable."""
     return variant["profile"], variant["batch"], variant["threads"]

@@ -19,13 +19,13 @@ _BLOCK_SECONDS = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Warmup:
-    """How a worker was warmed up.
+    """Record of warming up a worker.
 
     Args:
-        runs: in all, the first one included.
-        seconds: that they took.
-        stable: whether the last blocks were within 3% of each other; else time was up.
-        run_ms: median of the last block.
+        runs: number of runs, the first one included.
+        seconds: duration.
+        stable: whether the last blocks were within 3% of each other; otherwise time was up.
+        run_ms: median of the last block, ms.
     """
 
     runs: int
@@ -43,9 +43,9 @@ def warm_up(
     """Run until block medians neither move nor scatter by more than 3%.
 
     Args:
-        call: times so many runs, ms.
-        most_seconds: after which it ends in any case.
-        clock: seconds.
+        call: times a given number of runs, ms each.
+        most_seconds: seconds after which warming up ends in any case.
+        clock: gives the time, seconds.
     """
     begun = clock()
     medians = [median(call(1))]
@@ -63,7 +63,7 @@ def warm_up(
 def in_turns(
     workers: Sequence[Worker], warmups: Sequence[Warmup], settings: BenchSettings
 ) -> list[list[list[float]]]:
-    """Wall times of each worker, ms, block by block.
+    """Time workers in alternating blocks; wall times of each worker, ms, block by block.
 
     In each round each worker has a block of about `seconds / rounds`; who begins moves on by one
     from round to round.

@@ -1,4 +1,4 @@
-"""What a benchmark is asked to measure."""
+"""Settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class BenchSettings:
         profiles: names of session profiles, or `all` of each bundle's; empty: the bundle's default.
         batches: samples a run. A file with a fixed batch size is measured at that one.
         threads: intra-op threads of ONNX Runtime; empty: one, and one for each physical core.
-        seconds: of timed runs a configuration.
-        rounds: blocks that these are cut into; configurations take turns, one block each a round.
-        warmup_seconds: after which a configuration is measured though its times are not stable.
+        seconds: seconds of timed runs of a configuration.
+        rounds: number of blocks of these; in each round every configuration has one block.
+        warmup_seconds: seconds after which one is measured though its times are not stable.
         operators: whether to profile each operator, in a process of its own.
-        power_seconds: over which power is measured where the board can tell it; 0: never.
-        labels: what the bundles are called in the result; empty: as their directories are.
+        power_seconds: seconds over which power is measured where the board reports it; 0: never.
+        labels: names of the bundles in the result; empty: the ends of their paths.
 
     Raises:
         MeasurementError: a value out of range.
@@ -68,7 +68,7 @@ class BenchSettings:
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> BenchSettings:
-        """Make them from what `to_dict` gives; raises MeasurementError."""
+        """Make settings from what `to_dict` gives; raises MeasurementError."""
         unknown = sorted(set(d) - {field.name for field in fields(cls)})
         if unknown:
             raise MeasurementError(f"unknown settings {', '.join(unknown)}: use one version")

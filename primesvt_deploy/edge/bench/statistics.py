@@ -21,10 +21,10 @@ _FEWEST_FOR_P99 = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as long one takes as another.
+    """Ratio of two median times with its 95% interval.
 
     Args:
-        time: median time of the one over that of the other; below 1: it is faster.
+        time: median time of one over that of the other; below 1 it is faster.
         low: lower end of the 95% interval.
         high: upper end.
     """
@@ -34,7 +34,7 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        """Such as `1.42x faster [1.38, 1.45]`."""
+        """Text such as `1.42x faster [1.38, 1.45]`."""
         doubt = ", no difference shown" if self.low <= 1.0 <= self.high else ""
         if self.time <= 1.0:
             faster = 1 / self.time
@@ -50,7 +50,7 @@ class Ratio:
 
 
 def summary(rounds: Rounds) -> dict[str, Any]:
-    """`n`, `min`, `median`, `mean`, `p95`, `p99` in ms; p99 is None of fewer than 100 runs."""
+    """Wall times in ms: `n`, `min`, `median`, `mean`, `p95`, `p99` (None for fewer than 100)."""
     times = np.concatenate([np.asarray(block) for block in rounds])
     p95, p99 = np.percentile(times, (95, 99))
     return {
@@ -64,7 +64,7 @@ def summary(rounds: Rounds) -> dict[str, Any]:
 
 
 def histogram(rounds: Rounds) -> dict[str, Any]:
-    """Counts of wall times in bins of one width from the least to p99; those beyond are `above`."""
+    """Histogram of wall times, in equal bins from the least to p99; `above` counts the others."""
     times = np.concatenate([np.asarray(block) for block in rounds])
     low, high = float(times.min()), float(np.percentile(times, 99))
     counts, edges = np.histogram(times, bins=_BINS, range=(low, max(high, low + 1e-6)))
@@ -76,7 +76,7 @@ def histogram(rounds: Rounds) -> dict[str, Any]:
 
 
 def paired_ratio(one: Rounds, other: Rounds) -> Ratio:
-    """Time of `one` over that of `other`, measured in turns.
+    """Time of `one` over that of `other`, measured in alternating blocks.
 
     Noise that lasts longer than a round meets both alike, so each round gives one ratio of block
     medians; the estimate is their geometric mean, the interval a bootstrap over rounds.
@@ -88,9 +88,9 @@ def paired_ratio(one: Rounds, other: Rounds) -> Ratio:
 
 
 def unpaired_ratio(one: Rounds, other: Rounds) -> Ratio:
-    """Time of `one` over that of `other`, measured apart: medians of block medians.
+    """Time of `one` over that of `other`, measured separately: medians of block medians.
 
-    The bootstrap over rounds knows the noise within each measurement, not what changed on the
+    The bootstrap over rounds covers the noise within each measurement, not changes of the
     machine between them.
     """
     a, b = _medians(one), _medians(other)

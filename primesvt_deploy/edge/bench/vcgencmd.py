@@ -1,4 +1,4 @@
-"""Ask a Raspberry Pi's firmware, where there is one."""
+"""Query the firmware of a Raspberry Pi with `vcgencmd`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SINCE_BOOT = 16
 
 
 def ask_firmware(request: str, *, seconds: float = _SECONDS) -> str | None:
-    """What `vcgencmd` answers; None where there is none, or it fails or hangs.
+    """Run `vcgencmd` and return its output; None where it is missing, fails or hangs.
 
     Args:
         request: its command, such as `get_throttled`.
@@ -43,7 +43,7 @@ def ask_firmware(request: str, *, seconds: float = _SECONDS) -> str | None:
 
 
 def read_throttled() -> dict[str, Any] | None:
-    """`raw` (hexadecimal), and the names of what is so `now` and was so `since_boot`."""
+    """Throttling: `raw` bits (hexadecimal), and names of the conditions `now` and `since_boot`."""
     found = re.search(r"throttled=(0x[0-9a-fA-F]+)", ask_firmware("get_throttled") or "")
     if found is None:
         return None

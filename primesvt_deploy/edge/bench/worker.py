@@ -1,4 +1,4 @@
-"""A fresh process that loads one model, then times runs of it when it is told to.
+"""Process that loads one model, then times runs of it on request.
 
     python -m primesvt_deploy.edge.bench.worker MODEL PROFILE_JSON THREADS BATCH
 
@@ -28,15 +28,15 @@ _SEED = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to quit; the exit code: 0, or 2 with one line."""
+    """Serve requests until `quit`; the exit code: 0, or 2 with one line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     path, profile, threads, batch = given[0], json.loads(given[1]), int(given[2]), int(given[3])
     try:
-        told, call = _loaded(path, SessionProfile.from_dict(profile), threads, batch)
+        loading, call = _loaded(path, SessionProfile.from_dict(profile), threads, batch)
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    _say(told)
+    _say(loading)
     gc.disable()
     for line in sys.stdin:
         word, _, count = line.strip().partition(" ")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _loaded(
     path: str, profile: SessionProfile, threads: int, batch: int
 ) -> tuple[dict[str, Any], Callable[[], object]]:
-    """What import, load and first run took; and the call to time."""
+    """Load the model: cost of import, load and first run, and the call to time."""
     memory = {"start": resident()}
     begun = time.perf_counter()
     import numpy  # noqa: F401  (its import is part of the stage)
@@ -74,7 +74,7 @@ def _loaded(
     call()
     ran = time.perf_counter()
     memory["first run"] = resident()
-    told = {
+    loading = {
         "batch": size,
         "sample_shape": list(model.sample_shape),
         "seconds": {
@@ -84,31 +84,33 @@ def _loaded(
         },
         "memory": memory,
     }
-    return told, call
+    return loading, call
 
 
 def feed_of(session: Any, batch: int) -> dict[str, Any]:
-    """Inputs for one run: noise of the mean and deviation that preprocessed images have.
+    """Make inputs for one run: noise with the mean and deviation of preprocessed images.
 
     Args:
-        session: ONNX Runtime's.
-        batch: samples, where the model does not fix them.
+        session: session of ONNX Runtime.
+        batch: number of samples, where the model does not fix it.
 
     Raises:
         BundleError: more than the batch is left open.
     """
     import numpy as np
 
-    known = session.get_inputs()[0]
-    if sum(not isinstance(size, int) for size in known.shape) > 1:
-        raise BundleError(f"input {known.name} {known.shape} has no fixed size: fix all but batch")
-    shape = [size if isinstance(size, int) else batch for size in known.shape]
+    declared = session.get_inputs()[0]
+    if sum(not isinstance(size, int) for size in declared.shape) > 1:
+        raise BundleError(
+            f"input {declared.name} {declared.shape} has no fixed size: fix all but batch"
+        )
+    shape = [size if isinstance(size, int) else batch for size in declared.shape]
     noise = np.random.default_rng(_SEED).standard_normal(shape, dtype=np.float32)
-    return {known.name: noise}
+    return {declared.name: noise}
 
 
 def _times(call: Callable[[], object], count: int) -> dict[str, Any]:
-    """Milliseconds of `count` runs; one before them brings caches back from another's turn."""
+    """Time `count` runs, ms, after an untimed one that fills the caches again."""
     call()
     times = []
     for _ in range(count):

@@ -18,7 +18,7 @@ _KEYS = ("files", "input", "output", "model", "constraints", "accuracy", "manife
 
 
 def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a bundle, whole and of a schema this version reads.
+    """Read a bundle's manifest and check its schema, keys and digest.
 
     Raises:
         BundleError: no bundle, another schema, or a manifest that was altered.
@@ -31,9 +31,9 @@ def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
     except NotADirectoryError as error:
         raise BundleError(f"{bundle} is a file: expected a bundle directory") from error
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged: it is not whole JSON; copy the bundle again") from (
-            error
-        )
+        raise BundleError(
+            f"{path} is damaged: it is not complete JSON; copy the bundle again"
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise BundleError(

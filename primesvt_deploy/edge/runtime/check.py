@@ -22,11 +22,11 @@ MAX_DISAGREEMENT = 0.05
 
 @dataclass(frozen=True)
 class StoredCheck:
-    """How this machine's outputs compare with the stored ones.
+    """Agreement of this machine's outputs with the stored ones.
 
     Args:
-        n: images.
-        agreeing: of them, with the same top-1.
+        n: number of images.
+        agreeing: number of images with the same top-1.
         median_difference: median over images of the largest logit difference; a few images may
             differ by more, where the last bit of a current flipped a spike.
     """
@@ -50,7 +50,7 @@ class StoredCheck:
 def check_outputs(
     bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
 ) -> StoredCheck:
-    """Check a bundle's files, then run its stored images and compare the logits.
+    """Check a bundle's files, then classify its stored images and compare the logits.
 
     Args:
         bundle: its directory.

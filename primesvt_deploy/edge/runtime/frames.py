@@ -1,4 +1,4 @@
-"""Event-camera frames to network inputs: what a recording integrates to is taken as it is."""
+"""Event-camera frames to network inputs: integrated frames are taken without any change."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class FrameSteps:
     """Sequences of T frames, given to the network without resize or normalisation.
 
     Attributes:
-        timesteps: T.
-        channels: of a frame; two polarities as a rule.
-        height: of a frame, in pixels.
-        width: of a frame, in pixels.
+        timesteps: number of frames, T.
+        channels: channels of a frame, usually two polarities.
+        height: height of a frame, in pixels.
+        width: width of a frame, in pixels.
 
     Raises:
-        PreprocessingError: a value is no whole number of 1 or more.
+        PreprocessingError: a value is not a whole number of 1 or more.
     """
 
     timesteps: int
@@ -66,7 +66,7 @@ class FrameSteps:
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sequence as it is kept, at 4 a value."""
+        """Bytes of one sequence at 4 bytes a value."""
         return 4 * self.timesteps * self.channels * self.height * self.width
 
     def apply(self, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -79,7 +79,7 @@ class FrameSteps:
         return result
 
     def crop_batch(self, frames: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Sequences `[n, T, C, H, W]`, checked and otherwise as they are.
+        """Check sequences `[n, T, C, H, W]` and return them unchanged.
 
         Raises:
             PreprocessingError: as `apply`.
@@ -99,7 +99,15 @@ class FrameSteps:
 
 
 def read_frames(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """The array of an `.npy`, or `frames` of an `.npz` (as SpikingJelly's data sets write it).
+    """Read event frames: the array of an `.npy`, or the array `frames` of an `.npz`.
+
+    SpikingJelly's data sets write the latter.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The array as it is stored, [T, C, H, W] for `FrameSteps` to accept it.
 
     Raises:
         ImageError: no such file or array; the message starts with the path.
@@ -123,5 +131,5 @@ def read_frames(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         raise
     except Exception as error:  # a damaged archive raises nearly everything
         raise ImageError(
-            f"{name}: found no whole array, expected event frames in an .npy or .npz"
+            f"{name}: found no complete array, expected event frames in an .npy or .npz"
         ) from error

@@ -24,7 +24,7 @@ MAX_PIXELS = 178_956_970
 """Most pixels of an image; Pillow, too, takes a larger file for a decompression bomb."""
 
 _READ = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM"
-# Leading bytes ("." stands for any byte), what a user calls the format, Pillow's name of it.
+# Leading bytes ("." stands for any byte), name for messages, Pillow's name.
 _FORMATS = tuple(
     (re.compile(magic, re.DOTALL), kind, format_)
     for magic, kind, format_ in (
@@ -35,7 +35,7 @@ _FORMATS = tuple(
         (rb"II[*+]\0|MM\0[*+]", "a TIFF", "TIFF"),
         (rb"BM", "a BMP", "BMP"),
         (rb"P[1-6][\s#]", "a PPM, PGM or PBM", "PPM"),
-        # Not read: Pillow is never asked to try them.
+        # Not read, only named.
         (rb"....ftypavi", "an AVIF", None),
         (rb"....ftyp(?:he[iv]|mif)", "a HEIF (.heic)", None),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL", None),
@@ -119,7 +119,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _identified(data: bytes) -> tuple[str, str | None]:
-    """What a user calls the format, and Pillow's name of it; None: one that is not read."""
+    """Name of the format for messages, and Pillow's name of it; None for one that is not read."""
     for pattern, kind, format_ in _FORMATS:
         if pattern.match(data):
             return kind, format_
@@ -148,7 +148,7 @@ def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDAr
             f"found {kind} of more than {MAX_PIXELS} pixels, expected fewer; scale it down"
         ) from None
     except UnidentifiedImageError:
-        reason = "no whole header"
+        reason = "no complete header"
     except Exception as error:  # Pillow's plugins raise nearly everything on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
     raise ImageError(
@@ -159,10 +159,10 @@ def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDAr
 
 @contextlib.contextmanager
 def _silence(*, libtiff: bool) -> Iterator[None]:
-    """No warnings while an image is decoded: what makes it unusable is raised.
+    """Suppress warnings while an image is decoded: what makes it unusable is raised.
 
     Args:
-        libtiff: close standard error to everyone as well, as libtiff writes to it by itself.
+        libtiff: also send standard error to the null device, as libtiff itself writes there.
     """
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
@@ -196,7 +196,7 @@ def _samples(image: Image.Image, *, upright: bool) -> npt.NDArray[np.uint8]:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    """A decoded image turned as its EXIF orientation says; a damaged EXIF block says nothing."""
+    """Turn a decoded image as its EXIF orientation says; a damaged EXIF block is ignored."""
     from PIL import ExifTags, ImageOps
 
     try:

@@ -1,4 +1,4 @@
-"""Measure what memory a model takes in this process, from the start on.
+"""Measure the memory that a model takes in this process, stage by stage.
 
     python -m runtime.memory model.onnx --profile low-memory
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "STAGES", "main", "measure_stages", "resident"]
 
 FIGURES = ("VmHWM", "VmRSS", "RssAnon")
-"""Peak resident memory, resident memory, and of that what no file backs."""
+"""Peak resident memory, resident memory, and the part of it that no file backs."""
 STAGES = ("start", "imported", "session", "first run", "steady")
 _RUNS = 20
 _STATUS = "/proc/self/status"
 
 
 def resident() -> dict[str, int | None]:
-    """The `FIGURES` of this process, bytes; None each where the system does not tell."""
+    """The `FIGURES` of this process, bytes; None where the system does not report one."""
     found: dict[str, int | None] = dict.fromkeys(FIGURES)
     try:
         with open(_STATUS, encoding="ascii", errors="replace") as file:
@@ -47,11 +47,11 @@ def resident() -> dict[str, int | None]:
 def measure_stages(
     load: Callable[[], OnnxModel], *, batch: int = 1
 ) -> dict[str, dict[str, int | None]]:
-    """The `FIGURES` at each of the `STAGES`, bytes; `steady` is after 20 further runs.
+    """Measure the `FIGURES` at each of the `STAGES`, bytes; `steady` is after 20 further runs.
 
     Args:
         load: opens the model.
-        batch: samples a run.
+        batch: number of samples in a run.
 
     Raises:
         BundleError: the model cannot be loaded.
@@ -108,7 +108,7 @@ def _profile(text: str, path: str) -> SessionProfile:
     try:
         content: Any = json.loads(text)
     except ValueError as error:
-        raise BundleError("--profile is not whole JSON: pass a name, or mend it") from error
+        raise BundleError("--profile is not complete JSON: pass a name, or correct it") from error
     return SessionProfile.from_dict(content)
 
 

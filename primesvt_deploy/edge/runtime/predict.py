@@ -20,7 +20,7 @@ __all__ = ["Classifier", "Prediction"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a bundle says of one image.
+    """Classification of one image.
 
     Args:
         image: the file.
@@ -87,7 +87,7 @@ class Classifier:
             top: how many labels to report, most probable first.
 
         Returns:
-            A prediction for each file, as it is asked for.
+            A prediction for each file; a file is read when its prediction is requested.
 
         Raises:
             ImageError: a file cannot be read, or Pillow is not installed.

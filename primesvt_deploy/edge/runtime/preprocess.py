@@ -1,4 +1,4 @@
-"""Image arrays to network inputs, as torchvision's and timm's evaluation does it."""
+"""Image arrays to network inputs, as torchvision and timm evaluate: resize, crop, normalise."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _check(images: Any, ndim: int) -> None:
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    """Three numbers within float32's comfortable range as a tuple of floats."""
+    """Check three numbers, one a channel, and return them as floats."""
     if isinstance(value, tuple | list) and len(value) == _CHANNELS:
         real = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
         if real and all(-1e6 <= v <= 1e6 for v in value):  # false for NaN, too

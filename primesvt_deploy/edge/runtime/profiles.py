@@ -1,4 +1,4 @@
-"""How a bundle wants its session: profiles of ONNX Runtime options, kept in `session.json`."""
+"""Session profiles: ONNX Runtime options by name, which a bundle keeps in `session.json`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SessionProfile:
     """ONNX Runtime session options under a name, and the model file they are for.
 
     Attributes:
-        name: what a user calls it.
+        name: name of the profile.
         file: the model file's name in the bundle.
         graph_optimization_level: `all`, `extended`, `basic` or `disabled`.
         enable_mem_pattern: plan memory for each input shape.
@@ -115,11 +115,11 @@ class SessionProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleSession:
-    """What a bundle's `session.json` says.
+    """Content of a bundle's `session.json`.
 
     Attributes:
         requires: the least onnxruntime version, by `domain::Operator` or `opset`.
-        default: name of the profile that is taken where none is asked for.
+        default: name of the profile to use where none is requested.
         profiles: by name.
     """
 
@@ -142,14 +142,14 @@ class BundleSession:
 
 
 def make_profile(name: str, file: str = _MODEL) -> SessionProfile:
-    """The profile `latency`, `low-memory` or `defaults` for a model file.
+    """Make the profile `latency`, `low-memory` or `defaults` for a model file.
 
     `low-memory` does without what repacks weights: layouts for the CPU's cache (optimization
     `all`) and prepacking. Weights of a `.ort` file stay in the file, mapped; its graph is optimized
     already. Reuse stays on and so does the arena: without it peaks are higher.
 
     Args:
-        name: of the profile.
+        name: name of the profile.
         file: name of the model file, `.onnx` or `.ort`.
 
     Raises:
@@ -178,7 +178,7 @@ def session_json(
     low_memory_file: str = _MODEL,
     fold_at_load: bool = True,
 ) -> dict[str, Any]:
-    """What a bundle's `session.json` is to hold.
+    """Compose the content of a bundle's `session.json`.
 
     Args:
         requires: the least onnxruntime version, such as `1.20`, by what needs it: an operator as
@@ -208,7 +208,7 @@ def session_json(
 
 
 def read_session(bundle: str | os.PathLike[str]) -> BundleSession:
-    """A bundle's `session.json`; a bundle without one, of an older build, gets the defaults.
+    """Read a bundle's `session.json`; a bundle of an older build without one gets the defaults.
 
     Raises:
         BundleError: the file is damaged or of another schema.
@@ -219,9 +219,9 @@ def read_session(bundle: str | os.PathLike[str]) -> BundleSession:
     except (FileNotFoundError, NotADirectoryError):
         content = session_json()
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged: it is not whole JSON; copy the bundle again") from (
-            error
-        )
+        raise BundleError(
+            f"{path} is damaged: it is not complete JSON; copy the bundle again"
+        ) from error
     try:
         return _parsed(content)
     except BundleError as error:

@@ -1,4 +1,4 @@
-"""Open an ONNX Runtime session the way an edge device wants it."""
+"""Open an ONNX Runtime session with the options of a session profile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEVELS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 _UNKNOWN = (
-    # What onnxruntime says, from 1.16 to 1.32 at least, and what it is that it does not know.
+    # Messages of onnxruntime (from 1.16 to 1.32 at least) and what each finds unsupported.
     (r"Fatal error: (\S*):(\w+)\(-?\d+\) is not a registered function/op", r"the operator \1::\2"),
     (r"No Op registered for (\w+) with domain_version of (\d+)", r"the operator \1 of opset \2"),
     (
@@ -91,7 +91,7 @@ class OnnxModel:
     def of_bundle(
         cls, bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
     ) -> OnnxModel:
-        """The model of a bundle, whose files are not checked here.
+        """Load the model of a bundle, without checking the bundle's files.
 
         Args:
             bundle: its directory.
@@ -107,10 +107,14 @@ class OnnxModel:
         return cls(Path(bundle) / chosen.file, threads=threads, profile=chosen)
 
     def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits `[N, K]` of preprocessed samples; a fixed batch is filled up.
+        """Run the model; a fixed batch size is filled up with copies of the last sample.
 
         Args:
-            images: `[N, C, H, W]`, or sequences of frames `[N, T, C, H, W]`.
+            images: preprocessed samples, float32 `[N, C, H, W]`, or sequences of frames
+                `[N, T, C, H, W]`.
+
+        Returns:
+            Logits, float32 `[N, K]`.
         """
         size = self.fixed_batch
         if size is None or len(images) == size:
@@ -146,7 +150,7 @@ def check_version(requires: Mapping[str, str]) -> None:
 
 
 def session_options(profile: SessionProfile, threads: int) -> ort.SessionOptions:
-    """ONNX Runtime's options of a profile, with so many intra-op threads."""
+    """Make ONNX Runtime's options for a profile and a number of intra-op threads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

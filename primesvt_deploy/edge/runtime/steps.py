@@ -36,7 +36,7 @@ def read_sample(
     """Read an image or a sequence of event frames from a file.
 
     Args:
-        steps: tells which of the two is expected.
+        steps: preprocessing, of which the class says which of the two is expected.
         path: the file.
         upright: turn an image as its EXIF orientation says.
 

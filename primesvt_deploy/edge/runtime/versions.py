@@ -1,4 +1,4 @@
-"""Compare version numbers; imports nothing that they are of."""
+"""Compare version numbers, without importing the packages concerned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UPGRADE = "pip install -U onnxruntime"
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`1.26.0.dev3` as (1, 26): what is not a number ends it, zeros at the end are none."""
+    """Leading numbers of a version, without zeros at the end: (1, 26) for `1.26.0.dev3`."""
     leading = re.match(r"\d+(\.\d+)*", version)
     numbers = [int(part) for part in leading.group().split(".")] if leading else []
     while numbers and not numbers[-1]:
@@ -21,10 +21,10 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def lacking(version: str, requires: Mapping[str, str]) -> list[str]:
-    """What an onnxruntime of some version is too old for, each with the version it needs.
+    """List requirements that a version of onnxruntime does not meet, each with the version needed.
 
     Args:
-        version: of onnxruntime.
+        version: version of onnxruntime.
         requires: the least version, by `domain::Operator` or `opset`.
     """
     return [

@@ -78,7 +78,7 @@ def test_files_that_are_no_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     with pytest.raises(MeasurementError, match="no result file"):
         read_results(path)
-    for text, said in (("{", "no whole JSON"), ("[]", "schema 'list'"), ("{}", "schema None"),
+    for text, said in (("{", "not a complete JSON"), ("[]", "schema 'list'"), ("{}", "schema None"),
                        (json.dumps({"schema": "primesvt-bench/9"}), "primesvt-bench/9"),
                        (json.dumps({"schema": SCHEMA, "variants": []}), "damaged")):  # fmt: skip
         path.write_text(text)

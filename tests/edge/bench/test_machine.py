@@ -96,7 +96,7 @@ def test_unlike_cores_are_all_named(pi: Path) -> None:
     assert (found["cpu"], found["cpu_part"]) == ("Cortex-A55 + Cortex-A76", "0xd05+0xd0b")
 
 
-def test_a_part_nobody_named_is_told_as_numbers(pi: Path) -> None:
+def test_an_unknown_part_is_given_as_numbers(pi: Path) -> None:
     write(pi, {"proc/cpuinfo": PI_4.format(part="0xfff")})
     assert fingerprint(pi)["cpu"] == "implementer 0x41, part 0xfff"
 
@@ -123,7 +123,7 @@ def test_a_32_bit_python_on_a_64_bit_kernel_is_a_32_bit_machine(
     assert fingerprint()["architecture"] == "armv8l"
 
 
-def test_versions_are_told_without_importing_and_none_where_missing(
+def test_versions_are_found_without_importing_and_none_where_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert fingerprint()["onnxruntime"]
@@ -220,7 +220,7 @@ def test_load_before_the_start_is_said() -> None:
     assert line.startswith("load 1.50 in the minute before")
 
 
-def test_throttling_now_lately_and_earlier_are_told_apart() -> None:
+def test_throttling_now_lately_and_earlier_are_distinguished() -> None:
     def reading(raw: str, now: list[str], since_boot: list[str]) -> dict[str, Any]:
         return {"throttled": {"raw": raw, "now": now, "since_boot": since_boot}}
 
@@ -245,7 +245,7 @@ def test_the_clock_ticks_too_coarsely_to_blame_others_for_one_tick() -> None:
     assert found == []
 
 
-def test_machines_are_told_apart_by_what_changes_results() -> None:
+def test_machines_differ_by_what_changes_results() -> None:
     a = fingerprint()
     b = deepcopy(a)
     b.update(kernel="other", python="3.99", numpy="9", memory_bytes=1, system="other")
@@ -258,7 +258,7 @@ def test_machines_are_told_apart_by_what_changes_results() -> None:
     ]
 
 
-def test_it_runs_on_a_bare_python_with_the_package_beside_it(tmp_path: Path) -> None:
+def test_it_runs_on_a_bare_python_with_the_package_next_to_it(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE / "edge/bench", tmp_path / "primesvt_deploy/edge/bench")
     for name in ("__init__.py", "version.py", "edge/__init__.py"):
         shutil.copy(PACKAGE / name, tmp_path / "primesvt_deploy" / name)

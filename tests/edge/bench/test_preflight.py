@@ -1,4 +1,4 @@
-"""What a machine lacks is told in one line each, before anything is tried."""
+"""Checking a machine: a line for each thing it lacks, before anything is tried."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_an_onnxruntime_too_old_for_the_bundle_names_what_it_lacks() -> None:
     assert refusals(requires, onnxruntime="1.22.1") == ()
 
 
-def test_several_lacks_are_told_at_once() -> None:
+def test_several_lacks_are_named_at_once() -> None:
     assert len(refusals(python="3.8.1", onnxruntime=None)) == 2
 
 

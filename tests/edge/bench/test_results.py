@@ -1,4 +1,4 @@
-"""Result files: damage is told before anything is compared, other files are never overwritten."""
+"""Result files: damage is found before anything is compared, other files stay."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_whole_one_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_deep_nesting_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text("[" * 100_000)
-    with pytest.raises(MeasurementError, match="no whole JSON"):
+    with pytest.raises(MeasurementError, match="not a complete JSON"):
         read_results(tmp_path / "r.json")
 
 

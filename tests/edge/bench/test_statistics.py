@@ -19,7 +19,7 @@ def noisy(seed: int, *, ms: float, drift: np.ndarray, rounds: int = 20) -> list[
     return [list(ms * drift[r] * (1 + 0.02 * generator.random(10))) for r in range(rounds)]
 
 
-def test_a_pair_measured_in_turns_is_told_apart_under_drift() -> None:
+def test_a_pair_measured_in_turns_is_distinguished_under_drift() -> None:
     drift = np.linspace(1.0, 1.6, 20)  # a machine that gets hotter
     slow, fast = noisy(0, ms=10.5, drift=drift), noisy(1, ms=10.0, drift=drift)
     ratio = paired_ratio(slow, fast)

@@ -106,7 +106,7 @@ def test_files_of_frames(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_frames(tmp_path / name), one)
     with pytest.raises(ImageError, match=r"found the arrays \['events'\], expected one called"):
         read_frames(tmp_path / "b.npz")
-    with pytest.raises(ImageError, match="found no whole array"):
+    with pytest.raises(ImageError, match="found no complete array"):
         read_frames(tmp_path / "c.npy")
     with pytest.raises(ImageError, match="there is no such file"):
         read_frames(tmp_path / "lost.npy")
@@ -114,7 +114,7 @@ def test_files_of_frames(tmp_path: Path) -> None:
 
 def test_objects_in_a_file_are_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ImageError, match="found no whole array"):
+    with pytest.raises(ImageError, match="found no complete array"):
         read_frames(tmp_path / "o.npy")
 
 

@@ -1,4 +1,4 @@
-"""Reading image files: Pillow's samples, upright where asked for, one-line errors."""
+"""Reading image files: Pillow's samples, upright where requested, one-line errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ WIDE = np.arange(0, 1 << 16, 257, dtype=np.uint16).reshape(16, 16) ^ 85
 
 
 @pytest.fixture(autouse=True)
-def no_word_beside_the_result(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+def nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Neither Pillow nor the libraries it uses print anything, and nothing warns."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -227,7 +227,7 @@ def with_orientation(image: Image.Image, kind: str, orientation: int, **options:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_applied_where_asked_for(kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied_where_requested(kind: str, orientation: int) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = with_orientation(picture(), kind, orientation, **options)
     stored = pillow_rgb(encode(picture(), kind, **options))

@@ -80,7 +80,7 @@ def test_run_as_a_module_it_needs_neither_torch_nor_click(bundle: Path) -> None:
     [
         (("none.onnx",), "there is no model file at none.onnx"),
         (("model.onnx", "--profile", "fast"), "there is no session profile 'fast'"),
-        (("model.onnx", "--profile", "{"), "--profile is not whole JSON"),
+        (("model.onnx", "--profile", "{"), "--profile is not complete JSON"),
         (("model.onnx", "--profile", "{}"), "session profile: found []"),
         ((".", "--profile", "defaults"), "pass latency or low-memory"),
     ],

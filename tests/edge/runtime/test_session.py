@@ -138,7 +138,7 @@ def test_versions_are_compared_as_numbers(
             check_version({"opset": needed})
 
 
-def test_too_old_an_onnxruntime_is_told_by_name(
+def test_too_old_an_onnxruntime_is_refused_by_name(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requires = {"com.microsoft::MatMulIntegerToFloat": "1.20", "opset": "1.14"}
