@@ -69,7 +69,7 @@ def made(place: Path, directory: str, images: str = "images", **execution: Any) 
     """A run of the recipe at `place`, not begun."""
     recipe = Recipe.read(place / "recipe.toml")
     torch.manual_seed(recipe.training.seed)
-    model = recipe.fresh()
+    model = recipe.build_model()
     values = {"log_steps": 1, "save_seconds": 0.0, **execution}
     cpu = Execution(device=torch.device("cpu"), **values)
     return Run(model, open_data(model, place / images), recipe.training, place / directory, cpu)

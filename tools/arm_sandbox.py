@@ -3,13 +3,13 @@
     python tools/arm_sandbox.py setup DIR
     python tools/arm_sandbox.py run DIR --cpu cortex-a72 SCRIPT [ARGS...]
 
-What it is for: to see that a script runs with the real aarch64 wheels of onnxruntime and numpy,
-gives the numbers it gives on x86, and meets no instruction that the CPU lacks. cortex-a72 is the
-Pi 4, cortex-a76 the Pi 5. Speed under qemu tells nothing about speed on a board.
+It shows that a script runs with the real aarch64 wheels of onnxruntime and numpy, gives the numbers
+it gives on x86, and meets no instruction that the CPU lacks. cortex-a72 is the Pi 4, cortex-a76 the
+Pi 5. Speed under qemu says nothing about speed on a board.
 
-`setup` fetches to DIR alone, by the machine's apt sources and pip's configured index; interrupted,
-it is run again and goes on. Another `--onnxruntime` comes beside the present one; `run` takes the
-one set up last. For a bundle there is `primesvt-deploy verify BUNDLE --arm cortex-a72`.
+`setup` writes to DIR alone, from the machine's apt sources and pip's configured index; run it again
+after an interruption. Several versions of `--onnxruntime` can be set up; `run` takes the last one.
+For a bundle there is `primesvt-deploy verify BUNDLE --arm cortex-a72`.
 """
 
 from __future__ import annotations

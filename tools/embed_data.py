@@ -2,8 +2,8 @@
 
     python tools/embed_data.py CIFAR10_FOLDER models/data/cifar10.npz
 
-Keeps JPEG bytes as they are: all of `test/`, split once into search and held-out halves, and
-`--train` images of `train/`, equally many of each class. The format: `data/bundled.py`.
+Keeps the bytes of JPEG files: all of `test/`, split once into search and held-out halves, and
+`--train` images of `train/`, equally many of each class. The format is that of `data/bundled.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--train", type=int, default=5000, help="training images to keep")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and of the split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice and of the split")
     options = parser.parse_args()
     classes = sorted(path.name for path in (options.folder / "test").iterdir())
     test, test_labels = listed(options.folder / "test", classes)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def listed(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
-    """Files of a folder of class folders, sorted, and their labels."""
+    """Sorted files of a folder of class folders, and their labels."""
     files = [(p, k) for k, name in enumerate(classes) for p in sorted((folder / name).iterdir())]
     return [p for p, _ in files], np.asarray([k for _, k in files], dtype=np.int64)
 

@@ -4,8 +4,8 @@
     python tools/ship_reference.py tools/recipes/NAME.toml RUN --half     # weights in float16
 
 Writes `weights.safetensors` (the averaged weights by the end of the last whole epoch; with --half
-layers' weights in float16, norms and biases in float32: loading makes float32 of all),
-`model.toml`, and `training/`: recipe, log and curve. A README that stands there stays.
+layers' weights in float16, norms and biases in float32; loading converts all to float32),
+`model.toml`, and `training/`: recipe, log and curve. An existing README stays.
 `benchmarks/models.py` then measures what was shipped.
 """
 
@@ -70,16 +70,25 @@ def main() -> int:
 
 
 def ship(recipe: Path, run: Path, models: Path, *, half: bool) -> Path:
-    """Write the model of a run to a directory beneath `models`; each file whole or not at all.
+    """Write the model of a run to a directory in `models`, each file whole or not at all.
+
+    Args:
+        recipe: path of the recipe.
+        run: directory of the run.
+        models: parent of the model's directory.
+        half: store layers' weights in float16.
+
+    Returns:
+        The model's directory.
 
     Raises:
-        ModelError, SettingsError: the run has no weights yet, or is none of this recipe.
+        ModelError, SettingsError: the run has no weights yet, or is of another recipe.
         OutputError: it cannot be read or written.
     """
     read = Recipe.read(recipe)
-    model = read.fresh(initial=False)
-    known = RunDirectory(run).identity()
-    if {**known, **identity(model, read.training)} != known:
+    model = read.build_model(initial=False)
+    written = RunDirectory(run).identity()
+    if {**written, **identity(model, read.training)} != written:
         raise ModelError(f"{run} is no run of {recipe}: pass the recipe that it was trained by")
     _take_weights(model, run / WEIGHTS)
     try:
@@ -90,19 +99,19 @@ def ship(recipe: Path, run: Path, models: Path, *, half: bool) -> Path:
     try:
         models.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=models) as directory:
-            beside = Path(directory) / "model"  # out of sight of who lists models
-            (beside / "training").mkdir(parents=True)
-            _write(model, beside, half=half)
-            draw(log, beside / "training" / "curve.png")
-            shutil.copyfile(run / LOG, beside / "training" / "log.jsonl")
-            shutil.copyfile(recipe, beside / "training" / "recipe.toml")
-            _place(beside, path)
+            staged = Path(directory) / "model"  # hidden from the list of models
+            (staged / "training").mkdir(parents=True)
+            _write(model, staged, half=half)
+            draw(log, staged / "training" / "curve.png")
+            shutil.copyfile(run / LOG, staged / "training" / "log.jsonl")
+            shutil.copyfile(recipe, staged / "training" / "recipe.toml")
+            _place(staged, path)
         readme = path / "README.md"
         if not readme.exists():
             write_whole(readme, _README.format(name=model.name, title=model.family.title))
     except (OSError, SafetensorError) as error:
-        told = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"cannot write at {path}: {told}") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"cannot write at {path}: {reason}") from error
     return path
 
 
@@ -134,18 +143,18 @@ def _write(model: SViT, directory: Path, *, half: bool) -> None:
     (directory / "model.toml").write_text(toml(described), encoding="utf-8")
 
 
-def _place(beside: Path, path: Path) -> None:
-    """Move what is complete to where it belongs, in place of files alone."""
+def _place(staged: Path, path: Path) -> None:
+    """Move complete files to the model's directory, in place of files alone."""
     for name in _FILES:
         if (path / name).is_dir():
             raise IsADirectoryError(0, f"{name} is a directory there")
     (path / "training").mkdir(parents=True, exist_ok=True)
     for name in _FILES:
-        os.replace(beside / name, path / name)
+        os.replace(staged / name, path / name)
 
 
 def toml(values: dict[str, Any]) -> str:
-    """A table of plain values, and of tables of such, as TOML."""
+    """TOML of a table of plain values and of tables of plain values."""
     flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
     lines = [f"{key} = {_value(value)}" for key, value in flat.items()]
     for name, table in ((k, v) for k, v in values.items() if isinstance(v, dict)):
@@ -154,12 +163,12 @@ def toml(values: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """JSON that is TOML as well."""
+    """A value in JSON that is TOML as well."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def draw(log: list[dict[str, Any]], path: Path) -> None:
-    """Loss and top-1 on the search split over steps; T where it changes."""
+    """Plot loss and top-1 on the search split over steps, with a colour for each T."""
     steps = [line for line in log if "loss" in line]
     epochs = [line for line in log if "search" in line]
     figure = Figure(figsize=(6.4, 3.6), dpi=120, layout="constrained")

@@ -4,9 +4,10 @@ r"""Train an SViT of any supported family on an ImageFolder, from a recipe.
         --data CIFAR10_FOLDER --output RUN
     torchrun --nproc-per-node 4 tools/train_reference.py ...     # several GPUs
 
-The same command goes on where a run was cut off; Ctrl-C, SIGTERM and --minutes end it with a
-checkpoint and exit code 3 (under torchrun 0, as it takes any other for a crash). It needs torch,
-torchvision, SpikingJelly and numpy alone (to go on from a model that exists: safetensors as well).
+The same command resumes a run that was cut off; Ctrl-C, SIGTERM and --minutes end it with a
+checkpoint and exit code 3 (0 under torchrun, which takes any other code for a crash). It needs
+torch, torchvision, SpikingJelly and numpy alone (to start from an existing model: safetensors as
+well).
 `tools/ship_reference.py` makes a model directory of a run.
 """
 
@@ -41,13 +42,13 @@ def main() -> int:
         recipe = Recipe.read(options.recipe)
         execution = _execution(options, Processes.from_environment())
         torch.manual_seed(recipe.training.seed)
-        model = recipe.fresh()
+        model = recipe.build_model()
         initial = model.digest if "initial" in recipe.model else ""
         data = open_data(model, options.data)
         run = Run(model, data, recipe.training, options.output, execution, initial=initial)
         done = run.go()
     except DeployError as error:
-        # What a loading process raises has its traceback in it, the message last.
+        # An error of a loading process contains its traceback, with the message last.
         last = str(error).strip().splitlines()[-1]
         print(f"error: {last.removeprefix(_qualified(error))}", file=sys.stderr)
         return 2
@@ -104,7 +105,7 @@ def _options() -> argparse.Namespace:
 
 
 def _execution(options: argparse.Namespace, processes: Processes) -> Execution:
-    """How the options, torchrun and the machine say to train."""
+    """Execution that follows from the options, torchrun and the machine."""
     device = processes.device(options.device)
     cuda = device.type == "cuda"
     if options.threads:
@@ -128,22 +129,22 @@ def _execution(options: argparse.Namespace, processes: Processes) -> Execution:
 
 
 def _stopped_by_signals() -> Callable[[], bool]:
-    """Whether SIGINT or SIGTERM came; a second SIGINT ends at once."""
-    asked: list[int] = []
+    """Handle SIGINT and SIGTERM: a function says whether one came; a second SIGINT ends at once."""
+    received: list[int] = []
     here = os.getpid()
 
-    def ask(number: int, _: object) -> None:
-        if os.getpid() != here:  # a loading process: the terminal tells it, too
+    def handle(number: int, _: object) -> None:
+        if os.getpid() != here:  # a loading process, which the terminal signals, too
             if number == signal.SIGTERM:
                 os._exit(1)
-        elif asked and number == signal.SIGINT:
+        elif received and number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            asked.append(number)
+            received.append(number)
 
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    return lambda: bool(asked)
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return lambda: bool(received)
 
 
 if __name__ == "__main__":

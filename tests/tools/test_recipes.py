@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parents[2] / "tools" / "recipes"
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_recipes_that_come_with_it_can_be_built(path: Path) -> None:
     recipe = Recipe.read(path)
-    model = recipe.fresh(initial=False)
+    model = recipe.build_model(initial=False)
     assert model.name == path.stem
     known = (*model_names(), *(other.stem for other in RECIPES.glob("*.toml")))
     assert recipe.model.get("initial", path.stem) in known
@@ -63,7 +63,7 @@ def test_recipes_that_come_with_it_can_be_built(path: Path) -> None:
 def test_a_wrong_recipe_is_one_line(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(text)
     with pytest.raises((SettingsError, ModelError)) as caught:
-        Recipe.read(tmp_path / "recipe.toml").fresh()
+        Recipe.read(tmp_path / "recipe.toml").build_model()
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 

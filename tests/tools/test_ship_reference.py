@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> tuple[Path, Path, SViT]:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(recipe_text())
     read = Recipe.read(recipe)
-    model = read.fresh()
+    model = read.build_model()
     with torch.no_grad():
         model.module.head.bias += 0.3  # type: ignore[union-attr, operator]
     directory = tmp_path / "run"

@@ -153,7 +153,7 @@ def test_mixed_labels_are_shares(place: Path) -> None:
 
 
 def test_augmented_samples_depend_on_seed_epoch_and_image_alone(place: Path) -> None:
-    model = Recipe.read(place / "recipe.toml").fresh()
+    model = Recipe.read(place / "recipe.toml").build_model()
     images = open_data(model, place / "images").train
     steps = model.preprocessing
     assert isinstance(steps, Preprocessing)
@@ -270,8 +270,8 @@ def test_a_corrupt_image_is_one_line_from_a_loading_process_too(
 ) -> None:
     (tmp_path / "recipe.toml").write_text((place / "recipe.toml").read_text())
     paint(tmp_path / "images")
-    monkeypatch.setattr("reference.samples._HELD_BYTES", 0)
-    monkeypatch.setattr("reference.run._KNOWN_BY", 1)
+    monkeypatch.setattr("reference.samples._CACHED_BYTES", 0)
+    monkeypatch.setattr("reference.run._DIGEST_IMAGES", 1)
     for image in (tmp_path / "images" / "train" / "bee").iterdir():
         image.write_bytes(b"\x89PNG")
     assert run_main(monkeypatch, tmp_path, "--workers", "1") == 2
@@ -313,7 +313,7 @@ def test_a_signal_stops_with_a_checkpoint(number: int, place: Path, whole: Path)
 
 def test_training_sees_images_as_the_deployed_model_does(place: Path) -> None:
     """A wide image: its shorter side is resized, its centre cut out; then shifted and flipped."""
-    model = Recipe.read(place / "recipe.toml").fresh()
+    model = Recipe.read(place / "recipe.toml").build_model()
     steps = model.preprocessing
     assert isinstance(steps, Preprocessing)
     wide = np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8)

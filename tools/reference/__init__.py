@@ -1,1 +1,1 @@
-"""How reference models are trained, see `tools/train_reference.py`."""
+"""The training of reference models; see `tools/train_reference.py`."""

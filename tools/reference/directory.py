@@ -1,8 +1,9 @@
-"""The directory of one training run: whose it is, its log, its checkpoint, its weights.
+"""The directory of a training run: its identity, its log, its checkpoint, its weights.
 
-`run.json` says what is trained, how and on what; `checkpoint.pt` is where it goes on,
-`averaged.pt` the averaged weights by the end of the last whole epoch; `log.jsonl` has a line every
-some steps, one an epoch and one a start. Each file is written whole or not at all.
+`run.json` identifies network, recipe and data; `checkpoint.pt` has the state from which the run
+resumes, `averaged.pt` the averaged weights by the end of the last whole epoch; `log.jsonl` has a
+line for every so many steps, for each epoch and for each start. Checkpoint and weights are written
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CHECKPOINT, IDENTITY, LOG, WEIGHTS = "checkpoint.pt", "run.json", "log.jsonl", "
 
 
 def identity(model: SViT, training: Training, **further: str) -> dict[str, Any]:
-    """What tells one run from another, as plain values of JSON."""
+    """Identity of a run, as plain values of JSON: network, recipe and further digests."""
     network = {
         "name": model.name,
         "family": model.family.name,
@@ -40,7 +41,7 @@ def identity(model: SViT, training: Training, **further: str) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; what is no line (half-written, damaged) is left out.
+    """Entries of a log, without damaged or half-written lines.
 
     Raises:
         OSError: it cannot be read.
@@ -54,14 +55,14 @@ class RunDirectory:
     """The files of a run at `path`.
 
     Raises:
-        OutputError: from each method: it cannot be read or written, or what lies there is damaged.
+        OutputError: from each method: a file cannot be read or written, or is damaged.
     """
 
     path: Path
 
     @contextlib.contextmanager
     def held(self, run: dict[str, Any]) -> Iterator[None]:
-        """Have the directory, made if it is not there, for this run alone.
+        """Hold the directory for this run alone; it is made if it does not exist.
 
         Raises:
             OutputError: it holds another run's files, or another process trains there.
@@ -93,18 +94,22 @@ class RunDirectory:
         if not written:
             return
         try:
-            known = dict(json.loads(written))
+            other = dict(json.loads(written))
         except (ValueError, TypeError) as error:
             raise OutputError(
                 f"{self.path / IDENTITY} is damaged: pass another --output"
             ) from error
-        if known != run:
+        if other != run:
             raise OutputError(
-                f"{self.path} holds a run with {_difference(known, run)}: pass another --output"
+                f"{self.path} holds a run with {_difference(other, run)}: pass another --output"
             )
 
     def identity(self) -> dict[str, Any]:
-        """Whose run it is."""
+        """The identity of the run.
+
+        Raises:
+            OutputError: there is no run here, or its file is damaged.
+        """
         path = self.path / IDENTITY
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -114,7 +119,7 @@ class RunDirectory:
             raise OutputError(f"{path} is damaged: it is not what was written there") from error
 
     def checkpoint(self, keys: frozenset[str]) -> dict[str, Any] | None:
-        """Where the run goes on, in the computer's memory; None: at its start."""
+        """State from which the run resumes, on the CPU; None: there is none yet."""
         path = self.path / CHECKPOINT
         if not path.exists():
             return None
@@ -126,17 +131,17 @@ class RunDirectory:
             raise OutputError(f"{path} is damaged: remove it to begin this run anew") from error
 
     def write(self, name: str, state: dict[str, Any]) -> None:
-        """Write a checkpoint or weights."""
+        """Write a checkpoint or weights to the file of this name."""
         with _output_errors(self.path / name):
             save_state(self.path / name, state)
 
     def append(self, line: dict[str, Any]) -> None:
-        """Log a line."""
+        """Append a line to the log."""
         with _output_errors(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
     def logged(self, step: int) -> list[dict[str, Any]]:
-        """The log up to a step; what was logged behind it is forgotten, as it is done again."""
+        """Entries of the log up to a step; later ones are removed: their steps are done again."""
         path = self.path / LOG
         with _output_errors(path):
             if not path.exists():
@@ -168,15 +173,15 @@ def _entry(line: str) -> dict[str, Any] | None:
     return entry if fits else None
 
 
-def _difference(known: dict[str, Any], run: dict[str, Any]) -> str:
-    """What another run has, in words."""
+def _difference(other: dict[str, Any], run: dict[str, Any]) -> str:
+    """Words for what differs in another run's identity."""
     for name, words in (("network", "another network"), ("training", "another recipe")):
-        before, now = known.get(name), run[name]
+        before, now = other.get(name), run[name]
         if before == now:
             continue
         before = before if isinstance(before, dict) else {}
         changed = next(key for key in (*now, *before) if before.get(key) != now.get(key))
         return f"{words} ({changed}: {before.get(changed)}, not {now.get(changed)})"
-    if known.get("initial") != run["initial"]:
+    if other.get("initial") != run["initial"]:
         return "other initial weights"
     return "other training images"

@@ -1,7 +1,7 @@
-"""A recipe: which network, and how it is trained. One TOML file each in `tools/recipes/`.
+"""Recipes: a network and its training, one TOML file each in `tools/recipes/`.
 
-`[model]` has what `models/NAME/model.toml` has: name, family, labels, `[model.arguments]`; and
-`initial`, where training goes on from a model that exists. `[training]` has the fields of
+`[model]` has the fields of `models/NAME/model.toml`: name, family, labels, `[model.arguments]`;
+and `initial`, where training starts from an existing model. `[training]` has the fields of
 `Training`.
 """
 
@@ -23,10 +23,10 @@ from primesvt_deploy.model.svit import SViT
 __all__ = ["AUGMENTATIONS", "Phase", "Recipe", "Training"]
 
 _MANY = 2**63
-"""No setting of a recipe is that large, and seeds must be less."""
+"""Upper limit of a recipe's settings, seeds among them."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = {"data"}
-"""Of `models/`, beside the models."""
+"""Folders in `models/` that are no models."""
 _MODEL = {"name": str, "family": str, "arguments": dict}
 _MODEL_OPTIONS = {"labels": list, "data": str, "initial": str}
 _WORDS = {str: "a text", list: "a list", dict: "a table"}
@@ -43,25 +43,28 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a network is trained.
+    """Settings of a training.
 
     Args:
-        phases: pairs of timesteps and epochs, in order: T = 1 first is far cheaper.
-        batch_size: images a step, over all devices.
-        learning_rate: peak of AdamW's, after the warm-up.
-        final_learning_rate: what its cosine comes down to.
-        warmup_epochs: over which it rises.
-        weight_decay: on weights; biases and norms have none.
+        phases: pairs of timesteps and epochs, in order; T = 1 first is far cheaper.
+        batch_size: images in a step, over all devices.
+        learning_rate: peak learning rate of AdamW, after the warm-up.
+        final_learning_rate: learning rate at the end of the cosine.
+        warmup_epochs: epochs over which the learning rate rises.
+        weight_decay: weight decay of weights; biases and norms have none.
         label_smoothing: share of a label that is spread over all classes.
-        augmentation: behind the random crop and flip: `randaugment`, `trivialaugment`,
-            `autoaugment` (torchvision's) or `none`.
+        augmentation: augmentation after the random crop and flip: `randaugment`,
+            `trivialaugment`, `autoaugment` (torchvision's) or `none`.
         mixup: alpha of mixup (Zhang et al., 2018); 0: none.
         cutmix: alpha of CutMix (Yun et al., 2019); 0: none.
-        mixing: share of the batches that either is done to, one of them at random.
+        mixing: share of the batches to which mixup or CutMix is applied, one of them at random.
         erasing: share of the images of which a rectangle is erased.
-        plain_epochs: the last so many without mixing.
-        averaging: decay of the moving average of weights, a step; 0: none.
-        seed: of weights, order, augmentation and mixing.
+        plain_epochs: last epochs without mixing.
+        averaging: decay of the moving average of weights at each step; 0: none.
+        seed: seed of weights, order, augmentation and mixing.
+
+    Raises:
+        SettingsError: a value is out of range.
     """
 
     phases: tuple[Phase, ...]
@@ -106,11 +109,11 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Of all phases."""
+        """Epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
 
     def timesteps(self, epoch: int) -> int:
-        """T of an epoch."""
+        """T of an epoch, from 0."""
         for phase in self.phases:
             if epoch < phase.epochs:
                 return phase.timesteps
@@ -120,11 +123,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What `tools/train_reference.py` is given.
+    """A network and its training.
 
     Args:
-        model: `[model]` of the file.
-        training: `[training]` of the file.
+        model: table `[model]` of the file.
+        training: table `[training]` of the file.
     """
 
     model: dict[str, Any]
@@ -132,11 +135,11 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """The recipe in a file.
+        """Read the recipe in a file.
 
         Raises:
-            SettingsError: it is not there, not TOML, or something in it is unknown or out of
-                range.
+            SettingsError: there is no such file, it is not TOML, or something in it is unknown or
+                out of range.
         """
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -154,11 +157,11 @@ class Recipe:
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from error
 
-    def fresh(self, *, initial: bool = True) -> SViT:
-        """The SViT with fresh weights, or with those that the recipe goes on from.
+    def build_model(self, *, initial: bool = True) -> SViT:
+        """Build the SViT, with random weights or the initial ones that the recipe names.
 
         Args:
-            initial: whether to load those.
+            initial: whether to load initial weights, if the recipe names any.
 
         Raises:
             ModelError, SettingsError: it cannot be built, or trained on images at these
@@ -208,22 +211,22 @@ def _require_tables(content: dict[str, Any]) -> None:
         raise SettingsError(f"unknown {unknown[0]!r}: expected [model] and [training] alone")
 
 
-def _require_model(told: dict[str, Any]) -> None:
-    known = _MODEL | _MODEL_OPTIONS
-    unknown = sorted(told.keys() - known.keys())
+def _require_model(model: dict[str, Any]) -> None:
+    kinds = _MODEL | _MODEL_OPTIONS
+    unknown = sorted(model.keys() - kinds.keys())
     if unknown:
-        raise SettingsError(f"unknown {unknown[0]!r} in [model]: expected some of {sorted(known)}")
-    missing = sorted(_MODEL.keys() - told.keys())
+        raise SettingsError(f"unknown {unknown[0]!r} in [model]: expected some of {sorted(kinds)}")
+    missing = sorted(_MODEL.keys() - model.keys())
     if missing:
         raise SettingsError(f"[model] has no {missing[0]!r}: add it")
-    for name, value in told.items():
-        if not isinstance(value, known[name]):
-            raise SettingsError(f"{name} in [model] is {value!r}: expected {_WORDS[known[name]]}")
-    if not all(isinstance(label, str) for label in told.get("labels", ())):
+    for name, value in model.items():
+        if not isinstance(value, kinds[name]):
+            raise SettingsError(f"{name} in [model] is {value!r}: expected {_WORDS[kinds[name]]}")
+    if not all(isinstance(label, str) for label in model.get("labels", ())):
         raise SettingsError("labels in [model] are not all texts: expected names of classes")
-    if not _NAME.fullmatch(told["name"]) or told["name"] in _RESERVED:
+    if not _NAME.fullmatch(model["name"]) or model["name"] in _RESERVED:
         raise SettingsError(
-            f"name in [model] is {told['name']!r}: expected a directory's name, of letters, "
+            f"name in [model] is {model['name']!r}: expected a directory's name, of letters, "
             "digits, '.', '_' and '-'"
         )
 

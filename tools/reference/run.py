@@ -1,4 +1,4 @@
-"""One training run: from its start or its checkpoint to its end, or as far as its time goes."""
+"""A training run: from its start or its checkpoint to its end, or until its time is up."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from reference.samples import Order, Samples, loader, mixed, seeded
 
 __all__ = ["Run"]
 
-_KNOWN_BY = 64
-"""Images of the train split whose pixels tell a run's data."""
+_DIGEST_IMAGES = 64
+"""Images of the train split whose pixels identify the data, at most."""
 _Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Run(Trainer[_Batch]):
-    """A training in a directory, where it goes on (see `reference.directory`).
+    """A training in a directory, from which it resumes (see `reference.directory`).
 
     Args:
-        model: with the weights to begin with; its module is trained.
-        data: train and search split are used, the held-out one is never looked at.
-        training: the recipe's.
-        directory: made if it is not there; what lies there must be of the same run.
+        model: the SViT with its initial weights; its module is trained.
+        data: train and search split are used, the held-out one is never read.
+        training: settings of the recipe.
+        directory: made if it does not exist; files in it must be of the same run.
         execution: devices, precision, time.
-        initial: names the weights that it goes on from; empty: fresh ones.
+        initial: digest of the initial weights; empty: random ones.
 
     Raises:
-        OutputError: the directory has something else, is in use or cannot be written.
+        OutputError: the directory holds something else, is in use or cannot be written.
         SettingsError: fewer images than a batch, a batch that the devices cannot share evenly, or
             a loss that is not finite.
     """
@@ -98,7 +98,7 @@ class Run(Trainer[_Batch]):
         self._log = RunLog(self._directory, self._loop, training, execution)
 
     def go(self) -> bool:
-        """Train; whether the end was reached."""
+        """Train; True where the end was reached, False where the run stopped before."""
         with contextlib.ExitStack() as stack:
             if self._execution.rank == 0:
                 stack.enter_context(self._directory.held(self._identity))
@@ -107,7 +107,7 @@ class Run(Trainer[_Batch]):
         return self._loop.done
 
     def train_step(self, batch: _Batch) -> None:
-        """One step on samples `[N, 3, H, W]` and labels `[N]`."""
+        """Train on a batch: samples `[N, 3, H, W]` and labels `[N]`."""
         training, device, step = self._training, self._execution.device, self._loop.step
         inputs, labels = batch
         inputs = inputs.to(device, non_blocking=True, memory_format=torch.channels_last)
@@ -119,7 +119,7 @@ class Run(Trainer[_Batch]):
         set_timesteps(self._network, training.timesteps(epoch))
         set_learning_rate(self._optimizer, self._rate())
         self._network.train()
-        torch.manual_seed(seeded(training.seed, step, 2))  # of dropout, where there is any
+        torch.manual_seed(seeded(training.seed, step, 2))  # for dropout, if there is any
         bf16 = self._execution.mixed_precision
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = self._forward(inputs)
@@ -131,16 +131,16 @@ class Run(Trainer[_Batch]):
         self._recent.add(loss.detach())
 
     def after_step(self, seconds: float) -> None:
-        """Log every so many steps."""
+        """Write a line of the log every so many steps."""
         self._log.count(seconds)
         if self._loop.step % self._execution.log_steps == 0:
             self._log.steps(self._mean_loss(), self._rate())
             self._recent.clear()
 
     def end_epoch(self) -> None:
-        """Log top-1 of the averaged weights, which are kept for whoever ships them.
+        """Log top-1 of the averaged weights, and write them.
 
-        The checkpoint is there already: what goes wrong here is done again by the next start.
+        The checkpoint is written already: an evaluation that fails is repeated by the next start.
         """
         if self._execution.rank:
             return
@@ -163,7 +163,7 @@ class Run(Trainer[_Batch]):
         return self._execution.stop() or time.monotonic() > self._deadline
 
     def agreed(self, flag: bool) -> bool:
-        """The decision of the first process, as clocks differ."""
+        """Decision of the first process, as clocks differ."""
         if self._execution.devices == 1:
             return flag
         decision = torch.tensor([int(flag)], device=self._execution.device)
@@ -250,17 +250,17 @@ def _require_enough(data: DataSet, training: Training, execution: Execution) -> 
 
 
 def _data_digest(train: ImageList) -> str:
-    """Labels, and pixels of some images: the same whatever lies beside the train split."""
-    some = range(0, len(train), -(-len(train) // _KNOWN_BY))
+    """Digest of labels and of some images' pixels; it depends on the train split alone."""
+    some = range(0, len(train), -(-len(train) // _DIGEST_IMAGES))
     return fingerprint(train.labels, *(train.pixels(i).tobytes() for i in some))
 
 
 def _average(decay: float) -> Any:
-    """A moving average that follows closely while it is young."""
+    """Exponential moving average whose decay rises over the first steps."""
 
     def averaged(mean: Any, current: Any, count: Any) -> None:
-        young = (1.0 + float(count)) / (10.0 + float(count))
-        get_ema_multi_avg_fn(min(decay, young))(mean, current, count)
+        rising = (1.0 + float(count)) / (10.0 + float(count))
+        get_ema_multi_avg_fn(min(decay, rising))(mean, current, count)
 
     return averaged
 

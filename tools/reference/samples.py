@@ -1,7 +1,7 @@
-"""Augmented training images whose order and augmentation seed, epoch and image fix.
+"""Augmented training images whose order and augmentation depend on seed, epoch and image alone.
 
-So a run that is resumed at any step sees what an uninterrupted one would have seen, with any
-number of worker processes and of devices.
+A run that is resumed at any step sees the samples that an uninterrupted one would have seen, with
+any number of worker processes and of devices.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from reference.recipe import Training
 
 __all__ = ["Order", "augmentation", "loader", "mixed"]
 
-_HELD_BYTES = 1 << 30
-"""So much of decoded images is kept."""
+_CACHED_BYTES = 1 << 30
+"""Bytes of decoded images that are kept in memory, at most."""
 _Item = tuple[torch.Tensor, int]
 
 
@@ -34,16 +34,16 @@ def seeded(*parts: int) -> int:
 
 @dataclass(frozen=True)
 class Order:
-    """Which images make up each step; a last batch of an epoch that is not whole is left out.
+    """The images of each step; an incomplete last batch of an epoch is left out.
 
     Args:
-        count: images.
-        batch_size: images a step, over all devices.
-        seed: of the order.
-        first: the step to begin with.
-        last: the step to end before.
-        rank: which of the devices this is.
-        devices: how many share a step.
+        count: images in the train split.
+        batch_size: images in a step, over all devices.
+        seed: seed of the order.
+        first: the first step.
+        last: the step after the last one.
+        rank: number of this device.
+        devices: devices that share a step.
     """
 
     count: int
@@ -56,11 +56,11 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches an epoch."""
+        """Complete batches in an epoch."""
         return self.count // self.batch_size
 
     def __len__(self) -> int:
-        """Steps that are left."""
+        """Number of steps."""
         return self.last - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -73,31 +73,31 @@ class Order:
 
 
 class Samples(Dataset[_Item]):
-    """Training images, augmented.
+    """Augmented training images.
 
     Args:
-        images: of the train split.
-        steps: of evaluation: size and normalisation.
-        training: how.
+        images: the train split.
+        steps: preprocessing in evaluation: size and normalisation.
+        training: settings of augmentation.
     """
 
     def __init__(self, images: ImageList, steps: Preprocessing, training: Training) -> None:
         self._images, self._seed = images, training.seed
         self._transform = augmentation(steps, training)
-        self._held: list[npt.NDArray[np.uint8]] = []
-        left = _HELD_BYTES
+        self._cached: list[npt.NDArray[np.uint8]] = []
+        left = _CACHED_BYTES
         for i in range(len(images)):
             pixels = images.pixels(i)
             left -= pixels.nbytes
             if left < 0:
                 break
-            self._held.append(pixels)
+            self._cached.append(pixels)
 
     def __getitem__(self, index: tuple[int, int]) -> _Item:  # type: ignore[override]
         """Sample `[3, H, W]` and label."""
         epoch, number = index
-        held = number < len(self._held)
-        pixels = self._held[number] if held else self._images.pixels(number)
+        cached = number < len(self._cached)
+        pixels = self._cached[number] if cached else self._images.pixels(number)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeded(self._seed, epoch, number))
             sample: torch.Tensor = self._transform(Image.fromarray(pixels))
@@ -105,10 +105,10 @@ class Samples(Dataset[_Item]):
 
 
 def augmentation(steps: Preprocessing, training: Training) -> v2.Transform:
-    """From an RGB image to an input of the network.
+    """Transform of an RGB image to an input of the network.
 
-    Up to 64 pixels: what evaluation sees, padded by an eighth of its side and cropped at random;
-    above: a random resized crop.
+    Up to 64 pixels: the image as in evaluation, padded by an eighth of its side and cropped at
+    random; above: a random resized crop.
     """
     size, by = (steps.height, steps.width), v2.InterpolationMode(steps.interpolation)
     crop: list[v2.Transform] = (
@@ -146,7 +146,7 @@ def augmentation(steps: Preprocessing, training: Training) -> v2.Transform:
 
 
 def loader(samples: Samples, order: Order, *, workers: int, pinned: bool) -> DataLoader[_Item]:
-    """Batches of samples `[N, 3, H, W]` and labels `[N]`, one a step."""
+    """Loader of a batch for each step: samples `[N, 3, H, W]` and labels `[N]`."""
     return DataLoader(
         samples,
         batch_sampler=order,  # type: ignore[arg-type]
@@ -159,7 +159,18 @@ def loader(samples: Samples, order: Order, *, workers: int, pinned: bool) -> Dat
 def mixed(
     inputs: torch.Tensor, labels: torch.Tensor, classes: int, training: Training, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch mixed by mixup or CutMix, with labels as shares of classes `[N, K]`; or as it is."""
+    """Mix a batch by mixup or CutMix, or leave it as it is.
+
+    Args:
+        inputs: samples `[N, 3, H, W]`.
+        labels: `[N]`.
+        classes: number of classes K.
+        training: settings of mixing.
+        step: number of the step, on which the random choice depends.
+
+    Returns:
+        Samples and labels; of a mixed batch, labels are shares of classes `[N, K]`.
+    """
     kinds: list[v2.Transform] = []
     if training.mixup:
         kinds.append(v2.MixUp(alpha=training.mixup, num_classes=classes))
