@@ -100,7 +100,12 @@ def block_count(state: State, pattern: str) -> int:
 
 
 def width_of(state: State, layer: str, axis: int = 0) -> int:
-    """Size of a layer's weight along `axis`: 0 for output channels, 1 for input channels.
+    """Size of a layer's weight along an axis.
+
+    Args:
+        state: state_dict under our names.
+        layer: name of the layer.
+        axis: 0 for output channels, 1 for input channels, 2 for the kernel's height.
 
     Raises:
         ModelError: the layer is missing, or its weight has no such axis.

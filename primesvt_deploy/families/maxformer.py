@@ -94,7 +94,13 @@ class Stem(nn.Module):
 
 
 class MaxEmbedding(nn.Module):
-    """Patch embedding with an extra max pooling, between stages (the paper's Embed-Max)."""
+    """Patch embedding with an extra max pooling, between stages (the paper's Embed-Max).
+
+    Args:
+        config: configuration of the network.
+        in_width: channels of the stream before.
+        width: channels of the stream after.
+    """
 
     def __init__(self, config: MaxFormerConfig, in_width: int, width: int) -> None:
         super().__init__()

@@ -112,6 +112,13 @@ class PatchEmbedding(nn.Module):
 
     Called SPEDS in the paper. The first embedding runs some convolutions before the shortcut
     branches off.
+
+    Args:
+        config: configuration of the network.
+        widths: channels of the input and of each convolution's output.
+        pooling: a digit for each convolution, 1 where it pools.
+        stem: whether its input is the image, or frames.
+        shared: number of convolutions before the shortcut branches off.
     """
 
     def __init__(

@@ -10,7 +10,12 @@ __all__ = ["set_timesteps"]
 
 
 def set_timesteps(network: SpikingNetwork, timesteps: int) -> None:
-    """Set T of a family's network, which takes static images, in place."""
+    """Set T of a family's network, which takes static images, in place.
+
+    Args:
+        network: a network of a family, not an adopted one, whose code may hold T.
+        timesteps: T.
+    """
     for module in network.modules():
         if isinstance(module, Neuron | Repeat | SpikingNetwork):
             module.timesteps = timesteps

@@ -143,7 +143,15 @@ class ConvBNNeuron(ConvBN):
 
 
 class NeuronConvBN(ConvBN):
-    """Neuron, convolution, batch norm: currents out, as in families with membrane shortcuts."""
+    """Neuron, convolution, batch norm: currents out, as in families with membrane shortcuts.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: pixels.
+        neuron: neuron in front of the convolution.
+        options: further arguments of `ConvBN`.
+    """
 
     def __init__(
         self,
