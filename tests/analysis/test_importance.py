@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-from primesvt_deploy.analysis.equal_heads import keep_most_important
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.model.svit import SViT
@@ -27,16 +24,3 @@ def test_importance_of_tied_layers_adds_their_filters(tiny: SViT) -> None:
     k = tiny.module.get_parameter("blocks.0.attn.k.conv.weight").detach().double().flatten(1)
     found = l2_importance(tiny.module, group_named(tiny, "blocks.0.attn.qk"))
     torch.testing.assert_close(found, (q.square().sum(1) + k.square().sum(1)).sqrt())
-
-
-def test_the_weakest_channels_leave(tiny: SViT) -> None:
-    group = group_named(tiny, "stem.1")
-    importance = torch.tensor([5.0, 0.5, 4.0, 2.0])
-    assert keep_most_important(importance, group, 3) == (0, 2, 3)
-
-
-def test_each_head_keeps_its_own_strongest(tiny: SViT) -> None:
-    group = replace(group_named(tiny, "blocks.1.attn.v"), width=8)
-    assert group.heads == 2
-    importance = torch.tensor([9.0, 8.0, 7.0, 6.0, 1.0, 4.0, 2.0, 3.0])
-    assert keep_most_important(importance, group, 4) == (0, 1, 5, 7)

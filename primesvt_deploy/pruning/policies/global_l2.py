@@ -13,6 +13,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from primesvt_deploy.analysis.equal_heads import equal_heads
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.families.coupling_proxy import coupling_proxy
 from primesvt_deploy.pruning.plan import Plan
@@ -68,7 +69,7 @@ class GlobalL2(AlongPath):
             if group is None:
                 continue
             gone = set(map(int, indices)) | _constant(search, group)
-            kept = _equal_heads(group, gone, search.settings.channel_multiple)
+            kept = equal_heads(group, gone, search.settings.channel_multiple)
             if len(kept) < group.width:
                 plan = plan.replacing(group.name, kept)
         return plan
@@ -77,18 +78,6 @@ class GlobalL2(AlongPath):
 def _constant(search: Search, group: Group) -> set[int]:
     kept = search.space.without_constants[group.name]
     return set() if kept is None else set(range(group.width)) - set(kept)
-
-
-def _equal_heads(group: Group, gone: set[int], multiple: int) -> list[int]:
-    """The channels that stay, as many of each head as of the widest, in whole multiples."""
-    width = group.width // group.heads
-    heads = [range(h * width, (h + 1) * width) for h in range(group.heads)]
-    staying = max(sum(i not in gone for i in head) for head in heads)
-    keep = min(-(-max(staying, 1) // multiple) * multiple, width)
-    kept: list[int] = []
-    for head in heads:
-        kept.extend(sorted(head, key=lambda i: (i in gone, i))[:keep])
-    return sorted(kept)
 
 
 def _others(proxy: nn.Module, roots: dict[nn.Module, Group]) -> list[nn.Module]:
