@@ -32,6 +32,8 @@ from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.model.svit import SViT
 
+pytest_plugins = ("scheduling",)
+
 # Many tiny operators: more threads only wait for one another.
 torch.set_num_threads(1)
 

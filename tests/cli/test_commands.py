@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = make_prunable()
     write_model_directory(directory / "tiny", model)
     write_arrays(directory / "d.npz", model)
-    built = process(
+    built = primesvt(
         "build", "--model", "tiny", "--data", "d.npz", "--saving", "10", "--max-drop", "5",
         "--threads", "1", "--robustness-images", "60", cwd=directory,
     )  # fmt: skip
@@ -232,16 +232,21 @@ from own_nets import attending
 """
 
 
-def test_a_model_of_ones_own_class_from_its_factory(tmp_path: Path) -> None:
+def test_a_model_of_ones_own_class_from_its_factory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # the command adds its directory
     (tmp_path / "nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
     write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
     options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
     few = ("--robustness-images", "50", "--threads", "1")
     own = ("--factory", "nets:attending")
-    built = process("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
+    built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "left unpruned: " in built.stdout
-    checked = process("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
+    del sys.modules["nets"]
+    checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
+    del sys.modules["nets"]
     assert checked.returncode == 0, checked.stderr
     assert "against the torch model: top-1 equal on 120 of 120 images" in checked.stdout
     refused = primesvt("verify", "bundle", "--data", "d.npz", cwd=tmp_path)

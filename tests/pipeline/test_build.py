@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_arrays, write_model_directory
+from conftest import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.data import DataSet
@@ -175,7 +175,7 @@ class TestInterrupted:
     @pytest.fixture
     def command(self, model: SViT, tmp_path: Path) -> list[str]:
         directory = write_model_directory(tmp_path / "tiny", model)
-        arrays = write_arrays(tmp_path / "d.npz", model, count=1200)
+        arrays = write_arrays(tmp_path / "d.npz", model, count=600)
         return [
             sys.executable, "-m", "primesvt_deploy.cli", "build", "--model", str(directory),
             "--data", str(arrays), "--saving", "10", "--max-drop", "5", "--threads", "1",
@@ -208,14 +208,10 @@ class TestInterrupted:
         assert self.interrupted(command, cut, signal.SIGINT, lines=5) == 130
         assert self.interrupted(command, cut, signal.SIGKILL, lines=10) == -signal.SIGKILL
         assert not cut.exists()
-        resumed = subprocess.run(
-            [*command, "--output", str(cut)], capture_output=True, text=True, timeout=120
-        )
+        resumed = primesvt(*command[3:], "--output", cut, cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
         assert "resuming" in resumed.stderr
-        straight = subprocess.run(
-            [*command, "--output", str(whole)], capture_output=True, text=True, timeout=120
-        )
+        straight = primesvt(*command[3:], "--output", whole, cwd=tmp_path)
         assert straight.returncode == 0, straight.stderr
         assert plan_of(cut) == plan_of(whole)
         assert not cut.with_name("cut.work").exists()

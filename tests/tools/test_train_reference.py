@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from reference.execution import Execution, Processes
 from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 from reference.samples import Order, Samples, mixed
-from training_runs import STEPS, logged, made, paint, recipe_text, train_in
+from training_runs import STEPS, TRAINING, logged, made, paint, recipe_text, train_in
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
@@ -68,25 +70,45 @@ def test_it_learns(place: Path, tmp_path: Path) -> None:
     assert epochs[-1]["search"]["n"] == 60
 
 
-def test_killed_and_run_again_it_is_as_if_nothing_had_been(place: Path, whole: Path) -> None:
-    with (place / "killed.out").open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, *command(place, "killed")], stdout=out, stderr=out
-        )
-        log = place / "killed" / LOG
-        until = time.monotonic() + 120.0
-        while process.poll() is None and time.monotonic() < until:
-            if log.is_file() and log.read_text().count("\n") >= 6:
-                process.kill()
-                break
-            time.sleep(0.002)
-        assert process.wait() == -9, (place / "killed.out").read_text()
+def started(place: Path, name: str, *further: str) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *command(place, name, *further)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_lines(run: Path, count: int, until: Callable[[], object]) -> None:
+    """Until so many lines are in the log of a run, or it has ended."""
+    deadline = time.monotonic() + 120.0
+    while not until() and time.monotonic() < deadline:
+        if (run / LOG).is_file() and (run / LOG).read_text().count("\n") >= count:
+            break
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Puts back those of this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signal_handlers")
+def test_killed_and_run_again_it_is_as_if_nothing_had_been(
+    place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, log = started(place, "killed"), place / "killed" / LOG
+    wait_for_lines(place / "killed", 6, process.poll)
+    process.kill()
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
     cut_off = len([line for line in log.read_text().splitlines() if line.endswith("}")])
     assert 5 <= cut_off < STEPS
-    again = subprocess.run(
-        [sys.executable, *command(place, "killed")], capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 0, again.stderr
+    monkeypatch.setattr("sys.argv", command(place, "killed"))
+    assert train_reference.main() == 0
     assert curve(place / "killed") == curve(whole)
     assert_same_weights(place / "killed", whole)
 
@@ -107,19 +129,26 @@ def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole
     assert curve(place / "torn") == curve(whole)
 
 
-def test_devices_share_each_step(place: Path, whole: Path) -> None:
+def test_devices_share_each_step(place: Path, tmp_path: Path) -> None:
     """Batch norms see each device's own samples, so that losses are near, not equal."""
+    short = TRAINING.replace("[[1, 3], [2, 3]]", "[[1, 1], [2, 1]]")
+    (tmp_path / "recipe.toml").write_text(recipe_text(training=short))
+    (tmp_path / "images").symlink_to(place / "images")
     found = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            *command(place, "shared"),
+            *command(tmp_path, "shared"),
         ],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
-    lines = logged(place / "shared")
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
-    assert [line["step"] for line in lines if "search" in line] == [6, 12, 18, 24, 30, 36]
+    lines = logged(tmp_path / "shared")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert [line["step"] for line in lines if "search" in line] == [6, 12]
+    assert made(tmp_path, "alone").go()
+    alone = [line["loss"] for line in logged(tmp_path / "alone") if "loss" in line]
+    np.testing.assert_allclose(losses, alone, atol=0.15)
 
 
 def test_devices_have_each_sample_once_and_resumed_steps_are_the_same() -> None:
@@ -288,27 +317,44 @@ def test_no_train_images_is_told(place: Path, tmp_path: Path) -> None:
         made(tmp_path, "none")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_with_a_checkpoint(number: int, place: Path, whole: Path) -> None:
-    name = f"signal-{number}"
-    started = command(place, name, "--save-seconds", "1e9")
-    process = subprocess.Popen(
-        [sys.executable, *started], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    log, until = place / name / LOG, time.monotonic() + 120.0
-    while process.poll() is None and time.monotonic() < until:
-        if log.is_file() and log.read_text().count("\n") >= 3:
-            process.send_signal(number)
-            break
-        time.sleep(0.002)
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 3, errors
-    assert out.splitlines()[-1] == "stopped: run the same command to go on"
+def check_stopped(place: Path, name: str, output: str, errors: str, whole: Path) -> None:
+    """A run stopped after some steps, said so, and goes on as if nothing had been."""
+    assert output.splitlines()[-1] == "stopped: run the same command to go on"
     assert "Traceback" not in errors
     assert logged(place / name)[-1]["step"] < STEPS
     assert made(place, name).go()
     assert curve(place / name) == curve(whole)
     assert_same_weights(place / name, whole)
+
+
+def test_a_signal_stops_with_a_checkpoint(place: Path, whole: Path) -> None:
+    process = started(place, "terminated", "--save-seconds", "1e9")
+    wait_for_lines(place / "terminated", 3, process.poll)
+    process.terminate()
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    check_stopped(place, "terminated", output, errors, whole)
+
+
+@pytest.mark.usefixtures("signal_handlers")
+def test_ctrl_c_stops_with_a_checkpoint(
+    place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        wait_for_lines(place / "interrupted", 3, ended.is_set)
+        signal.raise_signal(signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    monkeypatch.setattr("sys.argv", command(place, "interrupted", "--save-seconds", "1e9"))
+    try:
+        assert train_reference.main() == 3
+    finally:
+        ended.set()
+        interrupting.join()
+    check_stopped(place, "interrupted", *capsys.readouterr(), whole)
 
 
 def test_training_sees_images_as_the_deployed_model_does(place: Path) -> None:

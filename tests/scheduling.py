@@ -1,0 +1,94 @@
+"""Pytest hooks that keep a run of the tests short: the order of modules, and which tests are slow.
+
+A module's tests run on one worker (`--dist loadscope`), so that a module's fixtures are made once.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+LONGEST_FIRST = (
+    "model/test_reference",
+    "families/test_integers",
+    "families/test_artifacts",
+    "training/test_every_convolution",
+    "pipeline/test_build_families",
+    "families/test_families",
+    "pipeline/test_variant",
+    "devices/emulated_arm/test_check",
+    "pipeline/test_build",
+    "lowering/test_fold_constants",
+    "pipeline/test_frontier",
+    "tools/test_train_reference",
+    "cli/test_commands",
+    "families/test_graphs",
+    "pruning/recovery/test_recovery",
+    "packaging/test_wheel",
+    "model/test_adopt",
+    "quantization/test_own_integers",
+)
+"""Modules that are begun first: one of them alone at the end would leave a worker idle."""
+
+SLOW_SECONDS = 3.0
+"""CPU time of a test, its fixtures included, from which it is told that it is not marked `slow`."""
+
+_CPU = "cpu_seconds"
+_STARTED = pytest.StashKey[float]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest of the marker."""
+    line = f"slow: takes over {SLOW_SECONDS:.0f} s of CPU time; left out of `make check`"
+    config.addinivalue_line("markers", line)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take longest first."""
+    root = Path(__file__).parent
+    places = {root / f"{name}.py": place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note when a test begins."""
+    item.stash[_STARTED] = _cpu_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Note what a test took, in its report."""
+    try:
+        yield
+    finally:
+        item.user_properties.append((_CPU, _cpu_seconds() - item.stash[_STARTED]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List slow tests that are not marked so."""
+    found = {}
+    for report in terminalreporter.getreports("passed"):
+        seconds = dict(report.user_properties).get(_CPU, 0.0)
+        if seconds > SLOW_SECONDS and "slow" not in report.keywords:
+            found[report.nodeid] = seconds
+    if found:
+        terminalreporter.section(f"over {SLOW_SECONDS:.0f} s of CPU time and not marked slow")
+        for name, seconds in sorted(found.items(), key=lambda entry: -entry[1]):
+            terminalreporter.line(f"{seconds:6.1f} s {name}")
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
