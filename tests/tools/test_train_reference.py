@@ -130,7 +130,7 @@ def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole
 
 
 def test_devices_share_each_step(place: Path, tmp_path: Path) -> None:
-    """Batch norms see each device's own samples, so that losses are near, not equal."""
+    """Each has half of a batch, and one log tells of both."""
     short = TRAINING.replace("[[1, 3], [2, 3]]", "[[1, 1], [2, 1]]")
     (tmp_path / "recipe.toml").write_text(recipe_text(training=short))
     (tmp_path / "images").symlink_to(place / "images")
@@ -143,12 +143,8 @@ def test_devices_share_each_step(place: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
     lines = logged(tmp_path / "shared")
-    losses = [line["loss"] for line in lines if "loss" in line]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
     assert [line["step"] for line in lines if "search" in line] == [6, 12]
-    assert made(tmp_path, "alone").go()
-    alone = [line["loss"] for line in logged(tmp_path / "alone") if "loss" in line]
-    np.testing.assert_allclose(losses, alone, atol=0.15)
 
 
 def test_devices_have_each_sample_once_and_resumed_steps_are_the_same() -> None:
