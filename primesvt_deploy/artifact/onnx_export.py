@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from torch import nn
 
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import ExportError
-from primesvt_deploy.lowering.cleanup import tidy
-from primesvt_deploy.lowering.fold_constants import FOLDED_KEY, fold_constants
-from primesvt_deploy.lowering.integer.lower import lower_to_integers
-from primesvt_deploy.lowering.lif import UnrolledNeuron
-from primesvt_deploy.lowering.lower_module import lower_module
-from primesvt_deploy.lowering.trace import trace
-from primesvt_deploy.lowering.unroll import UnrolledLayer, unroll
+from primesvt_deploy.lowering.metadata import UnrolledLayer
+from primesvt_deploy.lowering.passes import lower_to_graph
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
@@ -65,62 +58,40 @@ def export_onnx(
     precision: Precision = Precision.FP32,
     standard: bool = False,
 ) -> Artifact:
-    """Write `model` as ONNX, opset 18: norms and silent branches folded, neurons unrolled over T.
+    """Write `model` as ONNX, opset 18, lowered as `lowering.passes` says.
 
     Args:
         model: what to export; for less than float32 one from `quantization.quantize`.
         path: the file, replaced whole if it exists.
         batch: a fixed batch size, or None for a dynamic one.
-        precision: of the weights. With less than float32, layers that receive counts of spikes
-            run on integers, through `com.microsoft.MatMulIntegerToFloat`.
+        precision: of the weights. With less than float32, layers that receive spike counts run on
+            integers, through `com.microsoft.MatMulIntegerToFloat`.
         standard: standard ONNX operators only.
 
     Raises:
-        ExportError: the model cannot be traced, or the graph is not valid ONNX.
+        ExportError: the model cannot be traced or lowered, or the graph is not valid ONNX.
     """
-    lowered = lower_module(model.module.float())
-    traced = trace(lowered, model.config, batch)
-    # A bundle of a user's own class must list every neuron of it (`adoption_check.check_neurons`).
-    folds = model.module.couplings_declared
-    if folds:
-        fold_constants(traced, exact=precision is not Precision.FP32)
-    integer: tuple[str, ...] = ()
-    real: Mapping[str, str] = {}
-    bits: Mapping[str, int] = {}
-    if precision is Precision.FP32:
-        layers = unroll(traced)
-    else:
-        integers = lower_to_integers(traced, standard=standard, pack=precision is Precision.INT4)
-        traced, layers = integers.model, integers.layers
-        integer, real, bits = integers.integer, integers.real, integers.bits
-    lost = _lost(lowered, layers) if folds else []
-    if lost:
-        traced.metadata_props[FOLDED_KEY] = json.dumps(lost)
-    tidy(traced)
+    lowered = lower_to_graph(
+        model.module.float(), model.config, batch=batch, precision=precision, standard=standard
+    )
     target = Path(path)
-    _write(traced, model.name, target)
+    _write(lowered.model, model.name, target)
     return Artifact(
         path=target,
         bytes=target.stat().st_size,
-        initializer_bytes=sum(
-            value.const_value.nbytes
-            for value in traced.graph.initializers.values()
-            if value.const_value is not None
-        ),
-        layers=layers,
+        initializer_bytes=_initializer_bytes(lowered.model.graph),
+        layers=lowered.layers,
         batch=batch,
         precision=precision,
-        integer_layers=integer,
-        float_layers=real,
-        weight_bits=bits,
+        integer_layers=lowered.integer_layers,
+        float_layers=lowered.float_layers,
+        weight_bits=lowered.weight_bits,
     )
 
 
-def _lost(lowered: nn.Module, layers: Sequence[UnrolledLayer]) -> list[str]:
-    """The neuron layers that the graph has not: folded, or merged with an equal one in tracing."""
-    left = {layer.name for layer in layers}
-    neurons = (name for name, m in lowered.named_modules() if isinstance(m, UnrolledNeuron))
-    return [n for name in neurons if (n := name.removesuffix(".neuron")) not in left]
+def _initializer_bytes(graph: ir.Graph) -> int:
+    stored = (value.const_value for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in stored if tensor is not None)
 
 
 def _write(model: ir.Model, name: str, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trace a lowered module to an ONNX graph in which each neuron is one `ai.primesvt::LIF` node."""
+"""Trace a torch module to an ONNX graph in which each neuron is one `ai.primesvt::LIF` node."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.lowering.stateless import require_stateless
 
 __all__ = ["OPSET", "OUTPUT", "input_name", "trace"]
 
@@ -24,28 +25,33 @@ OPSET = 18
 
 
 def input_name(config: NetworkConfig) -> str:
-    """What an artifact calls its input."""
+    """Name of an artifact's input."""
     return "frames" if config.frames else "images"
 
 
-def trace(lowered: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Model:
-    """The graph of `lowered`: `images [N, C, H, W]` or `frames [T, N, C, H, W]` to `logits [N, K]`.
+def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Model:
+    """Trace a module to `images [N, C, H, W]` or `frames [T, N, C, H, W]` to `logits [N, K]`.
 
     Args:
-        lowered: from `lowering.fold.lower`; float32.
-        config: tells the input.
+        module: with stateless neurons (`stateless_copy`, `lower_module`); float32.
+        config: says what the input is.
         batch: a fixed N, or None for any.
 
+    Returns:
+        The graph; its nodes' metadata names the modules they are of.
+
     Raises:
+        PreconditionError: a neuron keeps state.
         ExportError: torch.onnx cannot trace the module.
     """
+    require_stateless(module)
     example = config.example(batch or 2)
     axis = 1 if config.frames else 0
     dynamic = None if batch else ({axis: torch.export.Dim("batch")},)
     try:
         with _quiet():
             program = torch.onnx.export(
-                lowered.to(memory_format=torch.contiguous_format),
+                module.to(memory_format=torch.contiguous_format),
                 (example,),
                 dynamo=True,
                 dynamic_shapes=dynamic,
@@ -54,7 +60,7 @@ def trace(lowered: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mo
                 output_names=[OUTPUT],
                 verbose=False,
             )
-    except Exception as error:  # torch.onnx raises many kinds; all mean it cannot be traced
+    except Exception as error:  # torch.onnx raises many kinds, all of which mean the same
         raise ExportError(
             f"torch.onnx could not trace the model: {str(error).strip().splitlines()[0][:200]}"
         ) from error
@@ -65,7 +71,7 @@ def trace(lowered: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mo
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about things that are settled here."""
+    """Silence the exporter, which prints and warns about what is decided here."""
     root = logging.getLogger("torch.onnx")
     level = root.level
     root.setLevel(logging.ERROR)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from primesvt_deploy.lowering.integer.int4_packing import GROUP, MOST
+from primesvt_deploy.lowering.integer.int4_packing import GROUP, MAX_INT4
 from primesvt_deploy.quantization.rounding import Grid, group_powers, multipliers, nearest
 
 __all__ = ["compensated"]
@@ -34,13 +34,13 @@ def compensated(weights: torch.Tensor, moments: torch.Tensor) -> tuple[torch.Ten
                 group = slice(column, min(column + GROUP, rest.shape[1]))
                 step = powers * multipliers(rest[:, group], powers, importance[group])
             value = rest[:, column : column + 1]
-            rounded[:, column : column + 1] = nearest(value, Grid(step, MOST, powers))
+            rounded[:, column : column + 1] = nearest(value, Grid(step, MAX_INT4, powers))
             steps[:, column : column + 1] = step
             error = (value - rounded[:, column : column + 1]) / factor[column, column]
             rest[:, column:stop] -= error * factor[column, column:stop]
             errors[:, column - start : column - start + 1] = error
         rest[:, stop:] -= errors @ factor[start:stop, stop:]
-    return rounded.to(dtype), Grid(steps.to(dtype), MOST, powers.to(dtype))
+    return rounded.to(dtype), Grid(steps.to(dtype), MAX_INT4, powers.to(dtype))
 
 
 def _inverse_factor(moments: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from primesvt_deploy.families.network import SpikingNetwork
-from primesvt_deploy.lowering.integer.spike_counts import BYTE
+from primesvt_deploy.lowering.integer.spike_counts import UINT8_MAX
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.layer_matrix import (
@@ -159,7 +159,9 @@ def _watched(
 
 def _is_counts(x: torch.Tensor, value: float) -> bool:
     counts = x / value
-    return bool((counts == counts.round()).all() and counts.min() >= 0 and counts.max() <= BYTE)
+    return bool(
+        (counts == counts.round()).all() and counts.min() >= 0 and counts.max() <= UINT8_MAX
+    )
 
 
 def _round(layer: Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from primesvt_deploy.lowering.integer.int4_packing import GROUP, MOST
+from primesvt_deploy.lowering.integer.int4_packing import GROUP, MAX_INT4
 
 __all__ = ["Grid", "channel_grid", "group_grid", "nearest", "rounded_bias"]
 
 _CODES = 127
-_MULTIPLIERS = _CODES // MOST
+_MULTIPLIERS = _CODES // MAX_INT4
 _BIAS_BITS = 6
 """Biases are multiples of a channel's power of two by 2^-6: finer than its weights, and coarse
 enough that sums stay exact in float32."""
@@ -65,13 +65,13 @@ def group_grid(weights: torch.Tensor) -> Grid:
     steps = torch.cat(
         [multipliers(part, powers, None).expand(-1, part.shape[1]) for part in parts], dim=1
     )
-    return Grid(steps * powers, MOST, powers)
+    return Grid(steps * powers, MAX_INT4, powers)
 
 
 def group_powers(weights: torch.Tensor) -> torch.Tensor:
     """`[N, 1]`: the power of two of each channel, of which multipliers are taken."""
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-    return torch.exp2(torch.ceil(torch.log2(largest / (MOST * _MULTIPLIERS))))
+    return torch.exp2(torch.ceil(torch.log2(largest / (MAX_INT4 * _MULTIPLIERS))))
 
 
 def multipliers(
@@ -80,7 +80,7 @@ def multipliers(
     """`[N, 1]`: the best whole multiplier for one group of inputs `[N, up to GROUP]`."""
     options = range(1, _MULTIPLIERS + 1)
     errors = torch.stack(
-        [_errors(weights, Grid(powers * m, MOST, powers), importance) for m in options]
+        [_errors(weights, Grid(powers * m, MAX_INT4, powers), importance) for m in options]
     )
     return (errors.argmin(dim=0) + 1).to(weights.dtype)[:, None]
 

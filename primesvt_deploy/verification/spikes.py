@@ -19,8 +19,8 @@ from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.lif import UnrolledNeuron
+from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY, NEURONS_KEY
 from primesvt_deploy.lowering.trace import OUTPUT
-from primesvt_deploy.lowering.unroll import FLOAT_LAYERS_KEY, NEURONS_KEY
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FlipCounter", "neuron_layers", "observed", "spike_value"]

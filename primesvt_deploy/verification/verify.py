@@ -25,7 +25,7 @@ import torch
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.lowering.fold_constants import FOLDED_KEY
+from primesvt_deploy.lowering.metadata import FOLDED_KEY
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.verification.spikes import FlipCounter, neuron_layers, observed, spike_value

@@ -11,11 +11,11 @@ import pytest
 from families.zoo import ZOO, model_of, samples_of
 
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.lowering.fold_constants import fold_constants
-from primesvt_deploy.lowering.integer.spike_counts import find_counts
+from primesvt_deploy.lowering.fold_constants import FoldConstants
+from primesvt_deploy.lowering.integer.spike_counts import find_spike_counts
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.lowering.trace import trace
-from primesvt_deploy.lowering.unroll import unroll
+from primesvt_deploy.lowering.unroll import Unroll
 from primesvt_deploy.model.svit import SViT
 
 
@@ -33,15 +33,15 @@ def written(model: ir.Model) -> bytes:
 def test_a_graph_without_constants_stays_as_it_is(traced: tuple[SViT, ir.Model]) -> None:
     graph = traced[1].clone()
     before = written(graph)
-    fold_constants(graph)
+    assert not FoldConstants()(graph).modified
     assert written(graph) == before
 
 
 def test_tensors_said_to_hold_counts_do(traced: tuple[SViT, ir.Model], tmp_path: Path) -> None:
     """Structure alone tells; here every such tensor is looked at."""
     model, graph = traced[0], traced[1].clone()
-    counts = {str(v.name): c for v, c in find_counts(graph.graph).items()}
-    unroll(graph)
+    counts = {str(v.name): c for v, c in find_spike_counts(graph.graph).items()}
+    Unroll()(graph)
     assert counts
     proto = ir.serde.serialize_model(graph)
     produced = {output for node in proto.graph.node for output in node.output}
@@ -59,4 +59,4 @@ def test_tensors_said_to_hold_counts_do(traced: tuple[SViT, ir.Model], tmp_path:
         said = counts[tensor]
         levels = found / said.unit
         assert np.abs(levels - levels.round()).max() < 1e-3, tensor
-        assert levels.min() >= 0 and levels.max() <= said.most + 1e-3, tensor
+        assert levels.min() >= 0 and levels.max() <= said.largest + 1e-3, tensor

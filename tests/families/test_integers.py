@@ -1,4 +1,4 @@
-"""Integer artifacts of every family compute exactly what their quantized twin computes."""
+"""Integer artifacts of every family compute exactly what their quantized model computes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_no_spike_flips(
     batch = samples_of(model, 4)
     if precision is Precision.INT4:
         samples = torch.from_numpy(batch)
-    twin = quantize(model, precision.bits, samples)
-    graph = trace(lower_module(twin.module.float()), twin.config, None)
+    quantized = quantize(model, precision.bits, samples)
+    graph = trace(lower_module(quantized.module.float()), quantized.config, None)
     # Traced once for both kinds of operators.
-    monkeypatch.setattr("primesvt_deploy.artifact.onnx_export.trace", lambda *_: graph.clone())
+    monkeypatch.setattr("primesvt_deploy.lowering.passes.trace", lambda *_: graph.clone())
     for standard in (False, True) if precision is Precision.INT8 else (False,):
         path = tmp_path / "model.onnx"
-        artifact = export_onnx(twin, path, precision=precision, standard=standard)
-        check_integers(twin, artifact, batch, standard)
+        artifact = export_onnx(quantized, path, precision=precision, standard=standard)
+        check_integers(quantized, artifact, batch, standard)
 
 
-def check_integers(twin: SViT, artifact: Artifact, batch: np.ndarray, standard: bool) -> None:
-    """The artifact gives what the twin gives, and its layers run on integers."""
-    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
+def check_integers(quantized: SViT, artifact: Artifact, batch: np.ndarray, standard: bool) -> None:
+    """The artifact gives what the model gives, and its layers run on integers."""
+    counts = FlipCounter(quantized, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.of_integers
     assert counts.compared > 0

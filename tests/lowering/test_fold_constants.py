@@ -18,17 +18,18 @@ from conftest import TINY, make_model, write_arrays
 from families.zoo import ZOO
 from torch import nn
 
-from primesvt_deploy.artifact import onnx_export
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.lowering.cleanup import tidy
-from primesvt_deploy.lowering.fold_constants import FOLDED_KEY, fold_constants
-from primesvt_deploy.lowering.integer.lower import lower_to_integers
+from primesvt_deploy.lowering import passes
+from primesvt_deploy.lowering.cleanup import Cleanup
+from primesvt_deploy.lowering.fold_constants import FoldConstants
+from primesvt_deploy.lowering.integer.lower import LowerToIntegers
 from primesvt_deploy.lowering.lif import LIF_OP, ChargeFireReset, UnrolledNeuron
+from primesvt_deploy.lowering.metadata import FOLDED_KEY
 from primesvt_deploy.lowering.trace import trace
-from primesvt_deploy.lowering.unroll import unroll
+from primesvt_deploy.lowering.unroll import Unroll
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
@@ -192,7 +193,7 @@ def test_a_live_model_exports_the_same_bytes(
 ) -> None:
     model = live(V1) if precision is Precision.FP32 else quantize(live(V1), 8)
     first = export_onnx(model, tmp_path / "a.onnx", precision=precision)
-    monkeypatch.setattr(onnx_export, "fold_constants", lambda *_, **__: ())
+    monkeypatch.setattr(passes, "FoldConstants", lambda **_: lambda model: model)
     second = export_onnx(model, tmp_path / "b.onnx", precision=precision)
     assert first.path.read_bytes() == second.path.read_bytes()
     assert FOLDED_KEY.encode() not in first.path.read_bytes()
@@ -257,7 +258,7 @@ def test_several_constants_go_into_one_bias(tmp_path: Path) -> None:
     assert_same_logits(model, artifact)
 
 
-# A stream with another reader
+# A stream with another consumer
 
 
 LIF = ChargeFireReset(
@@ -272,7 +273,7 @@ LIF = ChargeFireReset(
 
 
 class Branches(nn.Module):
-    """A stream with silent branches, and possibly another reader of it, or call of its layer."""
+    """A stream with silent branches, and possibly another consumer of it, or call of its layer."""
 
     def __init__(self, branches: int, other: str) -> None:
         super().__init__()
@@ -296,18 +297,18 @@ class Branches(nn.Module):
             stream = stream + self.last[i](self.neurons[2 + i](conv(x)))
         spikes = self.neurons[1](stream)
         if self.other:
-            again = x if self.other == "reader" else self.stem(torch.cat([-image, image]))
+            again = x if self.other == "consumer" else self.stem(torch.cat([-image, image]))
             spikes = spikes - 2 * self.neurons[0](again)
         return self.head(spikes.mean(dim=(2, 3)).unflatten(0, (2, -1)).mean(dim=0))
 
 
-def traced(branches: int, other: str = "reader") -> tuple[Branches, ir.Model]:
+def traced(branches: int, other: str = "consumer") -> tuple[Branches, ir.Model]:
     net = Branches(branches, other)
     return net, trace(net, replace(TINY, timesteps=2), None)
 
 
 def assert_runs_as(net: nn.Module, graph: ir.Model) -> None:
-    tidy(graph)
+    Cleanup()(graph)
     session = ort.InferenceSession(
         ir.serde.serialize_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -318,12 +319,12 @@ def assert_runs_as(net: nn.Module, graph: ir.Model) -> None:
 
 @pytest.mark.parametrize("branches", [1, 3])
 @pytest.mark.parametrize("integer", [False, True])
-def test_a_stream_with_another_reader_keeps_one_sum(branches: int, integer: bool) -> None:
+def test_a_stream_with_another_consumer_keeps_one_sum(branches: int, integer: bool) -> None:
     net, graph = traced(branches)
     stem = next(v for n, v in graph.graph.initializers.items() if n == "stem.bias")
     unchanged = stem.const_value.numpy().copy()
-    # Neither what the other reader sees nor the order of addition may change.
-    fold_constants(graph, exact=integer)
+    # Neither what the other consumer sees nor the order of addition may change.
+    assert FoldConstants(exact=integer)(graph).modified
     nodes = list(graph.graph)
     assert sum(node.op_type == LIF_OP for node in nodes) == 2
     assert sum(node.op_type == "Conv" for node in nodes) == 1
@@ -337,31 +338,31 @@ def test_a_stream_with_another_reader_keeps_one_sum(branches: int, integer: bool
     assert stored == [(1, 4, 1, 1)] * (branches if integer else 1)
     assert np.array_equal(stem.const_value.numpy(), unchanged)
     if integer:
-        graph = lower_to_integers(graph).model
+        graph = LowerToIntegers()(graph).model
     else:
-        unroll(graph)
+        Unroll()(graph)
     assert_runs_as(net, graph)
 
 
-def test_without_the_other_reader_a_bias_takes_them() -> None:
+def test_without_the_other_consumer_a_bias_takes_them() -> None:
     net, graph = traced(3, other="")
-    fold_constants(graph)
+    assert FoldConstants()(graph).modified
     assert [node.op_type for node in graph.graph].count("Add") == 0
     found = graph.graph.initializers["stem.bias"].const_value.numpy()
     expected = net.stem.bias + sum(conv.bias for conv in net.last)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    unroll(graph)
+    Unroll()(graph)
     assert_runs_as(net, graph)
 
 
-def test_a_bias_that_another_call_reads_stays_as_it_is() -> None:
+def test_a_bias_that_another_call_uses_stays_as_it_is() -> None:
     net, graph = traced(1, other="call")
     assert len(list(graph.graph.initializers["stem.bias"].uses())) == 2
-    fold_constants(graph)
+    assert FoldConstants()(graph).modified
     found = graph.graph.initializers["stem.bias"].const_value.numpy()
     assert np.array_equal(found, net.stem.bias.numpy())
     assert len({node.inputs[2] for node in graph.graph if node.op_type == "Conv"}) == 2
-    unroll(graph)
+    Unroll()(graph)
     assert_runs_as(net, graph)
 
 
@@ -399,9 +400,9 @@ def test_a_constant_goes_through_a_convolution_that_sees_nothing_else(
 ) -> None:
     net = TwoConvolutions(kernel_size)
     graph = trace(net, replace(TINY, timesteps=2), None)
-    fold_constants(graph, exact=exact)
+    assert FoldConstants(exact=exact)(graph).modified == (left == 1)
     assert [node.op_type for node in graph.graph].count("Conv") == left
-    unroll(graph)
+    Unroll()(graph)
     assert_runs_as(net, graph)
 
 
@@ -464,19 +465,23 @@ INTEGER_CASES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
 def test_integers_flip_no_spike(case: str, tmp_path: Path) -> None:
     name, units, gone = INTEGER_CASES[case]
     model = silence(live(name), *units)
-    twin = quantize(model, 8)
-    artifact = export_onnx(twin, tmp_path / "model.onnx", precision=Precision.INT8)
-    assert neuron_layers(twin).keys() - neurons(artifact) == set(gone)
+    quantized = quantize(model, 8)
+    artifact = export_onnx(quantized, tmp_path / "model.onnx", precision=Precision.INT8)
+    assert neuron_layers(quantized).keys() - neurons(artifact) == set(gone)
     assert not any(
         layer.startswith(tuple(units))
         for layer in (*artifact.integer_layers, *artifact.float_layers)
     )
     batch = images(model).numpy()
     session = OnnxModel(artifact.path, threads=1)
-    counts = FlipCounter(without_folded(twin, session), artifact.path, 1, share_float_layers=True)
+    counts = FlipCounter(
+        without_folded(quantized, session), artifact.path, 1, share_float_layers=True
+    )
     expected = counts.compare(batch)
     assert counts.of_integers and counts.compared > 0
     assert not counts.per_image().any()
     np.testing.assert_allclose(counts.artifact_logits(batch), expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(expected, twin.logits(torch.from_numpy(batch)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        expected, quantized.logits(torch.from_numpy(batch)), rtol=0, atol=1e-5
+    )
     assert np.abs(expected).max() > 0.01

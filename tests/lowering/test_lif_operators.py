@@ -1,4 +1,4 @@
-"""Negated and raised currents give the spikes of the plain ones."""
+"""Sign-flipped and decay-prescaled currents give the spikes of the plain ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from primesvt_deploy.lowering.graph_builder import LayerTape, SharedInitializers
 from primesvt_deploy.lowering.lif import ChargeFireReset, integrate_and_fire
 from primesvt_deploy.lowering.lif_operators import (
-    Constants,
     Currents,
-    Tape,
-    can_be_negated,
-    can_be_raised,
+    can_flip_sign,
+    can_prescale_decay,
     fire,
 )
 
@@ -44,38 +43,40 @@ NEURONS = st.builds(
 )
 
 
-def spikes(lif: ChargeFireReset, x: np.ndarray, *, negated: bool, raised: bool) -> np.ndarray:
-    """Counts `[T*N, ...]` of currents given in the form asked for."""
+def spikes(
+    lif: ChargeFireReset, x: np.ndarray, *, sign_flipped: bool, decay_prescaled: bool
+) -> np.ndarray:
+    """Counts `[T*N, ...]` of currents given in that form."""
     inputs = [
         ir.Value(name=f"x{t}", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", 3]))
         for t in range(lif.timesteps)
     ]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 18}, name="g")
-    tape = Tape("layer")
-    currents = Currents(inputs, negated=negated, raised=raised)
-    fired = fire(tape, currents, lif, Constants(graph), dtype=ir.DataType.UINT8)
+    tape = LayerTape("layer")
+    currents = Currents(inputs, sign_flipped=sign_flipped, decay_prescaled=decay_prescaled)
+    fired = fire(tape, currents, lif, SharedInitializers(graph), dtype=ir.DataType.UINT8)
     graph.extend(tape.nodes)
     for value in fired:
         value.type = ir.TensorType(ir.DataType.UINT8)
         graph.outputs.append(value)
     operators = [node.op_type for node in graph]
-    if negated:
+    if sign_flipped:
         assert "Sub" not in operators
-    if raised:
+    if decay_prescaled:
         assert not [n for n in graph if n.op_type == "Mul" and ".decay." in str(n.name)]
     proto = ir.serde.serialize_model(ir.Model(graph, ir_version=8))
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    steps = x.reshape(lif.timesteps, -1, 3) * (-1 if negated else 1)
-    if raised:
+    steps = x.reshape(lif.timesteps, -1, 3) * (-1 if sign_flipped else 1)
+    if decay_prescaled:
         steps = steps / lif.decay ** np.arange(lif.timesteps)[:, None, None]
     feed = {f"x{t}": step.astype(np.float32) for t, step in enumerate(steps)}
     return np.concatenate(session.run(None, feed))
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
-@given(lif=NEURONS, negated=st.booleans(), raised=st.booleans(), seed=st.integers(0, 99))
+@given(lif=NEURONS, flip=st.booleans(), prescale=st.booleans(), seed=st.integers(0, 99))
 def test_spikes_do_not_depend_on_the_form(
-    lif: ChargeFireReset, negated: bool, raised: bool, seed: int
+    lif: ChargeFireReset, flip: bool, prescale: bool, seed: int
 ) -> None:
     drawn = np.random.default_rng(seed).integers(-16, 33 * lif.levels, (2 * lif.timesteps, 3))
     # Multiples of 1/16, exact in float32, of which many hit the threshold exactly.
@@ -83,8 +84,8 @@ def test_spikes_do_not_depend_on_the_form(
     found = spikes(
         lif,
         x,
-        negated=negated and can_be_negated(lif),
-        raised=raised and can_be_raised(lif),
+        sign_flipped=flip and can_flip_sign(lif),
+        decay_prescaled=prescale and can_prescale_decay(lif),
     )
     expected = integrate_and_fire(torch.from_numpy(x), lif).numpy()
     np.testing.assert_array_equal(found, expected)
@@ -92,9 +93,9 @@ def test_spikes_do_not_depend_on_the_form(
 
 @pytest.mark.parametrize(("decay", "gain", "can"), [(0.5, 1.0, True), (0.25, 1.0, True),
     (0.75, 1.0, False), (1.0, 1.0, False), (0.5, 0.5, False)])  # fmt: skip
-def test_only_powers_of_two_are_raised(decay: float, gain: float, can: bool) -> None:
+def test_only_decays_of_a_power_of_two_are_prescaled(decay: float, gain: float, can: bool) -> None:
     lif = ChargeFireReset(
         timesteps=2, static_input=False, decay=decay, gain=gain, offset=0.0, v_threshold=1.0,
         v_reset=0.0,
     )  # fmt: skip
-    assert can_be_raised(lif) is can
+    assert can_prescale_decay(lif) is can

@@ -17,7 +17,7 @@ from primesvt_deploy.lowering.lif import (
     ChargeFireReset,
     integrate_and_fire,
 )
-from primesvt_deploy.lowering.unroll import unroll
+from primesvt_deploy.lowering.unroll import Unroll
 
 
 def graph_of(constants: ChargeFireReset) -> ir.Model:
@@ -75,7 +75,7 @@ def test_spikes_are_those_of_the_torch_neuron(constants: ChargeFireReset, seed: 
     drawn = np.random.default_rng(seed).integers(-16, 33 * constants.levels, (rows, 3))
     x = (drawn / 16).astype(np.float32)
     model = graph_of(constants)
-    unroll(model)
+    Unroll()(model)
     expected = integrate_and_fire(torch.from_numpy(x), constants).numpy()
     np.testing.assert_array_equal(run(model, x)[0], expected)
 
@@ -86,7 +86,7 @@ def test_a_current_exactly_at_threshold_fires() -> None:
         v_reset=0.0,
     )  # fmt: skip
     model = graph_of(constants)
-    unroll(model)
+    Unroll()(model)
     at, below = np.float32(0.3), np.nextafter(np.float32(0.3), np.float32(0))
     x = np.asarray([[at, below, 0], [0, below, at]], dtype=np.float32)
     np.testing.assert_array_equal(run(model, x)[0], [[1, 0, 0], [0, 1, 1]])
@@ -98,7 +98,7 @@ def test_no_where_in_a_neuron_that_resets_to_zero() -> None:
         v_reset=0.0,
     )  # fmt: skip
     model = graph_of(constants)
-    unroll(model)
+    Unroll()(model)
     operators = [node.op_type for node in model.graph]
     assert "Where" not in operators
     assert "LIF" not in operators
@@ -113,7 +113,7 @@ def test_layers_keep_their_names_and_constants() -> None:
         v_reset=0.0,
     )  # fmt: skip
     model = graph_of(constants)
-    (layer,) = unroll(model)
+    (layer,) = Unroll()(model).layers
     assert layer.name == "layer"
     assert layer.constants == constants
     assert layer.spikes == ("layer.spikes.t0", "layer.spikes.t1", "layer.spikes.t2")
@@ -128,7 +128,7 @@ def test_constants_that_nearly_agree_are_told_apart() -> None:
         v_threshold=1.0, v_reset=0.0,
     )  # fmt: skip
     model = graph_of(constants)
-    unroll(model)
+    Unroll()(model)
     x = np.asarray([[0.5, 0.0, 1.0], [0.5, 1.0, 0.0]], dtype=np.float32)
     expected = integrate_and_fire(torch.from_numpy(x), constants).numpy()
     np.testing.assert_array_equal(run(model, x)[0], expected)
@@ -139,4 +139,4 @@ def test_a_graph_without_neurons_is_refused() -> None:
     node = ir.node("Relu", [x])
     graph = ir.Graph([x], [node.outputs[0]], nodes=[node], opset_imports={"": 18})
     with pytest.raises(ExportError, match="no spiking neuron"):
-        unroll(ir.Model(graph, ir_version=8))
+        Unroll()(ir.Model(graph, ir_version=8))

@@ -58,7 +58,7 @@ def split_integer_part(
     """
     import onnx
 
-    from primesvt_deploy.lowering.unroll import FLOAT_LAYERS_KEY
+    from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY
 
     whole = onnx.load(artifact)
     properties = {entry.key: entry.value for entry in whole.metadata_props}

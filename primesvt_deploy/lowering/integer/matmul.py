@@ -1,25 +1,26 @@
-"""Products of count bytes and weight bytes, and the windows of pixels that convolutions need.
+"""Matrix products of spike counts and weight codes, and the windows that convolutions need.
 
 A product is one `com.microsoft.MatMulIntegerToFloat` (u8 times s8, with scale and bias), or, in
 standard operators, MatMulInteger, Cast, Mul and Add: the same numbers, as long as they are exact
-(`lowering.grid`). Windows are gathered by index from `[N, H * W, C]` bytes, one operator where
-slices and their concatenation take twice as long (`benchmarks/results/alternatives.json`).
+(`integer.weight_grid`). Windows are gathered by index from `[N, H * W, C]` bytes, one operator
+where slices and their concatenation take twice as long (`benchmarks/results/alternatives.json`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from primesvt_deploy.lowering.lif_operators import Constants, Tape
+from primesvt_deploy.lowering.graph_builder import LayerTape, SharedInitializers
 
-__all__ = ["CONTRIB", "Products", "Window", "window_of"]
+__all__ = ["CONTRIB", "IntegerMatMul", "Window", "window_of"]
 
 CONTRIB = "com.microsoft"
+"""Domain of ONNX Runtime's contributed operators."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Window:
 
 
 def window_of(node: ir.Node) -> Window | None:
-    """Geometry of a 2-d Conv node; None if it is not 2-d, or its padding is not explicit."""
+    """Geometry of a Conv node; None if it is not 2-d, or its padding is not explicit."""
     source, weight = node.inputs[0], node.inputs[1]
     assert source is not None and weight is not None
     shape, kernel = source.shape, weight.shape
@@ -103,40 +104,40 @@ def _pair(values: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-class Products:
-    """Makes products and windows.
+class IntegerMatMul:
+    """Adds products and the windows they need to a graph.
 
     Args:
-        constants: initializers of the graph.
+        initializers: of the graph.
         standard: standard ONNX operators only.
     """
 
-    def __init__(self, constants: Constants, *, standard: bool) -> None:
-        self._constants = constants
+    def __init__(self, initializers: SharedInitializers, *, standard: bool) -> None:
+        self._initializers = initializers
         self._standard = standard
         self._indices: dict[Window, ir.Value] = {}
 
-    def windows(self, tape: Tape, counts: ir.Value, window: Window, step: int) -> ir.Value:
-        """`[N, H, W, C]` to `[N, H', W', kernel pixels * C]`, bytes both."""
+    def windows(self, tape: LayerTape, counts: ir.Value, window: Window, step: int) -> ir.Value:
+        """Gather windows: `[N, H, W, C]` to `[N, H', W', kernel pixels * C]`, bytes both."""
         if window.is_pixel:
             return counts
         if any(window.pads):
             top, left, bottom, right = window.pads
             pads = np.asarray([0, top, left, 0, 0, bottom, right, 0], dtype=np.int64)
             name = "pads." + ".".join(map(str, window.pads))
-            counts = tape.one("Pad", f"pad.t{step}", counts, self._constants.array(pads, name))
+            counts = tape.node("Pad", f"pad.t{step}", counts, self._initializers.array(pads, name))
         pixels = window.padded[0] * window.padded[1]
         flat = self._shape(0, pixels, window.channels)
-        counts = tape.one("Reshape", f"pixels.t{step}", counts, flat)
+        counts = tape.node("Reshape", f"pixels.t{step}", counts, flat)
         indices = self._window_indices(tape, window)
-        gathered = tape.one("Gather", f"windows.t{step}", counts, indices, axis=1)
+        gathered = tape.node("Gather", f"windows.t{step}", counts, indices, axis=1)
         length = window.kernel[0] * window.kernel[1] * window.channels
         rows = self._shape(0, *window.places, length)
-        return tape.one("Reshape", f"rows.t{step}", gathered, rows)
+        return tape.node("Reshape", f"rows.t{step}", gathered, rows)
 
     def product(
         self,
-        tape: Tape,
+        tape: LayerTape,
         rows: ir.Value,
         codes: ir.Value,
         scales: npt.NDArray[np.float32],
@@ -145,51 +146,49 @@ class Products:
         *,
         exact: bool,
     ) -> ir.Value:
-        """`rows @ codes * scales + biases`, float32.
+        """Compute `rows @ codes * scales + biases`, float32.
 
         Args:
-            tape: nodes go there.
-            rows: `[..., K]` counts.
+            tape: which nodes are recorded on.
+            rows: `[..., K]` spike counts.
             codes: `[K, N]` int8.
             scales: `[N]`.
             biases: `[N]` or None.
-            step: names the nodes.
+            step: numbers the nodes' names.
             exact: scale and bias may be applied at once, as no rounding comes in between.
         """
-        scale = self._constants.array(scales, f"{tape.layer}.scale{step}")
+        scale = self._initializers.array(scales, f"{tape.layer}.scale{step}")
         bias = None
         if biases is not None:
-            bias = self._constants.array(biases, f"{tape.layer}.bias{step}")
+            bias = self._initializers.array(biases, f"{tape.layer}.bias{step}")
         name = f"current.t{step}"
-        if not self._standard:
-            one = self._constants.scalar(1.0)
-            inputs = [rows, codes, one, scale, *([None, None, bias] if exact and bias else [])]
-            result = tape.add(
-                "MatMulIntegerToFloat",
-                name if exact or not bias else f"product.t{step}",
-                inputs,
-                [name if exact or not bias else f"product.t{step}"],
-                domain=CONTRIB,
-            )[0]
-            return result if exact or not bias else tape.one("Add", name, result, bias)
-        sums = tape.one("MatMulInteger", f"sums.t{step}", rows, codes)
-        values = tape.one("Cast", f"values.t{step}", sums, to=ir.DataType.FLOAT)
+        if self._standard:
+            sums = tape.node("MatMulInteger", f"sums.t{step}", rows, codes)
+            values = tape.node("Cast", f"values.t{step}", sums, to=ir.DataType.FLOAT)
+            if bias is None:
+                return tape.node("Mul", name, values, scale)
+            scaled = tape.node("Mul", f"scaled.t{step}", values, scale)
+            return tape.node("Add", name, scaled, bias)
+        one = self._initializers.scalar(1.0)
+        operands: list[ir.Value | None] = [rows, codes, one, scale]
         if bias is None:
-            return tape.one("Mul", name, values, scale)
-        return tape.one("Add", name, tape.one("Mul", f"scaled.t{step}", values, scale), bias)
+            return tape.node("MatMulIntegerToFloat", name, *operands, domain=CONTRIB)
+        if exact:
+            operands = [*operands, None, None, bias]
+            return tape.node("MatMulIntegerToFloat", name, *operands, domain=CONTRIB)
+        product = tape.node("MatMulIntegerToFloat", f"product.t{step}", *operands, domain=CONTRIB)
+        return tape.node("Add", name, product, bias)
 
-    def _window_indices(self, tape: Tape, window: Window) -> ir.Value:
-        """`[places, pixels]`, a sum of two small constants rather than a large one in the file."""
-        key = Window(
-            window.size, 0, window.kernel, window.strides, window.dilations, window.pads, 1
-        )
+    def _window_indices(self, tape: LayerTape, window: Window) -> ir.Value:
+        """`[places, pixels]`, a sum of two small arrays rather than a large one in the file."""
+        key = replace(window, channels=0, groups=1)
         if key not in self._indices:
             number = len(self._indices)
-            corners = self._constants.array(window.corners(), f"windows.{number}.corners")
-            offsets = self._constants.array(window.offsets(), f"windows.{number}.offsets")
-            self._indices[key] = tape.one("Add", "indices", corners, offsets)
+            corners = self._initializers.array(window.corners(), f"windows.{number}.corners")
+            offsets = self._initializers.array(window.offsets(), f"windows.{number}.offsets")
+            self._indices[key] = tape.node("Add", "indices", corners, offsets)
         return self._indices[key]
 
     def _shape(self, *sizes: int) -> ir.Value:
         name = "shape." + "x".join(map(str, sizes))
-        return self._constants.array(np.asarray(sizes, dtype=np.int64), name)
+        return self._initializers.array(np.asarray(sizes, dtype=np.int64), name)

@@ -1,4 +1,4 @@
-"""Weights on a grid of 8-bit integers times a power of two, one power a channel.
+"""Read weights as 8-bit integers times a power of two, one power a channel.
 
 On such a grid products with spike counts are whole multiples of the channel's power of two, and
 float32 holds their sums exactly while they stay below 2^24 of them. So any order of adding, any
@@ -16,7 +16,7 @@ import numpy.typing as npt
 __all__ = ["FLOAT_BITS", "GridWeights", "grid_of"]
 
 FLOAT_BITS = 24
-"""Of the significand of a float32."""
+"""Bits of a float32's significand."""
 _MOST = 127
 
 
@@ -37,7 +37,7 @@ class GridWeights:
         """`2 ** exponents`, float32."""
         return np.ldexp(np.float32(1), self.exponents).astype(np.float32)
 
-    def holds(self, biases: npt.NDArray[np.floating[Any]], largest_input: int) -> bool:
+    def sums_are_exact(self, biases: npt.NDArray[np.floating[Any]], largest_input: int) -> bool:
         """Whether current plus bias is exact in float32, whatever the order of the sum.
 
         Args:
@@ -51,7 +51,7 @@ class GridWeights:
 
 
 def grid_of(weights: npt.NDArray[np.float32]) -> GridWeights | None:
-    """The grid that `weights` (output channels first) lie on; None if they lie on none."""
+    """Find the grid that `weights` (output channels first) lie on; None if they lie on none."""
     flat = weights.reshape(len(weights), -1).astype(np.float64)
     if not np.isfinite(flat).all():
         return None

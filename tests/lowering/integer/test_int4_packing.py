@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from primesvt_deploy.lowering.graph_builder import LayerTape, SharedInitializers
 from primesvt_deploy.lowering.integer.int4_packing import GROUP, pack, stored_codes, unpack_function
 from primesvt_deploy.lowering.lif import LIF_DOMAIN
-from primesvt_deploy.lowering.lif_operators import Constants, Tape
 
 
 def codes_of(rows: int, columns: int, seed: int) -> np.ndarray:
@@ -27,8 +27,8 @@ def codes_of(rows: int, columns: int, seed: int) -> np.ndarray:
 def unpacked(codes: np.ndarray) -> np.ndarray:
     """What a session makes of the stored form."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18, LIF_DOMAIN: 1}, name="g")
-    tape = Tape("layer")
-    value = stored_codes(tape, Constants(graph), codes, packed=True)
+    tape = LayerTape("layer")
+    value = stored_codes(tape, SharedInitializers(graph), codes, packed=True)
     graph.extend(tape.nodes)
     value.type, value.shape = ir.TensorType(ir.DataType.INT8), ir.Shape([None, None])
     graph.outputs.append(value)

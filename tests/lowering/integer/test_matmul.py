@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primesvt_deploy.lowering.integer.matmul import CONTRIB, Products, Window
-from primesvt_deploy.lowering.lif_operators import Constants, Tape
+from primesvt_deploy.lowering.graph_builder import LayerTape, SharedInitializers
+from primesvt_deploy.lowering.integer.matmul import CONTRIB, IntegerMatMul, Window
 
 GEOMETRY = st.fixed_dictionaries(
     {
@@ -54,8 +54,8 @@ def run(
 ) -> np.ndarray:
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape(["n", 7, 6, 5]))
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 18, CONTRIB: 1}, name="g")
-    constants, tape = Constants(graph), Tape("layer")
-    products = Products(constants, standard=standard)
+    initializers, tape = SharedInitializers(graph), LayerTape("layer")
+    products = IntegerMatMul(initializers, standard=standard)
     pad = geometry["pads"]
     window = Window(
         size=(7, 6),
@@ -67,7 +67,7 @@ def run(
         groups=1,
     )
     rows = products.windows(tape, x, window, 0)
-    stored = constants.array(codes.transpose(2, 3, 1, 0).reshape(-1, 4), "codes")
+    stored = initializers.array(codes.transpose(2, 3, 1, 0).reshape(-1, 4), "codes")
     y = products.product(tape, rows, stored, scales, biases, 0, exact=True)
     graph.extend(tape.nodes)
     y.name, y.type = "y", ir.TensorType(ir.DataType.FLOAT)

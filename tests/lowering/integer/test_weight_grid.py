@@ -39,7 +39,7 @@ def test_sums_beyond_24_bits_are_not_called_exact() -> None:
     grid = grid_of(np.full((1, 1000), 127.0, dtype=np.float32))
     assert grid is not None
     bias = np.asarray([2.0**-3], dtype=np.float32)
-    assert grid.holds(bias, 1)
-    assert not grid.holds(bias, 255)  # 127000 * 255 eighths
-    assert not grid.holds(np.asarray([2.0**-9], dtype=np.float32), 1)
-    assert grid.holds(np.zeros(1, dtype=np.float32), 100)
+    assert grid.sums_are_exact(bias, 1)
+    assert not grid.sums_are_exact(bias, 255)  # 127000 * 255 eighths
+    assert not grid.sums_are_exact(np.asarray([2.0**-9], dtype=np.float32), 1)
+    assert grid.sums_are_exact(np.zeros(1, dtype=np.float32), 100)
