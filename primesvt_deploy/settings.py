@@ -276,7 +276,7 @@ class BuildSettings:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those to try."""
+        """Precisions to try, in order."""
         return tuple(Precision) if self.precision is None else (self.precision,)
 
     def budget_bytes(self, dense_bytes: int) -> int:

@@ -5,7 +5,7 @@ and each weight it meets. A layer whose input is floating-point values multiplie
 Operations are priced as 32-bit float ones in 45 nm (Horowitz, ISSCC 2014), as Spikformer (Zhou et
 al., ICLR 2023) and Spike-driven Transformer (Yao et al., NeurIPS 2023) do. Memory traffic, neurons
 and norms cost nothing, so the estimate compares networks; it is not the energy of a board, which
-`bench.power` measures.
+`edge.bench.power` measures.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The artifact: an ONNX file, and the bundle around it."""
+"""The exported artifact: an ONNX file, its ORT-format form, and the runtime versions they need."""

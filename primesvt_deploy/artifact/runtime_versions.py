@@ -1,4 +1,4 @@
-"""Which onnxruntime an ONNX file needs, by what needs it."""
+"""The least onnxruntime that an ONNX file needs, by operator."""
 
 from __future__ import annotations
 

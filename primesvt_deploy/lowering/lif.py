@@ -77,7 +77,7 @@ class ChargeFireReset:
 
     @property
     def first_offset(self) -> float:
-        """What is added to `g X[0]`: c and the decayed potential at rest, `c + d v_reset`."""
+        """Offset of the first step: c and the decayed potential at rest, `c + d v_reset`."""
         return self.offset + self.decay * (self.v_reset or 0.0)
 
 

@@ -41,7 +41,7 @@ _LARGEST_PRESCALE = 60
 
 @dataclass(frozen=True)
 class Currents:
-    """What a neuron layer receives.
+    """Input currents of a neuron layer.
 
     Args:
         parts: X[t], one a timestep (the same one T times where the input is static).

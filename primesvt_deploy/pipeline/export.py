@@ -23,7 +23,7 @@ def export(
     samples: torch.Tensor | None = None,
     standard: bool = False,
 ) -> Artifact:
-    """Write `model` as one ONNX file; see `artifact.onnx_file.export_onnx`.
+    """Write `model` as one ONNX file; see `artifact.onnx_export.export_onnx`.
 
     Args:
         model: what to export.

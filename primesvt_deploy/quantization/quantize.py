@@ -47,7 +47,7 @@ _ROWS_AT_ONCE = 16
 
 @dataclass
 class _Seen:
-    """What reached one layer."""
+    """Calibration inputs of one layer."""
 
     counts: bool = True
     moments: torch.Tensor | float = 0.0

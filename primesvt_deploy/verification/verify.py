@@ -95,7 +95,7 @@ class Verification:
         return sum(sum(steps) for steps in self.flips.values())
 
     def failures(self) -> list[str]:
-        """What is out of tolerance; empty if the artifact passes."""
+        """Findings out of tolerance; empty if the artifact passes."""
         found = []
         widest = ROUNDING_FACTOR * self.rounding_difference
         if self.rounding_flips is not None and not self.max_difference <= max(

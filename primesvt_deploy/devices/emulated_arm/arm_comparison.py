@@ -25,7 +25,7 @@ _COUNTED = 2  # images, after a first one that is not counted: it fills caches
 
 @dataclass(frozen=True, kw_only=True)
 class ArmComparison:
-    """What this machine computes of a bundle, to compare emulated CPUs with.
+    """Outputs of a bundle on this machine, to compare emulated CPUs with.
 
     Args:
         bundle: its directory.

@@ -2,7 +2,7 @@
 
 With fewer steps membranes have less time to charge and fewer neurons fire. As after pruning, each
 norm is re-estimated on calibration images so that it passes on, at the new T, the mean and
-deviation that it did at the old one (`pruning.norms`).
+deviation that it did at the old one (`batchnorm`).
 """
 
 from __future__ import annotations
