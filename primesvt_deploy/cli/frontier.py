@@ -60,8 +60,8 @@ def frontier(
 ) -> int:
     """Accuracy against size over many budgets, from one search.
 
-    Then `build --frontier DIR --budget-mb 3`, or `--max-drop 1` alone, takes the best plan that is
-    known without searching again. An interrupted frontier goes on when the same command is run.
+    Then `build --frontier DIR --budget-mb 3`, or `--max-drop 1` alone, takes its best plan
+    without searching again. An interrupted frontier goes on when the same command is run.
     With --max-drop the search ends where more would be lost.
     """
     from primesvt_deploy.cli.bars import Bars

@@ -19,12 +19,12 @@ def models(*, as_json: bool) -> int:
     from primesvt_deploy.families.adopted import ADOPTED
     from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names
 
-    known = (*FAMILIES, ADOPTED)
+    families = (*FAMILIES, ADOPTED)
     if as_json:
-        families = [
-            {"name": f.name, "title": f.title, "flags": f.flags, "note": f.note} for f in known
+        rows = [
+            {"name": f.name, "title": f.title, "flags": f.flags, "note": f.note} for f in families
         ]
-        click.echo(json.dumps({"models": list(model_names()), "families": families}, indent=1))
+        click.echo(json.dumps({"models": list(model_names()), "families": rows}, indent=1))
         return 0
     click.echo("Reference models (--model NAME):")
     for name in model_names():
@@ -33,8 +33,8 @@ def models(*, as_json: bool) -> int:
         "\nFamilies (--checkpoint FILE, recognised by its keys; --family NAME to insist), and what "
         "to pass\nwhere the file does not tell it:"
     )
-    width = max(len(family.name) for family in known)
-    for family in known:
+    width = max(len(family.name) for family in families)
+    for family in families:
         click.echo(f"  {family.name:{width}}  {family.title}")
         click.echo(f"  {'':{width}}  {family.flags}")
     return 0

@@ -57,7 +57,7 @@ class Trainer(ABC, Generic[_Batch]):
     def save(self, state: dict[str, Any]) -> None:
         """Keep a state: by the end of each epoch, where training stops, every `save_seconds`."""
 
-    def stops(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether to save and end after this step, though steps are left."""
         return False
 
@@ -140,7 +140,7 @@ class TrainingLoop:
             now = time.monotonic()
             self.seconds = before + now - started
             trainer.after_step(now - begun)
-            stopping = trainer.stops()
+            stopping = trainer.should_stop()
             due = self.at_epoch_end or stopping or now - saved > self._save_seconds
             if trainer.agreed(due):
                 trainer.save(self._state())

@@ -54,7 +54,7 @@ class Recorder(Trainer[int]):
         self.calls.append("save")
         self.states.append(state)
 
-    def stops(self) -> bool:
+    def should_stop(self) -> bool:
         return self.loop.step == self._stop_at
 
 

@@ -1,4 +1,4 @@
-"""How a training is executed: on which devices, in which precision, for how long."""
+"""Execution of a training: devices, processes, precision, time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENCE = timedelta(hours=2)
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a training is executed; none of it is part of the recipe.
+    """Execution settings of a training, which are no part of its recipe.
 
     Args:
         device: the device of this process.

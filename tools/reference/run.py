@@ -158,7 +158,7 @@ class Run(Trainer[_Batch]):
         if self._execution.rank == 0:
             self._directory.write(CHECKPOINT, state)
 
-    def stops(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether a signal came or time is up."""
         return self._execution.stop() or time.monotonic() > self._deadline
 

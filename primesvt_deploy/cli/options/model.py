@@ -36,7 +36,9 @@ _OPTIONS = (
     click.option("--pooling", help="Which of four stem stages pool, such as 0011."),
     click.option("--levels", type=int, help="Levels of integer neurons (Spike-driven V3)."),
     click.option(
-        "--frames/--images", default=None, help="Input: event frames, or images.  [default: told]"
+        "--frames/--images",
+        default=None,
+        help="Input: event frames or images.  [default: by the checkpoint]",
     ),
     click.option("--ema", is_flag=True, help="The checkpoint's averaged weights."),
     click.option("--tau", type=float, help="As SpikingJelly's constructor takes it."),
@@ -129,7 +131,9 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
     ]
     if foreign:
         flag = foreign[0].removeprefix("num_").replace("_", "-")
-        raise SettingsError(f"--{flag} is for known families: drop it, --factory says it itself")
+        raise SettingsError(
+            f"--{flag} is for supported families: drop it, --factory sets it itself"
+        )
     if options["image_size"] is None:
         raise SettingsError("the factory does not say the image size: pass --image-size")
     return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _ADOPT_OPTIONS})

@@ -25,7 +25,7 @@ _COUNTED = 2  # images, after a first one that is not counted: it fills caches
 
 @dataclass(frozen=True, kw_only=True)
 class ArmComparison:
-    """Outputs of a bundle on this machine, to compare emulated CPUs with.
+    """Outputs of a bundle on this machine, with which emulated CPUs are compared.
 
     Args:
         bundle: its directory.

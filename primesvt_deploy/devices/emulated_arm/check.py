@@ -19,7 +19,7 @@ __all__ = ["ArmSettings", "verify_on_arm"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSettings:
-    """How a bundle is run on emulated CPUs.
+    """Settings of a run on emulated CPUs.
 
     Args:
         cpus: names of CPUs, see `cpus.parse_cpus`.

@@ -1,6 +1,6 @@
 """The program that runs on the emulated CPU; the same functions run here, to compare with.
 
-Copied to a folder with the package's `runtime` beside it: it needs numpy and onnxruntime alone.
+Copied to a folder with the package's `edge/runtime`: it needs numpy and onnxruntime alone.
 """
 
 from __future__ import annotations

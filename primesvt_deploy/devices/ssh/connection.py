@@ -179,7 +179,7 @@ async def _open(
 ) -> asyncssh.SSHClientConnection:
     """Open one connection, of which a failure is explained in one line."""
     attempt = ConnectionAttempt(route, vouched)
-    known = route.known
+    known = route.known_keys
     try:
         return await asyncssh.connect(
             route.destination,

@@ -87,12 +87,11 @@ def _host_key(attempt: ConnectionAttempt, error: asyncssh.HostKeyNotVerifiable) 
             f"{name}: its host key is {found}, not {attempt.vouched} as --accept-host-key says; "
             f"compare it with what {check} says on the device"
         )
-    if route.known.file is not None:
-        remove = (
-            f"ssh-keygen -f {shlex.quote(str(route.known.file))} -R {shlex.quote(route.known.name)}"
-        )
+    known = route.known_keys
+    if known.file is not None:
+        remove = f"ssh-keygen -f {shlex.quote(str(known.file))} -R {shlex.quote(known.name)}"
         return (
-            f"{name}: its host key has CHANGED: it is {found}, {route.known.file} knows another; "
+            f"{name}: its host key has CHANGED: it is {found}, {known.file} knows another; "
             f"somebody may be in between. If the device was set up anew: {remove}"
         )
     return (

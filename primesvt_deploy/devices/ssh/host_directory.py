@@ -20,7 +20,7 @@ __all__ = ["HostDirectory", "check_python", "make_host_directory"]
 _OLDEST_PYTHON = (3, 11)
 _NOT_FOUND = 127
 _SPARE_BYTES = 32_000_000
-"""Left free beside what is copied: results, profiles, caches."""
+"""Bytes left free for results, profiles and caches."""
 _PRINT_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 _PRINT_FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
 # The guard ends what runs and removes the directory once `alive` is gone; rm is for its failing.

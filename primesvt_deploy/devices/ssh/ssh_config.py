@@ -34,7 +34,7 @@ class Route:
         agent: the agent's socket; None: use no agent.
         agent_keys: public keys the agent may be asked for; None: any it has.
         jumps: hosts to go through, in order.
-        known: the host's keys in the known hosts.
+        known_keys: the host's keys in the known_hosts files.
         connect_s: seconds in which a connection must be established.
     """
 
@@ -47,7 +47,7 @@ class Route:
     agent: str | None
     agent_keys: tuple[Path, ...] | None
     jumps: tuple[str, ...]
-    known: KnownKeys
+    known_keys: KnownKeys
     connect_s: float
 
     @property
@@ -89,7 +89,7 @@ def resolve_route(
         agent=agent,
         agent_keys=agent_keys,
         jumps=tuple(hop.strip() for hop in jumps.split(",")) if jumps else (),
-        known=known_keys(
+        known_keys=known_keys(
             options.host,
             options.port,
             alias=options.host_key_alias,
