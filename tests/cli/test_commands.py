@@ -257,7 +257,7 @@ def test_a_model_of_ones_own_class_from_its_factory(
     ("arguments", "said"),
     [
         (("--factory", "nets:lost"), "the factory does not say the image size"),
-        (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for supported famil"),
+        (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for supported"),
         (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
         (("--max-drop", "none"), "--max-drop is 'none': expected a number of points"),
