@@ -18,6 +18,8 @@ from html import escape
 from pathlib import Path
 from string import ascii_lowercase
 
+from primesvt_deploy.edge.whole_file import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "primesvt_deploy"
 PICTURE = ROOT / "docs" / "architecture.svg"
@@ -26,7 +28,7 @@ ENTRY = ("pipeline/build.py", "build")
 EXPANDED = {
     "make_variant": ("pipeline/variant.py", "_pruned"),
     "ship": ("pipeline/ship.py", "ship"),
-    "export_onnx": ("artifact/onnx_export.py", "export_onnx"),
+    "export_onnx": ("lowering/passes.py", "lower_to_graph"),
 }
 """Stages whose own steps are shown, and the function that calls these."""
 EVERYWHERE = {"errors", "progress", "settings", "version"}
@@ -152,16 +154,20 @@ def _calls(file: str, function: str) -> list[tuple[str, str, str]]:
             value = value.body
         if not isinstance(value, ast.Call):
             continue
-        owner, _, name = ast.unparse(value.func).rpartition(".")
+        is_pass = isinstance(value.func, ast.Call)  # `Pass(...)(graph)`
+        function_node = value.func.func if isinstance(value.func, ast.Call) else value.func
+        owner, _, name = ast.unparse(function_node).rpartition(".")
         home = opened.get(owner, "") if owner else homes.get(name, "")
-        if home and name[0] in ascii_lowercase + "_":
+        if home and (is_pass or name[0] in ascii_lowercase + "_"):
             target = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
             found.append((node.lineno, name, home, target))
     return [call[1:] for call in sorted(found)]
 
 
 def _result(file: str, name: str) -> str:
-    """Type of what a function returns, without a module's name and without None."""
+    """Type of a function's result, without module and None; empty for a class."""
+    if any(isinstance(n, ast.ClassDef) and n.name == name for n in _tree(file).body):
+        return ""
     returns = _function(_tree(file), name).returns
     text = "" if returns is None else ast.unparse(returns).removesuffix(" | None")
     return "" if text == "None" else text
@@ -394,7 +400,7 @@ def _text(x: float, y: float, text: str, kind: str, *, anchor: str = "start") ->
 
 def main() -> None:
     """Write the picture."""
-    PICTURE.write_text(draw(), encoding="utf-8")
+    write_whole(PICTURE, draw())
 
 
 if __name__ == "__main__":
