@@ -118,6 +118,7 @@ def test_verify_without_data_of_its_own_asks_for_some(place: Path) -> None:
     assert primesvt("verify", "bundle", "--quick", cwd=place).returncode == 0
 
 
+@pytest.mark.slow
 def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     arguments = (
         "analyze", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
@@ -187,6 +188,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(
     assert sorted(path.name for path in place.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_the_same(place: Path) -> None:
     for command in (("inspect", "bundle"), ("verify", "d.npz"), ("build", "--saving", "100")):
         alone, here = process(*command, cwd=place), primesvt(*command, cwd=place)
@@ -232,6 +234,7 @@ from own_nets import attending
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_class_from_its_factory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +294,7 @@ def known(place: Path) -> Path:
     return place / "frontier"
 
 
+@pytest.mark.slow
 def test_a_frontier_is_a_table_a_plot_and_a_ledger(place: Path, known: Path) -> None:
     names = {path.name for path in known.iterdir()}
     assert names == {"frontier.json", "frontier.png", "frontier.svg", "ledger.jsonl"}
@@ -304,6 +308,7 @@ def test_a_frontier_is_a_table_a_plot_and_a_ledger(place: Path, known: Path) -> 
     assert [p["asked_saving_percent"] for p in content["points"]] == [20.0, 40.0]
 
 
+@pytest.mark.slow
 def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
     found = primesvt(
         "build", "--model", "tiny", "--data", "d.npz", "--frontier", known, "--saving", "15",

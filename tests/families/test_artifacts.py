@@ -28,6 +28,8 @@ from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.verification.spikes import FlipCounter
 
+pytestmark = pytest.mark.slow
+
 OPTIONS: dict[str, ModelOptions] = {
     **test_spikformer.VECTORS,
     **test_qkformer.VECTORS,

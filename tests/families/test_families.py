@@ -144,6 +144,7 @@ def difference(name: str, plan: Plan) -> float:
     return check_cut(mask(network, groups, plan), cut(network, groups, plan), inputs(name, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "group"), CASES, ids=lambda case: getattr(case, "name", case))
 def test_cut_equals_masked_for_every_group(name: str, group: Group) -> None:
     """One channel a head, and a number of them that is drawn; other channels in each head."""

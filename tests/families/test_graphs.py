@@ -18,6 +18,8 @@ from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import Unroll
 from primesvt_deploy.model.svit import SViT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=ZOO)
 def traced(request: pytest.FixtureRequest) -> tuple[SViT, ir.Model]:

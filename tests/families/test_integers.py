@@ -18,6 +18,8 @@ from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
 
+pytestmark = pytest.mark.slow
+
 every_network = pytest.mark.parametrize("name", ZOO)
 
 

@@ -18,6 +18,8 @@ from primesvt_deploy.model.reference_models import model_names
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 
+pytestmark = pytest.mark.slow
+
 MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "models.json"
 
 

@@ -23,6 +23,8 @@ from primesvt_deploy.errors import OutputError, VerificationError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 
+pytestmark = pytest.mark.slow
+
 FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
 SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
 

@@ -13,6 +13,8 @@ from families.zoo import FORMS, ZOO
 from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
 from primesvt_deploy.edge.runtime.session import OnnxModel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_build_of_every_family(name: str, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.report.frontier import draw_frontier
 
+pytestmark = pytest.mark.slow
+
 SEARCH = SearchSettings(max_drop=None, policy="uniform", recover=("refit", "norms"))
 SAVINGS = (10.0, 30.0, 50.0)
 

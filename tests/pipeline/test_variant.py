@@ -28,6 +28,8 @@ from primesvt_deploy.quantization.serialization import with_quantized_state
 from primesvt_deploy.settings import BudgetOn, Precision
 from primesvt_deploy.verification.bundle import verify_bundle
 
+pytestmark = pytest.mark.slow
+
 SEARCH = SearchSettings(search_images=60, robustness_images=50, rates=(0.3, 0.6), max_drop=60.0)
 
 

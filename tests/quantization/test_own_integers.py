@@ -20,6 +20,8 @@ from primesvt_deploy.quantization.serialization import quantized_state, with_qua
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
 
+pytestmark = pytest.mark.slow
+
 NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     **{
         f"convolutional, {kind}": ((lambda n=node: enliven(Convolutional(n))), 3)

@@ -120,6 +120,7 @@ def test_an_output_that_cannot_be(place_of: str, begun: Path) -> None:
     assert "cannot write" in refused(made(begun, place_of).go, begun)
 
 
+@pytest.mark.slow
 def test_a_stop_loses_no_loss_of_the_log(place: Path, begun: Path) -> None:
     assert made(begun, "rarely", log_steps=5, seconds=0.0).go() is False
     assert made(begun, "rarely", log_steps=5).go()

@@ -96,6 +96,7 @@ def signal_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("signal_handlers")
 def test_killed_and_run_again_it_is_as_if_nothing_had_been(
     place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +130,7 @@ def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole
     assert curve(place / "torn") == curve(whole)
 
 
+@pytest.mark.slow
 def test_devices_share_each_step(place: Path, tmp_path: Path) -> None:
     """Each has half of a batch, and one log tells of both."""
     short = TRAINING.replace("[[1, 3], [2, 3]]", "[[1, 1], [2, 1]]")
@@ -323,6 +325,7 @@ def check_stopped(place: Path, name: str, output: str, errors: str, whole: Path)
     assert_same_weights(place / name, whole)
 
 
+@pytest.mark.slow
 def test_a_signal_stops_with_a_checkpoint(place: Path, whole: Path) -> None:
     process = started(place, "terminated", "--save-seconds", "1e9")
     wait_for_lines(place / "terminated", 3, process.poll)

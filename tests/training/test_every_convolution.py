@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("every_convolution.py")
 ROOT = Path(__file__).parents[2]
 HANGS_SECONDS = 600.0

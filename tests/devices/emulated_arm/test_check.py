@@ -27,6 +27,8 @@ from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
 from primesvt_deploy.errors import DataError, EmulationError, VerificationError
 from primesvt_deploy.settings import Precision
 
+pytestmark = pytest.mark.slow
+
 Faked = Callable[[str], Sandbox]
 FINE = ArmOutcome(
     cpu="cortex-a72", onnxruntime="1.2.3", images=64, source="images", agreeing=64,
