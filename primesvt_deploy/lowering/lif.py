@@ -7,7 +7,8 @@ With d = 1 - 1/tau, g = 1/tau (1 without `decay_input`) and c = v_reset/tau (0 f
 
 which is SpikingJelly 2.0's `LIFNode` with the products multiplied out. A neuron of D > 1 levels
 fires `S[t] = round(clip(H[t] / v_threshold, 0, D))` and resets softly. While torch.onnx traces,
-a neuron is one opaque node `ai.primesvt::LIF`, which `lowering.unroll` expands in the graph.
+a neuron is one opaque node `ai.primesvt::LIF`, which `lowering.unroll` or `lowering.integer`
+expands in the graph.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = [
 ]
 
 LIF_DOMAIN = "ai.primesvt"
+"""ONNX domain of operators that are not standard."""
 LIF_OP = "LIF"
+"""Operator of a neuron that is not lowered yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class ChargeFireReset:
 
     @classmethod
     def of(cls, neuron: Neuron) -> ChargeFireReset:
-        """The constants of `neuron`."""
+        """Constants of a neuron with state."""
         lif = neuron.parameters_
         return cls(
             timesteps=neuron.timesteps,
@@ -82,7 +85,12 @@ class ChargeFireReset:
 
 
 class UnrolledNeuron(nn.Module):
-    """A neuron without state; `constants.gain` is 1 once the layer before has absorbed it."""
+    """A neuron without state; `constants.gain` is 1 once the layer before has absorbed it.
+
+    Args:
+        constants: what it computes.
+        used: whether the network ever calls it.
+    """
 
     def __init__(self, constants: ChargeFireReset, *, used: bool = True) -> None:
         super().__init__()
@@ -121,7 +129,7 @@ class UnrolledNeuron(nn.Module):
 
 
 class UnrolledSequence(UnrolledNeuron):
-    """The same on input with a time axis, `[T, N, ...]`."""
+    """A neuron without state on input with a time axis, `[T, N, ...]`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Spikes `[T, N, ...]` of currents `[T, N, ...]`."""
@@ -135,7 +143,14 @@ class UnrolledSequence(UnrolledNeuron):
 
 
 def integrate_and_fire(x: torch.Tensor, constants: ChargeFireReset) -> torch.Tensor:
-    """Spikes of 0 and 1, `[T*N, ...]`, for currents `x` (see `UnrolledNeuron.forward`)."""
+    """Outputs `[T*N, ...]` of a neuron for currents `[T*N, ...]`, or `[N, ...]` if static.
+
+    Source: SpikingJelly 2.0, `neuron.LIFNode` and `neuron.ILIFNode`.
+
+    Args:
+        x: currents; they are left as they are.
+        constants: what the neuron computes, T and whether the input is static.
+    """
     steps, static = constants.timesteps, constants.static_input
     n = x.shape[0] if static else x.shape[0] // steps
     # `repeat` keeps x's memory format, so channels-last stays channels-last.

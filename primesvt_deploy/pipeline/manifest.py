@@ -21,7 +21,7 @@ from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.evaluation import Evaluation
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.settings import HEAD, BuildSettings
-from primesvt_deploy.verification.verify import Verification
+from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.version import __version__
 
 __all__ = ["Findings", "compose_manifest", "versions"]

@@ -24,7 +24,8 @@ from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.pruning.policies.base import step_to_dict
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.settings import Precision
-from primesvt_deploy.verification.verify import LOGIT_TOLERANCE, Verification, verify_artifact
+from primesvt_deploy.verification.outcome import LOGIT_TOLERANCE, Verification
+from primesvt_deploy.verification.verify import verify_artifact
 
 __all__ = ["StagedArtifact", "stage_artifact", "stage_bundle", "verify_staged"]
 

@@ -1,1 +1,1 @@
-"""Weights of a lowered SViT on integer grids, so that spikes times weights is exact."""
+"""Quantization: weights of a lowered SViT on integer grids, where spikes times weights is exact."""

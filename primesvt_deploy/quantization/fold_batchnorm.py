@@ -1,7 +1,8 @@
 """Fold batch norms of a user's own module into the layers before them.
 
-The networks of known families fold theirs when they are lowered. In other modules nothing but a
-run tells which norm receives a layer's output as it is; such pairs become one layer.
+The networks of known families fold theirs when they are lowered (`lowering.fold_batchnorm`). In
+other modules only a run shows which norm receives a layer's output as it is; such pairs become one
+layer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-__all__ = ["fold_called_norms"]
+__all__ = ["fold_following_norms"]
 
 _TOLERANCE = 1e-9
 _Layer = nn.Conv1d | nn.Conv2d | nn.Linear
@@ -22,12 +23,15 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 @torch.no_grad()
-def fold_called_norms(network: _Module, example: torch.Tensor) -> _Module:
-    """`network` without the norms that follow a layer directly, if its outputs stay the same.
+def fold_following_norms(network: _Module, example: torch.Tensor) -> _Module:
+    """Fold the norms that follow a layer directly, if the outputs stay the same.
 
     Args:
-        network: lowered, float32; it may be changed.
+        network: lowered, float32; it is left as it is.
         example: an input.
+
+    Returns:
+        A folded copy, or `network` itself where nothing can be folded.
     """
     pairs = _pairs(network, example)
     if not pairs:
@@ -36,21 +40,21 @@ def fold_called_norms(network: _Module, example: torch.Tensor) -> _Module:
     names = {module: name for name, module in network.named_modules()}
     for layer, norm in pairs:
         _fuse(folded, names[layer], names[norm])
-    exact, found = (copy.deepcopy(n).double()(example.double()) for n in (network, folded))
-    close = float((exact - found).abs().max()) <= _TOLERANCE * max(1.0, float(exact.abs().max()))
+    before, after = (copy.deepcopy(n).double()(example.double()) for n in (network, folded))
+    close = float((before - after).abs().max()) <= _TOLERANCE * max(1.0, float(before.abs().max()))
     return folded if close else network
 
 
 def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Layers and the norms that take their very outputs; both called once."""
+    """Pairs of a layer and the norm that takes its very output, both called once."""
     outputs: list[tuple[nn.Module, torch.Tensor]] = []
     inputs: list[tuple[nn.Module, torch.Tensor]] = []
 
     def keep_output(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         outputs.append((layer, output))
 
-    def keep_input(norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        inputs.append((norm, given[0]))
+    def keep_input(norm: nn.Module, taken: tuple[torch.Tensor, ...]) -> None:
+        inputs.append((norm, taken[0]))
 
     handles = []
     for module in network.modules():
@@ -67,8 +71,8 @@ def _pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[nn.Module, n
     return [
         (layer, norm)
         for norm, taken in inputs
-        for layer, given in outputs
-        if taken is given and once.count(layer) == once.count(norm) == 1
+        for layer, output in outputs
+        if taken is output and once.count(layer) == once.count(norm) == 1
     ]
 
 

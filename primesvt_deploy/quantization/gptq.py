@@ -1,8 +1,8 @@
-"""Error-compensated rounding: each input's rounding error is made up for by the inputs after it.
+"""Round with compensation: each input's rounding error is made up for by the inputs after it.
 
 Source: Frantar et al., GPTQ (ICLR 2023), section 3: with `H = X X^T` over calibration inputs X,
 inputs are rounded one after another, and the error of each is spread over those not yet rounded
-by the rows of the Cholesky factor of `H^-1`. Spikes are what X holds here.
+by the rows of the Cholesky factor of `H^-1`. X holds spikes here.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ from __future__ import annotations
 import torch
 
 from primesvt_deploy.lowering.integer.int4_packing import GROUP, MAX_INT4
-from primesvt_deploy.quantization.rounding import Grid, group_powers, multipliers, nearest
+from primesvt_deploy.quantization.rounding import (
+    Grid,
+    best_multipliers,
+    group_powers,
+    round_to_grid,
+)
 
-__all__ = ["compensated"]
+__all__ = ["round_compensated"]
 
 _DAMPING = 0.01
 _BLOCK = 4 * GROUP
 
 
-def compensated(weights: torch.Tensor, moments: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-    """Weights `[N, K]` on a 4-bit grid, for inputs with second moments `[K, K]`; and the grid."""
+def round_compensated(weights: torch.Tensor, moments: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+    """Round weights to a 4-bit grid, with compensation.
+
+    Args:
+        weights: `[N, K]`.
+        moments: `[K, K]` second moments of the inputs.
+
+    Returns:
+        The rounded weights `[N, K]`, and their grid.
+    """
     dtype = weights.dtype
     rest = weights.double().clone()
     factor = _inverse_factor(moments.double())
@@ -32,9 +45,9 @@ def compensated(weights: torch.Tensor, moments: torch.Tensor) -> tuple[torch.Ten
         for column in range(start, stop):
             if column % GROUP == 0:
                 group = slice(column, min(column + GROUP, rest.shape[1]))
-                step = powers * multipliers(rest[:, group], powers, importance[group])
+                step = powers * best_multipliers(rest[:, group], powers, importance[group])
             value = rest[:, column : column + 1]
-            rounded[:, column : column + 1] = nearest(value, Grid(step, MAX_INT4, powers))
+            rounded[:, column : column + 1] = round_to_grid(value, Grid(step, MAX_INT4, powers))
             steps[:, column : column + 1] = step
             error = (value - rounded[:, column : column + 1]) / factor[column, column]
             rest[:, column:stop] -= error * factor[column, column:stop]

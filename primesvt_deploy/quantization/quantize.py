@@ -1,10 +1,10 @@
 """Put a SViT's weights on integer grids, layer by layer, on calibration samples.
 
-A layer is told by what reaches it: counts of spikes, whole multiples of a neuron's output value
-that fit a byte, or real numbers. The layer that sees the image and the classifier stay float32.
-With 8 bits weights are rounded to nearest on the grid of least error; with 4 bits errors are
-compensated on the calibration inputs. Each segment of the network is rounded on what the rounded
-segments before it give, and biases take up the mean of what rounding leaves.
+What reaches a layer decides how it is rounded: spike counts, whole multiples of a neuron's output
+value that fit a byte, or real numbers. The layer that sees the image and the classifier stay
+float32. With 8 bits weights are rounded to nearest on the grid of least error; with 4 bits errors
+are compensated on the calibration inputs. Each segment of the network is rounded on the outputs of
+the rounded segments before it, and biases take up the mean of what rounding leaves.
 """
 
 from __future__ import annotations
@@ -30,26 +30,33 @@ from primesvt_deploy.model.layer_matrix import (
 )
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
-from primesvt_deploy.quantization.fold_batchnorm import fold_called_norms
-from primesvt_deploy.quantization.gptq import compensated
+from primesvt_deploy.quantization.fold_batchnorm import fold_following_norms
+from primesvt_deploy.quantization.gptq import round_compensated
 from primesvt_deploy.quantization.rounding import (
     channel_grid,
     group_grid,
-    nearest,
-    rounded_bias,
+    round_bias,
+    round_to_grid,
 )
 
-__all__ = ["quantize", "twin_of"]
+__all__ = ["lower_for_quantization", "quantize"]
 
 _ROWS_AT_ONCE = 16
 """Samples and timesteps whose windows are laid out at once, for memory."""
 
 
 @dataclass
-class _Seen:
-    """Calibration inputs of one layer."""
+class _LayerInputs:
+    """Statistics of a layer's inputs.
 
-    counts: bool = True
+    Args:
+        spike_counts: whether all of them were spike counts.
+        moments: `[K, K]` sum of the products of an input's values.
+        sums: `[K]` sum of the inputs.
+        rows: how many there were.
+    """
+
+    spike_counts: bool = True
     moments: torch.Tensor | float = 0.0
     sums: torch.Tensor | float = 0.0
     rows: int = 0
@@ -59,44 +66,50 @@ class _Seen:
 def quantize(
     model: SViT, bits: int, samples: torch.Tensor | None = None, *, progress: Progress = SILENT
 ) -> SViT:
-    """The lowered twin of `model` with its weights on grids of so many bits.
+    """Quantize a model: lower it, and round its weights to grids.
 
     Args:
-        model: a SViT; it is not touched.
+        model: a SViT; it is left as it is.
         bits: 8 or 4. Grouped convolutions and layers that real numbers reach get 8 in any case.
         samples: preprocessed samples as data sets give them, to calibrate on; None: noise, which
             tells spikes from real numbers, and then nothing is compensated.
-        progress: told of each segment.
+        progress: gets each segment.
+
+    Returns:
+        The quantized model; its weights are float32 that lie on grids.
     """
-    twin = twin_of(model)
+    network = lower_for_quantization(model)
     calibrated = samples is not None
     batch = time_first(_noise(model) if samples is None else samples)
     sizes = model.batch_of(32)
     axis = 1 if batch.ndim == 5 else 0
-    states = [twin.fold(part) for part in batch.split(sizes, dim=axis)]
-    names = {module: name for name, module in twin.named_modules()}
-    exempt = {twin.get_submodule(name) for name in twin.classifiers} | _ends(twin, states[0])
-    values = {m.constants.spike_value for m in twin.modules() if isinstance(m, UnrolledNeuron)}
-    segments = twin.segments()
+    states = [network.fold(part) for part in batch.split(sizes, dim=axis)]
+    names = {module: name for name, module in network.named_modules()}
+    classifiers = {network.get_submodule(name) for name in network.classifiers}
+    exempt = classifiers | _first_and_last(network, states[0])
+    values = {m.constants.spike_value for m in network.modules() if isinstance(m, UnrolledNeuron)}
+    segments = network.segments()
     progress.stage(f"rounding to {bits} bits", len(segments))
     for segment in segments:
         moments = bits == 4 and calibrated
-        with _watched(twin, exempt, values, rows_wanted=calibrated, moments=moments) as seen:
+        with _collect_inputs(
+            network, exempt, values, rows_wanted=calibrated, moments=moments
+        ) as collected:
             for state in states:
                 segment.run(state)
-        for layer, what in seen.items():
-            _round(cast(Weighted, layer), what, bits, calibrated)
+        for layer, inputs in collected.items():
+            _round(cast(Weighted, layer), inputs, bits, calibrated)
         states = [segment.run(state) for state in states]
-        progress.step(", ".join(names[layer] for layer in seen))
-    return model.with_module(twin)
+        progress.step(", ".join(names[layer] for layer in collected))
+    return model.with_module(network)
 
 
-def twin_of(model: SViT) -> SpikingNetwork:
-    """The lowered module of `model`, with every norm folded that can be."""
-    twin = lower_module(model.module.float())
+def lower_for_quantization(model: SViT) -> SpikingNetwork:
+    """Lower a model's network, with every norm folded that can be; the model is left as it is."""
+    network = lower_module(model.module.float())
     if model.module.couplings_declared:
-        return twin
-    return fold_called_norms(twin, time_first(_noise(model)))
+        return network
+    return fold_following_norms(network, time_first(_noise(model)))
 
 
 def _noise(model: SViT) -> torch.Tensor:
@@ -105,81 +118,83 @@ def _noise(model: SViT) -> torch.Tensor:
     return time_first(noise)  # an example has time first; data sets have it second
 
 
-def _ends(twin: SpikingNetwork, state: torch.Tensor) -> set[nn.Module]:
-    """The layer that is called first, which sees the image, and a user's own classifier."""
+def _first_and_last(network: SpikingNetwork, state: torch.Tensor) -> set[nn.Module]:
+    """Layers that stay float32: the one called first, and the classifier of a user's own class."""
     called: list[nn.Module] = []
     handles = [
         layer.register_forward_pre_hook(lambda module, _inputs: called.append(module))
-        for layer in twin.modules()
+        for layer in network.modules()
         if isinstance(layer, Weighted)
     ]
     try:
-        twin.segments()[0].run(state)
+        network.segments()[0].run(state)
     finally:
         for handle in handles:
             handle.remove()
-    return {called[0], *(called[-1:] if not twin.couplings_declared else [])} if called else set()
+    last = [] if network.couplings_declared else called[-1:]
+    return {*called[:1], *last}
 
 
 @contextmanager
-def _watched(
-    twin: nn.Module,
+def _collect_inputs(
+    network: nn.Module,
     exempt: set[nn.Module],
     values: set[float],
     *,
     rows_wanted: bool,
     moments: bool,
-) -> Iterator[dict[nn.Module, _Seen]]:
-    """Collects what reaches each layer while the network runs, in the order of the calls."""
-    seen: dict[nn.Module, _Seen] = {}
+) -> Iterator[dict[nn.Module, _LayerInputs]]:
+    """Collect statistics of each layer's inputs while the network runs, in the order of calls."""
+    collected: dict[nn.Module, _LayerInputs] = {}
 
-    def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        what = seen.setdefault(layer, _Seen())
-        what.counts = what.counts and any(_is_counts(inputs[0], value) for value in values)
+    def collect(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        found = collected.setdefault(layer, _LayerInputs())
+        found.spike_counts = found.spike_counts and any(
+            _are_spike_counts(inputs[0], value) for value in values
+        )
         if not rows_wanted:
             return
         for part in inputs[0].split(_ROWS_AT_ONCE):
             rows = input_rows(cast(Weighted, layer), part)
-            what.rows += len(rows)
-            what.sums = what.sums + rows.sum(dim=0)
-            if moments and what.counts and is_dense(layer):
-                what.moments = what.moments + rows.T @ rows
+            found.rows += len(rows)
+            found.sums = found.sums + rows.sum(dim=0)
+            if moments and found.spike_counts and is_dense(layer):
+                found.moments = found.moments + rows.T @ rows
 
     handles = [
-        layer.register_forward_pre_hook(look)
-        for layer in twin.modules()
+        layer.register_forward_pre_hook(collect)
+        for layer in network.modules()
         if isinstance(layer, Weighted) and layer not in exempt
     ]
     try:
-        yield seen
+        yield collected
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _is_counts(x: torch.Tensor, value: float) -> bool:
+def _are_spike_counts(x: torch.Tensor, value: float) -> bool:
     counts = x / value
-    return bool(
-        (counts == counts.round()).all() and counts.min() >= 0 and counts.max() <= UINT8_MAX
-    )
+    whole = bool((counts == counts.round()).all())
+    return whole and bool(counts.min() >= 0) and bool(counts.max() <= UINT8_MAX)
 
 
-def _round(layer: Weighted, seen: _Seen, bits: int, calibrated: bool) -> None:
+def _round(layer: Weighted, inputs: _LayerInputs, bits: int, calibrated: bool) -> None:
     weights = weight_matrix(layer)
     dense = is_dense(layer)
-    if bits == 4 and seen.counts and dense:
-        if calibrated and isinstance(seen.moments, torch.Tensor):
-            rounded, grid = compensated(weights, seen.moments / seen.rows)
+    if bits == 4 and inputs.spike_counts and dense:
+        if calibrated and isinstance(inputs.moments, torch.Tensor):
+            rounded, grid = round_compensated(weights, inputs.moments / inputs.rows)
         else:
             grid = group_grid(weights)
-            rounded = nearest(weights, grid)
+            rounded = round_to_grid(weights, grid)
     else:
         grid = channel_grid(weights)
-        rounded = nearest(weights, grid)
+        rounded = round_to_grid(weights, grid)
     set_weights(layer, rounded)
     if layer.bias is None:
         return
     bias = layer.bias.detach()
-    if calibrated and dense and isinstance(seen.sums, torch.Tensor):
-        bias = bias + (weights - rounded) @ (seen.sums / seen.rows)
-    layer.bias.copy_(rounded_bias(bias, grid.powers))
+    if calibrated and dense and isinstance(inputs.sums, torch.Tensor):
+        bias = bias + (weights - rounded) @ (inputs.sums / inputs.rows)
+    layer.bias.copy_(round_bias(bias, grid.powers))

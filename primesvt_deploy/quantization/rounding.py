@@ -14,10 +14,18 @@ import torch
 
 from primesvt_deploy.lowering.integer.int4_packing import GROUP, MAX_INT4
 
-__all__ = ["Grid", "channel_grid", "group_grid", "nearest", "rounded_bias"]
+__all__ = [
+    "Grid",
+    "best_multipliers",
+    "channel_grid",
+    "group_grid",
+    "group_powers",
+    "round_bias",
+    "round_to_grid",
+]
 
-_CODES = 127
-_MULTIPLIERS = _CODES // MAX_INT4
+_MAX_INT8 = 127
+_MULTIPLIERS = _MAX_INT8 // MAX_INT4
 _BIAS_BITS = 6
 """Biases are multiples of a channel's power of two by 2^-6: finer than its weights, and coarse
 enough that sums stay exact in float32."""
@@ -25,59 +33,69 @@ enough that sums stay exact in float32."""
 
 @dataclass(frozen=True)
 class Grid:
-    """Steps of a weight matrix, and the largest count of them.
+    """Grid of a weight matrix: the steps of its values, and how many steps they may be from 0.
 
     Args:
         steps: `[N, K]` or what broadcasts to it: the distance of neighbouring values.
-        most: largest absolute count of steps.
+        most_steps: largest absolute number of steps.
         powers: `[N, 1]`: the power of two of each channel, which divides its steps.
     """
 
     steps: torch.Tensor
-    most: int
+    most_steps: int
     powers: torch.Tensor
 
 
-def nearest(weights: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Weights `[N, K]` rounded to the nearest value of their grid."""
-    return (weights / grid.steps).round().clamp(-grid.most, grid.most) * grid.steps
+def round_to_grid(weights: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Weights `[N, K]` rounded to the nearest values of their grid."""
+    counts = (weights / grid.steps).round().clamp(-grid.most_steps, grid.most_steps)
+    return counts * grid.steps
 
 
-def channel_grid(weights: torch.Tensor, importance: torch.Tensor | None = None) -> Grid:
-    """8 bits: the power of two for each channel that leaves the least squared error.
+def channel_grid(weights: torch.Tensor) -> Grid:
+    """Grid of 8 bits: for each channel the power of two that leaves the least squared error.
 
     Args:
         weights: `[N, K]`.
-        importance: `[K]` weights of the errors, such as the mean square of each input.
     """
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-    ceiling = torch.exp2(torch.ceil(torch.log2(largest / _CODES)))
-    options = [Grid(ceiling * 2.0**-k, _CODES, ceiling * 2.0**-k) for k in range(4)]
-    errors = torch.stack([_errors(weights, option, importance) for option in options])
+    ceiling = torch.exp2(torch.ceil(torch.log2(largest / _MAX_INT8)))
+    options = [Grid(ceiling * 2.0**-k, _MAX_INT8, ceiling * 2.0**-k) for k in range(4)]
+    errors = torch.stack([_errors(weights, option, None) for option in options])
     powers = ceiling * torch.exp2(-errors.argmin(dim=0).to(weights.dtype))[:, None]
-    return Grid(powers, _CODES, powers)
+    return Grid(powers, _MAX_INT8, powers)
 
 
 def group_grid(weights: torch.Tensor) -> Grid:
-    """4 bits: for every `GROUP` inputs of a channel the multiplier of least squared error."""
+    """Grid of 4 bits: for each `GROUP` inputs of a channel the multiplier of least squared error.
+
+    Args:
+        weights: `[N, K]`.
+    """
     powers = group_powers(weights)
     parts = weights.split(GROUP, dim=1)
     steps = torch.cat(
-        [multipliers(part, powers, None).expand(-1, part.shape[1]) for part in parts], dim=1
+        [best_multipliers(part, powers, None).expand(-1, part.shape[1]) for part in parts], dim=1
     )
     return Grid(steps * powers, MAX_INT4, powers)
 
 
 def group_powers(weights: torch.Tensor) -> torch.Tensor:
-    """`[N, 1]`: the power of two of each channel, of which multipliers are taken."""
+    """Powers of two `[N, 1]` of weights `[N, K]`, one a channel, of which multipliers are taken."""
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     return torch.exp2(torch.ceil(torch.log2(largest / (MAX_INT4 * _MULTIPLIERS))))
 
 
-def multipliers(
+def best_multipliers(
     weights: torch.Tensor, powers: torch.Tensor, importance: torch.Tensor | None
 ) -> torch.Tensor:
-    """`[N, 1]`: the best whole multiplier for one group of inputs `[N, up to GROUP]`."""
+    """Whole multipliers `[N, 1]` of least squared error, for one group of inputs.
+
+    Args:
+        weights: `[N, up to GROUP]`.
+        powers: `[N, 1]`.
+        importance: weights of the errors, such as the mean square of each input; None: equal.
+    """
     options = range(1, _MULTIPLIERS + 1)
     errors = torch.stack(
         [_errors(weights, Grid(powers * m, MAX_INT4, powers), importance) for m in options]
@@ -85,12 +103,12 @@ def multipliers(
     return (errors.argmin(dim=0) + 1).to(weights.dtype)[:, None]
 
 
-def rounded_bias(bias: torch.Tensor, powers: torch.Tensor) -> torch.Tensor:
-    """A bias `[N]` on the grid of its channels, `[N, 1]` powers of two."""
+def round_bias(bias: torch.Tensor, powers: torch.Tensor) -> torch.Tensor:
+    """A bias `[N]` rounded to the grid of its channels, `[N, 1]` powers of two."""
     unit = powers.flatten() * 2.0**-_BIAS_BITS
     return (bias / unit).round() * unit
 
 
 def _errors(weights: torch.Tensor, grid: Grid, importance: torch.Tensor | None) -> torch.Tensor:
-    squares = (nearest(weights, grid) - weights).square()
+    squares = (round_to_grid(weights, grid) - weights).square()
     return (squares if importance is None else squares * importance).sum(dim=1)

@@ -1,7 +1,8 @@
-"""A quantized twin's weights as small tensors: int8 codes and powers of two, float32 for the rest.
+"""Store a quantized model's weights as small tensors: int8 codes and powers of two.
 
 The layer `name` has `name.codes` (int8, of the weight's shape) and `name.exponents` (int8, one an
-output channel) in place of `name.weight`: `weight = codes * 2 ** exponents`.
+output channel) in place of `name.weight`: `weight = codes * 2 ** exponents`. Weights that lie on
+no grid stay float32.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from torch import nn
 from primesvt_deploy.lowering.integer.weight_grid import grid_of
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.quantization.quantize import twin_of
+from primesvt_deploy.quantization.quantize import lower_for_quantization
 
 __all__ = ["quantized_state", "with_quantized_state"]
 
 
-def quantized_state(twin: SViT) -> dict[str, torch.Tensor]:
-    """The tensors of a twin from `quantize`."""
-    state = {k: v.detach().contiguous().clone() for k, v in twin.module.state_dict().items()}
-    for name, weight in _weights(twin.module).items():
+def quantized_state(quantized: SViT) -> dict[str, torch.Tensor]:
+    """Tensors of a quantized model, to be stored.
+
+    Args:
+        quantized: from `quantize`.
+    """
+    state = {k: v.detach().contiguous().clone() for k, v in quantized.module.state_dict().items()}
+    for name, weight in _weights(quantized.module).items():
         grid = grid_of(weight)
         if grid is not None:
             del state[f"{name}.weight"]
@@ -33,10 +38,14 @@ def quantized_state(twin: SViT) -> dict[str, torch.Tensor]:
 
 
 def with_quantized_state(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT:
-    """The twin of `model` whose tensors are `state`.
+    """Quantized model from stored tensors.
+
+    Args:
+        model: the model that was quantized.
+        state: from `quantized_state`.
 
     Raises:
-        RuntimeError: they are not of this model.
+        RuntimeError: the tensors are not of this model.
     """
     whole = dict(state)
     for key in [k for k in state if k.endswith(".codes")]:
@@ -44,11 +53,11 @@ def with_quantized_state(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT
         codes, exponents = whole.pop(key), whole.pop(f"{name}.exponents")
         powers = torch.exp2(exponents.float()).reshape(-1, *[1] * (codes.ndim - 1))
         whole[f"{name}.weight"] = codes.float() * powers
-    twin = lower_module(model.module.float())
-    if twin.state_dict().keys() != whole.keys():
-        twin = twin_of(model)
-    twin.load_state_dict(whole)
-    return model.with_module(twin)
+    network = lower_module(model.module.float())
+    if network.state_dict().keys() != whole.keys():
+        network = lower_for_quantization(model)
+    network.load_state_dict(whole)
+    return model.with_module(network)
 
 
 def _weights(network: nn.Module) -> dict[str, np.ndarray]:

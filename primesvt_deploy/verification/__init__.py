@@ -1,1 +1,1 @@
-"""Whether an artifact computes what its model computes."""
+"""Verification: whether an artifact computes what its model computes."""

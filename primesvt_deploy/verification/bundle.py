@@ -12,7 +12,8 @@ from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.load import load
 from primesvt_deploy.quantization.serialization import with_quantized_state
-from primesvt_deploy.verification.verify import Verification, verify_artifact
+from primesvt_deploy.verification.outcome import Verification
+from primesvt_deploy.verification.verify import verify_artifact
 
 __all__ = ["verify_bundle"]
 
@@ -27,11 +28,11 @@ def verify_bundle(
 ) -> Verification:
     """Compare a bundle's artifact with its model on held-out images.
 
-    The model is that of `weights.safetensors`, or, where the artifact has integer weights, its
-    quantized twin of `quantized.safetensors`.
+    The model is that of `weights.safetensors`, or, where the artifact has integer weights, the
+    quantized one of `quantized.safetensors`.
 
     Args:
-        bundle: its directory.
+        bundle: the bundle's directory.
         data: a data source; default: the bundled data set it was built with.
         images: how many to compare on.
         threads: of ONNX Runtime.

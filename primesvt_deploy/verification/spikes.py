@@ -1,4 +1,4 @@
-"""Spikes of a model and of its artifact side by side, and where they differ."""
+"""Count the spikes that differ between a model and its artifact."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ _NOTHING: Mapping[str, torch.Tensor] = MappingProxyType({})
 def observed(
     model: SViT, batch: torch.Tensor, given: Mapping[str, torch.Tensor] = _NOTHING
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits of preprocessed samples, and the spikes `[T*N, ...]` of every neuron layer.
+    """Run a model and keep the spikes of every neuron layer.
 
     Args:
-        model: a SViT, or its lowered twin.
-        batch: samples, as data sets give them.
+        model: a SViT, lowered or not.
+        batch: samples `[N, ...]`, as data sets give them.
         given: outputs that replace those of the layers of these names.
+
+    Returns:
+        Logits `[N, K]`, and spikes `[T*N, ...]` by layer.
     """
     spikes: dict[str, torch.Tensor] = {}
 
@@ -57,7 +60,7 @@ def observed(
 
 
 def neuron_layers(model: SViT) -> dict[str, Neuron | UnrolledNeuron]:
-    """Every neuron of the model by the name of its layer in the artifact."""
+    """Neurons of a model that are used, by the name of their layer in the artifact."""
     return {
         name.removesuffix(".neuron"): neuron
         for name, neuron in model.module.named_modules()
@@ -66,24 +69,24 @@ def neuron_layers(model: SViT) -> dict[str, Neuron | UnrolledNeuron]:
 
 
 def spike_value(neuron: Neuron | UnrolledNeuron) -> float:
-    """Its output for a count of one."""
-    known = neuron.parameters_ if isinstance(neuron, Neuron) else neuron.constants
-    return known.spike_value
+    """Output of a neuron for a count of one."""
+    constants = neuron.parameters_ if isinstance(neuron, Neuron) else neuron.constants
+    return constants.spike_value
 
 
 class FlipCounter:
-    """Runs model and instrumented graph side by side and counts differing spikes.
+    """Runs a model and its instrumented artifact side by side and counts differing spikes.
 
     Args:
-        model: the model, or the lowered twin that an integer artifact stands for.
+        model: the model, or the quantized one that an integer artifact stands for.
         path: the artifact.
         threads: of ONNX Runtime.
         share_float_layers: have the model take over the outputs of the artifact's float layers,
             so that only what is behind them is compared.
 
     Attributes:
-        of_integers: whether the artifact has integer arithmetic.
-        real: names of such layers; none in a float32 artifact.
+        is_integer: whether the artifact has integer arithmetic.
+        float_layers: names of the float layers that can be shared; none in a float32 artifact.
         compared: neuron outputs compared so far.
     """
 
@@ -92,26 +95,30 @@ class FlipCounter:
     ) -> None:
         self._model = model
         graph = onnx.load(path)
-        told = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
-        self.real = tuple(
-            name for name in told.get(FLOAT_LAYERS_KEY, ()) if _can_be_shared(name, model.module)
+        metadata = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
+        self.is_integer = FLOAT_LAYERS_KEY in metadata
+        self.float_layers = tuple(
+            name
+            for name in metadata.get(FLOAT_LAYERS_KEY, ())
+            if _can_be_shared(name, model.module)
         )
-        self.of_integers = FLOAT_LAYERS_KEY in told
         self._layouts = {
-            name: entry["layout"] for entry in told.get(NEURONS_KEY, ()) for name in entry["names"]
+            name: entry["layout"]
+            for entry in metadata.get(NEURONS_KEY, ())
+            for name in entry["names"]
         }
         self._neurons = neuron_layers(model)
         produced = {output for node in graph.graph.node for output in node.output}
         self._tensors = {
             name: _spike_tensors(name, model.timesteps, produced, path) for name in self._neurons
         }
-        self._taken = (
-            {name: _layer_tensor(name, graph.graph, path) for name in self.real}
+        self._shared = (
+            {name: _layer_tensor(name, graph.graph, path) for name in self.float_layers}
             if share_float_layers
             else {}
         )
-        wanted = [*(t for group in self._tensors.values() for t in group), *self._taken.values()]
-        for tensor in wanted:
+        extra = [*(t for group in self._tensors.values() for t in group), *self._shared.values()]
+        for tensor in extra:
             graph.graph.output.append(onnx.ValueInfoProto(name=tensor))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -123,9 +130,9 @@ class FlipCounter:
         self.compared = 0
 
     def compare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The model's logits of a batch, after its spikes were compared with the graph's."""
+        """Compare the spikes of a batch; the model's logits `[N, K]`."""
         found = self._run(batch)
-        given = {layer: torch.from_numpy(found[name]) for layer, name in self._taken.items()}
+        given = {layer: torch.from_numpy(found[name]) for layer, name in self._shared.items()}
         logits, expected = observed(self._model, torch.from_numpy(batch), given)
         for name, tensors in self._tensors.items():
             spikes = self._values(name, np.concatenate([found[tensor] for tensor in tensors]))
@@ -138,14 +145,14 @@ class FlipCounter:
         return result
 
     def _run(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-        """Every instrumented tensor of the graph, by name."""
+        """Run the graph; its instrumented tensors by name."""
         names = [name for group in self._tensors.values() for name in group]
-        names += self._taken.values()
+        names += self._shared.values()
         inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
         return dict(zip(names, self._session.run(names, inputs), strict=True))
 
     def _values(self, layer: str, spikes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Spikes of the graph as the torch module has them."""
+        """Convert spikes of the graph to those of the torch module: float32 values, `NCHW`."""
         values = spikes.astype(np.float32)
         if spikes.dtype == np.uint8:
             values *= np.float32(spike_value(self._neurons[layer]))
@@ -154,7 +161,7 @@ class FlipCounter:
         return values
 
     def artifact_logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits of a batch, from the same graph."""
+        """Logits `[N, K]` of a batch, from the instrumented graph."""
         inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
         logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], inputs)[0]
         return logits
@@ -169,9 +176,9 @@ class FlipCounter:
 
     def by_layer(self, chosen: npt.NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
         """Flips of each layer at each timestep, over the chosen images."""
-        wanted = chosen.astype(bool)
+        images = chosen.astype(bool)
         return {
-            name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, wanted].sum(axis=1))
+            name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, images].sum(axis=1))
             for name, c in self._counts.items()
         }
 
@@ -188,14 +195,14 @@ def _spike_tensors(layer: str, timesteps: int, produced: set[str], path: Path) -
 
 
 def _can_be_shared(layer: str, network: SpikingNetwork) -> bool:
-    """Whether a layer is a module whose output is that of one tensor, in front of a neuron."""
-    known = dict(network.named_modules())
-    weighted = isinstance(known.get(layer), nn.Conv1d | nn.Conv2d | nn.Linear)
+    """Whether a layer is a module whose output is one tensor, in front of a neuron."""
+    modules = dict(network.named_modules())
+    weighted = isinstance(modules.get(layer), nn.Conv1d | nn.Conv2d | nn.Linear)
     return weighted and layer not in network.classifiers
 
 
 def _layer_tensor(layer: str, graph: onnx.GraphProto, path: Path) -> str:
-    """The tensor that holds what a layer gives: behind its bias, if that is added apart."""
+    """Name of the tensor of a layer's output: behind its bias, if that is added apart."""
     produced = {output for node in graph.node for output in node.output}
     for name in (layer, f"{layer}.conv", f"{layer}.gemm", f"{layer}.add", f"{layer}.matmul"):
         if name in produced:

@@ -46,7 +46,7 @@ def check_integers(quantized: SViT, artifact: Artifact, batch: np.ndarray, stand
     """The artifact gives what the model gives, and its layers run on integers."""
     counts = FlipCounter(quantized, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
-    assert counts.of_integers
+    assert counts.is_integer
     assert counts.compared > 0
     assert not counts.per_image().any()
     np.testing.assert_allclose(counts.artifact_logits(batch), expected, rtol=0, atol=1e-5)

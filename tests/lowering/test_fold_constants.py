@@ -478,7 +478,7 @@ def test_integers_flip_no_spike(case: str, tmp_path: Path) -> None:
         without_folded(quantized, session), artifact.path, 1, share_float_layers=True
     )
     expected = counts.compare(batch)
-    assert counts.of_integers and counts.compared > 0
+    assert counts.is_integer and counts.compared > 0
     assert not counts.per_image().any()
     np.testing.assert_allclose(counts.artifact_logits(batch), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(

@@ -135,7 +135,7 @@ def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(
 def test_nothing_is_written_where_verification_fails(
     model: SViT, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("primesvt_deploy.verification.verify.LOGIT_TOLERANCE", -1.0)
+    monkeypatch.setattr("primesvt_deploy.verification.outcome.LOGIT_TOLERANCE", -1.0)
     with pytest.raises(VerificationError, match="not its model"):
         build(model, tmp_path / "b", BuildSettings(budget_mb=20.0, verify_images=20), data=data)
     assert not (tmp_path / "b").exists()

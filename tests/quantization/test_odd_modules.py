@@ -119,10 +119,10 @@ def test_integers_of_odd_modules(name: str, bits: int, tmp_path: Path) -> None:
     net = NETS[name]()
     model = adopt(net if NETS[name] is forgetful else enliven(net), timesteps=T, image_size=16)
     batch = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
-    twin = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
+    quantized = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
     precision = Precision.INT4 if bits == 4 else Precision.INT8
-    artifact = export_onnx(twin, tmp_path / "model.onnx", precision=precision)
-    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
+    artifact = export_onnx(quantized, tmp_path / "model.onnx", precision=precision)
+    counts = FlipCounter(quantized, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.compared > 0
     # Norms in float, means and roots round as the machine does; integers never.
@@ -141,9 +141,9 @@ def test_matrices_run_on_integers(tmp_path: Path) -> None:
 
 def test_weights_that_meet_reals_are_stored_in_bytes(tmp_path: Path) -> None:
     model = adopt(enliven(LinearOnReals()), timesteps=T, image_size=16)
-    twin = quantize(model, 8)
-    artifact = export_onnx(twin, tmp_path / "model.onnx", precision=Precision.INT8)
+    quantized = quantize(model, 8)
+    artifact = export_onnx(quantized, tmp_path / "model.onnx", precision=Precision.INT8)
     assert artifact.weight_bits == {"net.fc": 8}
     assert artifact.float_layers["net.fc"] == "its input is real"
-    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
-    assert "net.fc" in counts.real
+    counts = FlipCounter(quantized, artifact.path, 1, share_float_layers=True)
+    assert "net.fc" in counts.float_layers

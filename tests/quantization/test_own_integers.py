@@ -15,7 +15,7 @@ from torch import nn
 from primesvt_deploy import adopt
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.quantization.quantize import quantize, twin_of
+from primesvt_deploy.quantization.quantize import lower_for_quantization, quantize
 from primesvt_deploy.quantization.serialization import quantized_state, with_quantized_state
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import FlipCounter
@@ -49,10 +49,10 @@ def batch_of(model: SViT) -> np.ndarray:
 def test_no_spike_flips(name: str, bits: int, tmp_path: Path) -> None:
     model = adopted(name)
     batch = batch_of(model)
-    twin = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
+    quantized = quantize(model, bits, torch.from_numpy(batch) if bits == 4 else None)
     precision = Precision.INT4 if bits == 4 else Precision.INT8
-    artifact = export_onnx(twin, tmp_path / "model.onnx", precision=precision)
-    counts = FlipCounter(twin, artifact.path, 1, share_float_layers=True)
+    artifact = export_onnx(quantized, tmp_path / "model.onnx", precision=precision)
+    counts = FlipCounter(quantized, artifact.path, 1, share_float_layers=True)
     expected = counts.compare(batch)
     assert counts.compared > 0
     assert not counts.per_image().any()
@@ -60,30 +60,27 @@ def test_no_spike_flips(name: str, bits: int, tmp_path: Path) -> None:
     assert len(artifact.integer_layers) + len(artifact.float_layers) >= 2
 
 
+def norms_of(network: nn.Module) -> list[str]:
+    norm = nn.modules.batchnorm._BatchNorm
+    return [name for name, module in network.named_modules() if isinstance(module, norm)]
+
+
 def test_norms_become_part_of_the_layers_before_them() -> None:
     model = adopted("SpikingJelly's Spikformer")
-    twin = twin_of(model)
-    left = [
-        name for name, m in twin.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-    ]
-    assert not left
+    lowered = lower_for_quantization(model)
+    assert not norms_of(lowered)
     batch = torch.from_numpy(batch_of(model)).double()
     exact = model.module.double()(batch)
-    torch.testing.assert_close(twin.double()(batch), exact, rtol=0, atol=1e-9)
+    torch.testing.assert_close(lowered.double()(batch), exact, rtol=0, atol=1e-9)
 
 
 def test_a_norm_behind_a_transposition_stays() -> None:
-    twin = twin_of(adopted("fused, tokens last"))
-    left = [
-        name for name, m in twin.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
-    ]
-    assert left == ["net.qkv_bn"]
+    assert norms_of(lower_for_quantization(adopted("fused, tokens last"))) == ["net.qkv_bn"]
 
 
-def test_a_stored_twin_comes_back() -> None:
+def test_a_stored_quantized_model_comes_back() -> None:
     model = adopted("convolutions of one dimension")
-    twin = quantize(model, 8)
+    quantized = quantize(model, 8)
     batch = torch.from_numpy(batch_of(model))
-    assert torch.equal(
-        with_quantized_state(model, quantized_state(twin)).logits(batch), twin.logits(batch)
-    )
+    again = with_quantized_state(model, quantized_state(quantized))
+    assert torch.equal(again.logits(batch), quantized.logits(batch))

@@ -1,4 +1,4 @@
-"""Quantized twins: which layers, on what grids, and that the model is left alone."""
+"""Quantized models: which layers, on what grids, and that the model is left alone."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from primesvt_deploy.quantization.serialization import quantized_state, with_qua
 from primesvt_deploy.settings import Precision
 
 
-def bits_of(twin: SViT, bits: int, directory: Path) -> dict[str, int]:
+def bits_of(quantized: SViT, bits: int, directory: Path) -> dict[str, int]:
     """Bits of the weights in the file."""
     precision = Precision.INT4 if bits == 4 else Precision.INT8
-    return dict(export_onnx(twin, directory / "model.onnx", precision=precision).weight_bits)
+    return dict(export_onnx(quantized, directory / "model.onnx", precision=precision).weight_bits)
 
 
 def samples(model: SViT, count: int = 16) -> torch.Tensor:
@@ -43,8 +43,8 @@ def test_all_but_the_first_layer_and_the_head_are_on_grids(tiny: SViT, tmp_path:
 
 
 def test_four_bits_are_four_where_spikes_arrive(tiny: SViT, tmp_path: Path) -> None:
-    twin = quantize(tiny, 4, samples(tiny))
-    assert set(bits_of(twin, 4, tmp_path).values()) == {4}
+    quantized = quantize(tiny, 4, samples(tiny))
+    assert set(bits_of(quantized, 4, tmp_path).values()) == {4}
 
 
 def test_layers_that_real_numbers_reach_get_eight_bits(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def _mean_current(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 def _currents(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """Of the first layer behind spikes, whose input is the same in all twins."""
+    """Currents of the first layer behind spikes, whose input is the same in all networks."""
     seen: list[torch.Tensor] = []
     layer = module.get_submodule("stem.1.conv")
     handle = layer.register_forward_hook(lambda _module, _inputs, out: seen.append(out))
@@ -93,14 +93,14 @@ def _currents(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_a_stored_twin_comes_back(tiny: SViT, bits: int) -> None:
-    twin = quantize(tiny, bits, samples(tiny))
-    state = quantized_state(twin)
+def test_a_stored_quantized_model_comes_back(tiny: SViT, bits: int) -> None:
+    quantized = quantize(tiny, bits, samples(tiny))
+    state = quantized_state(quantized)
     assert state["stem.1.conv.codes"].dtype == torch.int8
     assert "stem.1.conv.weight" not in state
     again = with_quantized_state(tiny, state)
     batch = samples(tiny, 8)
-    assert torch.equal(again.logits(batch), twin.logits(batch))
+    assert torch.equal(again.logits(batch), quantized.logits(batch))
     assert grid_of(again.module.get_submodule("stem.1.conv").weight.numpy()) is not None
 
 

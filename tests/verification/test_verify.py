@@ -12,7 +12,8 @@ from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.verification.verify import Verification, verify_artifact
+from primesvt_deploy.verification.outcome import Verification
+from primesvt_deploy.verification.verify import verify_artifact
 
 
 @pytest.fixture
@@ -133,17 +134,16 @@ def test_another_head_is_found_where_every_image_has_a_flip(
 ) -> None:
     """A bias of the head flips no spike, and a flip excuses no difference that it cannot make."""
     images = tiny_data.search.first(16)
-    wrong = altered(altered(path, "stem.0.conv.bias", 1e-4), "head.bias", 0.5)
+    wrong = altered(altered(path, "stem.0.conv.bias", 0.03), "head.bias", 0.5)
     outcome = verify_artifact(tiny, wrong, images)
-    if outcome.images_with_flips == outcome.n:
-        assert any("by rounding in the model itself" in said for said in outcome.failures())
-    assert outcome.failures()
+    assert outcome.images_with_flips == outcome.n
+    assert any("by rounding in the model itself at most" in said for said in outcome.failures())
 
 
 def test_a_wrong_weight_is_not_explained_by_rounding(
     tiny: SViT, path: Path, tiny_data: DataSet
 ) -> None:
     outcome = verify_artifact(tiny, altered(path, "stem.1.conv.bias", 0.4), tiny_data.search)
-    assert outcome.rounding_flips is not None, "it was asked"
+    assert outcome.rounding_flips is not None, "it was measured"
     assert outcome.rounding_flips < 1e-3 * outcome.flipped_spikes
     assert outcome.failures()
