@@ -1,0 +1,221 @@
+"""Benchmark scripts from end to end, on a tiny network and few images."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import TINY, enliven, make_prunable, write_arrays, write_model_directory
+
+from primesvt_deploy import BuildSettings, SearchSettings, load, open_data
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.settings import Precision
+
+pytestmark = pytest.mark.slow
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SEARCH = SearchSettings(
+    max_drop=60.0, rates=(0.3, 0.6), search_images=60, robustness_images=50, recover=()
+)
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def model() -> SViT:
+    return make_prunable()
+
+
+@pytest.fixture(scope="module")
+def splits(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """Images with a train split beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    data = open_data(model, write_arrays(folder / "d.npz", model))
+    train = open_data(model, write_arrays(folder / "t.npz", model, count=600, seed=3)).search
+    return replace(data, train=train)
+
+
+@pytest.fixture
+def run(
+    model: SViT, splits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    """Runs a script's `main` on the tiny model, with some of its constants changed."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    results = tmp_path / "results"
+
+    def patched(module: ModuleType, **values: object) -> None:
+        for name, value in values.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
+
+    def ran(
+        script: str, *arguments: str, parts: dict[str, dict[str, Any]] | None = None, **values: Any
+    ) -> dict[str, Any]:
+        shared = {
+            "RESULTS": results,
+            "WORK": tmp_path / "work",
+            "load": lambda name=None: model,
+            "open_data": lambda *_, **__: splits,
+        }
+        for part, changed in (parts or {}).items():
+            patched(importlib.import_module(part), **shared, **changed)
+        patched(importlib.import_module("common"), **shared)
+        module = importlib.import_module(script)
+        patched(module, **shared, **values)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        module.main()
+        content: dict[str, Any] = json.loads((results / f"{script}.json").read_text())
+        assert content["made"] and content["machine"]["cpu"]
+        return content
+
+    yield ran
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+def test_exactness(run: Run) -> None:
+    content = run("exactness", IMAGES=8, CALIBRATION=16)
+    assert list(content["precisions"]) == ["int8", "int4"]
+    for row in content["precisions"].values():
+        assert row["images"] == 8
+        assert row["spikes_compared"] > 1000
+        assert row["flips_behind_float_layers"] == 0
+        assert row["standard_operators_equal"]
+        assert "stem.0.conv" in row["float_layers"]
+
+
+def test_models(run: Run, model: SViT, tmp_path: Path) -> None:
+    write_model_directory(tmp_path / "tiny", model)
+    names = {"model_names": lambda: ("tiny",), "models_root": lambda: tmp_path}
+    (row,) = run("models", FIRING_IMAGES=16, **names)["models"].values()
+    assert row["digest"] == model.digest
+    assert list(row["timesteps"]) == ["1", "2", "3"]
+    assert row["timesteps"]["3"]["held_out"]["n"] == 120
+    assert 0.0 < row["firing"][0]["rate"] < 1.0
+    assert row["weights_bytes"] > 4 * row["parameters"]
+
+
+def test_saving(run: Run) -> None:
+    content = run("saving", SAVINGS=(26.68, 10.0), FAITHFUL=SEARCH)
+    first, second = content["points"]
+    assert (first["asked_saving_percent"], second["asked_saving_percent"]) == (10.0, 26.68)
+    assert first["saved_percent"]["file"] >= 10.0 and second["saved_percent"]["file"] >= 26.68
+    assert "robustness" in content["build_seconds"]
+    # The second build resumes from the first one's candidates.
+    assert first["seconds"]["robustness"] < content["build_seconds"]["robustness"]
+
+
+def test_frontier(run: Run) -> None:
+    small = {
+        "SAVINGS": (30.0, 60.0),
+        "DEEPER_SAVINGS": (),
+        "SEARCH_IMAGES": 60,
+        "OTHERS_SEARCH_IMAGES": 60,
+        "OTHERS_HELD_OUT": 60,
+    }
+    parts = {
+        "frontier_series": small,
+        "frontier_parts": {"OTHERS_HELD_OUT": 60},
+        "frontier_plot": {},
+    }
+    content = run("frontier", "greedy/all", "uniform/all", "recovery", "free", parts=parts)
+    assert {row["policy"] for row in content["series"]} == {"greedy", "uniform"}
+    for row in content["series"]:
+        sizes = [point["weight_bytes"] for point in row["points"]]
+        assert len(sizes) == 2 and sizes[0] > sizes[1]
+    assert len(content["recovery"]) == 14
+    assert content["free"][0]["free_channels"] >= 2 * 72, "as many never spike"
+
+
+def test_frontier_models(run: Run) -> None:
+    small = {"SEARCH_IMAGES": 60, "OTHERS_SEARCH_IMAGES": 60, "OTHERS_HELD_OUT": 60}
+    content = run(
+        "frontier_models",
+        parts={"frontier_series": small},
+        SIZES=(30.0,),
+        model_names=lambda: ("tiny",),
+    )
+    assert content["models"]["tiny"]["points"][0]["saved_percent"] >= 30.0
+
+
+def test_precision(run: Run, model: SViT) -> None:
+    use = SimpleNamespace(peak=3, anonymous=2, imported=1)
+    builds = {
+        "int8": BuildSettings(saving=10.0, precision=Precision.INT8, search=SEARCH, verify_images=8)
+    }
+    values = {
+        "BUILDS": builds,
+        "RUNS": 3,
+        "network": lambda name: model,
+        "measure_memory": lambda *_, **__: use,
+    }
+    content = run("precision", "reference", "tiny", **values)
+    row = content["reference"]["builds"]["int8"]
+    assert row["integer_layers"] == 16
+    assert row["accuracy"]["shipped"]["n"] == 120
+    assert content["reference"]["memory"]["int8"]["latency"]["peak_bytes"] == 3
+    wide = content["widths"]["tiny"]
+    assert wide["file_bytes"]["int4"] < wide["file_bytes"]["int8"] < wide["file_bytes"]["fp32"]
+    assert wide["latency_by_threads"]["1"]["runs"] == 3
+
+
+def test_families(model: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("published", BENCHMARKS / "families.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "network", lambda name: model)
+    monkeypatch.setattr(module, "random_images", lambda path: write_arrays(path, model))
+    row = module.measured("tiny")
+    assert row["met"] and row["size"]["saved_percent"]["file"] >= 30.0
+    assert row["verification"]["passed"] and row["verification"]["n"] == 8
+    assert set(row["stages_seconds"]) >= {"export, fp32", "verification"}
+
+
+def test_alternatives(run: Run) -> None:
+    shapes = {
+        "CONVOLUTIONS": {"3x3, 4 to 8 channels, 4x4": (4, 8, 4, 3)},
+        "NEURONS": {"8 channels": (4, 8)},
+    }
+    content = run("alternatives", RUNS=2, WARMUP=1, **shapes)
+    assert all(content[key] for key in content)
+
+
+def test_latency(run: Run, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from spikingjelly.activation_based.model.spikformer import Spikformer
+
+    theirs = enliven(
+        Spikformer(
+            T=2, img_size_h=16, img_size_w=16, patch_size=4, num_classes=5, embed_dims=16,
+            num_heads=2, depths=2,
+        )
+    )  # fmt: skip
+    config = replace(TINY, timesteps=2, mlp_ratio=4.0)
+    directory = write_model_directory(tmp_path / "tiny", replace(make_prunable(), config=config))
+    save_file(dict(theirs.state_dict()), directory / "weights.safetensors")
+    model = load(directory)
+    data = open_data(model, write_arrays(tmp_path / "d.npz", model))
+    values = {
+        "load": lambda _: model,
+        "open_data": lambda _: data,
+        "pruned_as_measured": lambda model: model,
+        "models_root": lambda: tmp_path,
+        "RUNS": 3,
+        "WARMUP": 1,
+    }
+    content = run("latency", **values)
+    assert [row["threads"] for row in content["by_threads"]] == [1, 2]
+    for row in content["by_threads"]:
+        assert row["naive"]["median_ms"] > 0.0
+        assert row["times_faster"]["dense_than_naive"] > 0.0
