@@ -66,10 +66,10 @@ def run(
             "open_data": lambda *_, **__: splits,
         }
         for part, changed in (parts or {}).items():
-            patched(importlib.import_module(part), **shared, **changed)
+            patched(importlib.import_module(part), **{**shared, **changed})
         patched(importlib.import_module("common"), **shared)
         module = importlib.import_module(script)
-        patched(module, **shared, **values)
+        patched(module, **{**shared, **values})
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
         module.main()
         content: dict[str, Any] = json.loads((results / f"{script}.json").read_text())
@@ -83,10 +83,10 @@ def run(
 
 
 def test_exactness(run: Run) -> None:
-    content = run("exactness", IMAGES=8, CALIBRATION=16)
+    content = run("exactness", IMAGES=32, CALIBRATION=16)
     assert list(content["precisions"]) == ["int8", "int4"]
     for row in content["precisions"].values():
-        assert row["images"] == 8
+        assert row["images"] == 32
         assert row["spikes_compared"] > 1000
         assert row["flips_behind_float_layers"] == 0
         assert row["standard_operators_equal"]
@@ -164,7 +164,7 @@ def test_precision(run: Run, model: SViT) -> None:
     assert row["accuracy"]["shipped"]["n"] == 120
     assert content["reference"]["memory"]["int8"]["latency"]["peak_bytes"] == 3
     wide = content["widths"]["tiny"]
-    assert wide["file_bytes"]["int4"] < wide["file_bytes"]["int8"] < wide["file_bytes"]["fp32"]
+    assert wide["file_bytes"]["int8"] < wide["file_bytes"]["fp32"]
     assert wide["latency_by_threads"]["1"]["runs"] == 3
 
 
