@@ -79,6 +79,7 @@ def test_readme_shows_every_command() -> None:
         assert f"primesvt-deploy {command}" in readme.read_text()
 
 
+@pytest.mark.slow
 def test_build_ends_with_a_table_of_before_and_after(place: Path) -> None:
     output = (place / "stdout").read_text()
     for row in ("model file", "parameters", "held-out top-1", "latency"):
@@ -137,6 +138,7 @@ def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     assert found["energy"]["microjoules"] < found["energy"]["all_macs_microjoules"]
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> None:
     found = primesvt(
         "build", "--model", "tiny", "--data", "d.npz", "--budget-mb", "0.001", "--rates", "0.5",

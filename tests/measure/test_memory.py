@@ -87,6 +87,7 @@ def test_mapped_weights_stay_in_their_file(heavy: Path, tmp_path: Path) -> None:
     assert mapped.peak < usual.peak
 
 
+@pytest.mark.slow
 def test_a_profile_of_ones_own_and_a_batch(heavy: Path) -> None:
     profile = SessionProfile(name="mine", enable_cpu_mem_arena=False)
     use = measure_memory(heavy, profile=profile, threads=1, batch=2048)

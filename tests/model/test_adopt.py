@@ -219,6 +219,7 @@ def test_weights_come_from_a_checkpoint(tmp_path: Path) -> None:
         adopt(FACTORY, image_size=16, checkpoint=path)
 
 
+@pytest.mark.slow
 def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) -> None:
     model = adopt(FACTORY, image_size=16)
     data = write_arrays(tmp_path / "d.npz", model)
@@ -327,6 +328,7 @@ def test_a_neuron_under_two_names_and_one_never_called(tmp_path: Path) -> None:
     assert verify_artifact(model, artifact.path, data.search.first(16)).flipped_spikes == 0
 
 
+@pytest.mark.slow
 def test_code_that_views_and_dropout_are_fine(tmp_path: Path) -> None:
     class Viewing(Attending):
         def __init__(self) -> None:

@@ -34,6 +34,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_environment_is_made_once_and_whole(wheels: Path, tmp_path: Path) -> None:
     place = tmp_path / "cache" / "venv"
     interrupted = tmp_path / "cache" / "venv.new" / "bin"

@@ -153,6 +153,7 @@ def test_arrays_that_are_no_frames_of_this_model(
         open_data(frame_model(), tmp_path / "d.npz")
 
 
+@pytest.mark.slow
 def test_the_artifact_takes_time_first(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["input"] == {

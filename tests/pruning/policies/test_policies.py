@@ -127,6 +127,7 @@ def test_where_nothing_can_be_lost_the_dense_model_stays(name: str, model: SViT)
 
 
 @pytest.mark.parametrize("name", ["prioritized", "uniform"])
+@pytest.mark.slow
 def test_on_a_live_model_candidates_are_evaluated_through_the_ledger(
     name: str, model: SViT, data: DataSet
 ) -> None:
@@ -196,6 +197,7 @@ def test_greedy_beats_random_at_equal_bytes() -> None:
     assert ours.drop_points < theirs.drop_points - 5.0
 
 
+@pytest.mark.slow
 def test_greedy_resumes_to_the_same_plan_without_evaluating_anything_twice(
     model: SViT, data: DataSet, tmp_path: Path
 ) -> None:

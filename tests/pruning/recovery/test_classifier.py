@@ -132,6 +132,7 @@ class TestApplied:
         dense, found = (torch_hits(m, trained.search) for m in (model, load(path)))
         return 100.0 * float(dense.mean() - found.mean())
 
+    @pytest.mark.slow
     def test_the_drop_on_search_images_is_that_of_what_is_shipped(
         self, model: SViT, trained: DataSet, tmp_path: Path
     ) -> None:
@@ -144,6 +145,7 @@ class TestApplied:
         assert said == pytest.approx(steps[-1]["drop"]["points"], abs=1e-3)
         assert said == pytest.approx(self.lost(tmp_path / "b", model, trained), abs=1e-3)
 
+    @pytest.mark.slow
     def test_what_loses_more_is_left_as_it_was(
         self, model: SViT, trained: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -157,6 +159,7 @@ class TestApplied:
         assert not manifest["policy"]["classifier_fitted_anew"]
         assert said == pytest.approx(self.lost(tmp_path / "b", model, trained), abs=1e-3)
 
+    @pytest.mark.slow
     def test_a_frontier_and_what_is_built_from_it(
         self, model: SViT, trained: DataSet, tmp_path: Path
     ) -> None:

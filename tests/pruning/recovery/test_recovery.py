@@ -165,6 +165,7 @@ def test_norms_pass_on_what_the_dense_ones_did(tiny: SViT, tiny_data: DataSet) -
 
 
 @pytest.mark.parametrize("steps", [("refit",), ("norms",), ("refit", "norms")])
+@pytest.mark.slow
 def test_candidates_are_judged_as_the_recovered_model_will_be(
     tiny: SViT, tiny_data: DataSet, steps: tuple[str, ...]
 ) -> None:
