@@ -132,7 +132,7 @@ def test_classifying_imports_numpy_onnxruntime_and_pillow(
     script = THIRD_PARTY + (
         "from primesvt_deploy.edge.runtime.predict import Classifier\n"
         "before = third_party()\n"
-        "Classifier(sys.argv[1], threads=1).classify([sys.argv[2]])\n"
+        "list(Classifier(sys.argv[1], threads=1).classify([sys.argv[2]]))\n"
         "print(json.dumps([before, third_party()]))\n"
     )
     found = _run(edge / "python", "-c", script, bundle, photo, cwd=photo.parent)
