@@ -120,7 +120,9 @@ def choose_plan(context: SearchContext, goal: Goal) -> PolicyOutcome:
             size_of=size.predicted_bytes,
         )
     search = make_search(context, goal.accuracy, size.predicted_bytes)
-    return POLICIES[settings.policy].search(search, size.budget_bytes)
+    outcome = POLICIES[settings.policy].search(search, size.budget_bytes)
+    context.judge.release()  # fine-tuning and quantization follow, and need the memory
+    return outcome
 
 
 def choose_from_ledger(context: SearchContext, goal: Goal, *, smallest: bool) -> PolicyOutcome:

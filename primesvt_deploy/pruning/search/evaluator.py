@@ -131,6 +131,10 @@ class Evaluator:
                 break
         return Outcome(np.concatenate(flags), torch.cat(logits).float())
 
+    def release(self) -> None:
+        """Give the memory of cached states back; later evaluations start from the images."""
+        self._cache.clear()
+
     def _depth(self, request: _Request, chunk: Chunk, most: int | None = None) -> int:
         return 0 if request.narrow else self._cache.depth(request.plan, chunk, most)
 

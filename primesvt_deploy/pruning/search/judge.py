@@ -40,6 +40,10 @@ class LedgerJudge:
         """Accuracy of the dense model on all search images."""
         return Accuracy.of(self._dense_hits)
 
+    def release(self) -> None:
+        """Give the memory of the search back; candidates stay in the ledger."""
+        self._evaluator.release()
+
     def judge(
         self,
         plan: Plan,

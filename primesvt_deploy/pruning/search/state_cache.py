@@ -83,6 +83,10 @@ class StateCache:
                 return
             del self._boundaries[oldest]
 
+    def clear(self) -> None:
+        """Give the memory of all states back."""
+        self._boundaries.clear()
+
     def _prefix(self, plan: Plan, segment: int) -> _Prefix:
         """The part of a plan that the entrance of `segment` depends on."""
         return tuple(item for item in plan.kept if self.entrance[item[0]] < segment)

@@ -92,6 +92,23 @@ def test_prefixes_are_really_reused(
     assert calls
 
 
+def test_released_states_are_computed_again(
+    tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
+) -> None:
+    judge = evaluator(tiny, groups, tiny_data)
+    plan = Plan().replacing(
+        "blocks.1.mlp", half(next(g for g in groups if g.name == "blocks.1.mlp"))
+    )
+    expected = judge.outcome(plan, keep=groups).hits
+    calls = []
+    judge._networks.dense.get_submodule("stem.0").register_forward_hook(lambda *_: calls.append(1))
+    judge.outcome(plan, keep=groups)
+    assert not calls, "nothing was cached: the test sees nothing"
+    judge.release()
+    np.testing.assert_array_equal(judge.outcome(plan, keep=groups).hits, expected)
+    assert calls
+
+
 def test_evaluation_stops_when_asked_to(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
