@@ -2,9 +2,7 @@
 
     python benchmarks/bench_agreement.py          # with nothing else running
 
-onnxruntime's wheels do not contain onnxruntime_perf_test, so its loop is written here after its
-source (onnxruntime/test/perftest, performance_runner): a session, inputs loaded before, one run to
-warm up, then the timed runs, each timed around the session's run, and the median of all. Each
+onnxruntime's wheels do not contain onnxruntime_perf_test, so its loop is in `perf_test.py`. Each
 repetition runs both in fresh processes, in alternating order.
 """
 
@@ -14,22 +12,16 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import onnxruntime as ort
 from common import MEASURED, write
 
 from primesvt_deploy.edge.bench.job import run_bench
 from primesvt_deploy.edge.bench.settings import BenchSettings
-from primesvt_deploy.edge.bench.worker import feed_of
-from primesvt_deploy.edge.runtime.profiles import LATENCY, make_profile
-from primesvt_deploy.edge.runtime.session import session_options
 
 REPETITIONS, RUNS, SECONDS = 5, 300, 3.0
-CHILD = "--perf-test"
 
 
 def main() -> None:
@@ -75,26 +67,10 @@ def bench(file: Path, threads: int) -> float:
 
 def perf_test(file: Path, threads: int) -> float:
     """Median of onnxruntime_perf_test's method in a fresh process, ms."""
-    command = [sys.executable, __file__, CHILD, str(file), str(threads)]
+    script = str(Path(__file__).with_name("perf_test.py"))
+    command = [sys.executable, script, str(file), str(threads), "--runs", str(RUNS)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def child(file: str, threads: int) -> None:
-    """Measure by onnxruntime_perf_test's method and print the median, ms."""
-    options = session_options(make_profile(LATENCY), threads)
-    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    feed = {k: ort.OrtValue.ortvalue_from_numpy(v) for k, v in feed_of(session, 1).items()}
-    session.run_with_ort_values(None, feed)
-    times = []
-    for _ in range(RUNS):
-        begun = time.perf_counter()
-        session.run_with_ort_values(None, feed)
-        times.append(1e3 * (time.perf_counter() - begun))
-    print(median(times))
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == [CHILD]:
-        child(sys.argv[2], int(sys.argv[3]))
-    else:
-        main()
+    main()

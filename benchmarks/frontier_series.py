@@ -13,7 +13,6 @@ import torch
 from common import MEASURED, RESULTS, write
 
 from primesvt_deploy import SearchSettings
-from primesvt_deploy.analysis.input_statistics import Moments
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.apply_plan import recover_and_cut
@@ -38,8 +37,6 @@ RECOVERIES = {
     "refit, norms": ("refit", "norms"),
     "all": RECOVERY_STEPS,
 }
-_MOMENTS: list[Moments] = []
-"""Input statistics of the dense model: the same for all plans, so measured once."""
 WORK = Path(__file__).parent / "work" / "frontier"
 KEYS = {
     "series": ("policy", "recovery", "seed"),
@@ -145,10 +142,6 @@ def pruned_by(
 ) -> SViT:
     """The model cut to a plan, recovered by the steps, its classifier refitted if `head`."""
     context = search_context(model, replace(Series("greedy", "none").settings, recover=steps), data)
-    if _MOMENTS:
-        vars(context.recovery)["moments"] = _MOMENTS[0]  # the dense model's are the same for all
-    elif steps:
-        _MOMENTS.append(context.recovery.moments)
     return recover_and_cut(context, plan, head=head)
 
 

@@ -46,6 +46,8 @@ from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 INSTRUCTIONS = ("AVX2", "DEFAULT")
 ROUNDS, WARMUP, THREADS = 15, 3, 2
 IMAGES, BATCHES = 16, 3
+LAYOUTS = ("contiguous", "channels-last", "channels-last, torch.compile")
+SIZES, CHANNELS = (16, 80), (3, 7, 8, 15, 16)
 HANGS_SECONDS = 60.0
 CHILD = "--child"
 
@@ -92,8 +94,8 @@ def faults(instructions: str) -> list[dict[str, Any]]:
         "channels-last, subsampled": ("--subsampled",),
     }
     script = str(Path(__file__).with_name("strided_pointwise.py"))
-    for size in (16, 80):
-        for channels in (3, 7, 8, 15, 16):
+    for size in SIZES:
+        for channels in CHANNELS:
             row: dict[str, Any] = {"channels": channels, "size": size}
             for way, options in ways.items():
                 for threads in ("1", "2"):
@@ -224,7 +226,7 @@ def compared(
     exact = StepOptions(double=True)
     own_spikes = step_gradients(network, x, labels, exact)
     rows = {}
-    for way in ("contiguous", "channels-last", "channels-last, torch.compile"):
+    for way in LAYOUTS:
         layout, _, compiled = way.partition(", ")
         recorded = RecordedSpikes()
         options = StepOptions(layout=layout, compiled=bool(compiled))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from conftest import TINY, enliven, make_prunable, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, load, open_data
@@ -26,6 +27,8 @@ SEARCH = SearchSettings(
     max_drop=60.0, rates=(0.3, 0.6), search_images=60, robustness_images=50, recover=()
 )
 Run = Callable[..., dict[str, Any]]
+Script = Callable[[str], ModuleType]
+Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +46,25 @@ def splits(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture
-def run(
-    model: SViT, splits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Run]:
-    """Runs a script's `main` on the tiny model, with some of its constants changed."""
+def script(monkeypatch: Patch) -> Iterator[Script]:
+    """Imports a script by its name, for this test alone."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run(
+    model: SViT,
+    splits: DataSet,
+    script: Script,
+    tmp_path: Path,
+    monkeypatch: Patch,
+) -> Run:
+    """Runs a script's `main` on the tiny model, with some of its constants changed."""
     results = tmp_path / "results"
 
     def patched(module: ModuleType, **values: object) -> None:
@@ -57,7 +73,7 @@ def run(
                 monkeypatch.setattr(module, name, value)
 
     def ran(
-        script: str, *arguments: str, parts: dict[str, dict[str, Any]] | None = None, **values: Any
+        name: str, *arguments: str, parts: dict[str, dict[str, Any]] | None = None, **values: Any
     ) -> dict[str, Any]:
         shared = {
             "RESULTS": results,
@@ -66,20 +82,17 @@ def run(
             "open_data": lambda *_, **__: splits,
         }
         for part, changed in (parts or {}).items():
-            patched(importlib.import_module(part), **{**shared, **changed})
-        patched(importlib.import_module("common"), **shared)
-        module = importlib.import_module(script)
+            patched(script(part), **{**shared, **changed})
+        patched(script("common"), **shared)
+        module = script(name)
         patched(module, **{**shared, **values})
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         module.main()
-        content: dict[str, Any] = json.loads((results / f"{script}.json").read_text())
+        content: dict[str, Any] = json.loads((results / f"{name}.json").read_text())
         assert content["made"] and content["machine"]["cpu"]
         return content
 
-    yield ran
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+    return ran
 
 
 def test_exactness(run: Run) -> None:
@@ -168,12 +181,8 @@ def test_precision(run: Run, model: SViT) -> None:
     assert wide["latency_by_threads"]["1"]["runs"] == 3
 
 
-def test_families(model: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("published", BENCHMARKS / "families.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_families(model: SViT, script: Script, tmp_path: Path, monkeypatch: Patch) -> None:
+    module = script("families")
     monkeypatch.setattr(module, "network", lambda name: model)
     monkeypatch.setattr(module, "random_images", lambda path: write_arrays(path, model))
     row = module.measured("tiny")
@@ -219,3 +228,117 @@ def test_latency(run: Run, tmp_path: Path) -> None:
     for row in content["by_threads"]:
         assert row["naive"]["median_ms"] > 0.0
         assert row["times_faster"]["dense_than_naive"] > 0.0
+
+
+def test_bench_agreement(run: Run) -> None:
+    content = run("bench_agreement", REPETITIONS=1, RUNS=3, SECONDS=0.05)
+    measured = [(row["artifact"], row["threads"]) for row in content["rows"]]
+    assert measured == [("fp32", 1), ("fp32", 2), ("int8", 1), ("int8", 2)]
+    for row in content["rows"]:
+        assert row["ratio_least"] == row["ratio"] == row["ratio_most"], "of one repetition"
+        assert row["ratio"] == pytest.approx(row["bench_ms"] / row["perf_test_ms"], rel=1e-2)
+        assert 0.1 < row["ratio"] < 10.0
+
+
+def test_memory_layout(run: Run, model: SViT, script: Script) -> None:
+
+    def in_this_process(part: str, instructions: str) -> Any:
+        return getattr(script("memory_layout"), part)()
+
+    content = run(
+        "memory_layout",
+        SIZES=(8,),
+        CHANNELS=(16,),
+        ROUNDS=2,
+        WARMUP=1,
+        THREADS=1,
+        IMAGES=4,
+        BATCHES=2,
+        INSTRUCTIONS=("DEFAULT",),
+        LAYOUTS=("contiguous", "channels-last"),
+        in_own_process=in_this_process,
+        networks=lambda: {"tiny": (model.module, (4, 3, 16, 16))},
+    )
+    (fault,) = content["fault"]["DEFAULT"]
+    assert [fault[f"contiguous, {threads} threads"] < 1e-5 for threads in (1, 2)] == [True, True]
+    assert fault["channels-last, subsampled, 1 threads"] < 1e-5
+    speed = content["speed"]["DEFAULT"]["tiny"]
+    assert speed["batch"] == 4
+    assert speed["training_step"]["contiguous"]["times_as_fast"] == 1.0
+    assert speed["evaluation"]["channels-last"]["seconds"] > 0.0
+    first, second = content["gradients"]["DEFAULT"]["batches"]
+    assert first != second, "of other images"
+    for way in first.values():
+        assert way["spikes"] > 1000
+        assert way["spikes_given"] < 1e-4, "with the same spikes, rounding alone"
+        assert way["as_it_comes"] < 1.0
+
+
+def test_memory_layout_sees_other_spikes(model: SViT, splits: DataSet, script: Script) -> None:
+    layout = script("memory_layout")
+    assert splits.train is not None
+    x = torch.from_numpy(splits.train.inputs(0, 4))
+    labels = torch.from_numpy(splits.train.labels[:4])
+    recorded = layout.RecordedSpikes()
+    options = layout.StepOptions(double=True)
+    own = layout.step_gradients(model.module, x, labels, options, recorded)
+    first = next(iter(recorded.spikes))
+    recorded.spikes[first] = 1.0 - recorded.spikes[first]
+    imposed = layout.ImposedSpikes(recorded.spikes)
+    other = layout.step_gradients(model.module, x, labels, options, imposed)
+    assert imposed.flips >= recorded.spikes[first].numel()
+    assert layout.distance(other, own) > 1e-2
+
+
+def test_strided_pointwise(
+    script: Script, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strided = script("strided_pointwise")
+    x, weight = torch.randn(2, 3, 8, 8).double(), torch.randn(4, 3, 1, 1).double()
+    outputs = torch.einsum("oc,nchw->nohw", weight[..., 0, 0], x[..., ::2, ::2])
+    right = torch.einsum("nohw,nchw->oc", outputs, x[..., ::2, ::2])[..., None, None]
+    for subsampled in (False, True):
+        torch.testing.assert_close(strided.gradient(x, weight, subsampled=subsampled), right)
+    line = ["strided_pointwise.py", "4", "16", "--layout", "contiguous_format"]
+    monkeypatch.setattr(sys, "argv", line)
+    strided.main()
+    assert 0.0 < float(capsys.readouterr().out) < 1e-5, "float32 against float64"
+
+
+def test_tables_follow_the_results(script: Script, tmp_path: Path, monkeypatch: Patch) -> None:
+    tables = script("tables")
+    results = tmp_path / "results"
+    shutil.copytree(BENCHMARKS / "results", results)
+    saving = json.loads((results / "saving.json").read_text())
+    saving["points"][0]["file_bytes"] = 123_456_789
+    (results / "saving.json").write_text(json.dumps(saving))
+    readme = tmp_path / "README.md"
+    shutil.copy(tables.ROOT / "README.md", readme)
+    before = readme.read_text()
+    monkeypatch.setattr(tables, "RESULTS", results)
+    monkeypatch.setattr(tables, "texts", lambda: [readme])
+    tables.main()
+    after = readme.read_text()
+    assert "123.46 MB" not in before and "123.46 MB" in after
+    changed = [
+        pair
+        for pair in zip(before.splitlines(), after.splitlines(), strict=True)
+        if len(set(pair)) > 1
+    ]
+    assert len(changed) == 1, "the row of that build, and nothing else"
+
+
+def test_run_makes_every_result_and_then_the_tables(script: Script, monkeypatch: Patch) -> None:
+    everything = script("run")
+    made: list[str] = []
+
+    def noted(command: list[str], *, check: bool) -> None:
+        assert command[0] == sys.executable and check
+        assert Path(command[1]).is_file()
+        made.append(Path(command[1]).stem)
+
+    monkeypatch.setattr(everything.subprocess, "run", noted)
+    everything.main()
+    results = {path.stem for path in (BENCHMARKS / "results").glob("*.json")}
+    assert set(made) - {"tables"} == results
+    assert made[-1] == "tables"
