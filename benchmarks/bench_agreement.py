@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,8 @@ from common import MEASURED, write
 from primesvt_deploy.edge.bench.job import run_bench
 from primesvt_deploy.edge.bench.settings import BenchSettings
 
-REPETITIONS, RUNS, SECONDS = 5, 300, 3.0
+REPETITIONS, RUNS = 5, 300
+SETTINGS = BenchSettings(batches=(1,), seconds=3.0, power_seconds=0.0)
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def both(file: Path, threads: int) -> dict[str, Any]:
 
 def bench(file: Path, threads: int) -> float:
     """Median of `primesvt-deploy bench`, ms."""
-    settings = BenchSettings(batches=(1,), threads=(threads,), seconds=SECONDS, power_seconds=0.0)
+    settings = replace(SETTINGS, threads=(threads,))
     found = run_bench([file], settings, tell=lambda line: None)
     return float(found["variants"][0]["latency_ms"]["median"])
 

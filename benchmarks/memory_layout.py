@@ -48,6 +48,12 @@ ROUNDS, WARMUP, THREADS = 15, 3, 2
 IMAGES, BATCHES = 16, 3
 LAYOUTS = ("contiguous", "channels-last", "channels-last, torch.compile")
 SIZES, CHANNELS = (16, 80), (3, 7, 8, 15, 16)
+WAYS = {
+    "channels-last": (),
+    "contiguous": ("--layout", "contiguous_format"),
+    "channels-last, subsampled": ("--subsampled",),
+}
+"""Arguments of `strided_pointwise.py`."""
 HANGS_SECONDS = 60.0
 CHILD = "--child"
 
@@ -88,18 +94,13 @@ def checking(instructions: str) -> dict[str, str]:
 def faults(instructions: str) -> list[dict[str, Any]]:
     """Run `strided_pointwise.py` at some widths and sizes, with one thread and two."""
     rows = []
-    ways = {
-        "channels-last": (),
-        "contiguous": ("--layout", "contiguous_format"),
-        "channels-last, subsampled": ("--subsampled",),
-    }
     script = str(Path(__file__).with_name("strided_pointwise.py"))
     for size in SIZES:
         for channels in CHANNELS:
             row: dict[str, Any] = {"channels": channels, "size": size}
-            for way, options in ways.items():
-                for threads in ("1", "2"):
-                    line = [script, str(channels), str(size), "--threads", threads, *options]
+            for way, options in WAYS.items():
+                for threads in range(1, THREADS + 1):
+                    line = [script, str(channels), str(size), "--threads", str(threads), *options]
                     row[f"{way}, {threads} threads"] = outcome(line, instructions)
             print(instructions, row, flush=True)
             rows.append(row)

@@ -84,7 +84,7 @@ def _fold_norms(unit: ConvBN) -> bool:
     norms = [name for name in _NORMS if isinstance(getattr(unit, name, None), nn.BatchNorm2d)]
     for name in norms:
         unit.conv = fuse_conv_bn_eval(unit.conv, getattr(unit, name))
-        setattr(unit, name, nn.Identity())
+        setattr(unit, name, nn.Identity().eval())
     return bool(norms)
 
 
@@ -96,7 +96,7 @@ def _fold_scale(unit: ConvBN) -> bool:
     unit.conv.weight.data.mul_(factor)
     if unit.conv.bias is not None:
         unit.conv.bias.data.mul_(factor.flatten())
-    unit.scale = nn.Identity()
+    unit.scale = nn.Identity().eval()
     return True
 
 

@@ -22,13 +22,13 @@ def stateless_copy(module: _Module) -> _Module:
     Args:
         module: a network, or a part of one.
     """
-    stateless = copy.deepcopy(module).eval().requires_grad_(False)
+    stateless = copy.deepcopy(module).requires_grad_(False)
     for unit in list(stateless.modules()):
         for name, child in list(unit.named_children()):
             if isinstance(child, Neuron):
                 unrolled = UnrolledSequence if isinstance(child, SequenceNeuron) else UnrolledNeuron
                 setattr(unit, name, unrolled(ChargeFireReset.of(child), used=child.used))
-    return stateless
+    return stateless.eval()
 
 
 def require_stateless(module: nn.Module) -> None:

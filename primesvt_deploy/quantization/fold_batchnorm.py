@@ -92,4 +92,4 @@ def _fuse(network: nn.Module, layer_name: str, norm_name: str) -> None:
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
     parent, _, name = norm_name.rpartition(".")
-    setattr(network.get_submodule(parent), name, nn.Identity())
+    setattr(network.get_submodule(parent), name, nn.Identity().eval())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -18,6 +18,7 @@ from conftest import TINY, enliven, make_prunable, write_arrays, write_model_dir
 
 from primesvt_deploy import BuildSettings, SearchSettings, load, open_data
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
@@ -50,7 +51,18 @@ def script(monkeypatch: Patch) -> Iterator[Script]:
     """Imports a script by its name, for this test alone."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = set(sys.modules)
-    yield importlib.import_module
+
+    def imported(name: str) -> ModuleType:
+        path = str(BENCHMARKS / f"{name}.py")
+        if getattr(sys.modules.get(name), "__file__", None) != path:
+            spec = importlib.util.spec_from_file_location(name, path)
+            assert spec is not None and spec.loader is not None
+            # Tests have a package `families` as well.
+            monkeypatch.setitem(sys.modules, name, importlib.util.module_from_spec(spec))
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    yield imported
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
             del sys.modules[name]
@@ -231,7 +243,10 @@ def test_latency(run: Run, tmp_path: Path) -> None:
 
 
 def test_bench_agreement(run: Run) -> None:
-    content = run("bench_agreement", REPETITIONS=1, RUNS=3, SECONDS=0.05)
+    quick = BenchSettings(
+        batches=(1,), seconds=0.1, rounds=5, warmup_seconds=0.1, power_seconds=0.0
+    )
+    content = run("bench_agreement", REPETITIONS=1, RUNS=3, SETTINGS=quick)
     measured = [(row["artifact"], row["threads"]) for row in content["rows"]]
     assert measured == [("fp32", 1), ("fp32", 2), ("int8", 1), ("int8", 2)]
     for row in content["rows"]:
@@ -249,6 +264,7 @@ def test_memory_layout(run: Run, model: SViT, script: Script) -> None:
         "memory_layout",
         SIZES=(8,),
         CHANNELS=(16,),
+        WAYS={"channels-last, subsampled": ("--subsampled",)},
         ROUNDS=2,
         WARMUP=1,
         THREADS=1,
@@ -260,8 +276,7 @@ def test_memory_layout(run: Run, model: SViT, script: Script) -> None:
         networks=lambda: {"tiny": (model.module, (4, 3, 16, 16))},
     )
     (fault,) = content["fault"]["DEFAULT"]
-    assert [fault[f"contiguous, {threads} threads"] < 1e-5 for threads in (1, 2)] == [True, True]
-    assert fault["channels-last, subsampled, 1 threads"] < 1e-5
+    assert fault["size"] == 8 and fault["channels-last, subsampled, 1 threads"] < 1e-5
     speed = content["speed"]["DEFAULT"]["tiny"]
     assert speed["batch"] == 4
     assert speed["training_step"]["contiguous"]["times_as_fast"] == 1.0

@@ -27,7 +27,6 @@ NETWORKS: dict[str, SpikingNetwork] = {
 GROUPS = {name: find_groups(n, ZOO[name][1].input_shape) for name, n in NETWORKS.items()}
 
 
-
 def touching(one: Group, other: Group) -> bool:
     """Whether a layer belongs to both."""
     layers = [{*group.outputs, *group.inputs} for group in (one, other)]

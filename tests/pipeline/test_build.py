@@ -177,10 +177,11 @@ class TestInterrupted:
     @pytest.fixture
     def command(self, model: SViT, tmp_path: Path) -> list[str]:
         directory = write_model_directory(tmp_path / "tiny", model)
-        arrays = write_arrays(tmp_path / "d.npz", model, count=600)
+        arrays = write_arrays(tmp_path / "d.npz", model)
         return [
             sys.executable, "-m", "primesvt_deploy.cli", "build", "--model", str(directory),
             "--data", str(arrays), "--saving", "10", "--max-drop", "5", "--threads", "1",
+            "--search-images", "120", "--robustness-images", "100", "--rates", "0.3,0.6",
         ]  # fmt: skip
 
     @staticmethod
