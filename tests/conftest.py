@@ -48,6 +48,8 @@ TINY = SpikformerConfig(
     pooling="0011",
     mlp_ratio=1.5,
 )
+SHALLOW = replace(TINY, depth=1)
+"""For tests of whole jobs, to which a second block is nothing new."""
 _Module = TypeVar("_Module", bound=nn.Module)
 LABELS = ("ant", "bee", "cat", "dog", "elk")
 
@@ -104,11 +106,11 @@ def make_model(config: NetworkConfig = TINY, seed: int = 0, *, family: Family = 
     )
 
 
-def make_prunable() -> SViT:
+def make_prunable(config: SpikformerConfig = TINY) -> SViT:
     """A model whose MLPs are mostly idle: three quarters of their channels never spike."""
-    model = make_model(replace(TINY, mlp_ratio=6.0))
+    model = make_model(replace(config, mlp_ratio=6.0))
     with torch.no_grad():
-        for i in range(TINY.depth):
+        for i in range(config.depth):
             idle = torch.arange(96) % 4 != 0
             model.module.get_parameter(f"blocks.{i}.mlp.fc1.conv.weight")[idle] *= 0.01
             model.module.get_parameter(f"blocks.{i}.mlp.fc1.bn.bias")[idle] = -3.0

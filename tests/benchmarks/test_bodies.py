@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, enliven, make_prunable, write_arrays, write_model_directory
+from conftest import SHALLOW, enliven, make_prunable, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, load, open_data
 from primesvt_deploy.data import DataSet
@@ -34,7 +34,7 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def model() -> SViT:
-    return make_prunable()
+    return make_prunable(SHALLOW)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_frontier(run: Run) -> None:
         sizes = [point["weight_bytes"] for point in row["points"]]
         assert len(sizes) == 2 and sizes[0] > sizes[1]
     assert len(content["recovery"]) == 14
-    assert content["free"][0]["free_channels"] >= 2 * 72, "as many never spike"
+    assert content["free"][0]["free_channels"] >= 72, "as many never spike"
 
 
 def test_frontier_models(run: Run) -> None:
@@ -185,7 +185,7 @@ def test_precision(run: Run, model: SViT) -> None:
     }
     content = run("precision", "reference", "tiny", **values)
     row = content["reference"]["builds"]["int8"]
-    assert row["integer_layers"] == 16
+    assert row["integer_layers"] == 10
     assert row["accuracy"]["shipped"]["n"] == 120
     assert content["reference"]["memory"]["int8"]["latency"]["peak_bytes"] == 3
     wide = content["widths"]["tiny"]
@@ -219,11 +219,13 @@ def test_latency(run: Run, tmp_path: Path) -> None:
     theirs = enliven(
         Spikformer(
             T=2, img_size_h=16, img_size_w=16, patch_size=4, num_classes=5, embed_dims=16,
-            num_heads=2, depths=2,
+            num_heads=2, depths=1,
         )
     )  # fmt: skip
-    config = replace(TINY, timesteps=2, mlp_ratio=4.0)
-    directory = write_model_directory(tmp_path / "tiny", replace(make_prunable(), config=config))
+    config = replace(SHALLOW, timesteps=2, mlp_ratio=4.0)
+    directory = write_model_directory(
+        tmp_path / "tiny", replace(make_prunable(SHALLOW), config=config)
+    )
     save_file(dict(theirs.state_dict()), directory / "weights.safetensors")
     model = load(directory)
     data = open_data(model, write_arrays(tmp_path / "d.npz", model))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import primesvt
 
-QUICK = ("--batches", "1", "--threads", "1", "--seconds", "0.3", "--rounds", "5", "--warmup", "0.5")
+QUICK = ("--batches", "1", "--threads", "1", "--seconds", "0.1", "--rounds", "5", "--warmup", "0.2")
 
 
 @pytest.fixture(scope="module")

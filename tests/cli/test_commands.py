@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import (
+    SHALLOW,
     TERMINAL,
     Ended,
     make_prunable,
@@ -40,7 +41,7 @@ def process(*arguments: str | Path, cwd: Path) -> Ended:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a model, data, and a bundle that was built from them."""
     directory = tmp_path_factory.mktemp("cli")
-    model = make_prunable()
+    model = make_prunable(SHALLOW)
     write_model_directory(directory / "tiny", model)
     write_arrays(directory / "d.npz", model)
     built = primesvt(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_model, write_arrays, write_model_directory
+from conftest import LABELS, SHALLOW, make_model, write_arrays, write_model_directory
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
@@ -71,7 +71,7 @@ def edge(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactor
 def bundle(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that an environment with `pip install 'primesvt-deploy[build]'` has built."""
     directory = tmp_path_factory.mktemp("build")
-    model = make_model()
+    model = make_model(SHALLOW)
     write_model_directory(directory / "model", model)
     write_arrays(directory / "d.npz", model, count=100)
     build = _environment(directory / "venv", wheel, _demanded(metadata, "build"))

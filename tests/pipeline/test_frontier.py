@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_prunable
+from conftest import SHALLOW, make_model, make_prunable
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.data import DataSet
@@ -218,7 +218,7 @@ class TestBuildFromAFrontier:
     def test_a_frontier_of_another_model_is_refused(
         self, made: tuple[Path, dict[str, Any]], data: DataSet, tmp_path: Path
     ) -> None:
-        other = make_model(make_prunable().config, seed=9)
+        other = make_model(make_prunable(SHALLOW).config, seed=9)
         with pytest.raises(SettingsError, match="model, data or version differ"):
             build(
                 other,

@@ -75,7 +75,7 @@ def test_a_bundle_of_integers_is_whole(
     result = build(tiny, tmp_path / "bundle", settings, data=tiny_data)
     manifest = result.manifest
     assert manifest["precision"]["name"] == precision.value
-    assert manifest["precision"]["integer_layers"] == 16
+    assert manifest["precision"]["integer_layers"] == 10
     assert list(manifest["precision"]["real_layers"]) == ["stem.0.conv", "head"]
     assert manifest["verification"]["passed"]
     assert manifest["verification"]["flips_behind_real"] == 0

@@ -8,6 +8,7 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.lowering.fold_batchnorm import fold_batchnorm
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import cut, mask, silence
@@ -48,12 +49,15 @@ class PlanNetworks:
 
     def cut(self, plan: Plan, recovered: SpikingNetwork | None = None) -> SpikingNetwork:
         """A network as narrow as the plan says, of the masked or a `recovered` one."""
-        network = mask(self._module, self.groups, plan) if recovered is None else recovered
-        return self.in_layout(lower_module(cut(network, self.groups, plan)))
+        if recovered is not None:
+            return self.lowered(cut(recovered, self.groups, plan))
+        masked = mask(self._module, self.groups, plan)
+        return self.in_layout(lower_module(cut(masked, self.groups, plan)))
 
     def lowered(self, recovered: SpikingNetwork) -> SpikingNetwork:
-        """A recovered network, lowered."""
-        return self.in_layout(lower_module(recovered))
+        """A recovered network, whose neurons are stateless already, lowered in place."""
+        fold_batchnorm(recovered)
+        return self.in_layout(recovered)
 
     def in_layout(self, network: SpikingNetwork) -> SpikingNetwork:
         """The network's weights in the memory layout; in place."""

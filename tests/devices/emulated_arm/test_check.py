@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import make_model, write_arrays
+from conftest import SHALLOW, make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, open_data
 from primesvt_deploy.cli import main
@@ -41,7 +41,7 @@ FINE = ArmOutcome(
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an int8 bundle and the data it was built on."""
     directory = tmp_path_factory.mktemp("arm")
-    model = make_model()
+    model = make_model(SHALLOW)
     data = open_data(model, write_arrays(directory / "d.npz", model))
     search = SearchSettings(search_images=60, robustness_images=50, rates=(0.5,), max_drop=60.0)
     settings = BuildSettings(saving=10.0, search=search, precision=Precision.INT8, verify_images=8)
@@ -75,7 +75,7 @@ def test_a_bundle_of_integers_on_both_cpus(place: Path, sandbox: Sandbox) -> Non
         assert one["images"] == one["agreeing"] == 64
         assert one["source"].startswith("held-out images of")
         assert one["max_difference"] < 1e-3
-        assert one["identical_tensors"] == one["spike_tensors"] > 40
+        assert one["identical_tensors"] == one["spike_tensors"] > 20
         assert one["integer_images"] == 8
     assert err.splitlines() == ["emulating cortex-a72 (minutes)", "emulating cortex-a76 (minutes)"]
     if not sandbox.parts.uncounted:  # no compiler, say

@@ -26,7 +26,7 @@ from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import BundleError, MeasurementError
 
 QUICK = BenchSettings(
-    batches=(1,), threads=(1,), seconds=0.3, rounds=5, warmup_seconds=0.5, power_seconds=0.5
+    batches=(1,), threads=(1,), seconds=0.1, rounds=5, warmup_seconds=0.2, power_seconds=0.2
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model, write_arrays
+from conftest import SHALLOW, make_model, write_arrays
 from PIL import Image
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
@@ -37,7 +37,7 @@ EDGE_LACKS = {
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bundle")
-    model = make_model()
+    model = make_model(SHALLOW)
     data = open_data(model, write_arrays(directory / "d.npz", model))
     settings = BuildSettings(budget_mb=20.0, verify_images=20)
     return build(model, directory / "bundle", settings, data=data).path
