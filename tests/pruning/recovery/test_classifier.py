@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_arrays
+from conftest import SHALLOW, make_prunable, write_arrays
 from families.zoo import ZOO, model_of
 from own_nets import attending
 from pruning.recovery.test_recovery import groups_of, thinned
@@ -107,6 +107,11 @@ def test_nothing_changes_where_nothing_left(tiny: SViT, tiny_data: DataSet) -> N
     recovery = Recovery(tiny, groups_of(tiny), tiny_data.search, RECOVERY_STEPS)
     found = recovery.recovered(Plan(), head=True).state_dict()
     assert all(torch.equal(v, found[k]) for k, v in tiny.module.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def model() -> SViT:
+    return make_prunable(SHALLOW)
 
 
 @pytest.fixture(scope="module")
