@@ -14,27 +14,30 @@ import pytest
 
 LONGEST_FIRST = (
     "model/test_reference",
-    "families/test_integers",
     "families/test_artifacts",
-    "training/test_every_convolution",
+    "families/test_integers",
     "pipeline/test_build_families",
     "families/test_families",
-    "pipeline/test_variant",
-    "devices/emulated_arm/test_check",
-    "pipeline/test_build",
-    "lowering/test_fold_constants",
-    "pipeline/test_frontier",
+    "training/test_every_convolution",
     "tools/test_train_reference",
-    "cli/test_commands",
-    "families/test_graphs",
+    "pipeline/test_variant",
+    "pipeline/test_build",
+    "benchmarks/test_bodies",
     "pruning/recovery/test_recovery",
-    "packaging/test_wheel",
+    "devices/emulated_arm/test_check",
+    "cli/test_commands",
     "model/test_adopt",
+    "pruning/policies/test_policies",
+    "pruning/recovery/test_classifier",
+    "pipeline/test_frontier",
+    "training/test_finetune",
+    "packaging/test_wheel",
     "quantization/test_own_integers",
+    "lowering/test_fold_constants",
 )
 """Modules that are begun first: one of them alone at the end would leave a worker idle."""
 
-SLOW_SECONDS = 3.0
+SLOW_SECONDS = 1.0
 """CPU time of a test, its fixtures included, from which it is told that it is not marked `slow`."""
 
 _CPU = "cpu_seconds"
@@ -43,7 +46,7 @@ _STARTED = pytest.StashKey[float]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest of the marker."""
-    line = f"slow: takes over {SLOW_SECONDS:.0f} s of CPU time; left out of `make check`"
+    line = f"slow: takes over {SLOW_SECONDS:g} s of CPU time; left out of `make check`"
     config.addinivalue_line("markers", line)
 
 
@@ -87,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if seconds > SLOW_SECONDS and "slow" not in report.keywords:
             found[report.nodeid] = seconds
     if found:
-        terminalreporter.section(f"over {SLOW_SECONDS:.0f} s of CPU time and not marked slow")
+        terminalreporter.section(f"over {SLOW_SECONDS:g} s of CPU time and not marked slow")
         for name, seconds in sorted(found.items(), key=lambda entry: -entry[1]):
             terminalreporter.line(f"{seconds:6.1f} s {name}")
 

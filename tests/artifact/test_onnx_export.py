@@ -19,6 +19,7 @@ def images(count: int, size: int = 16) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((count, 3, size, size)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{}, {"timesteps": 1}, {"v_reset": None}, {"tau": 3.0}, {"decay_input": False}],
@@ -46,6 +47,7 @@ def test_any_batch_size_runs(tiny: SViT, tiny_artifact: Artifact) -> None:
     np.testing.assert_allclose(together, apart, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_is_fixed(tiny: SViT, tmp_path: Path) -> None:
     model = OnnxModel(export_onnx(tiny, tmp_path / "one.onnx", batch=1).path)
     assert model.fixed_batch == 1

@@ -54,6 +54,7 @@ def quantized(tmp_path: Path) -> Path:
     return tmp_path / "q.onnx"
 
 
+@pytest.mark.slow
 def test_outputs_are_those_of_the_model_to_the_last_bit(
     reference: tuple[Path, npt.NDArray[np.float32]], tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def test_a_benchmark_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert path.stem in parts or callable(module.main)
 
 
+@pytest.mark.slow
 def test_networks_of_published_widths_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS[0].parent))
     spec = importlib.util.spec_from_file_location("wide_networks", SCRIPTS[0].parent / "wide.py")

@@ -40,6 +40,7 @@ def test_bench_shows_latency_and_memory(place: Path) -> None:
     assert "warming up" in (place / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_json_is_the_result_and_nothing_else(place: Path) -> None:
     found = primesvt("bench", "model.onnx", *QUICK, "--operators", "--json", cwd=place)
     content = json.loads(found.stdout)
@@ -47,6 +48,7 @@ def test_json_is_the_result_and_nothing_else(place: Path) -> None:
     assert content["variants"][0]["operators"]["by_type"]
 
 
+@pytest.mark.slow
 def test_several_are_compared_in_turns(place: Path) -> None:
     (place / "copy.onnx").write_bytes((place / "model.onnx").read_bytes())
     found = primesvt("bench", "model.onnx", "copy.onnx", *QUICK, cwd=place)
@@ -55,6 +57,7 @@ def test_several_are_compared_in_turns(place: Path) -> None:
     assert "faster [" in said or "slower [" in said
 
 
+@pytest.mark.slow
 def test_a_regression_is_exit_code_1(place: Path) -> None:
     times(place, "fast.json", 1e-3)
     guard = ("--baseline", "fast.json", "--fail-if-slower", "10%")

@@ -81,6 +81,7 @@ def test_images_decode_to_the_models_input(reference: SViT) -> None:
     assert len({image.tobytes() for image in inputs}) == 64
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_images(reference: SViT) -> None:
     """The reference model classifies far more of them rightly than chance would."""
     import torch

@@ -189,6 +189,7 @@ def equal_for_any_channels_of(name: str, groups: tuple[Group, ...]) -> None:
     equal()
 
 
+@pytest.mark.slow
 @every_network
 @settings(DRAWN, max_examples=5)
 @given(data=st.data())

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
@@ -14,6 +15,7 @@ from primesvt_deploy.measure.latency import Latency, cpu_name, measure_latency
 from primesvt_deploy.model.svit import SViT
 
 
+@pytest.mark.slow
 def test_hits_are_the_models_top1(tiny: SViT, tiny_data: DataSet, tmp_path: Path) -> None:
     images = tiny_data.held_out
     predicted = tiny.logits(torch.from_numpy(images.inputs(0, len(images)))).argmax(dim=1)

@@ -52,6 +52,7 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_figures_are_plausible(heavy: Path) -> None:
     # The parent's memory is not the child's: neither fork nor exec hands the peak on.
     ballast = np.ones(300 * MB, dtype=np.uint8)

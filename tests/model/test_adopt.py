@@ -44,6 +44,7 @@ def own_logits(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", neurons_of_all_kinds())
 def test_every_kind_of_neuron_is_exported_with_equal_spikes(kind: str, tmp_path: Path) -> None:
     net = enliven(Convolutional(neurons_of_all_kinds()[kind]))
@@ -245,6 +246,7 @@ def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) ->
     assert not outcome.failures()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["own_nets:spikingjellys", "own_nets:spiking_attribute"])
 def test_neurons_are_recorded_whatever_their_attribute_is_called(
     factory: str, tmp_path: Path

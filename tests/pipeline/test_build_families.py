@@ -24,7 +24,7 @@ def test_a_build_of_every_family(name: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (110, size, size, 3), dtype=np.uint8)
     logits = model.logits(torch.from_numpy(model.preprocessing.apply_batch(images)))  # type: ignore[union-attr]
     np.savez(tmp_path / "d.npz", images=images, labels=logits.argmax(dim=1).numpy())
-    search = SearchSettings(max_drop=100.0, rates=(0.5,), robustness_images=50)
+    search = SearchSettings(max_drop=100.0, policy="uniform", rates=(0.5,), robustness_images=50)
     settings = BuildSettings(saving=15.0, search=search, verify_images=20)
     data = open_data(model, tmp_path / "d.npz")
     result = build(model, tmp_path / "bundle", settings, data=data)

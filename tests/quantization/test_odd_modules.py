@@ -113,6 +113,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("name", NETS)
 def test_integers_of_odd_modules(name: str, bits: int, tmp_path: Path) -> None:

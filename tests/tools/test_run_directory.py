@@ -132,6 +132,7 @@ def test_a_stop_loses_no_loss_of_the_log(place: Path, begun: Path) -> None:
     assert rarely == never
 
 
+@pytest.mark.slow
 def test_an_epoch_whose_evaluation_failed_is_evaluated_by_the_next_start(begun: Path) -> None:
     shutil.copytree(begun / "images", begun / "corrupt")
     for image in (begun / "corrupt" / "test" / "ant").iterdir():

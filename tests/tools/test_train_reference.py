@@ -55,6 +55,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(value, second[key]), key
 
 
+@pytest.mark.slow
 def test_it_learns(place: Path, tmp_path: Path) -> None:
     plain = "phases = [[1, 8], [2, 4]]\nbatch_size = 8\nlearning_rate = 1e-2\naveraging = 0.8\n"
     (tmp_path / "recipe.toml").write_text(recipe_text(training=f'{plain}augmentation = "none"'))
@@ -114,6 +115,7 @@ def test_killed_and_run_again_it_is_as_if_nothing_had_been(
     assert_same_weights(place / "killed", whole)
 
 
+@pytest.mark.slow
 def test_its_time_over_it_stops_with_a_checkpoint(place: Path, whole: Path) -> None:
     assert not made(place, "stopped", seconds=0.0).go()
     assert len(curve(place / "stopped")) == 1
@@ -122,6 +124,7 @@ def test_its_time_over_it_stops_with_a_checkpoint(place: Path, whole: Path) -> N
     assert_same_weights(place / "stopped", whole)
 
 
+@pytest.mark.slow
 def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole: Path) -> None:
     assert not made(place, "torn", seconds=0.0).go()
     with (place / "torn" / LOG).open("a") as log:
@@ -335,6 +338,7 @@ def test_a_signal_stops_with_a_checkpoint(place: Path, whole: Path) -> None:
     check_stopped(place, "terminated", output, errors, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("signal_handlers")
 def test_ctrl_c_stops_with_a_checkpoint(
     place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

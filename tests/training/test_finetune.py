@@ -38,6 +38,7 @@ def same(one: Finetuned, other: Finetuned) -> bool:
     return all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_model_itself_is_left_alone(tiny: SViT, train: ImageList) -> None:
     before = tiny.digest
     student = make_model(seed=5)
@@ -50,6 +51,7 @@ def test_the_loss_falls_and_the_model_itself_is_left_alone(tiny: SViT, train: Im
     assert not any(p.requires_grad for p in found.model.module.parameters())
 
 
+@pytest.mark.slow
 def test_the_teacher_is_followed_where_labels_say_nothing(tiny: SViT, train: ImageList) -> None:
     student = make_model(seed=5)
     settings = replace(SETTINGS, epochs=8, learning_rate=5e-3, distillation=1.0)
@@ -122,6 +124,7 @@ def test_a_damaged_checkpoint_is_begun_anew(tiny: SViT, train: ImageList, tmp_pa
     assert same(found, finetune(tiny, tiny, train, SETTINGS))
 
 
+@pytest.mark.slow
 def test_another_question_does_not_go_on_from_the_checkpoint(
     tiny: SViT, train: ImageList, tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_disk_that_is_too_small_is_refused_before(
     assert "--remote-directory" in line
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told(
     server: Server, host: HostSettings, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +245,7 @@ def test_bootstrap_uses_the_environment_that_is_there(
     until(lambda: not server.left(), 3)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_meet(server: Server, host: HostSettings, bundle: Path) -> None:
     from primesvt_deploy.devices.ssh.remote_benchmark import RemoteRequest, measure_on_host
 
@@ -261,6 +263,7 @@ def test_two_runs_at_once_do_not_meet(server: Server, host: HostSettings, bundle
     until(lambda: not server.left(), 3)
 
 
+@pytest.mark.slow
 def test_a_connection_that_drops_during_the_copy_comes_back(
     server: Server, host: HostSettings, bundle: Path
 ) -> None:

@@ -40,6 +40,7 @@ def two(tiny_files: Path) -> list[Path]:
     return [tiny_files / "model.onnx", tiny_files / "model.ort"]
 
 
+@pytest.mark.slow
 def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> None:
     told: list[str] = []
     found = run_bench(two, QUICK, tell=told.append)
@@ -107,6 +108,7 @@ def test_a_worker_times_what_a_plain_loop_times(two: list[Path]) -> None:
     assert 0.85 < np.median(ratios) < 1.15
 
 
+@pytest.mark.slow
 def test_a_file_of_one_batch_size_is_measured_at_that_alone(tiny_files: Path) -> None:
     model = onnx.load(tiny_files / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -181,6 +183,7 @@ def test_a_request_is_run_from_files(
     assert capsys.readouterr().err.startswith("error: there is nothing at none")
 
 
+@pytest.mark.slow
 def test_power_is_measured_where_the_board_tells_it(
     two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

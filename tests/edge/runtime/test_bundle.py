@@ -145,6 +145,7 @@ def test_inspect_and_verify_work_on_an_edge_install(
     assert ("intact" if command == "verify" else "model.onnx") in found.stdout
 
 
+@pytest.mark.slow
 def test_bench_works_on_an_edge_install(bundle: Path, tmp_path: Path) -> None:
     code = "from primesvt_deploy.cli import main; main()"
     quick = ("--batches", "1", "--threads", "1", "--seconds", "0.3", "--rounds", "5", "--json")

@@ -270,6 +270,7 @@ def test_constant_channels_do_not_come_back(model: SViT, data: DataSet) -> None:
     assert all(found[name] <= free[name] for name in free)
 
 
+@pytest.mark.slow
 def test_constant_channels_leave_first_where_sizes_alone_decide(model: SViT, data: DataSet) -> None:
     settings = replace(SETTINGS, max_drop=None, recover=("free", "refit"))
     free = search_context(model, settings, data).space.without_constants

@@ -36,6 +36,7 @@ def divergence(model: SViT, network: torch.nn.Module, samples: torch.Tensor) -> 
     return float((dense.exp() * (dense - found)).sum(1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_with_a_new_classifier_equals_its_cut(name: str) -> None:
     model = model_of(name)

@@ -44,6 +44,7 @@ def thinned(groups: tuple[Group, ...]) -> Plan:
     return plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("steps", [("bias",), ("refit", "norms")])
 def test_a_recovered_model_equals_its_cut(name: str, steps: tuple[str, ...]) -> None:

@@ -36,6 +36,7 @@ def half(group: Group) -> tuple[int, ...]:
     return tuple(h * width + i for h in range(group.heads) for i in range(-(-width // 2)))
 
 
+@pytest.mark.slow
 def test_hits_are_those_of_the_masked_model(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
@@ -49,6 +50,7 @@ def test_hits_are_those_of_the_masked_model(
     assert len(set(seen)) > 1, "every mask gives the same accuracy: the test sees nothing"
 
 
+@pytest.mark.slow
 def test_a_cached_prefix_changes_nothing(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
@@ -63,6 +65,7 @@ def test_a_cached_prefix_changes_nothing(
         )
 
 
+@pytest.mark.slow
 def test_a_small_cache_evicts_and_stays_right(
     tiny: SViT, groups: tuple[Group, ...], tiny_data: DataSet
 ) -> None:
