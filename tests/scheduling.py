@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "pipeline/test_frontier",
     "training/test_finetune",
     "packaging/test_wheel",
+    "test_types",
     "quantization/test_own_integers",
     "lowering/test_fold_constants",
 )

@@ -44,7 +44,7 @@ def touching(one: Group, other: Group) -> bool:
     return not layers[0].isdisjoint(layers[1])
 
 
-def apart(groups: tuple[Group, ...], most: int = 4) -> list[tuple[Group, ...]]:
+def apart(groups: tuple[Group, ...], most: int = 6) -> list[tuple[Group, ...]]:
     """Groups that do not touch, some at a time: they are cut in one plan, for the time it takes."""
     left, sets = list(groups), []
     while left:

@@ -46,19 +46,19 @@ def thinned(groups: tuple[Group, ...]) -> Plan:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("steps", [("bias",), ("refit", "norms")])
-def test_a_recovered_model_equals_its_cut(name: str, steps: tuple[str, ...]) -> None:
+def test_a_recovered_model_equals_its_cut(name: str) -> None:
     family, config = ZOO[name]
     model = make_model(config, family=family)
     groups = groups_of(model)
     plan = thinned(groups)
-    recovered = Recovery(model, groups, random_images(model, 16), steps).recovered(plan)
-    smaller = cut(recovered, groups, plan)
     inputs = torch.randn(model.config.example(2).shape)
-    assert check_cut(recovered, smaller, inputs) <= 1e-9
     plain = cut(mask(model.module, groups, plan), groups, plan)
-    with torch.no_grad():
-        assert not torch.equal(smaller(inputs), plain(inputs)), "nothing was recovered"
+    for steps in (("bias",), ("refit", "norms")):
+        recovered = Recovery(model, groups, random_images(model, 16), steps).recovered(plan)
+        smaller = cut(recovered, groups, plan)
+        assert check_cut(recovered, smaller, inputs) <= 1e-9
+        with torch.no_grad():
+            assert not torch.equal(smaller(inputs), plain(inputs)), "nothing was recovered"
 
 
 def test_nothing_is_changed_where_nothing_leaves(tiny: SViT, tiny_data: DataSet) -> None:
