@@ -27,6 +27,12 @@ def test_masking_changes_the_output_and_cutting_the_widths() -> None:
     masked = mask(MODEL.module, GROUPS, plan)
     images = images_for(MODEL)
     assert (masked(images) - MODEL.module(images)).abs().max() > 1e-3
+    for name in ("conv.weight", "bn.weight", "bn.bias"):
+        dense, silent = (
+            m.get_parameter(f"blocks.0.mlp.fc1.{name}") for m in (MODEL.module, masked)
+        )
+        assert torch.equal(silent[:3], dense[:3])
+        assert dense[3:].any() and not silent[3:].any()
     smaller = cut(MODEL.module, GROUPS, plan)
     assert smaller.get_parameter("blocks.0.mlp.fc1.conv.weight").shape == (3, 8, 1, 1)
     assert smaller.get_parameter("head.weight").shape == (5, 8)

@@ -270,6 +270,25 @@ def test_constant_channels_do_not_come_back(model: SViT, data: DataSet) -> None:
     assert all(found[name] <= free[name] for name in free)
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in POLICY_NAMES if n != "global-l2"]
+)  # which needs a real model
+def test_where_constant_channels_are_enough_nothing_else_leaves(name: str) -> None:
+    search, judge = made_up()
+    # Those that the ranking would take last.
+    without = Plan().replacing("fragile", range(4, 32))
+
+    class WithConstants(RankedSpace):
+        without_constants = without
+
+    judge.loss = {**judge.loss, "fragile": lambda gone: 0.4 * sum(c > 3 for c in gone)}
+    search = replace(search, space=WithConstants(GROUPS))
+    outcome = POLICIES[name].search(search, search.size_of(without))
+    assert outcome.met
+    assert outcome.plan == without
+    assert outcome.drop_points == 0.0
+
+
 @pytest.mark.slow
 def test_constant_channels_leave_first_where_sizes_alone_decide(model: SViT, data: DataSet) -> None:
     settings = replace(SETTINGS, max_drop=None, recover=("free", "refit"))
