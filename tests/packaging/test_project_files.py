@@ -15,9 +15,13 @@ def read(name: str) -> str:
 
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:
-    (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", read("Makefile"), re.M)
-    commands = recipe.replace("\t", "").replace("$(BIN)", ".venv/bin").splitlines()
-    assert re.findall(r"^ +entry: (.*)$", read(".pre-commit-config.yaml"), re.M) == commands
+    makefile = read("Makefile")
+    assert "\nlint: style\n" in makefile
+    recipes = re.findall(r"^(?:style|lint):.*\n((?:\t.*\n)+)", makefile, re.M)
+    commands = "".join(recipes).replace("\t", "").replace("$(BIN)", ".venv/bin").splitlines()
+    hooks = re.findall(r"^ +entry: (.*)$", read(".pre-commit-config.yaml"), re.M)
+    assert len(hooks) == 4
+    assert sorted(hooks) == sorted(commands)
 
 
 def test_the_version_is_in_the_change_log_and_in_the_citation() -> None:
