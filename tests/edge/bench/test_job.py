@@ -95,17 +95,19 @@ def test_a_worker_times_what_a_plain_loop_times(two: list[Path]) -> None:
     (configuration,) = configurations_of([subject], QUICK, cores=1)
     session = OnnxModel(two[0], threads=1).session
     feed = {session.get_inputs()[0].name: np.zeros((1, 3, 16, 16), np.float32)}
-    ratios = []
+    ours, theirs = [], []
     with Worker(configuration) as worker:
         for _ in range(15):
-            theirs = []
+            times = []
             session.run(None, feed)
             for _ in range(60):
                 begun = time.perf_counter()
                 session.run(None, feed)
-                theirs.append(1e3 * (time.perf_counter() - begun))
-            ratios.append(np.median(worker.time(60)) / np.median(theirs))
-    assert 0.85 < np.median(ratios) < 1.15
+                times.append(1e3 * (time.perf_counter() - begun))
+            theirs.append(np.median(times))
+            ours.append(np.median(worker.time(60)))
+    # The quietest rounds of both: other tests run beside this one.
+    assert 0.85 < min(ours) / min(theirs) < 1.15
 
 
 @pytest.mark.slow
