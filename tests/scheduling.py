@@ -41,24 +41,12 @@ LONGEST_FIRST = (
 SLOW_SECONDS = 1.0
 """CPU time of a test, its fixtures included, from which it is told that it is not marked `slow`."""
 
-_KEEPS_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
-"""glibc gives workers' memory back to the system less often: a tenth of a run's time otherwise."""
-
 _CPU = "cpu_seconds"
 _STARTED = pytest.StashKey[float]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell pytest of the marker, and set workers' allocator, but not that of their processes."""
-    for name, value in _KEEPS_MEMORY.items():
-        if "PYTEST_XDIST_WORKER" in os.environ:
-            os.environ.pop(name, None)
-        elif config.getoption("numprocesses", None):
-            os.environ.setdefault(name, value)
+    """Tell pytest of the marker."""
     line = f"slow: takes over {SLOW_SECONDS:g} s of CPU time; left out of `make check`"
     config.addinivalue_line("markers", line)
 
