@@ -79,7 +79,9 @@ def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     assert agree[torch.from_numpy(~explained)].all()
 
 
-@pytest.mark.parametrize("name", ["sdt-v1", "spikingresformer, frames, PLIF"])
+@pytest.mark.parametrize(
+    "name", ["spikformer, SpikingJelly", "sdt-v1", "spikingresformer, frames, PLIF"]
+)
 def test_a_cached_trace_gives_the_same_file(name: str, tmp_path: Path) -> None:
     """Other tests share their traces; that must not hide anything from them."""
     family, config = ZOO[name]
