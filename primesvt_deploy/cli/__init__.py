@@ -14,6 +14,7 @@ from primesvt_deploy.cli.build import build
 from primesvt_deploy.cli.compare import compare
 from primesvt_deploy.cli.frontier import frontier
 from primesvt_deploy.cli.inspect import inspect
+from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
 from primesvt_deploy.cli.models import models
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
@@ -56,7 +57,8 @@ def main() -> None:
     # something else as well several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = cli.main(standalone_mode=False)
+        with lost_interrupts_repeated():
+            code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

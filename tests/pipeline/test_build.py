@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,46 +177,67 @@ class TestInterrupted:
     """kill -9 and Ctrl-C in the middle of a search, on the command line."""
 
     @pytest.fixture
-    def command(self, model: SViT, tmp_path: Path) -> list[str]:
+    def arguments(self, model: SViT, tmp_path: Path) -> list[str]:
         directory = write_model_directory(tmp_path / "tiny", model)
         arrays = write_arrays(tmp_path / "d.npz", model)
         return [
-            sys.executable, "-m", "primesvt_deploy.cli", "build", "--model", str(directory),
-            "--data", str(arrays), "--saving", "10", "--max-drop", "5", "--threads", "1",
+            "build", "--model", str(directory), "--data", str(arrays),
+            "--saving", "10", "--max-drop", "5", "--threads", "1",
             "--search-images", "120", "--robustness-images", "100", "--rates", "0.3,0.6",
         ]  # fmt: skip
 
     @staticmethod
-    def interrupted(command: list[str], output: Path, sign: signal.Signals, lines: int) -> int:
-        """Start a build, signal it once so many lines are in the ledger; its exit code."""
-        process = subprocess.Popen(
-            [*command, "--output", str(output)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Where the tests run in the background, SIGINT is ignored and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        deadline = time.monotonic() + 60
-        work = output.with_name(f"{output.name}.work")
-        while time.monotonic() < deadline and process.poll() is None:
+    def wait_for_lines(output: Path, count: int, until: Callable[[], object]) -> None:
+        """Until so many lines are in the ledger of a build, or it has ended."""
+        deadline, work = time.monotonic() + 60.0, output.with_name(f"{output.name}.work")
+        while time.monotonic() < deadline and not until():
             ledgers = list(work.glob("ledger-*.jsonl"))
-            if ledgers and len(ledgers[0].read_bytes().splitlines()) >= lines:
-                process.send_signal(sign)
+            if ledgers and len(ledgers[0].read_bytes().splitlines()) >= count:
                 break
             time.sleep(0.005)
+
+    def killed(self, arguments: list[str], output: Path) -> int:
+        """Kill a build in a process of its own; its exit code."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "primesvt_deploy.cli", *arguments, "--output", str(output)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.wait_for_lines(output, 10, process.poll)
+        process.kill()
         return process.wait(timeout=60)
 
+    def interrupted(self, arguments: list[str], output: Path) -> int:
+        """Interrupt a build in this process, as Ctrl-C does; its exit code."""
+        ended = threading.Event()
+
+        def interrupt() -> None:
+            self.wait_for_lines(output, 5, ended.is_set)
+            if not ended.is_set():
+                signal.raise_signal(signal.SIGINT)
+
+        # Where the tests run in the background, SIGINT is ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        try:
+            return primesvt(*arguments, "--output", output, cwd=output.parent).returncode
+        finally:
+            ended.set()
+            interrupting.join()
+            signal.signal(signal.SIGINT, before)
+
     def test_it_resumes_and_ends_with_the_same_plan(
-        self, command: list[str], tmp_path: Path
+        self, arguments: list[str], tmp_path: Path
     ) -> None:
         whole, cut = tmp_path / "whole", tmp_path / "cut"
-        assert self.interrupted(command, cut, signal.SIGINT, lines=5) == 130
-        assert self.interrupted(command, cut, signal.SIGKILL, lines=10) == -signal.SIGKILL
+        assert self.interrupted(arguments, cut) == 130
+        assert self.killed(arguments, cut) == -signal.SIGKILL
         assert not cut.exists()
-        resumed = primesvt(*command[3:], "--output", cut, cwd=tmp_path)
+        resumed = primesvt(*arguments, "--output", cut, cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
         assert "resuming" in resumed.stderr
-        straight = primesvt(*command[3:], "--output", whole, cwd=tmp_path)
+        straight = primesvt(*arguments, "--output", whole, cwd=tmp_path)
         assert straight.returncode == 0, straight.stderr
         assert plan_of(cut) == plan_of(whole)
         assert not cut.with_name("cut.work").exists()
