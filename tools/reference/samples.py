@@ -99,7 +99,8 @@ class Samples(Dataset[_Item]):
         cached = number < len(self._cached)
         pixels = self._cached[number] if cached else self._images.pixels(number)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeded(self._seed, epoch, number))
+            # torch.manual_seed would seed accelerators too, which takes a millisecond a sample.
+            torch.default_generator.manual_seed(seeded(self._seed, epoch, number))
             sample: torch.Tensor = self._transform(Image.fromarray(pixels))
         return sample, int(self._images.labels[number])
 
