@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
-from primesvt_deploy.edge.bench import process
+from primesvt_deploy.edge.bench import job, process
 from primesvt_deploy.edge.bench.configurations import configurations_of, labels_of, open_subject
 from primesvt_deploy.edge.bench.job import main, run_bench
+from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.results import SCHEMA, read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
@@ -201,7 +203,7 @@ def test_power_is_measured_where_the_board_tells_it(
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
-    monkeypatch.setattr("primesvt_deploy.edge.bench.power._IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(job, "measure_power", partial(measure_power, idle_seconds=0.3))
     found = run_bench(two[:1], QUICK, tell=silent)
     energy = found["variants"][0]["energy"]
     assert energy["running"]["mean_watts"] == pytest.approx(1.5)
