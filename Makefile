@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 READY := $(VENV)/.ready
+# Containers often set it: each process that a test starts would then compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check lint style lowest bench setup clean
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import os
 import shutil
@@ -32,7 +31,7 @@ from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.model.svit import SViT
 
-pytest_plugins = ("scheduling",)
+pytest_plugins = ("scheduling", "shortcuts")
 
 # Many tiny operators: more threads only wait for one another.
 torch.set_num_threads(1)
@@ -127,20 +126,6 @@ def model() -> SViT:
 def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """Images that it classifies, most of them rightly."""
     return open_data(model, write_arrays(tmp_path_factory.mktemp("data") / "d.npz", model))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _operators_read_once() -> Iterator[None]:
-    """torch.onnx reads its operator library for each export, a fifth of the time of a small one."""
-    try:
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-    except ImportError:  # another torch: slower tests
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        once = functools.cache(ONNXRegistry.from_torchlib)
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

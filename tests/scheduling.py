@@ -1,6 +1,6 @@
 """Pytest hooks that keep a run of the tests short: the order of modules, and which tests are slow.
 
-A module's tests run on one worker (`--dist loadscope`), so that a module's fixtures are made once.
+A file's tests run on one worker (`--dist loadfile`), so that a module's fixtures are made once.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+
+
+def pytest_sessionfinish() -> None:
+    """What is left ends with the process: pytest would look through all of it five times."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -20,5 +20,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(place: Path) -> Path:
     """A run that was never cut off."""
-    assert made(place, "whole").go()
+    assert made(place, "whole", save_seconds=1e9).go()
     return place / "whole"

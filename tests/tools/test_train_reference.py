@@ -60,7 +60,7 @@ def test_it_learns(place: Path, tmp_path: Path) -> None:
     plain = "phases = [[1, 8], [2, 4]]\nbatch_size = 8\nlearning_rate = 1e-2\naveraging = 0.8\n"
     (tmp_path / "recipe.toml").write_text(recipe_text(training=f'{plain}augmentation = "none"'))
     (tmp_path / "images").symlink_to(place / "images")
-    assert made(tmp_path, "plain").go()
+    assert made(tmp_path, "plain", save_seconds=1e9).go()
     lines = logged(tmp_path / "plain")
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 2 * STEPS
@@ -129,7 +129,7 @@ def test_what_was_logged_after_the_checkpoint_is_logged_again(place: Path, whole
     assert not made(place, "torn", seconds=0.0).go()
     with (place / "torn" / LOG).open("a") as log:
         log.write('{"step": 2, "loss": 9.0}\n{"step": 3, "lo')
-    assert made(place, "torn").go()
+    assert made(place, "torn", save_seconds=1e9).go()
     assert curve(place / "torn") == curve(whole)
 
 
@@ -323,7 +323,7 @@ def check_stopped(place: Path, name: str, output: str, errors: str, whole: Path)
     assert output.splitlines()[-1] == "stopped: run the same command to go on"
     assert "Traceback" not in errors
     assert logged(place / name)[-1]["step"] < STEPS
-    assert made(place, name).go()
+    assert made(place, name, save_seconds=1e9).go()
     assert curve(place / name) == curve(whole)
     assert_same_weights(place / name, whole)
 

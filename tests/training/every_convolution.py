@@ -169,7 +169,7 @@ def train_from_scratch(model: SViT) -> None:
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
     quiet = contextlib.redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as place, quiet, CHECKED:
-        losses = train_in(Path(place), model, random_images(model, 60))
+        losses = train_in(Path(place), model, random_images(model, 16))
     assert np.isfinite(losses).all()
     assert_learned(before, model.module.state_dict())
 
