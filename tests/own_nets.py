@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from conftest import enliven
+from small_models import enliven
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model.spikformer import Spikformer
 from torch import nn

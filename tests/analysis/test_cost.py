@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from conftest import with_config
+from small_models import with_config
 
 from primesvt_deploy.analysis.cost import ShippedSize, measure_cost
 from primesvt_deploy.analysis.groups import find_groups

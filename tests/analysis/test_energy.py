@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import enliven
 from families.zoo import FORMS, ZOO, model_of, samples_of
 from own_nets import Flattened, attending
+from small_models import enliven
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 

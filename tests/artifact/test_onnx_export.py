@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import with_config
+from small_models import with_config
 
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SHALLOW, enliven, make_prunable, write_arrays, write_model_directory
+from small_models import SHALLOW, enliven, make_prunable, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, load, open_data
 from primesvt_deploy.data import DataSet

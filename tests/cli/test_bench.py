@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import primesvt
+from small_models import primesvt
 
 QUICK = ("--batches", "1", "--threads", "1", "--seconds", "0.1", "--rounds", "5", "--warmup", "0.2")
 

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import (
+from families.vectors import FIXTURES
+from own_nets import attending
+from small_models import (
     SHALLOW,
     TERMINAL,
     Ended,
@@ -19,8 +21,6 @@ from conftest import (
     write_arrays,
     write_model_directory,
 )
-from families.vectors import FIXTURES
-from own_nets import attending
 
 from primesvt_deploy import adopt
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import LABELS, make_model
+from small_models import LABELS, make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError

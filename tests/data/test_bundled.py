@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from conftest import make_model
+from small_models import make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError

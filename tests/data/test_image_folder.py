@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, make_model
 from PIL import Image
+from small_models import LABELS, make_model
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
 from primesvt_deploy.errors import DataError, ImageError

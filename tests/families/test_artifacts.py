@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
 from families import (
     test_maxformer,
     test_qkformer,
@@ -19,6 +18,7 @@ from families import (
 )
 from families.vectors import FIXTURES, converted, vector
 from families.zoo import ZOO, model_of
+from small_models import make_model
 from trace_cache import uncached
 
 from primesvt_deploy.artifact.onnx_export import export_onnx

@@ -7,11 +7,11 @@ import json
 
 import pytest
 import torch
-from conftest import enliven, make_model
 from families.vectors import assert_live
 from families.zoo import ZOO
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from small_models import enliven, make_model
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group, find_groups

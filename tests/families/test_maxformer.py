@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import enliven
 from families.vectors import assert_live, converted, singly, vector
+from small_models import enliven
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.maxformer import MaxFormer as Upstream
 from torch import nn

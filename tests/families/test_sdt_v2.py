@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import enliven
 from families.vectors import FIXTURES, assert_live, converted, singly, vector
+from small_models import enliven
 from torch import nn
 
 from primesvt_deploy.analysis.groups import find_groups

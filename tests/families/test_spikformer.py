@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, enliven
 from families.vectors import assert_live, converted, singly, vector
+from small_models import TINY, enliven
 from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 from torch import nn

@@ -6,6 +6,7 @@ Each file in `tests/fixtures` is a dict with upstream's `state_dict`, the input 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 def vector(name: str) -> dict[str, Any]:
-    """The test vector called `name`."""
+    """The test vector called `name`; its dicts are the caller's, its tensors are shared."""
+    content = _read(name)
+    return {**content, "state_dict": dict(content["state_dict"])}
+
+
+@functools.cache
+def _read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
     return content
 

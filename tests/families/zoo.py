@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from conftest import make_model
+from small_models import make_model
 
 from primesvt_deploy.families import FAMILIES, Family
 from primesvt_deploy.families.config import NetworkConfig

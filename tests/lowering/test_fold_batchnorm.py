@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import with_config
+from small_models import with_config
 from torch import nn
 
 from primesvt_deploy.lowering.lif import UnrolledNeuron

@@ -14,8 +14,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import TINY, make_model, write_arrays
 from families.zoo import ZOO
+from small_models import TINY, make_model, write_arrays
 from torch import nn
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx

@@ -11,8 +11,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 import torch
-from conftest import TINY, enliven, make_model
 from own_nets import Convolutional
+from small_models import TINY, enliven, make_model
 from torch import nn
 
 from primesvt_deploy import adopt

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import enliven, write_arrays
 from own_nets import Attending, Convolutional, Flattened, Fused, attending, neurons_of_all_kinds
+from small_models import enliven, write_arrays
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 

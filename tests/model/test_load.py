@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, enliven, make_model, write_model_directory
 from safetensors.torch import save_file
+from small_models import LABELS, enliven, make_model, write_model_directory
 from spikingjelly.activation_based import functional
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
 

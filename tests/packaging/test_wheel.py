@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, SHALLOW, make_model, write_arrays, write_model_directory
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
+from small_models import LABELS, SHALLOW, make_model, write_arrays, write_model_directory
 
 from primesvt_deploy.version import __version__
 

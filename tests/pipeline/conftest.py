@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SHALLOW, make_model, make_prunable
+from small_models import SHALLOW, make_model, make_prunable
 
 from primesvt_deploy.model.svit import SViT
 

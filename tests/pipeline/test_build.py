@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import primesvt, write_arrays, write_model_directory
+from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.data import DataSet

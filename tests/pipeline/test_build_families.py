@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
 from families.zoo import FORMS, ZOO
+from small_models import make_model
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
 from primesvt_deploy.edge.runtime.session import OnnxModel

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SHALLOW, make_model, make_prunable
+from small_models import SHALLOW, make_model, make_prunable
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.data import DataSet

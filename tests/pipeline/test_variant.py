@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import make_model
 from families.zoo import ZOO
+from small_models import make_model
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load
 from primesvt_deploy.artifact.onnx_export import Artifact

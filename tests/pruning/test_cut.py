@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_model
+from small_models import make_model
 
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.errors import PruningError

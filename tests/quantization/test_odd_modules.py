@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import enliven
+from small_models import enliven
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import enliven
 from own_nets import Convolutional, Flattened, Fused, attending, neurons_of_all_kinds, spikingjellys
+from small_models import enliven
 from torch import nn
 
 from primesvt_deploy import adopt

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
 from families.zoo import ZOO
+from small_models import make_model
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.lowering.integer.weight_grid import grid_of

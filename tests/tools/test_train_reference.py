@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 import train_reference
-from conftest import make_model
 from families.zoo import ZOO
 from reference.directory import LOG, WEIGHTS
 from reference.execution import Execution, Processes
 from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 from reference.samples import Order, Samples, mixed
+from small_models import make_model
 from training_runs import STEPS, TRAINING, logged, made, paint, recipe_text, train_in
 
 from primesvt_deploy.data import DataSet, ImageList, open_data

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import enliven, make_model
 from families.zoo import FORMS, ZOO
 from random_images import random_images
+from small_models import enliven, make_model
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.nn import functional as F

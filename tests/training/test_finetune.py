@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, write_arrays
 from families.zoo import ZOO
+from small_models import make_model, write_arrays
 
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model
 from families.zoo import ZOO
+from small_models import make_model
 from spikingjelly.activation_based import layer
 from torch import nn
 from torch.nn import functional as F

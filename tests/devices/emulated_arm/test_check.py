@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import SHALLOW, make_model, write_arrays
+from small_models import SHALLOW, make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, open_data
 from primesvt_deploy.cli import main

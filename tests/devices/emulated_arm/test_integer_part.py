@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import make_model
+from small_models import make_model
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.devices.emulated_arm.guest import output_digests

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import primesvt
 from devices.ssh.conftest import Server, until
+from small_models import primesvt
 
 from primesvt_deploy.devices.ssh.settings import HostSettings
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHALLOW, make_model, write_arrays
 from PIL import Image
+from small_models import SHALLOW, make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
 from primesvt_deploy.edge.runtime.bundle import check_files, manifest_digest, read_manifest

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_model, write_model_directory
+from small_models import make_model, write_model_directory
 
 from primesvt_deploy import BuildSettings, Classifier, SearchSettings, build, load, open_data
 from primesvt_deploy.edge.runtime.check import check_outputs

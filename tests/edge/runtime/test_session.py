@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from conftest import make_model, write_arrays
 from onnx import TensorProto, helper
 from PIL import Image
+from small_models import make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
 from primesvt_deploy.edge.runtime.check import check_outputs

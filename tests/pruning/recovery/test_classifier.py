@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHALLOW, make_prunable, write_arrays
 from families.zoo import ZOO, model_of
 from own_nets import attending
 from pruning.recovery.test_recovery import groups_of, thinned
 from random_images import random_images
+from small_models import SHALLOW, make_prunable, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, adopt, build, load, prune
 from primesvt_deploy.data import DataSet, open_data

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import make_model, make_prunable, write_arrays
+from small_models import make_model, make_prunable, write_arrays
 
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.data import DataSet, open_data

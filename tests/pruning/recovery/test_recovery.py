@@ -7,9 +7,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_model
 from families.zoo import ZOO
 from random_images import random_images
+from small_models import make_model
 from spikingjelly.activation_based import layer
 from torch import nn
 
