@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 __all__ = ["lost_interrupts_repeated"]
 
-_AGAIN_SECONDS = 0.01
+_AGAIN_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -21,21 +21,27 @@ def lost_interrupts_repeated() -> Iterator[None]:
     caller, and a trace by torch.export spends a good part of its time in these.
     """
     before = sys.unraisablehook
-    timers: list[threading.Timer] = []
+    dropped, ended = threading.Event(), threading.Event()
 
-    def repeat(dropped: sys.UnraisableHookArgs) -> None:
-        if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            before(dropped)
-            return
-        # Later: what is raised now would be dropped too.
-        timers.append(threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main))
-        timers[-1].daemon = True
-        timers[-1].start()
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            dropped.set()
+        else:
+            before(unraisable)
 
-    sys.unraisablehook = repeat
+    # In a thread, and later: what is raised within the hook would be dropped too.
+    threading.Thread(target=_repeat, args=(dropped, ended), daemon=True).start()
+    sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = before
-        for timer in timers:
-            timer.cancel()
+        ended.set()
+        dropped.set()
+
+
+def _repeat(dropped: threading.Event, ended: threading.Event) -> None:
+    """Interrupt the main thread whenever an interrupt was dropped."""
+    while dropped.wait() and not ended.wait(_AGAIN_SECONDS):
+        dropped.clear()
+        _thread.interrupt_main()
