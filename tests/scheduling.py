@@ -16,10 +16,10 @@ LONGEST_FIRST = (
     "model/test_reference",
     "families/test_artifacts",
     "families/test_integers",
-    "pipeline/test_build_families",
     "families/test_families",
     "training/test_every_convolution",
     "tools/test_train_reference",
+    "pipeline/test_build_families",
     "pipeline/test_variant",
     "pipeline/test_build",
     "benchmarks/test_bodies",
@@ -36,7 +36,10 @@ LONGEST_FIRST = (
     "quantization/test_own_integers",
     "lowering/test_fold_constants",
 )
-"""Modules that are begun first: one of them alone at the end would leave a worker idle."""
+"""Modules that are begun first: one of them alone at the end would leave a worker idle.
+
+`test_build_families` exports networks that `test_integers` has traced by then.
+"""
 
 SLOW_SECONDS = 1.0
 """CPU time of a test, its fixtures included, from which it is told that it is not marked `slow`."""
