@@ -8,6 +8,7 @@ pytest_plugins = ("scheduling",)
 
 _WHERE_TESTS_RUN = ("shortcuts", "small_models")
 """Modules of fixtures."""
+pytest.register_assert_rewrite(*_WHERE_TESTS_RUN)  # a folder's conftest.py may import them first
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -18,7 +18,7 @@ import pytest
 def _exporter_prepared_once() -> Iterator[None]:
     """torch.onnx reads the operators that there are, and compiles its graphs, for each export.
 
-    That is a third of the time of a small one; no test adds an operator.
+    No test adds an operator.
     """
     try:
         from torch.export import decomp_utils, exported_program

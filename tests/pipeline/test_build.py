@@ -187,14 +187,15 @@ class TestInterrupted:
         ]  # fmt: skip
 
     @staticmethod
-    def wait_for_lines(output: Path, count: int, until: Callable[[], object]) -> None:
-        """Until so many lines are in the ledger of a build, or it has ended."""
+    def wait_for_lines(output: Path, count: int, until: Callable[[], object]) -> bool:
+        """Whether so many lines come to be in the ledger of a build before it ends."""
         deadline, work = time.monotonic() + 60.0, output.with_name(f"{output.name}.work")
         while time.monotonic() < deadline and not until():
             ledgers = list(work.glob("ledger-*.jsonl"))
             if ledgers and len(ledgers[0].read_bytes().splitlines()) >= count:
-                break
+                return True
             time.sleep(0.005)
+        return False
 
     def killed(self, arguments: list[str], output: Path) -> int:
         """Kill a build in a process of its own; its exit code."""
@@ -203,8 +204,9 @@ class TestInterrupted:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.wait_for_lines(output, 10, process.poll)
+        reached = self.wait_for_lines(output, 10, lambda: process.poll() is not None)
         process.kill()
+        assert reached
         return process.wait(timeout=60)
 
     def interrupted(self, arguments: list[str], output: Path) -> int:
@@ -212,8 +214,7 @@ class TestInterrupted:
         ended = threading.Event()
 
         def interrupt() -> None:
-            self.wait_for_lines(output, 5, ended.is_set)
-            if not ended.is_set():
+            if self.wait_for_lines(output, 5, ended.is_set):
                 signal.raise_signal(signal.SIGINT)
 
         # Where the tests run in the background, SIGINT is ignored.

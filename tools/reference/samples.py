@@ -99,7 +99,7 @@ class Samples(Dataset[_Item]):
         cached = number < len(self._cached)
         pixels = self._cached[number] if cached else self._images.pixels(number)
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed accelerators too, which takes a millisecond a sample.
+            # torch.manual_seed would seed accelerators too, which fork_rng does not put back here.
             torch.default_generator.manual_seed(seeded(self._seed, epoch, number))
             sample: torch.Tensor = self._transform(Image.fromarray(pixels))
         return sample, int(self._images.labels[number])
