@@ -19,13 +19,12 @@ from primesvt_deploy.lowering.integer.matmul import IntegerMatMul, window_of
 from primesvt_deploy.lowering.integer.neurons import only_neuron
 from primesvt_deploy.lowering.integer.tensor_layout import AS_TRACED, Layout
 from primesvt_deploy.lowering.integer.weight_grid import GridWeights, grid_of
+from primesvt_deploy.lowering.integer.weighted_nodes import integer_grid, linear_weights
 from primesvt_deploy.lowering.lif_operators import Currents, can_prescale_decay
 from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 
 __all__ = ["WeightedLayer", "WeightedLayers"]
 
-_NO_OVERFLOW = 2**15 - 1
-"""x86 without VNNI adds pairs of products in 16 bits, saturating."""
 _STEP_FACTOR = 4
 """Activations over weights, in bytes, from which single steps are computed apart."""
 _WORTH_BYTES = 64
@@ -73,7 +72,7 @@ class WeightedLayers:
             return None
         if node.op_type == "Conv":
             return self._convolution(node)
-        weights = _linear_weights(node)
+        weights = linear_weights(node)
         return None if weights is None else self._linear(node, weights)
 
     def _convolution(self, node: ir.Node) -> WeightedLayer | None:
@@ -113,19 +112,7 @@ class WeightedLayers:
         return self._integer_layer(node, rows, grid, np.ascontiguousarray(grid.codes.T), AS_TRACED)
 
     def _grid(self, source: ir.Value, weights: np.ndarray) -> tuple[GridWeights | None, str]:
-        """Find the grid of a layer that can run on integers, or the reason why it cannot."""
-        counts = self._target.counts.get(source)
-        if counts is None or not counts.fit_a_byte:
-            return None, "its input is real" if counts is None else "its input is beyond 255"
-        grid = grid_of(weights)
-        if grid is None:
-            return None, "its weights are not of 8 bits"
-        if np.frexp(counts.unit)[0] != 0.5:
-            return None, "its input is no multiple of a power of two"
-        largest_code = int(np.abs(grid.codes.astype(np.int64)).max(initial=0))
-        if 2 * counts.largest * largest_code > _NO_OVERFLOW:
-            return None, "its input could overflow 16 bits"
-        return grid, ""
+        return integer_grid(self._target.counts.get(source), weights)
 
     def _steps_pay(self, codes: np.ndarray, output: ir.Value) -> bool:
         """Whether a step's product is large beside the weights, which each step packs anew."""
@@ -219,23 +206,6 @@ class WeightedLayers:
         values = tape.node("Cast", "levels", stored, to=ir.DataType.FLOAT)
         scale = self._target.initializers.array(scales, f"{tape.layer}.scale")
         return tape.node("Mul", "weight", values, scale)
-
-
-def _linear_weights(node: ir.Node) -> np.ndarray | None:
-    """Weights `[N, K]` of a product with a matrix of weights; None: the node is no such layer."""
-    if node.op_type not in ("MatMul", "Gemm"):
-        return None
-    array = initializer_array(node.inputs[1])
-    if array is None:
-        return None
-    if node.op_type == "MatMul":
-        both_stored = initializer_array(node.inputs[0]) is not None
-        return None if array.ndim != 2 or both_stored else np.ascontiguousarray(array.T)
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    plain = (given.get("alpha", 1.0), given.get("beta", 1.0)) == (1.0, 1.0)
-    if not plain or given.get("transA", 0):
-        return None
-    return array if given.get("transB", 0) else array.T
 
 
 def _grid_worth_bytes(weights: np.ndarray) -> GridWeights | None:

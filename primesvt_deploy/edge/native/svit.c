@@ -1,0 +1,190 @@
+/* Opening a model and running it. */
+#include "svit.h"
+
+#include <string.h>
+
+#include "svit_internal.h"
+
+static const uint8_t magic[8] = {'S', 'V', 'I', 'T', '\r', '\n', 0x1a, '\n'};
+
+static const svit_header *header_of(const svit_model *model) {
+    return (const svit_header *)(const void *)model->file;
+}
+
+static int is_little_endian(void) {
+    const uint32_t one = 1;
+    uint8_t first;
+    memcpy(&first, &one, 1);
+    return first == 1;
+}
+
+int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
+    if (!model || !file || (uintptr_t)file % SVIT_ALIGNMENT) return SVIT_ERROR_ARGUMENT;
+    if (!is_little_endian()) return SVIT_ERROR_BYTE_ORDER;
+    const svit_header *header = file;
+    if (bytes < sizeof magic || memcmp(file, magic, sizeof magic)) return SVIT_ERROR_MAGIC;
+    if (bytes < sizeof *header) return SVIT_ERROR_SIZE;
+    if (header->version != SVIT_FORMAT_VERSION) return SVIT_ERROR_VERSION;
+    if (header->file_bytes != bytes) return SVIT_ERROR_SIZE;
+    const int error = svit_check(header, file);
+    if (error) return error;
+    model->file = file;
+    model->kernels = svit_choose_kernels();
+    return SVIT_OK;
+}
+
+int svit_open(svit_model *model, const void *file, size_t bytes) {
+    const int error = svit_open_unhashed(model, file, bytes);
+    if (error) return error;
+    uint8_t digest[32];
+    svit_sha256(file, bytes, offsetof(svit_header, sha256), digest);
+    const int same = !memcmp(digest, header_of(model)->sha256, sizeof digest);
+    return same ? SVIT_OK : SVIT_ERROR_HASH;
+}
+
+svit_info svit_describe(const svit_model *model) {
+    const svit_header *h = header_of(model);
+    const svit_info info = {h->timesteps, h->frames,  h->channels,    h->height,
+                            h->width,     h->classes, h->takes_pixels};
+    return info;
+}
+
+size_t svit_arena_bytes(const svit_model *model) { return header_of(model)->arena_bytes; }
+
+const char *svit_kernels_name(const svit_model *model) {
+    return ((const svit_kernels *)model->kernels)->name;
+}
+
+int32_t svit_spike_count(const svit_layer *layer, int32_t step, int32_t neuron) {
+    const spikes_ref spikes = {0,
+                               layer->timesteps,
+                               0,
+                               layer->planes,
+                               layer->step_bits,
+                               layer->steps_per_group,
+                               layer->positions * layer->channels};
+    return svit_count(&spikes, layer->spikes, step, neuron);
+}
+
+static void run_operator(const run_state *run, const op_head *op) {
+    const void *any = op;
+    switch (op->kind) {
+    case OP_SPARSE: svit_run_sparse(run, any); break;
+    case OP_DENSE: svit_run_dense(run, any); break;
+    case OP_NEURON: svit_run_neuron(run, any); break;
+    case OP_SPIKE_POOL: svit_run_spike_pool(run, any); break;
+    case OP_VALUE_POOL: svit_run_value_pool(run, any); break;
+    case OP_SPIKE_ADD: svit_run_spike_add(run, any); break;
+    case OP_ELEMENTWISE: svit_run_elementwise(run, any); break;
+    case OP_SPIKE_AND: svit_run_spike_and(run, any); break;
+    case OP_REDUCE: svit_run_reduce(run, any); break;
+    case OP_MATMUL: svit_run_matmul(run, any); break;
+    case OP_ATTENTION: svit_run_attention(run, any); break;
+    default: svit_run_copy(run, any); break;
+    }
+}
+
+/* Describe the spikes or values of an operator that has them; 0 for any other. */
+static int describe_output(const run_state *run, const op_head *op, svit_layer *layer) {
+    const spikes_ref *spikes = NULL;
+    const values_ref *values = NULL;
+    if (op->kind == OP_SPARSE || op->kind == OP_DENSE) {
+        const sink_ref *to = op->kind == OP_SPARSE ? &((const op_sparse *)(const void *)op)->sink
+                                                   : &((const op_dense *)(const void *)op)->sink;
+        if (to->kind == SINK_NEURON)
+            spikes = &to->spikes;
+        else
+            values = &to->values;
+    } else if (op->kind == OP_NEURON) {
+        spikes = &((const op_neuron *)(const void *)op)->output;
+    } else if (op->kind == OP_ATTENTION) {
+        spikes = &((const op_attention *)(const void *)op)->output;
+    } else {
+        return 0;
+    }
+    memset(layer, 0, sizeof *layer);
+    layer->name = (const char *)(run->data + op->name_offset);
+    layer->channels = op->observed;
+    layer->positions = (spikes ? spikes->elements : values->elements) / op->observed;
+    if (spikes) {
+        layer->spikes = run->arena + spikes->offset;
+        layer->timesteps = spikes->steps;
+        layer->planes = spikes->planes;
+        layer->step_bits = spikes->step_bits;
+        layer->steps_per_group = spikes->steps_per_group;
+    } else {
+        layer->values = floats_at(run, values->offset);
+        layer->timesteps = values->steps;
+    }
+    return 1;
+}
+
+static void run_operators(const svit_model *model, void *arena, svit_observer *observer,
+                          void *context) {
+    const svit_header *header = header_of(model);
+    const run_state run = {model->kernels, model->file + header->data_offset, arena,
+                           (uint8_t *)arena + header->scratch_offset};
+    const uint8_t *at = model->file + header->operators_offset;
+    for (uint32_t i = 0; i < header->operators; i++) {
+        const op_head *op = (const op_head *)(const void *)at;
+        run_operator(&run, op);
+        svit_layer layer;
+        if (observer && op->observed > 0 && describe_output(&run, op, &layer))
+            observer(context, &layer);
+        at += (size_t)op->words * 4;
+    }
+}
+
+int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
+                      const float *values, float *logits, svit_observer *observer, void *context) {
+    if (!model || !model->file || !arena || !logits || (uintptr_t)arena % SVIT_ALIGNMENT)
+        return SVIT_ERROR_ARGUMENT;
+    if (!pixels == !values) return SVIT_ERROR_ARGUMENT;
+    const svit_header *h = header_of(model);
+    if (pixels && !h->takes_pixels) return SVIT_ERROR_INPUT;
+    float *input = (float *)(void *)((uint8_t *)arena + h->input_offset);
+    const size_t frames = (size_t)(h->frames ? h->frames : 1);
+    const size_t size = frames * (size_t)h->height * (size_t)h->width * (size_t)h->channels;
+    if (pixels) {
+        const float *mean =
+            (const float *)(const void *)(model->file + h->data_offset + h->mean_offset);
+        const float *deviation = mean + h->channels;
+        for (size_t i = 0; i < size; i++) {
+            const size_t c = i % (size_t)h->channels;
+            const float level = (float)pixels[i] / 255.0f;
+            const float centred = level - mean[c];
+            input[i] = centred / deviation[c];
+        }
+    } else {
+        memcpy(input, values, size * sizeof *input);
+    }
+    run_operators(model, arena, observer, context);
+    memcpy(logits, (uint8_t *)arena + h->logits_offset, (size_t)h->classes * sizeof *logits);
+    return SVIT_OK;
+}
+
+int svit_run(const svit_model *model, void *arena, const uint8_t *pixels, float *logits) {
+    return svit_run_observed(model, arena, pixels, NULL, logits, NULL, NULL);
+}
+
+int svit_run_float(const svit_model *model, void *arena, const float *values, float *logits) {
+    return svit_run_observed(model, arena, NULL, values, logits, NULL, NULL);
+}
+
+const char *svit_error_text(int error) {
+    static const char *const texts[SVIT_ERROR_COUNT] = {
+        "no error",
+        "a null pointer, or memory that is not aligned to SVIT_ALIGNMENT",
+        "a big-endian machine: model files are little-endian",
+        "not a model.svit file: pass the file of a bundle",
+        "a model.svit of another format version: use the engine of the same bundle",
+        "a model.svit that is shorter or longer than its header says: copy the bundle again",
+        "a model.svit that was altered (its SHA-256 differs): copy the bundle again",
+        "a model.svit with an offset, size or index out of bounds: build the bundle again",
+        "the model takes float values, not pixels: call svit_run_float",
+        "the file cannot be read: check its path",
+        "not enough memory for the arena",
+    };
+    if (error < 0 || error >= SVIT_ERROR_COUNT) return "an unknown error";
+    return texts[error];
+}

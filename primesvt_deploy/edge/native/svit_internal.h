@@ -1,0 +1,326 @@
+/* What the engine's files share: the file format, the operators, and the table of kernels. */
+#ifndef SVIT_INTERNAL_H
+#define SVIT_INTERNAL_H
+
+#include "svit.h"
+
+/* -- The file ------------------------------------------------------------------------------
+ *
+ * header | records of operators, one after another | data (weights, names)
+ *
+ * Every field is 32 bits wide and little-endian. Offsets of data count from the start of the data,
+ * offsets of buffers from the start of the arena. The arena begins with the buffers; behind them
+ * is the scratch memory of operators.
+ */
+
+#define SVIT_MAX_STEPS 32   /* timesteps */
+#define SVIT_MAX_TAPS 256  /* pixels of a kernel */
+#define SVIT_MAX_RANK 6     /* axes of a strided operand */
+#define SVIT_LIST_CLASSES 16 /* firing patterns of four bits */
+#define SVIT_MAX_SETS 8     /* sets of four bits: 32 timesteps */
+#define SVIT_LANE_PAD 64    /* what rows of currents are padded to, in values */
+#define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
+
+typedef struct svit_header {
+    uint8_t magic[8];
+    uint32_t version;
+    uint32_t file_bytes;
+    uint8_t sha256[32]; /* of the file with these 32 bytes zero */
+    uint32_t operators, operators_offset, operators_bytes;
+    uint32_t data_offset, data_bytes;
+    uint32_t arena_bytes, scratch_offset;
+    int32_t timesteps, frames, channels, height, width, classes;
+    int32_t takes_pixels;
+    int32_t input_offset;  /* buffer [frames or 1, height, width, channels], float */
+    int32_t logits_offset; /* buffer [classes], float */
+    int32_t mean_offset;   /* data: mean and standard deviation by channel, float; -1: none */
+} svit_header;
+
+/* Spikes: `[groups, planes, positions * channels]` bytes. A bit of a byte is one spike:
+ * in group g, bit b belongs to timestep g * steps_per_group + b / step_bits. Counts above one are
+ * the sum over the bits of a step and over planes. */
+typedef struct spikes_ref {
+    int32_t offset, steps, groups, planes, step_bits, steps_per_group, elements;
+} spikes_ref;
+
+/* Real values: `[timesteps, elements]` floats; `steps` is 1 where they do not change over time. */
+typedef struct values_ref {
+    int32_t offset, steps, elements;
+} values_ref;
+
+/* Constants of a neuron (see primesvt_deploy/lowering/lif.py). */
+typedef struct neuron_ref {
+    float decay, gain, first_shift, shift, threshold, v_reset;
+    int32_t hard_reset, levels, half_up;
+} neuron_ref;
+
+typedef struct window_ref {
+    int32_t channels, height, width; /* of the input */
+    int32_t kernel_height, kernel_width, stride_y, stride_x, pad_top, pad_left;
+    int32_t dilation_y, dilation_x;
+    int32_t out_height, out_width;
+} window_ref;
+
+enum { SINK_NEURON = 1, SINK_VALUES = 2, SINK_ADD = 3 };
+
+/* Where a layer's currents go, position by position: pooled or not, then into a neuron, or into
+ * real values, or added to real values. */
+typedef struct sink_ref {
+    int32_t kind;
+    int32_t steps;  /* of the currents; 1 where they do not change over time */
+    int32_t width;  /* of the layer's output, before maxima are taken */
+    int32_t pooled; /* whether maxima are taken first */
+    window_ref pool;
+    neuron_ref neuron;
+    spikes_ref spikes; /* of SINK_NEURON */
+    values_ref values; /* of SINK_VALUES and SINK_ADD */
+    values_ref other;  /* added by SINK_ADD */
+} sink_ref;
+
+typedef struct op_head {
+    int32_t kind;
+    int32_t words; /* of the record, this head included */
+    int32_t name_offset; /* in data */
+    int32_t observed;    /* channels of the output that an observer gets; 0: it gets none */
+} op_head;
+
+enum {
+    OP_SPARSE = 1,
+    OP_DENSE,
+    OP_NEURON,
+    OP_SPIKE_POOL,
+    OP_VALUE_POOL,
+    OP_SPIKE_ADD,
+    OP_ELEMENTWISE,
+    OP_SPIKE_AND,
+    OP_REDUCE,
+    OP_MATMUL,
+    OP_ATTENTION,
+    OP_COPY,
+    OP_KINDS
+};
+
+enum { WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_FLOAT = 3 };
+
+/* A convolution, or a linear layer as one of a single pixel, of spikes with integer weights.
+ * Weights are rows, one for each pixel of the kernel and input channel, of `outputs` values. */
+typedef struct op_sparse {
+    op_head head;
+    spikes_ref input;
+    window_ref window;
+    int32_t outputs;
+    int32_t weights, weights_offset, multipliers_offset, group_rows;
+    int32_t scale_offset, bias_offset; /* data: float [outputs] */
+    int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
+    int32_t list_entries; /* most entries of a pixel's lists */
+    sink_ref sink;
+} op_sparse;
+
+/* A convolution of real values or spikes, in float; groups of channels may be separate. */
+typedef struct op_dense {
+    op_head head;
+    int32_t input_is_spikes;
+    spikes_ref spikes;
+    float unit; /* of a spike */
+    values_ref values;
+    window_ref window;
+    int32_t outputs, groups;
+    int32_t weights, weights_offset, scale_offset, bias_offset;
+    sink_ref sink;
+} op_dense;
+
+typedef struct op_neuron {
+    op_head head;
+    values_ref input;
+    neuron_ref neuron;
+    spikes_ref output;
+} op_neuron;
+
+typedef struct op_spike_pool {
+    op_head head;
+    spikes_ref input;
+    window_ref window;
+    spikes_ref output;
+} op_spike_pool;
+
+typedef struct op_value_pool {
+    op_head head;
+    values_ref input;
+    window_ref window;
+    values_ref output;
+} op_value_pool;
+
+typedef struct op_spike_add {
+    op_head head;
+    spikes_ref a, b, output;
+    int32_t sorted; /* whether planes hold counts in unary: plane p fires where the count is > p */
+} op_spike_add;
+
+/* An operand with axes: element (i, j, ...) is at base + i * strides[0] + j * strides[1] + ... */
+enum { OPERAND_VALUES = 1, OPERAND_SPIKES, OPERAND_DATA, OPERAND_SCALAR };
+
+typedef struct operand_ref {
+    int32_t kind;
+    int32_t base;
+    int32_t strides[SVIT_MAX_RANK];
+    values_ref values;
+    spikes_ref spikes;
+    float unit; /* of a spike; or the scalar */
+} operand_ref;
+
+enum { ELEMENTWISE_ADD = 1, ELEMENTWISE_SUB, ELEMENTWISE_MUL, ELEMENTWISE_DIV, ELEMENTWISE_MAX };
+
+/* Axis 0 is time throughout: strides[0] of spikes is not used. */
+typedef struct op_elementwise {
+    op_head head;
+    int32_t function, rank, sizes[SVIT_MAX_RANK];
+    operand_ref a, b, output;
+} op_elementwise;
+
+typedef struct op_spike_and {
+    op_head head;
+    int32_t rank, sizes[SVIT_MAX_RANK]; /* without time */
+    int32_t base_a, base_b, base_output;
+    int32_t strides_a[SVIT_MAX_RANK], strides_b[SVIT_MAX_RANK], strides_output[SVIT_MAX_RANK];
+    spikes_ref a, b, output;
+} op_spike_and;
+
+enum { REDUCE_SUM = 1, REDUCE_MEAN, REDUCE_MAX };
+
+typedef struct op_reduce {
+    op_head head;
+    int32_t function, rank, kept; /* the last `rank - kept` axes are reduced */
+    int32_t sizes[SVIT_MAX_RANK];
+    operand_ref input, output;
+} op_reduce;
+
+/* output[b.., m, n] = sum over k of a[b.., m, k] * b[b.., k, n]; sizes are b.., m, n, k. */
+typedef struct op_matmul {
+    op_head head;
+    int32_t rank, sizes[SVIT_MAX_RANK];
+    operand_ref a, b, output;
+} op_matmul;
+
+/* spikes of unit * (v k^T) q, head by head; q, k, v of one position are heads * size bytes. */
+typedef struct op_attention {
+    op_head head;
+    spikes_ref q, k, v;
+    int32_t positions, heads, key_size, value_size;
+    float unit;
+    neuron_ref neuron;
+    spikes_ref output;
+} op_attention;
+
+typedef struct op_copy {
+    op_head head;
+    int32_t rank, sizes[SVIT_MAX_RANK];
+    operand_ref input, output;
+} op_copy;
+
+/* -- Kernels --------------------------------------------------------------------------------- */
+
+/* Lists of the active inputs of a window, by their firing pattern of four bits. */
+typedef struct row_lists {
+    const uint16_t *rows[SVIT_LIST_CLASSES];
+    int32_t counts[SVIT_LIST_CLASSES];
+    int32_t bits;
+} row_lists;
+
+typedef struct row_weights {
+    const int8_t *rows;
+    const uint8_t *multipliers; /* int4 */
+    size_t stride;              /* bytes of a row */
+    int32_t group_rows;         /* int4: rows that share a multiplier */
+    int32_t outputs;
+} row_weights;
+
+#define SVIT_FIRE_BYTES 16 /* groups * planes of a layer's spikes, at most */
+
+/* Neurons of one position: `size` of them, whose step t is at currents[t * pitch]. */
+typedef struct fire_task {
+    const neuron_ref *neuron;
+    const float *scale, *bias; /* of integer currents; readable up to a multiple of 16 */
+    size_t pitch;
+    int32_t size, steps, is_static;
+    int32_t planes, step_bits, steps_per_byte, bytes; /* how spikes are stored */
+    uint8_t *patterns;
+    size_t patterns_pitch; /* from byte to byte of a neuron */
+} fire_task;
+
+typedef struct svit_kernels {
+    const char *name;
+    /* currents[bit * pitch + n] += sums of int8 rows, in 16 bits. */
+    void (*sum_rows)(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                     size_t pitch);
+    void (*sum_rows_int4)(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                          size_t pitch);
+    /* The same in 32 bits, for sums that 16 cannot hold but `block_rows` rows cannot exceed. */
+    void (*sum_rows_wide)(const row_lists *lists, const row_weights *weights, int32_t block_rows,
+                          int32_t *currents, size_t pitch);
+    void (*sum_rows_int4_wide)(const row_lists *lists, const row_weights *weights,
+                               int32_t block_rows, int32_t *currents, size_t pitch);
+    /* Fire neurons on integer currents, current * scale + bias, or on float ones as they are. */
+    void (*fire_int16)(const fire_task *task, const int16_t *currents);
+    void (*fire_int32)(const fire_task *task, const int32_t *currents);
+    void (*fire_float)(const fire_task *task, const float *currents);
+    /* sums[i] += row[i] * x */
+    void (*add_scaled)(float *sums, const float *row, float x, int32_t n);
+    void (*add_scaled_int8)(float *sums, const int8_t *row, float x, int32_t n);
+    /* sums[i] += bit `bit` of bytes[i] */
+    void (*add_bits)(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n);
+    void (*add_words)(int32_t *sums, const uint16_t *row, int32_t n);
+    /* most[i] = max(most[i], row[i]); both are padded to SVIT_LANE_PAD */
+    void (*max_int16)(int16_t *most, const int16_t *row, int32_t n);
+} svit_kernels;
+
+const svit_kernels *svit_choose_kernels(void);
+
+/* -- What the files of the engine call in one another ------------------------------------------ */
+
+/* One run of a model. */
+typedef struct run_state {
+    const svit_kernels *kernels;
+    const uint8_t *data; /* of the file */
+    uint8_t *arena;
+    uint8_t *scratch;
+} run_state;
+
+static inline float *floats_at(const run_state *run, int32_t offset) {
+    return (float *)(void *)(run->arena + offset);
+}
+
+static inline size_t padded(int32_t n) {
+    return ((size_t)n + SVIT_LANE_PAD - 1) / SVIT_LANE_PAD * SVIT_LANE_PAD;
+}
+
+void svit_run_sparse(const run_state *run, const op_sparse *op);
+void svit_run_dense(const run_state *run, const op_dense *op);
+void svit_run_neuron(const run_state *run, const op_neuron *op);
+void svit_run_attention(const run_state *run, const op_attention *op);
+void svit_run_spike_pool(const run_state *run, const op_spike_pool *op);
+void svit_run_value_pool(const run_state *run, const op_value_pool *op);
+void svit_run_spike_add(const run_state *run, const op_spike_add *op);
+void svit_run_spike_and(const run_state *run, const op_spike_and *op);
+void svit_run_elementwise(const run_state *run, const op_elementwise *op);
+void svit_run_reduce(const run_state *run, const op_reduce *op);
+void svit_run_matmul(const run_state *run, const op_matmul *op);
+void svit_run_copy(const run_state *run, const op_copy *op);
+
+/* Neurons of a layer that are stored at `patterns`, as a task without its currents. */
+fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uint8_t *patterns);
+
+/* Count of a spike tensor at a step, for an element of it. */
+int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step, int32_t element);
+
+/* Bytes of scratch memory of an operator; 0 where it needs none. */
+uint64_t svit_scratch_bytes(const op_head *op);
+size_t svit_sparse_scratch(const op_sparse *op);
+size_t svit_dense_scratch(const op_dense *op);
+size_t svit_attention_scratch(const op_attention *op);
+
+/* SVIT_OK, or SVIT_ERROR_INVALID where an offset, size or index is out of bounds. */
+int svit_check(const svit_header *header, const uint8_t *file);
+
+void svit_sha256(const uint8_t *data, size_t bytes, size_t hole, uint8_t digest[32]);
+
+#endif

@@ -1,0 +1,351 @@
+/* The kernels, once for every instruction set: a file that includes this defines
+ *
+ *     SVIT_BYTES    bytes of a vector register
+ *     SVIT_BLOCK    registers of 16-bit sums that a pass over the lists keeps, for each of five
+ *     SVIT_KERNELS  name of the table that this defines
+ *     SVIT_NAME     what svit_kernels_name says
+ *
+ * and, where the compiler makes a poor job of them, the conversions WIDEN_* and NARROW_INTS.
+ * GNU vector extensions (gcc, clang) compile to the instruction set that is selected there.
+ */
+#include <string.h>
+
+#include "svit_internal.h"
+
+#define LANES (SVIT_BYTES / 4)
+#define WIDE (SVIT_BYTES / 2)
+
+typedef float vec_f __attribute__((vector_size(LANES * 4)));
+typedef int32_t vec_i __attribute__((vector_size(LANES * 4)));
+typedef int16_t vec_h __attribute__((vector_size(LANES * 2)));
+typedef uint16_t vec_uh __attribute__((vector_size(LANES * 2)));
+typedef uint8_t vec_b __attribute__((vector_size(LANES)));
+typedef int16_t wide_h __attribute__((vector_size(WIDE * 2)));
+typedef int8_t wide_b __attribute__((vector_size(WIDE)));
+typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define LOAD(type, from) \
+    (__extension__({ type loaded_; memcpy(&loaded_, (from), sizeof loaded_); loaded_; }))
+#define STORE(to, value) \
+    (__extension__({ __typeof__(value) stored_ = (value); memcpy((to), &stored_, sizeof stored_); }))
+#define CONVERT(type, value) __builtin_convertvector((value), type)
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#ifndef WIDEN_BYTES
+#define WIDEN_BYTES(bytes) CONVERT(wide_h, bytes)
+#define WIDEN_UBYTES(bytes) CONVERT(wide_h, bytes)
+#define WIDEN_SHORTS(shorts) CONVERT(vec_i, shorts)
+#define NARROW_INTS(ints) CONVERT(vec_b, ints)
+#endif
+
+/* -- Sums of weight rows ----------------------------------------------------------------- */
+
+/* Sum of the int8 rows of a list, `v` registers from column `at`. */
+#define SUM_LIST(v, sum, list, count, base, stride)                        \
+    for (int32_t i_ = 0; i_ < (count); i_++) {                             \
+        const int8_t *row_ = (base) + (size_t)(list)[i_] * (stride);       \
+        UNROLL for (int j_ = 0; j_ < (v); j_++)                            \
+            (sum)[j_] += WIDEN_BYTES(LOAD(wide_b, row_ + j_ * WIDE));  \
+    }
+
+/* All patterns of one block of columns: sums by pattern, added to the currents of its bits. */
+#define DEFINE_SUM_BLOCK(v)                                                                   \
+    static void sum_block_##v(const row_lists *lists, const int8_t *base, size_t stride,      \
+                              int16_t *currents, size_t pitch) {                              \
+        wide_h c0[v], c1[v], c2[v], c3[v];                                                    \
+        UNROLL for (int j = 0; j < (v); j++) c0[j] = c1[j] = c2[j] = c3[j] = (wide_h){0};     \
+        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {                   \
+            const int32_t count = lists->counts[pattern];                                     \
+            if (count == 0) continue;                                                         \
+            const uint16_t *list = lists->rows[pattern];                                      \
+            wide_h sum[v];                                                                    \
+            UNROLL for (int j = 0; j < (v); j++) sum[j] = (wide_h){0};                        \
+            SUM_LIST(v, sum, list, count, base, stride)                                       \
+            if (pattern & 1) { UNROLL for (int j = 0; j < (v); j++) c0[j] += sum[j]; }        \
+            if (pattern & 2) { UNROLL for (int j = 0; j < (v); j++) c1[j] += sum[j]; }        \
+            if (pattern & 4) { UNROLL for (int j = 0; j < (v); j++) c2[j] += sum[j]; }        \
+            if (pattern & 8) { UNROLL for (int j = 0; j < (v); j++) c3[j] += sum[j]; }        \
+        }                                                                                     \
+        const int32_t bits = lists->bits;                                                     \
+        UNROLL for (int j = 0; j < (v); j++) STORE(currents + j * WIDE, c0[j]);               \
+        if (bits > 1) { UNROLL for (int j = 0; j < (v); j++)                                  \
+            STORE(currents + pitch + j * WIDE, c1[j]); }                                      \
+        if (bits > 2) { UNROLL for (int j = 0; j < (v); j++)                                  \
+            STORE(currents + 2 * pitch + j * WIDE, c2[j]); }                                  \
+        if (bits > 3) { UNROLL for (int j = 0; j < (v); j++)                                  \
+            STORE(currents + 3 * pitch + j * WIDE, c3[j]); }                                  \
+    }
+
+DEFINE_SUM_BLOCK(1)
+DEFINE_SUM_BLOCK(2)
+DEFINE_SUM_BLOCK(3)
+#if SVIT_BLOCK > 3
+DEFINE_SUM_BLOCK(4)
+DEFINE_SUM_BLOCK(5)
+DEFINE_SUM_BLOCK(6)
+#endif
+
+static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                     size_t pitch) {
+    int32_t left = weights->outputs;
+    const int8_t *base = weights->rows;
+    while (left > 0) {
+        int32_t registers = (left + WIDE - 1) / WIDE;
+        if (registers > SVIT_BLOCK) registers = SVIT_BLOCK;
+        switch (registers) {
+#if SVIT_BLOCK > 3
+        case 6: sum_block_6(lists, base, weights->stride, currents, pitch); break;
+        case 5: sum_block_5(lists, base, weights->stride, currents, pitch); break;
+        case 4: sum_block_4(lists, base, weights->stride, currents, pitch); break;
+#endif
+        case 3: sum_block_3(lists, base, weights->stride, currents, pitch); break;
+        case 2: sum_block_2(lists, base, weights->stride, currents, pitch); break;
+        default: sum_block_1(lists, base, weights->stride, currents, pitch); break;
+        }
+        base += registers * WIDE;
+        currents += registers * WIDE;
+        left -= registers * WIDE;
+    }
+}
+
+/* Rows of nibbles: the low ones of a row are the first half of the columns, the high ones the
+ * second. Rows of one group share a multiplier a column. Sums of part of a list in one group, from
+ * entry `i` on, of at most `most` rows, end up in `low` and `high`; gives the entry behind them. */
+INLINE int32_t sum_nibbles(const row_weights *weights, const uint16_t *list, int32_t i,
+                           int32_t count, int32_t most, int32_t at, wide_h *low, wide_h *high) {
+    const int32_t half = (weights->outputs + 1) / 2;
+    const int32_t group = list[i] / weights->group_rows;
+    const int32_t end = (group + 1) * weights->group_rows, first = i;
+    if (count - i > most) count = i + most;
+    wide_h part_low = {0}, part_high = {0};
+    for (; i < count && list[i] < end; i++) {
+        const wide_ub bytes = LOAD(wide_ub, weights->rows + list[i] * weights->stride + at);
+        part_low += WIDEN_UBYTES((wide_ub)(bytes & 15));
+        part_high += WIDEN_UBYTES((wide_ub)(bytes >> 4));
+    }
+    const int16_t offset = (int16_t)(8 * (i - first));
+    const uint8_t *factors =
+        weights->multipliers + (size_t)group * (size_t)weights->outputs + at;
+    *low += (part_low - offset) * WIDEN_UBYTES(LOAD(wide_ub, factors));
+    *high += (part_high - offset) * WIDEN_UBYTES(LOAD(wide_ub, factors + half));
+    return i;
+}
+
+static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                          size_t pitch) {
+    const int32_t half = (weights->outputs + 1) / 2;
+    /* From the last block to the first: what a low half writes too far is overwritten then. */
+    for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
+        wide_h low[4], high[4];
+        UNROLL for (int b = 0; b < 4; b++) low[b] = high[b] = (wide_h){0};
+        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+            const int32_t count = lists->counts[pattern];
+            if (count == 0) continue;
+            wide_h sum_low = {0}, sum_high = {0};
+            for (int32_t i = 0; i < count;)
+                i = sum_nibbles(weights, lists->rows[pattern], i, count, count, at, &sum_low,
+                                &sum_high);
+            UNROLL for (int b = 0; b < 4; b++)
+                if (pattern >> b & 1) {
+                    low[b] += sum_low;
+                    high[b] += sum_high;
+                }
+        }
+        UNROLL for (int b = 0; b < 4; b++)
+            if (b < lists->bits) {
+                int16_t *to = currents + (size_t)b * pitch + at;
+                STORE(to, low[b]);
+                STORE(to + half, high[b]);
+            }
+    }
+}
+
+/* Add 16-bit sums of `columns` columns, widened, to 32-bit ones of the bits of a pattern. */
+INLINE void add_widened(wide_h sum, int32_t columns, int32_t pattern, int32_t bits,
+                        int32_t *currents, size_t pitch) {
+    int16_t narrow[WIDE];
+    STORE(narrow, sum);
+    for (; columns < WIDE; columns++) narrow[columns] = 0;
+    for (int32_t b = 0; b < bits; b++) {
+        int32_t *to = currents + (size_t)b * pitch;
+        if (pattern >> b & 1)
+            UNROLL for (int j = 0; j < WIDE / LANES; j++)
+                STORE(to + j * LANES, LOAD(vec_i, to + j * LANES) +
+                      WIDEN_SHORTS(LOAD(vec_h, narrow + j * LANES)));
+    }
+}
+
+INLINE void clear_columns(int32_t bits, int32_t *currents, size_t pitch) {
+    for (int32_t b = 0; b < bits; b++)
+        memset(currents + (size_t)b * pitch, 0, WIDE * sizeof *currents);
+}
+
+static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
+                               int32_t block_rows, int32_t *currents, size_t pitch) {
+    const int32_t half = (weights->outputs + 1) / 2;
+    for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
+        clear_columns(lists->bits, currents + at, pitch);
+        clear_columns(lists->bits, currents + at + half, pitch);
+        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+            const int32_t count = lists->counts[pattern];
+            for (int32_t i = 0; i < count;) {
+                wide_h low = {0}, high = {0};
+                i = sum_nibbles(weights, lists->rows[pattern], i, count, block_rows, at, &low,
+                                &high);
+                add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
+                add_widened(high, half - at, pattern, lists->bits, currents + at + half, pitch);
+            }
+        }
+    }
+}
+
+/* In 32 bits: blocks of rows whose sums fit 16 bits, widened one after the other. */
+static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
+                          int32_t *currents, size_t pitch) {
+    const size_t stride = weights->stride;
+    for (int32_t at = 0; at < weights->outputs; at += WIDE) {
+        clear_columns(lists->bits, currents + at, pitch);
+        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+            const uint16_t *list = lists->rows[pattern];
+            for (int32_t left = lists->counts[pattern]; left > 0;) {
+                const int32_t count = left < block_rows ? left : block_rows;
+                wide_h sum[1] = {{0}};
+                SUM_LIST(1, sum, list, count, weights->rows + at, stride)
+                add_widened(sum[0], weights->outputs - at, pattern, lists->bits, currents + at, pitch);
+                list += count;
+                left -= count;
+            }
+        }
+    }
+}
+
+/* -- Neurons ------------------------------------------------------------------------------- */
+
+/* Where a condition holds a vector has all bits set. */
+INLINE vec_f choose(vec_i condition, vec_f yes, vec_f no) {
+    return (vec_f)((condition & (vec_i)yes) | (~condition & (vec_i)no));
+}
+
+INLINE vec_f spread(float value) { return (vec_f){0} + value; }
+
+/* Count that a potential fires: round(clip(level, 0, levels)). */
+INLINE vec_i count_of(vec_f level, const neuron_ref *neuron) {
+    level = choose(level > 0.0f, level, spread(0.0f));
+    level = choose(level < (float)neuron->levels, level, spread((float)neuron->levels));
+    if (neuron->half_up) return CONVERT(vec_i, level + 0.5f);
+    /* Adding 1.5 * 2^23 leaves no bits for a fraction, so that the sum is rounded half to even. */
+    const volatile float shifted = 12582912.0f;
+    return CONVERT(vec_i, (level + shifted) - shifted);
+}
+
+/* What the three kinds of currents have in common; `CURRENT` gives LANES values of step t. */
+#define DEFINE_FIRE(suffix, type, CURRENT)                                                       \
+    static void fire_##suffix(const fire_task *task, const type *currents) {                     \
+        const neuron_ref *neuron = task->neuron;                                                 \
+        const int32_t levels = neuron->levels;                                                   \
+        for (int32_t n = 0; n < task->size; n += LANES) {                                        \
+            vec_f membrane = {0};                                                                \
+            vec_i patterns[SVIT_FIRE_BYTES] = {{0}};                                             \
+            for (int32_t t = 0; t < task->steps; t++) {                                          \
+                const size_t step = task->is_static ? 0 : (size_t)t * task->pitch;               \
+                vec_f charge = CURRENT;                                                          \
+                if (neuron->gain != 1.0f) charge *= neuron->gain;                                \
+                if (t > 0) charge = membrane * neuron->decay + charge;                           \
+                const float shift = t > 0 ? neuron->shift : neuron->first_shift;                 \
+                if (shift != 0.0f) charge += shift;                                              \
+                if (levels == 1) {                                                               \
+                    const vec_i fired = charge >= neuron->threshold;                             \
+                    patterns[t / task->steps_per_byte] |= fired & (1 << t % task->steps_per_byte); \
+                    membrane = neuron->hard_reset                                                \
+                                   ? choose(fired, spread(neuron->v_reset), charge)              \
+                                   : choose(fired, charge - neuron->threshold, charge);          \
+                    continue;                                                                    \
+                }                                                                                \
+                const vec_i count = count_of(                                                    \
+                    neuron->threshold == 1.0f ? charge : charge / neuron->threshold, neuron);    \
+                membrane = charge - CONVERT(vec_f, count) * neuron->threshold;                   \
+                const int32_t group = t / task->steps_per_byte * task->planes;                   \
+                const int32_t bit = t % task->steps_per_byte * task->step_bits;                  \
+                for (int32_t level = 0; level < levels; level++) {                               \
+                    const int32_t plane = task->step_bits > 1 ? 0 : level;                       \
+                    const int32_t place = bit + (task->step_bits > 1 ? level : 0);               \
+                    patterns[group + plane] |= (count > level) & (1 << place);                   \
+                }                                                                                \
+            }                                                                                    \
+            for (int32_t byte = 0; byte < task->bytes; byte++) {                                 \
+                const vec_b packed = NARROW_INTS(patterns[byte]);                             \
+                uint8_t *to = task->patterns + (size_t)byte * task->patterns_pitch + n;          \
+                if (task->size - n >= LANES)                                                     \
+                    STORE(to, packed);                                                           \
+                else                                                                             \
+                    memcpy(to, &packed, (size_t)(task->size - n));                               \
+            }                                                                                    \
+        }                                                                                        \
+    }
+
+#define SCALED(read) ((read) * LOAD(vec_f, task->scale + n) + LOAD(vec_f, task->bias + n))
+#define CURRENT_INT16 SCALED(CONVERT(vec_f, WIDEN_SHORTS(LOAD(vec_h, currents + step + n))))
+#define CURRENT_INT32 SCALED(CONVERT(vec_f, LOAD(vec_i, currents + step + n)))
+#define CURRENT_FLOAT LOAD(vec_f, currents + step + n)
+
+DEFINE_FIRE(int16, int16_t, CURRENT_INT16)
+DEFINE_FIRE(int32, int32_t, CURRENT_INT32)
+DEFINE_FIRE(float, float, CURRENT_FLOAT)
+
+/* -- Sums and maxima of arrays --------------------------------------------------------------- */
+
+static void add_scaled(float *sums, const float *row, float x, int32_t n) {
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(sums + i, LOAD(vec_f, sums + i) + LOAD(vec_f, row + i) * x);
+    for (; i < n; i++) {
+        const float product = row[i] * x;
+        sums[i] += product;
+    }
+}
+
+static void add_scaled_int8(float *sums, const int8_t *row, float x, int32_t n) {
+    typedef int8_t vec_sb __attribute__((vector_size(LANES)));
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(sums + i,
+              LOAD(vec_f, sums + i) + CONVERT(vec_f, CONVERT(vec_i, LOAD(vec_sb, row + i))) * x);
+    for (; i < n; i++) {
+        const float product = (float)row[i] * x;
+        sums[i] += product;
+    }
+}
+
+static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n) {
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(sums + i, LOAD(vec_uh, sums + i) +
+              CONVERT(vec_uh, (vec_b)(LOAD(vec_b, bytes + i) >> bit & 1)));
+    for (; i < n; i++) sums[i] = (uint16_t)(sums[i] + (bytes[i] >> bit & 1));
+}
+
+static void add_words(int32_t *sums, const uint16_t *row, int32_t n) {
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        STORE(sums + i, LOAD(vec_i, sums + i) + CONVERT(vec_i, LOAD(vec_uh, row + i)));
+    for (; i < n; i++) sums[i] += row[i];
+}
+
+static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
+    for (int32_t i = 0; i < n; i += WIDE) {
+        const wide_h a = LOAD(wide_h, most + i), b = LOAD(wide_h, row + i);
+        const wide_h larger = a > b;
+        STORE(most + i, (a & larger) | (b & ~larger));
+    }
+}
+
+const svit_kernels SVIT_KERNELS = {
+    SVIT_NAME,  sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
+    fire_int16, fire_int32, fire_float, add_scaled, add_scaled_int8, add_bits,      add_words,  max_int16,
+};

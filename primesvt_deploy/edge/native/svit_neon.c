@@ -1,0 +1,17 @@
+/* Kernels for NEON (AArch64, where every processor has it). */
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define WIDEN_BYTES(bytes) ((wide_h)vmovl_s8((int8x8_t)(bytes)))
+#define WIDEN_UBYTES(bytes) ((wide_h)vmovl_u8((uint8x8_t)(bytes)))
+#define WIDEN_SHORTS(shorts) ((vec_i)vmovl_s16((int16x4_t)(shorts)))
+#define NARROW_INTS(ints) \
+    ((vec_b)vget_lane_u32((uint32x2_t)vmovn_u16(vcombine_u16(vmovn_u32((uint32x4_t)(ints)), \
+                                                             vdup_n_u16(0))), 0))
+#define SVIT_BYTES 16
+#define SVIT_BLOCK 6
+#define SVIT_KERNELS svit_kernels_neon
+#define SVIT_NAME "neon"
+#include "svit_kernels.h"
+#else
+typedef int svit_neon_unused; /* a file needs a declaration */
+#endif

@@ -1,0 +1,119 @@
+/* Neurons on real values, and how spikes are stored. */
+#include "svit_internal.h"
+
+fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uint8_t *patterns) {
+    fire_task task = {0};
+    task.neuron = neuron;
+    task.planes = spikes->planes;
+    task.step_bits = spikes->step_bits;
+    task.steps_per_byte = spikes->steps_per_group;
+    task.bytes = spikes->groups * spikes->planes;
+    task.steps = spikes->steps;
+    task.patterns = patterns;
+    task.patterns_pitch = (size_t)spikes->elements;
+    return task;
+}
+
+void svit_run_neuron(const run_state *run, const op_neuron *op) {
+    fire_task task =
+        svit_fire_task(&op->neuron, &op->output, run->arena + op->output.offset);
+    task.pitch = (size_t)op->input.elements;
+    task.size = op->input.elements;
+    task.is_static = op->input.steps == 1;
+    run->kernels->fire_float(&task, floats_at(run, op->input.offset));
+}
+
+static int32_t ones(uint32_t bits) {
+    int32_t count = 0;
+    for (; bits; bits &= bits - 1) count++;
+    return count;
+}
+
+int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step, int32_t element) {
+    const int32_t group = step / spikes->steps_per_group;
+    const int32_t shift = step % spikes->steps_per_group * spikes->step_bits;
+    const uint32_t mask = (1u << spikes->step_bits) - 1;
+    int32_t count = 0;
+    for (int32_t plane = 0; plane < spikes->planes; plane++) {
+        const size_t at = (size_t)(group * spikes->planes + plane) * (size_t)spikes->elements;
+        count += ones((uint32_t)bytes[at + (size_t)element] >> shift & mask);
+    }
+    return count;
+}
+
+static int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
+static int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
+
+/* Maxima of spikes: of planes in unary the largest count is the union of the bits. */
+void svit_run_spike_pool(const run_state *run, const op_spike_pool *op) {
+    const window_ref *w = &op->window;
+    const int32_t planes = op->input.groups * op->input.planes;
+    for (int32_t plane = 0; plane < planes; plane++) {
+        const uint8_t *from =
+            run->arena + op->input.offset + (size_t)plane * (size_t)op->input.elements;
+        uint8_t *to = run->arena + op->output.offset + (size_t)plane * (size_t)op->output.elements;
+        for (int32_t y = 0; y < w->out_height; y++)
+            for (int32_t x = 0; x < w->out_width; x++, to += w->channels) {
+                const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
+                for (int32_t c = 0; c < w->channels; c++) to[c] = 0;
+                for (int32_t row = max_of(top, 0);
+                     row < min_of(top + w->kernel_height, w->height); row++)
+                    for (int32_t column = max_of(left, 0);
+                         column < min_of(left + w->kernel_width, w->width); column++) {
+                        const uint8_t *p =
+                            from + (size_t)(row * w->width + column) * (size_t)w->channels;
+                        for (int32_t c = 0; c < w->channels; c++) to[c] |= p[c];
+                    }
+            }
+    }
+}
+
+void svit_run_value_pool(const run_state *run, const op_value_pool *op) {
+    const window_ref *w = &op->window;
+    for (int32_t t = 0; t < op->output.steps; t++) {
+        const float *from =
+            floats_at(run, op->input.offset) + (size_t)t * (size_t)op->input.elements;
+        float *to = floats_at(run, op->output.offset) + (size_t)t * (size_t)op->output.elements;
+        for (int32_t y = 0; y < w->out_height; y++)
+            for (int32_t x = 0; x < w->out_width; x++, to += w->channels) {
+                const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
+                int first = 1;
+                for (int32_t row = max_of(top, 0);
+                     row < min_of(top + w->kernel_height, w->height); row++)
+                    for (int32_t column = max_of(left, 0);
+                         column < min_of(left + w->kernel_width, w->width); column++) {
+                        const float *p =
+                            from + (size_t)(row * w->width + column) * (size_t)w->channels;
+                        for (int32_t c = 0; c < w->channels; c++)
+                            to[c] = first || p[c] > to[c] ? p[c] : to[c];
+                        first = 0;
+                    }
+            }
+    }
+}
+
+/* Planes of a sum of counts. In unary a plane is joined with what is carried into it, and what
+ * both have is carried on; else the planes of both stand one after another. */
+void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
+    const size_t size = (size_t)op->output.elements;
+    for (int32_t group = 0; group < op->output.groups; group++) {
+        uint8_t *to =
+            run->arena + op->output.offset + (size_t)(group * op->output.planes) * size;
+        const uint8_t *a = run->arena + op->a.offset + (size_t)(group * op->a.planes) * size;
+        const uint8_t *b = run->arena + op->b.offset + (size_t)(group * op->b.planes) * size;
+        for (size_t i = 0; i < (size_t)op->a.planes * size; i++) to[i] = a[i];
+        for (int32_t added = 0; added < op->b.planes; added++, b += size) {
+            const int32_t planes = op->a.planes + added;
+            for (size_t i = 0; i < size; i++) {
+                uint8_t carry = b[i];
+                for (int32_t plane = 0; op->sorted && plane < planes; plane++) {
+                    uint8_t *at = to + (size_t)plane * size + i;
+                    const uint8_t both = *at & carry;
+                    *at |= carry;
+                    carry = both;
+                }
+                to[(size_t)planes * size + i] = carry;
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+/* Kernels for machines without one of the vector units that the other files are for. */
+#if !defined(__aarch64__)
+#define SVIT_BYTES 16
+#define SVIT_BLOCK 3
+#define SVIT_KERNELS svit_kernels_portable
+#define SVIT_NAME "portable"
+#include "svit_kernels.h"
+#else
+typedef int svit_portable_unused; /* a file needs a declaration */
+#endif

@@ -1,0 +1,142 @@
+/* Operators on tensors with axes: arithmetic, reductions, products, copies. Axis 0 is time.
+ *
+ * They are what a network does besides its layers, on few values, so that they are general rather
+ * than fast. Only sums of real streams, element by element, are large (`add_streams`).
+ */
+#include "svit_internal.h"
+
+typedef struct place {
+    int32_t index[SVIT_MAX_RANK];
+} place;
+
+static int32_t address(const operand_ref *x, const place *p, int32_t rank) {
+    int32_t at = x->base;
+    for (int32_t axis = x->kind == OPERAND_SPIKES; axis < rank; axis++)
+        at += p->index[axis] * x->strides[axis];
+    return at;
+}
+
+static float value_of(const run_state *run, const operand_ref *x, const place *p, int32_t rank) {
+    if (x->kind == OPERAND_SCALAR) return x->unit;
+    const int32_t at = address(x, p, rank);
+    if (x->kind == OPERAND_VALUES) return floats_at(run, x->values.offset)[at];
+    if (x->kind == OPERAND_DATA)
+        return ((const float *)(const void *)(run->data + x->values.offset))[at];
+    return (float)svit_count(&x->spikes, run->arena + x->spikes.offset, p->index[0], at) * x->unit;
+}
+
+/* Move to the next place among the first `rank` axes; 0 after the last one. */
+static int next(place *p, const int32_t *sizes, int32_t rank) {
+    for (int32_t axis = rank - 1; axis >= 0; axis--) {
+        if (++p->index[axis] < sizes[axis]) return 1;
+        p->index[axis] = 0;
+    }
+    return 0;
+}
+
+static float combine(int32_t function, float a, float b) {
+    switch (function) {
+    case ELEMENTWISE_ADD: return a + b;
+    case ELEMENTWISE_SUB: return a - b;
+    case ELEMENTWISE_MUL: return a * b;
+    case ELEMENTWISE_DIV: return a / b;
+    case ELEMENTWISE_MAX: return a > b ? a : b;
+    default: return a;
+    }
+}
+
+void svit_run_elementwise(const run_state *run, const op_elementwise *op) {
+    place p = {{0}};
+    float *to = floats_at(run, op->output.values.offset);
+    do {
+        const float a = value_of(run, &op->a, &p, op->rank);
+        const float b = value_of(run, &op->b, &p, op->rank);
+        to[address(&op->output, &p, op->rank)] = combine(op->function, a, b);
+    } while (next(&p, op->sizes, op->rank));
+}
+
+void svit_run_copy(const run_state *run, const op_copy *op) {
+    place p = {{0}};
+    if (op->output.kind == OPERAND_VALUES) {
+        float *to = floats_at(run, op->output.values.offset);
+        do to[address(&op->output, &p, op->rank)] = value_of(run, &op->input, &p, op->rank);
+        while (next(&p, op->sizes, op->rank));
+        return;
+    }
+    /* Bytes of spikes: axis 0, which is time, has size 1. */
+    const int32_t planes = op->input.spikes.groups * op->input.spikes.planes;
+    const uint8_t *from = run->arena + op->input.spikes.offset;
+    uint8_t *to = run->arena + op->output.spikes.offset;
+    for (int32_t plane = 0; plane < planes; plane++) {
+        do to[address(&op->output, &p, op->rank)] = from[address(&op->input, &p, op->rank)];
+        while (next(&p, op->sizes, op->rank));
+        from += op->input.spikes.elements;
+        to += op->output.spikes.elements;
+    }
+}
+
+void svit_run_spike_and(const run_state *run, const op_spike_and *op) {
+    for (int32_t group = 0; group < op->output.groups; group++) {
+        const uint8_t *a =
+            run->arena + op->a.offset + (size_t)group * (size_t)op->a.elements;
+        const uint8_t *b =
+            run->arena + op->b.offset + (size_t)group * (size_t)op->b.elements;
+        uint8_t *to =
+            run->arena + op->output.offset + (size_t)group * (size_t)op->output.elements;
+        place p = {{0}};
+        do {
+            int32_t at_a = op->base_a, at_b = op->base_b, at = op->base_output;
+            for (int32_t axis = 0; axis < op->rank; axis++) {
+                at_a += p.index[axis] * op->strides_a[axis];
+                at_b += p.index[axis] * op->strides_b[axis];
+                at += p.index[axis] * op->strides_output[axis];
+            }
+            to[at] = a[at_a] & b[at_b];
+        } while (next(&p, op->sizes, op->rank));
+    }
+}
+
+void svit_run_reduce(const run_state *run, const op_reduce *op) {
+    float *to = floats_at(run, op->output.values.offset);
+    int32_t terms = 1;
+    for (int32_t axis = op->kept; axis < op->rank; axis++) terms *= op->sizes[axis];
+    place p = {{0}};
+    for (int32_t more = 1; more;) {
+        /* `next` leaves the reduced axes at zero when it moves on among the others. */
+        float total = 0.0f;
+        int first = 1;
+        do {
+            const float x = value_of(run, &op->input, &p, op->rank);
+            total = first                              ? x
+                    : op->function == REDUCE_MAX ? (x > total ? x : total)
+                                                       : total + x;
+            first = 0;
+            int32_t axis = op->rank - 1;
+            for (; axis >= op->kept; axis--) {
+                if (++p.index[axis] < op->sizes[axis]) break;
+                p.index[axis] = 0;
+            }
+            more = axis >= op->kept;
+        } while (more);
+        if (op->function == REDUCE_MEAN) total /= (float)terms;
+        to[address(&op->output, &p, op->kept)] = total;
+        more = next(&p, op->sizes, op->kept);
+    }
+}
+
+void svit_run_matmul(const run_state *run, const op_matmul *op) {
+    const int32_t last = op->rank - 1; /* the axis that is summed over */
+    float *to = floats_at(run, op->output.values.offset);
+    place p = {{0}};
+    do {
+        float total = 0.0f;
+        for (p.index[last] = 0; p.index[last] < op->sizes[last]; p.index[last]++) {
+            const float a = value_of(run, &op->a, &p, op->rank);
+            if (a == 0.0f) continue;
+            const float product = a * value_of(run, &op->b, &p, op->rank);
+            total += product;
+        }
+        p.index[last] = 0;
+        to[address(&op->output, &p, last)] = total;
+    } while (next(&p, op->sizes, last));
+}

@@ -1,0 +1,100 @@
+"""Lower a traced graph to a program of the native engine.
+
+The graph is the one that ONNX artifacts come from, its neurons still `ai.primesvt::LIF`, and the
+same analysis says which tensors hold spike counts and which layers run on integers. Spikes of all
+timesteps of a neuron are the bits of one byte, so that a layer reads each input once for all of
+them.
+"""
+
+from __future__ import annotations
+
+
+import numpy as np
+import onnx_ir as ir
+
+from primesvt_deploy.lowering.contract import PostconditionError, PreconditionError
+from primesvt_deploy.lowering.integer.spike_counts import find_spike_counts
+from primesvt_deploy.lowering.native.attention import lower_attention
+from primesvt_deploy.lowering.native.program import NativeProgram, ProgramBuilder
+from primesvt_deploy.lowering.native.sinks import lower_neuron
+from primesvt_deploy.lowering.native.stores import View, channels_last, new_values
+from primesvt_deploy.lowering.native.tensors import lower_tensor
+from primesvt_deploy.lowering.native.weighted import lower_weighted
+from primesvt_deploy.lowering.traced_graph import (
+    is_neuron,
+    neuron_constants,
+    neuron_nodes,
+    require_neurons,
+)
+
+__all__ = ["MOST_TIMESTEPS", "lower_to_native"]
+
+MOST_TIMESTEPS = 32
+"""T up to which the engine runs a network."""
+_IMAGE_AXES = 4
+
+
+def lower_to_native(
+    model: ir.Model, *, pack: bool = False, observe_float_layers: bool = False
+) -> NativeProgram:
+    """Lower a traced graph of batch 1, which is left as it is.
+
+    Args:
+        model: the graph, its neurons not lowered yet.
+        pack: store weights of 4 bits two in a byte.
+        observe_float_layers: keep the outputs of float layers, for an observer: the same numbers,
+            in more memory.
+
+    Raises:
+        PreconditionError: its neurons are lowered already, or have several numbers of timesteps.
+        PostconditionError: the engine cannot run a layer; it is named with its operator.
+    """
+    require_neurons(model)
+    steps = {neuron_constants(node).timesteps for node in neuron_nodes(model.graph)}
+    if len(steps) > 1:
+        raise PreconditionError(
+            f"neurons have {sorted(steps)} timesteps: expected one number for all"
+        )
+    (timesteps,) = steps
+    if timesteps > MOST_TIMESTEPS:
+        raise PostconditionError(
+            f"the native runtime runs up to {MOST_TIMESTEPS} timesteps, and the model has "
+            f"{timesteps}; build with --runtime onnx"
+        )
+    builder = ProgramBuilder(
+        timesteps=timesteps,
+        counts=find_spike_counts(model.graph),
+        observe_float_layers=observe_float_layers,
+    )
+    source = _input(builder, model.graph.inputs[0])
+    for node in model.graph:
+        if node in builder.done:
+            continue
+        if is_neuron(node):
+            lower_neuron(builder, node)
+        elif not (lower_attention(builder, node) or lower_weighted(builder, node, pack_int4=pack)):
+            lower_tensor(builder, node)
+    logits = builder.as_values(builder.view(model.graph.outputs[0]), "logits")
+    return NativeProgram(
+        operators=tuple(builder.operators),
+        timesteps=timesteps,
+        frames=0 if len(source.shape) == _IMAGE_AXES else source.shape[0],
+        input_shape=(source.shape[-3], source.shape[-2], source.shape[-1]),
+        input=source,
+        logits=logits if logits.is_last() else builder.contiguous(logits, "logits"),
+        integer_layers=tuple(builder.integer_layers),
+        float_layers=dict(builder.float_layers),
+        observed=dict(builder.observed),
+    )
+
+
+def _input(builder: ProgramBuilder, value: ir.Value) -> View:
+    """Hold the input: an image `[1, C, H, W]`, or frames `[T, 1, C, H, W]`, channels last."""
+    assert value.shape is not None
+    shape = tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
+    frames = shape[0]
+    step = channels_last(shape[-3:])
+    places = step[None] + (np.arange(frames) * step.size).reshape(-1, 1, 1, 1)
+    view = View(new_values(frames, step.size), shape, places.reshape(shape))
+    builder.put(value, view)
+    return view

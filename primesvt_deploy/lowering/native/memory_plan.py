@@ -1,0 +1,80 @@
+"""Give each buffer of a program its place in the arena, so that none is allocated at run time.
+
+A buffer lives from the operator that writes it to the last one that reads it. The largest are
+placed first, each at the lowest offset that is free for as long as it lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from primesvt_deploy.lowering.native.records import Buffer, Operator, buffers_of
+
+__all__ = ["ALIGNMENT", "MemoryPlan", "plan_memory"]
+
+ALIGNMENT = 64
+"""Bytes that buffers are aligned to."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Places of buffers.
+
+    Args:
+        offsets: of each buffer, bytes.
+        bytes: of all buffers together.
+    """
+
+    offsets: Mapping[Buffer, int]
+    bytes: int
+
+
+@dataclass
+class _Life:
+    first: int
+    last: int
+
+
+def plan_memory(
+    operators: Sequence[Operator], inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+) -> MemoryPlan:
+    """Place the buffers of a program.
+
+    Args:
+        operators: in order.
+        inputs: written before the first operator.
+        outputs: read after the last one.
+    """
+    lives: dict[Buffer, _Life] = {buffer: _Life(-1, -1) for buffer in inputs}
+    for number, operator in enumerate(operators):
+        for buffer in buffers_of(operator):
+            lives.setdefault(buffer, _Life(number, number)).last = number
+    for buffer in outputs:
+        lives.setdefault(buffer, _Life(-1, -1)).last = len(operators)
+    offsets: dict[Buffer, int] = {}
+    for buffer in sorted(lives, key=lambda b: (-b.bytes, lives[b].first)):
+        offsets[buffer] = _lowest_free(buffer, lives, offsets)
+    end = max((offset + _aligned(b.bytes) for b, offset in offsets.items()), default=0)
+    return MemoryPlan(offsets, end)
+
+
+def _lowest_free(
+    buffer: Buffer, lives: Mapping[Buffer, _Life], offsets: Mapping[Buffer, int]
+) -> int:
+    life = lives[buffer]
+    taken = sorted(
+        (offset, offset + _aligned(other.bytes))
+        for other, offset in offsets.items()
+        if lives[other].first <= life.last and life.first <= lives[other].last
+    )
+    place = 0
+    for start, end in taken:
+        if start - place >= buffer.bytes:
+            break
+        place = max(place, end)
+    return place
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
