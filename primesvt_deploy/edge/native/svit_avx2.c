@@ -1,15 +1,21 @@
 /* Kernels for AVX2. */
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2"))), apply_to = function)
 #else
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,bmi,bmi2")
 #endif
 #include <immintrin.h>
 #define WIDEN_BYTES(bytes) ((wide_h)_mm256_cvtepi8_epi16((__m128i)(bytes)))
 #define WIDEN_UBYTES(bytes) ((wide_h)_mm256_cvtepu8_epi16((__m128i)(bytes)))
 #define WIDEN_SHORTS(shorts) ((vec_i)_mm256_cvtepi16_epi32((__m128i)(shorts)))
 #define NARROW_INTS(ints) CONVERT(vec_b, ints)
+#define WIDEN_CHARS(chars) ((vec_i)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)(chars))))
+#define SCAN_BYTES 32
+#define SCAN_STEP 1
+#define SCAN_MASK(from)                                                                \
+    (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(                       \
+        _mm256_loadu_si256((const __m256i *)(const void *)(from)), _mm256_setzero_si256()))
 #define SVIT_BYTES 32
 #define SVIT_BLOCK 3
 #define SVIT_KERNELS svit_kernels_avx2

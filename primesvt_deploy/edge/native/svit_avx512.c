@@ -1,16 +1,21 @@
 /* Kernels for AVX-512 (F, BW, DQ, VL). */
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), \
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi,bmi2"))), \
                              apply_to = function)
 #else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,bmi,bmi2")
 #endif
 #include <immintrin.h>
 #define WIDEN_BYTES(bytes) ((wide_h)_mm512_cvtepi8_epi16((__m256i)(bytes)))
 #define WIDEN_UBYTES(bytes) ((wide_h)_mm512_cvtepu8_epi16((__m256i)(bytes)))
 #define WIDEN_SHORTS(shorts) ((vec_i)_mm512_cvtepi16_epi32((__m256i)(shorts)))
 #define NARROW_INTS(ints) ((vec_b)_mm512_cvtepi32_epi8((__m512i)(ints)))
+#define WIDEN_CHARS(chars) ((vec_i)_mm512_cvtepi8_epi32((__m128i)(chars)))
+#define SCAN_BYTES 64
+#define SCAN_STEP 1
+#define SCAN_MASK(from)                                        \
+    (uint64_t)_mm512_test_epi8_mask(_mm512_loadu_si512(from), _mm512_loadu_si512(from))
 #define SVIT_BYTES 64
 #define SVIT_BLOCK 6
 #define SVIT_KERNELS svit_kernels_avx512

@@ -115,8 +115,12 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
     if (pixels_in(w) * w->channels != op->input.elements || !in_range(op->outputs, 1, MOST_SIDE))
         return 0;
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
-    const int64_t entries = (int64_t)w->channels * op->input.planes;
-    if (rows > UINT16_MAX || entries > UINT16_MAX || op->list_entries != entries) return 0;
+    const int64_t entries = rows * op->input.planes;
+    if (rows > UINT16_MAX || entries > MOST_ELEMENTS || !in_range(op->joins, 0, 1)) return 0;
+    if ((int64_t)w->channels * op->input.planes > UINT16_MAX) return 0;
+    if (!in_range(op->piece, op->joins ? 0 : 1, UINT16_MAX)) return 0;
+    const int64_t ring = (int64_t)(w->kernel_height - 1) * w->dilation_y + 1;
+    if (op->joins && ring * w->width * entries > MOST_ELEMENTS) return 0;
     const int32_t bits = op->input.step_bits * op->input.steps_per_group;
     if ((bits + 3) / 4 * op->input.groups > SVIT_MAX_SETS) return 0;
     const uint64_t outputs = (uint64_t)op->outputs;

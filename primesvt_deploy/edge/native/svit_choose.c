@@ -8,7 +8,7 @@ const svit_kernels *svit_choose_kernels(void) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return &svit_kernels_avx512;
-    if (__builtin_cpu_supports("avx2")) return &svit_kernels_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return &svit_kernels_avx2;
     return &svit_kernels_portable;
 }
 #elif defined(__aarch64__)

@@ -4,63 +4,104 @@
 #include "svit_internal.h"
 #include "svit_sink.h"
 
+/* Inputs of a window that are not zero, and the numbers of their weight rows. */
+typedef struct window_inputs {
+    float *x;
+    int32_t *rows;
+    int32_t count;
+} window_inputs;
+
+static size_t inputs_of(const op_dense *op) {
+    const window_ref *w = &op->window;
+    return (size_t)(w->kernel_height * w->kernel_width) * (size_t)(w->channels / op->groups);
+}
+
 size_t svit_dense_scratch(const op_dense *op) {
     return (size_t)op->sink.steps * padded(op->outputs) * sizeof(float) +
+           (inputs_of(op) * (sizeof(float) + sizeof(int32_t)) + SVIT_ALIGNMENT - 1) /
+               SVIT_ALIGNMENT * SVIT_ALIGNMENT +
            svit_sink_scratch(&op->sink, op->outputs, 1);
 }
 
-/* Add one input channel of a pixel, times its weights, to the outputs of its group. */
-static void add_channel(const run_state *run, const op_dense *op, float *sums, int32_t row,
-                        int32_t first, int32_t count, float x) {
-    const size_t at = (size_t)row * (size_t)op->outputs + (size_t)first;
-    const uint8_t *weights = run->data + op->weights_offset;
-    if (op->weights == WEIGHTS_INT8)
-        run->kernels->add_scaled_int8(sums + first, (const int8_t *)weights + at, x, count);
-    else
-        run->kernels->add_scaled(sums + first, (const float *)(const void *)weights + at, x, count);
-}
-
-/* The same for every channel of a pixel where each has outputs of its own. */
-static void add_channelwise(const run_state *run, const op_dense *op, float *sums, int32_t row,
-                            const float *x) {
-    const int32_t each = op->outputs / op->groups;
-    const size_t at = (size_t)row * (size_t)op->outputs;
-    const uint8_t *weights = run->data + op->weights_offset;
-    const float *real = (const float *)(const void *)weights + at;
-    const int8_t *whole = (const int8_t *)weights + at;
-    for (int32_t n = 0; n < op->outputs; n++) {
-        const float weight = op->weights == WEIGHTS_INT8 ? (float)whole[n] : real[n];
-        const float product = weight * x[each == 1 ? n : n / each];
-        sums[n] += product;
+static float input_at(const run_state *run, const op_dense *op, int32_t t, size_t at) {
+    if (op->input_is_spikes) {
+        const uint8_t *bytes = run->arena + op->spikes.offset;
+        return (float)svit_count(&op->spikes, bytes, t, (int32_t)at) * op->unit;
     }
+    const size_t step = op->values.steps == 1 ? 0 : (size_t)t * (size_t)op->values.elements;
+    return floats_at(run, op->values.offset)[step + at];
 }
 
-static void add_pixel(const run_state *run, const op_dense *op, float *currents, int32_t tap,
-                      int32_t pixel) {
+/* Gather the inputs of a pixel's channels from `first` to `first + each`. */
+static void gather(const run_state *run, const op_dense *op, int32_t t, int32_t tap, int32_t pixel,
+                   int32_t first, window_inputs *inputs) {
     const int32_t channels = op->window.channels, each = channels / op->groups;
-    const int32_t outputs = op->outputs / op->groups;
-    const size_t at = (size_t)pixel * (size_t)channels;
-    const uint8_t *bytes = run->arena + op->spikes.offset;
-    const size_t pitch = padded(op->outputs);
-    for (int32_t t = 0; t < op->sink.steps; t++) {
-        float *sums = currents + (size_t)t * pitch;
-        const size_t step =
-            op->values.steps == 1 ? 0 : (size_t)t * (size_t)op->values.elements;
-        const float *x = floats_at(run, op->values.offset) + step + at;
-        if (!op->input_is_spikes && each == 1) {
-            add_channelwise(run, op, sums, tap, x);
-            continue;
-        }
-        for (int32_t c = 0; c < channels; c++) {
-            float value;
-            if (op->input_is_spikes)
-                value = (float)svit_count(&op->spikes, bytes, t, (int32_t)at + c) * op->unit;
-            else
-                value = x[c];
-            if (value == 0.0f) continue;
-            add_channel(run, op, sums, tap * each + c % each, c / each * outputs, outputs, value);
-        }
+    const size_t at = (size_t)pixel * (size_t)channels + (size_t)first;
+    for (int32_t c = 0; c < each; c++) {
+        const float x = input_at(run, op, t, at + (size_t)c);
+        if (x == 0.0f) continue;
+        inputs->x[inputs->count] = x;
+        inputs->rows[inputs->count] = tap * each + c;
+        inputs->count++;
     }
+}
+
+/* Call for every pixel of the window at (y, x). */
+#define FOR_PIXELS(w, y, x, tap, pixel, body)                                                  \
+    for (int32_t ky_ = 0; ky_ < (w)->kernel_height; ky_++) {                                   \
+        const int32_t row_ = (y) * (w)->stride_y - (w)->pad_top + ky_ * (w)->dilation_y;       \
+        if (row_ < 0 || row_ >= (w)->height) continue;                                         \
+        for (int32_t kx_ = 0; kx_ < (w)->kernel_width; kx_++) {                                \
+            const int32_t column_ = (x) * (w)->stride_x - (w)->pad_left + kx_ * (w)->dilation_x; \
+            if (column_ < 0 || column_ >= (w)->width) continue;                                \
+            const int32_t tap = ky_ * (w)->kernel_width + kx_;                                 \
+            const int32_t pixel = row_ * (w)->width + column_;                                 \
+            body                                                                               \
+        }                                                                                      \
+    }
+
+/* Sums of a window where groups have several channels, or all channels are one group. */
+static void sum_groups(const run_state *run, const op_dense *op, int32_t t, int32_t y, int32_t x,
+                       window_inputs *inputs, float *sums) {
+    const window_ref *w = &op->window;
+    const int32_t each = w->channels / op->groups, outputs = op->outputs / op->groups;
+    const uint8_t *weights = run->data + op->weights_offset;
+    const size_t stride = (size_t)op->outputs;
+    for (int32_t group = 0; group < op->groups; group++) {
+        const int32_t first = group * outputs;
+        inputs->count = 0;
+        FOR_PIXELS(w, y, x, tap, pixel, gather(run, op, t, tap, pixel, group * each, inputs);)
+        /* What a group writes behind its outputs the next one overwrites: it begins at zero. */
+        for (int32_t n = 0; n < outputs; n++) sums[first + n] = 0.0f;
+        if (op->weights == WEIGHTS_INT8)
+            run->kernels->sum_scaled_int8(inputs->x, inputs->rows, inputs->count,
+                                          (const int8_t *)weights + first, stride, sums + first,
+                                          outputs);
+        else
+            run->kernels->sum_scaled(inputs->x, inputs->rows, inputs->count,
+                                     (const float *)(const void *)weights + first, stride,
+                                     sums + first, outputs);
+    }
+}
+
+/* Sums of a window where each channel is a group of its own. */
+static void sum_channelwise(const run_state *run, const op_dense *op, int32_t t, int32_t y,
+                            int32_t x, float *sums) {
+    const window_ref *w = &op->window;
+    const int32_t each = op->outputs / op->groups;
+    const uint8_t *weights = run->data + op->weights_offset;
+    for (int32_t n = 0; n < op->outputs; n++) sums[n] = 0.0f;
+    FOR_PIXELS(w, y, x, tap, pixel, {
+        const size_t at = (size_t)tap * (size_t)op->outputs;
+        const float *real = (const float *)(const void *)weights + at;
+        const int8_t *whole = (const int8_t *)weights + at;
+        const size_t from = (size_t)pixel * (size_t)w->channels;
+        for (int32_t n = 0; n < op->outputs; n++) {
+            const float weight = op->weights == WEIGHTS_INT8 ? (float)whole[n] : real[n];
+            const float product = weight * input_at(run, op, t, from + (size_t)(n / each));
+            sums[n] += product;
+        }
+    })
 }
 
 /* Scale integer weights and add the bias. */
@@ -78,23 +119,21 @@ void svit_run_dense(const run_state *run, const op_dense *op) {
     const size_t pitch = padded(op->outputs);
     const size_t size = (size_t)op->sink.steps * pitch;
     float *currents = (float *)(void *)run->scratch;
-    sink sink = svit_sink(run, &op->sink, run->scratch + size * sizeof(float), op->outputs, pitch,
-                          CURRENT_FLOAT);
+    window_inputs inputs = {currents + size, (int32_t *)(void *)(currents + size + inputs_of(op)),
+                            0};
+    const size_t used = svit_dense_scratch(op) - svit_sink_scratch(&op->sink, op->outputs, 1);
+    sink sink =
+        svit_sink(run, &op->sink, run->scratch + used, op->outputs, pitch, CURRENT_FLOAT);
     for (int32_t y = 0; y < w->out_height; y++)
         for (int32_t x = 0; x < w->out_width; x++) {
-            memset(currents, 0, size * sizeof(float));
-            for (int32_t ky = 0; ky < w->kernel_height; ky++) {
-                const int32_t row = y * w->stride_y - w->pad_top + ky * w->dilation_y;
-                if (row < 0 || row >= w->height) continue;
-                for (int32_t kx = 0; kx < w->kernel_width; kx++) {
-                    const int32_t column = x * w->stride_x - w->pad_left + kx * w->dilation_x;
-                    if (column < 0 || column >= w->width) continue;
-                    add_pixel(run, op, currents, ky * w->kernel_width + kx,
-                              row * w->width + column);
-                }
+            for (int32_t t = 0; t < op->sink.steps; t++) {
+                float *sums = currents + (size_t)t * pitch;
+                if (w->channels == op->groups)
+                    sum_channelwise(run, op, t, y, x, sums);
+                else
+                    sum_groups(run, op, t, y, x, &inputs, sums);
+                finish(run, op, sums);
             }
-            for (int32_t t = 0; t < op->sink.steps; t++)
-                finish(run, op, currents + (size_t)t * pitch);
             svit_sink_position(&sink, y, x, currents);
         }
 }

@@ -112,7 +112,8 @@ typedef struct op_sparse {
     int32_t weights, weights_offset, multipliers_offset, group_rows;
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
-    int32_t list_entries; /* most entries of a pixel's lists */
+    int32_t joins; /* whether lists of pixels are kept and joined */
+    int32_t piece; /* else: inputs that are listed at a time */
     sink_ref sink;
 } op_sparse;
 
@@ -224,6 +225,7 @@ typedef struct row_lists {
     const uint16_t *rows[SVIT_LIST_CLASSES];
     int32_t counts[SVIT_LIST_CLASSES];
     int32_t bits;
+    int32_t more; /* whether sums are added to what currents hold already */
 } row_lists;
 
 typedef struct row_weights {
@@ -249,6 +251,11 @@ typedef struct fire_task {
 
 typedef struct svit_kernels {
     const char *name;
+    /* Append the active ones of `n` inputs, numbered from `first` on, to lists by pattern: of the
+     * low four bits, and of the high four bits where `high` is not null. Lists of pattern 0 need
+     * room for one entry. */
+    void (*list_active)(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
+                        uint16_t **high);
     /* currents[bit * pitch + n] += sums of int8 rows, in 16 bits. */
     void (*sum_rows)(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch);
@@ -263,9 +270,11 @@ typedef struct svit_kernels {
     void (*fire_int16)(const fire_task *task, const int16_t *currents);
     void (*fire_int32)(const fire_task *task, const int32_t *currents);
     void (*fire_float)(const fire_task *task, const float *currents);
-    /* sums[i] += row[i] * x */
-    void (*add_scaled)(float *sums, const float *row, float x, int32_t n);
-    void (*add_scaled_int8)(float *sums, const int8_t *row, float x, int32_t n);
+    /* sums[k] += x[i] * weights[rows[i] * stride + k], for each i in order; sums are padded. */
+    void (*sum_scaled)(const float *x, const int32_t *rows, int32_t count, const float *weights,
+                       size_t stride, float *sums, int32_t n);
+    void (*sum_scaled_int8)(const float *x, const int32_t *rows, int32_t count,
+                            const int8_t *weights, size_t stride, float *sums, int32_t n);
     /* sums[i] += bit `bit` of bytes[i] */
     void (*add_bits)(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n);
     void (*add_words)(int32_t *sums, const uint16_t *row, int32_t n);

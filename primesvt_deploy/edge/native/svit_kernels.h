@@ -42,7 +42,57 @@ typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
 #define WIDEN_UBYTES(bytes) CONVERT(wide_h, bytes)
 #define WIDEN_SHORTS(shorts) CONVERT(vec_i, shorts)
 #define NARROW_INTS(ints) CONVERT(vec_b, ints)
+#define WIDEN_CHARS(chars) CONVERT(vec_i, chars)
 #endif
+
+/* A mask of the bytes at `from` that are not zero: one bit for each, SCAN_STEP bits apart. */
+#ifndef SCAN_MASK
+#define SCAN_BYTES 8
+#define SCAN_STEP 8
+INLINE uint64_t scan_mask(const uint8_t *from) {
+    const uint64_t low = UINT64_C(0x7f7f7f7f7f7f7f7f);
+    const uint64_t word = LOAD(uint64_t, from);
+    return (((word & low) + low) | word) & ~low;
+}
+#define SCAN_MASK(from) scan_mask(from)
+#endif
+
+/* -- Active inputs ------------------------------------------------------------------------- */
+
+/* Append the active ones of `n` inputs, numbered from `first` on, to the lists of their patterns:
+ * of the low four bits to `low`, of the high four bits to `high` if there is one. */
+INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t **low,
+                      uint16_t **high) {
+    const uint32_t pattern = bytes[i];
+    const uint16_t number = (uint16_t)(first + i);
+    if (!high) {
+        *low[pattern & 15]++ = number;
+        return;
+    }
+    /* Lists of pattern 0 are written as well, and nobody reads them. */
+    *low[pattern & 15] = number;
+    low[pattern & 15] += (pattern & 15) != 0;
+    *high[pattern >> 4] = number;
+    high[pattern >> 4] += pattern >> 4 != 0;
+}
+
+INLINE void list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
+                           uint16_t **high) {
+    int32_t i = 0;
+    for (; i + SCAN_BYTES <= n; i += SCAN_BYTES)
+        for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1)
+            list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, low, high);
+    for (; i < n; i++)
+        if (bytes[i]) list_byte(bytes, i, first, low, high);
+}
+
+static void list_active(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
+                        uint16_t **high) {
+    if (high)
+        list_active_of(bytes, n, first, low, high);
+    else
+        list_active_of(bytes, n, first, low, NULL);
+}
 
 /* -- Sums of weight rows ----------------------------------------------------------------- */
 
@@ -60,6 +110,14 @@ typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
                               int16_t *currents, size_t pitch) {                              \
         wide_h c0[v], c1[v], c2[v], c3[v];                                                    \
         UNROLL for (int j = 0; j < (v); j++) c0[j] = c1[j] = c2[j] = c3[j] = (wide_h){0};     \
+        if (lists->more) {                                                                    \
+            UNROLL for (int j = 0; j < (v); j++) {                                            \
+                c0[j] = LOAD(wide_h, currents + j * WIDE);                                    \
+                c1[j] = LOAD(wide_h, currents + pitch + j * WIDE);                            \
+                c2[j] = LOAD(wide_h, currents + 2 * pitch + j * WIDE);                        \
+                c3[j] = LOAD(wide_h, currents + 3 * pitch + j * WIDE);                        \
+            }                                                                                 \
+        }                                                                                     \
         for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {                   \
             const int32_t count = lists->counts[pattern];                                     \
             if (count == 0) continue;                                                         \
@@ -121,10 +179,10 @@ INLINE int32_t sum_nibbles(const row_weights *weights, const uint16_t *list, int
                            int32_t count, int32_t most, int32_t at, wide_h *low, wide_h *high) {
     const int32_t half = (weights->outputs + 1) / 2;
     const int32_t group = list[i] / weights->group_rows;
-    const int32_t end = (group + 1) * weights->group_rows, first = i;
+    const int32_t start = group * weights->group_rows, first = i;
     if (count - i > most) count = i + most;
     wide_h part_low = {0}, part_high = {0};
-    for (; i < count && list[i] < end; i++) {
+    for (; i < count && (uint32_t)(list[i] - start) < (uint32_t)weights->group_rows; i++) {
         const wide_ub bytes = LOAD(wide_ub, weights->rows + list[i] * weights->stride + at);
         part_low += WIDEN_UBYTES((wide_ub)(bytes & 15));
         part_high += WIDEN_UBYTES((wide_ub)(bytes >> 4));
@@ -143,7 +201,11 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
     /* From the last block to the first: what a low half writes too far is overwritten then. */
     for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
         wide_h low[4], high[4];
-        UNROLL for (int b = 0; b < 4; b++) low[b] = high[b] = (wide_h){0};
+        UNROLL for (int b = 0; b < 4; b++) {
+            const int16_t *from = currents + (size_t)b * pitch + at;
+            low[b] = lists->more ? LOAD(wide_h, from) : (wide_h){0};
+            high[b] = lists->more ? LOAD(wide_h, from + half) : (wide_h){0};
+        }
         for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
             const int32_t count = lists->counts[pattern];
             if (count == 0) continue;
@@ -190,8 +252,10 @@ static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weight
                                int32_t block_rows, int32_t *currents, size_t pitch) {
     const int32_t half = (weights->outputs + 1) / 2;
     for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
-        clear_columns(lists->bits, currents + at, pitch);
-        clear_columns(lists->bits, currents + at + half, pitch);
+        if (!lists->more) {
+            clear_columns(lists->bits, currents + at, pitch);
+            clear_columns(lists->bits, currents + at + half, pitch);
+        }
         for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
             const int32_t count = lists->counts[pattern];
             for (int32_t i = 0; i < count;) {
@@ -210,7 +274,7 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
                           int32_t *currents, size_t pitch) {
     const size_t stride = weights->stride;
     for (int32_t at = 0; at < weights->outputs; at += WIDE) {
-        clear_columns(lists->bits, currents + at, pitch);
+        if (!lists->more) clear_columns(lists->bits, currents + at, pitch);
         for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
             const uint16_t *list = lists->rows[pattern];
             for (int32_t left = lists->counts[pattern]; left > 0;) {
@@ -244,49 +308,87 @@ INLINE vec_i count_of(vec_f level, const neuron_ref *neuron) {
     return CONVERT(vec_i, (level + shifted) - shifted);
 }
 
-/* What the three kinds of currents have in common; `CURRENT` gives LANES values of step t. */
-#define DEFINE_FIRE(suffix, type, CURRENT)                                                       \
-    static void fire_##suffix(const fire_task *task, const type *currents) {                     \
-        const neuron_ref *neuron = task->neuron;                                                 \
-        const int32_t levels = neuron->levels;                                                   \
-        for (int32_t n = 0; n < task->size; n += LANES) {                                        \
-            vec_f membrane = {0};                                                                \
-            vec_i patterns[SVIT_FIRE_BYTES] = {{0}};                                             \
-            for (int32_t t = 0; t < task->steps; t++) {                                          \
-                const size_t step = task->is_static ? 0 : (size_t)t * task->pitch;               \
-                vec_f charge = CURRENT;                                                          \
-                if (neuron->gain != 1.0f) charge *= neuron->gain;                                \
-                if (t > 0) charge = membrane * neuron->decay + charge;                           \
-                const float shift = t > 0 ? neuron->shift : neuron->first_shift;                 \
-                if (shift != 0.0f) charge += shift;                                              \
-                if (levels == 1) {                                                               \
-                    const vec_i fired = charge >= neuron->threshold;                             \
-                    patterns[t / task->steps_per_byte] |= fired & (1 << t % task->steps_per_byte); \
-                    membrane = neuron->hard_reset                                                \
-                                   ? choose(fired, spread(neuron->v_reset), charge)              \
-                                   : choose(fired, charge - neuron->threshold, charge);          \
-                    continue;                                                                    \
-                }                                                                                \
-                const vec_i count = count_of(                                                    \
-                    neuron->threshold == 1.0f ? charge : charge / neuron->threshold, neuron);    \
-                membrane = charge - CONVERT(vec_f, count) * neuron->threshold;                   \
-                const int32_t group = t / task->steps_per_byte * task->planes;                   \
-                const int32_t bit = t % task->steps_per_byte * task->step_bits;                  \
-                for (int32_t level = 0; level < levels; level++) {                               \
-                    const int32_t plane = task->step_bits > 1 ? 0 : level;                       \
-                    const int32_t place = bit + (task->step_bits > 1 ? level : 0);               \
-                    patterns[group + plane] |= (count > level) & (1 << place);                   \
-                }                                                                                \
-            }                                                                                    \
-            for (int32_t byte = 0; byte < task->bytes; byte++) {                                 \
-                const vec_b packed = NARROW_INTS(patterns[byte]);                             \
-                uint8_t *to = task->patterns + (size_t)byte * task->patterns_pitch + n;          \
-                if (task->size - n >= LANES)                                                     \
-                    STORE(to, packed);                                                           \
-                else                                                                             \
-                    memcpy(to, &packed, (size_t)(task->size - n));                               \
-            }                                                                                    \
-        }                                                                                        \
+/* Set the bits of a step's counts. */
+INLINE void add_count(const fire_task *task, vec_i *patterns, int32_t t, vec_i count) {
+    const int32_t group = t / task->steps_per_byte * task->planes;
+    const int32_t bit = t % task->steps_per_byte * task->step_bits;
+    const int spread_over_bits = task->step_bits > 1;
+    for (int32_t level = 0; level < task->neuron->levels; level++) {
+        const int32_t plane = spread_over_bits ? 0 : level;
+        const int32_t place = bit + (spread_over_bits ? level : 0);
+        patterns[group + plane] |= (count > level) & (int32_t)(1u << place);
+    }
+}
+
+/* Store a byte of LANES neurons, or of those that there are. */
+INLINE void store_bytes(const fire_task *task, int32_t byte, int32_t n, vec_i values) {
+    const vec_b packed = NARROW_INTS(values);
+    uint8_t *to = task->patterns + (size_t)byte * task->patterns_pitch + n;
+    if (task->size - n >= LANES)
+        STORE(to, packed);
+    else
+        memcpy(to, &packed, (size_t)(task->size - n));
+}
+
+/* What the three kinds of currents have in common; CURRENT gives LANES values of step t.
+ *
+ * Neurons of one level collect all steps in the bits of one word. */
+#define DEFINE_FIRE(suffix, type, CURRENT)                                                      \
+    INLINE void fire_spikes_##suffix(const fire_task *task, const type *currents, int is_plain) { \
+        const neuron_ref neuron = *task->neuron;                                                \
+        const size_t pitch = task->is_static ? 0 : task->pitch;                                 \
+        for (int32_t n = 0; n < task->size; n += LANES) {                                       \
+            vec_f membrane = {0};                                                               \
+            vec_i bits = {0};                                                                   \
+            for (int32_t t = 0; t < task->steps; t++) {                                         \
+                const size_t step = (size_t)t * pitch;                                          \
+                vec_f charge = CURRENT;                                                         \
+                if (!is_plain) charge *= neuron.gain;                                           \
+                if (t > 0) charge = membrane * neuron.decay + charge;                           \
+                if (!is_plain) charge += t > 0 ? neuron.shift : neuron.first_shift;             \
+                const vec_i fired = charge >= neuron.threshold;                                 \
+                bits |= fired & (int32_t)(1u << t);                                             \
+                if (is_plain)                                                                   \
+                    membrane = (vec_f)((vec_i)charge & ~fired);                                 \
+                else                                                                            \
+                    membrane = choose(fired, neuron.hard_reset ? spread(neuron.v_reset)         \
+                                                               : charge - neuron.threshold,     \
+                                      charge);                                                  \
+            }                                                                                   \
+            for (int32_t byte = 0; byte < task->bytes; byte++)                                  \
+                store_bytes(task, byte, n, bits >> (8 * byte) & 255);                           \
+        }                                                                                       \
+    }                                                                                           \
+    INLINE void fire_counts_##suffix(const fire_task *task, const type *currents) {             \
+        const neuron_ref *neuron = task->neuron;                                                \
+        const size_t pitch = task->is_static ? 0 : task->pitch;                                 \
+        for (int32_t n = 0; n < task->size; n += LANES) {                                       \
+            vec_f membrane = {0};                                                               \
+            vec_i patterns[SVIT_FIRE_BYTES] = {{0}};                                            \
+            for (int32_t t = 0; t < task->steps; t++) {                                         \
+                const size_t step = (size_t)t * pitch;                                          \
+                vec_f charge = CURRENT;                                                         \
+                charge *= neuron->gain;                                                         \
+                if (t > 0) charge = membrane * neuron->decay + charge;                          \
+                charge += t > 0 ? neuron->shift : neuron->first_shift;                          \
+                const vec_i count = count_of(charge / neuron->threshold, neuron);               \
+                membrane = charge - CONVERT(vec_f, count) * neuron->threshold;                  \
+                add_count(task, patterns, t, count);                                            \
+            }                                                                                   \
+            for (int32_t byte = 0; byte < task->bytes; byte++)                                  \
+                store_bytes(task, byte, n, patterns[byte]);                                     \
+        }                                                                                       \
+    }                                                                                           \
+    static void fire_##suffix(const fire_task *task, const type *currents) {                    \
+        const neuron_ref *neuron = task->neuron;                                                \
+        const int no_shift = neuron->shift == 0.0f && neuron->first_shift == 0.0f;              \
+        const int resets = neuron->hard_reset && neuron->v_reset == 0.0f;                       \
+        if (neuron->levels > 1)                                                                 \
+            fire_counts_##suffix(task, currents);                                               \
+        else if (neuron->gain == 1.0f && no_shift && resets)                                    \
+            fire_spikes_##suffix(task, currents, 1);                                            \
+        else                                                                                    \
+            fire_spikes_##suffix(task, currents, 0);                                            \
     }
 
 #define SCALED(read) ((read) * LOAD(vec_f, task->scale + n) + LOAD(vec_f, task->bias + n))
@@ -300,25 +402,47 @@ DEFINE_FIRE(float, float, CURRENT_FLOAT)
 
 /* -- Sums and maxima of arrays --------------------------------------------------------------- */
 
-static void add_scaled(float *sums, const float *row, float x, int32_t n) {
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        STORE(sums + i, LOAD(vec_f, sums + i) + LOAD(vec_f, row + i) * x);
-    for (; i < n; i++) {
-        const float product = row[i] * x;
-        sums[i] += product;
+/* Float rows of a list, one factor each. */
+#define DEFINE_SUM_SCALED(v)                                                                  \
+    INLINE void sum_scaled_##v(const float *x, const int32_t *rows, int32_t count,            \
+                               const float *weights, size_t stride, float *sums) {            \
+        vec_f sum[v];                                                                         \
+        UNROLL for (int j = 0; j < (v); j++) sum[j] = LOAD(vec_f, sums + j * LANES);          \
+        for (int32_t i = 0; i < count; i++) {                                                 \
+            const float *row = weights + (size_t)rows[i] * stride;                            \
+            UNROLL for (int j = 0; j < (v); j++)                                              \
+                sum[j] += LOAD(vec_f, row + j * LANES) * x[i];                                \
+        }                                                                                     \
+        UNROLL for (int j = 0; j < (v); j++) STORE(sums + j * LANES, sum[j]);                 \
     }
+
+DEFINE_SUM_SCALED(1)
+DEFINE_SUM_SCALED(2)
+DEFINE_SUM_SCALED(4)
+
+static void sum_scaled(const float *x, const int32_t *rows, int32_t count, const float *weights,
+                       size_t stride, float *sums, int32_t n) {
+    int32_t at = 0;
+    for (; n - at > 2 * LANES; at += 4 * LANES)
+        sum_scaled_4(x, rows, count, weights + at, stride, sums + at);
+    for (; n - at > LANES; at += 2 * LANES)
+        sum_scaled_2(x, rows, count, weights + at, stride, sums + at);
+    for (; n - at > 0; at += LANES)
+        sum_scaled_1(x, rows, count, weights + at, stride, sums + at);
 }
 
-static void add_scaled_int8(float *sums, const int8_t *row, float x, int32_t n) {
+static void sum_scaled_int8(const float *x, const int32_t *rows, int32_t count,
+                            const int8_t *weights, size_t stride, float *sums, int32_t n) {
     typedef int8_t vec_sb __attribute__((vector_size(LANES)));
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        STORE(sums + i,
-              LOAD(vec_f, sums + i) + CONVERT(vec_f, CONVERT(vec_i, LOAD(vec_sb, row + i))) * x);
-    for (; i < n; i++) {
-        const float product = (float)row[i] * x;
-        sums[i] += product;
+    for (int32_t at = 0; at < n; at += 2 * LANES) {
+        vec_f a = LOAD(vec_f, sums + at), b = LOAD(vec_f, sums + at + LANES);
+        for (int32_t i = 0; i < count; i++) {
+            const int8_t *row = weights + (size_t)rows[i] * stride + at;
+            a += CONVERT(vec_f, WIDEN_CHARS(LOAD(vec_sb, row))) * x[i];
+            b += CONVERT(vec_f, WIDEN_CHARS(LOAD(vec_sb, row + LANES))) * x[i];
+        }
+        STORE(sums + at, a);
+        STORE(sums + at + LANES, b);
     }
 }
 
@@ -346,6 +470,7 @@ static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
 }
 
 const svit_kernels SVIT_KERNELS = {
-    SVIT_NAME,  sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
-    fire_int16, fire_int32, fire_float, add_scaled, add_scaled_int8, add_bits,      add_words,  max_int16,
+    SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
+    fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
+    add_bits,   add_words,   max_int16,
 };

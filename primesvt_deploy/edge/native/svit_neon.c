@@ -7,6 +7,14 @@
 #define NARROW_INTS(ints) \
     ((vec_b)vget_lane_u32((uint32x2_t)vmovn_u16(vcombine_u16(vmovn_u32((uint32x4_t)(ints)), \
                                                              vdup_n_u16(0))), 0))
+#define WIDEN_CHARS(chars) \
+    ((vec_i)vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8((uint64_t)(uint32_t)(chars))))))
+#define SCAN_BYTES 16
+#define SCAN_STEP 4
+#define SCAN_MASK(from)                                                                        \
+    (vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(                                            \
+         vreinterpretq_u16_u8(vtstq_u8(vld1q_u8(from), vld1q_u8(from))), 4)), 0) &             \
+     UINT64_C(0x1111111111111111))
 #define SVIT_BYTES 16
 #define SVIT_BLOCK 6
 #define SVIT_KERNELS svit_kernels_neon

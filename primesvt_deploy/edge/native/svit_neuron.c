@@ -1,4 +1,6 @@
 /* Neurons on real values, and how spikes are stored. */
+#include <string.h>
+
 #include "svit_internal.h"
 
 fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uint8_t *patterns) {
@@ -92,6 +94,26 @@ void svit_run_value_pool(const run_state *run, const op_value_pool *op) {
     }
 }
 
+#define CHUNK 64
+
+/* Add a plane to `planes` planes, which become one more. */
+static void add_plane(uint8_t *to, int32_t planes, const uint8_t *added, size_t size, int sorted) {
+    for (size_t at = 0; at < size; at += CHUNK) {
+        const size_t count = size - at < CHUNK ? size - at : CHUNK;
+        uint8_t carry[CHUNK];
+        memcpy(carry, added + at, count);
+        for (int32_t plane = 0; sorted && plane < planes; plane++) {
+            uint8_t *p = to + (size_t)plane * size + at;
+            for (size_t i = 0; i < count; i++) {
+                const uint8_t before = p[i], carried = carry[i];
+                p[i] = before | carried;
+                carry[i] = before & carried;
+            }
+        }
+        memcpy(to + (size_t)planes * size + at, carry, count);
+    }
+}
+
 /* Planes of a sum of counts. In unary a plane is joined with what is carried into it, and what
  * both have is carried on; else the planes of both stand one after another. */
 void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
@@ -101,19 +123,8 @@ void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
             run->arena + op->output.offset + (size_t)(group * op->output.planes) * size;
         const uint8_t *a = run->arena + op->a.offset + (size_t)(group * op->a.planes) * size;
         const uint8_t *b = run->arena + op->b.offset + (size_t)(group * op->b.planes) * size;
-        for (size_t i = 0; i < (size_t)op->a.planes * size; i++) to[i] = a[i];
-        for (int32_t added = 0; added < op->b.planes; added++, b += size) {
-            const int32_t planes = op->a.planes + added;
-            for (size_t i = 0; i < size; i++) {
-                uint8_t carry = b[i];
-                for (int32_t plane = 0; op->sorted && plane < planes; plane++) {
-                    uint8_t *at = to + (size_t)plane * size + i;
-                    const uint8_t both = *at & carry;
-                    *at |= carry;
-                    carry = both;
-                }
-                to[(size_t)planes * size + i] = carry;
-            }
-        }
+        memcpy(to, a, (size_t)op->a.planes * size);
+        for (int32_t added = 0; added < op->b.planes; added++, b += size)
+            add_plane(to, op->a.planes + added, b, size, op->sorted);
     }
 }

@@ -1,39 +1,31 @@
 /* Convolutions of spikes: only the weight rows of active inputs are added.
  *
- * The active channels of each input pixel are listed by firing pattern (`scan_pixel`); a window
- * joins the lists of its pixels (`join_window`); the kernels add each pattern's rows once and
- * spread the sum over the timesteps in which it fires.
+ * A window's active inputs are listed by their firing pattern over four timesteps; the kernels add
+ * the rows of a list once and spread their sum over the timesteps in which the pattern fires.
+ *
+ * Where windows do not overlap, their inputs are listed a piece at a time, so that lists need
+ * little memory. Where they do, every pixel's inputs are listed once, and kept for as many rows as
+ * a window has; a window joins the lists of its pixels.
  */
 #include <string.h>
 
 #include "svit_internal.h"
 #include "svit_sink.h"
 
-#define LIST_SLACK 32 /* entries behind a list that copies may overwrite */
-
-/* Lists of one input pixel: entries of pattern p are entries[starts[p]] to entries[starts[p+1]]. */
-typedef struct pixel_lists {
-    uint16_t *starts;
-    uint16_t *entries;
-} pixel_lists;
+#define COPIED 8 /* entries that are copied at a time */
 
 typedef struct sparse_layout {
-    int32_t sets;      /* of four bits, over all groups */
-    int32_t sets_each; /* of one group */
-    int32_t taps;      /* pixels of the kernel */
-    int32_t ring;      /* input rows whose lists are kept; 0: a kernel of one pixel keeps none */
-    size_t bucket;     /* entries of a bucket */
+    int32_t sets_each; /* sets of four bits of one group */
+    int32_t sets;      /* of all groups */
+    int32_t ring;      /* rows of pixels whose lists are kept; 0: windows do not overlap */
+    size_t list;       /* entries of a list */
+    size_t record;     /* entries of a pixel's record: starts of its lists, then the lists */
     size_t pitch;      /* of currents */
-    size_t pixel;      /* bytes of a pixel's lists of one set */
-    size_t buckets_at, ring_at, joined_at, joined_bytes, currents_at, merged_at, sink_at, bytes;
+    size_t ring_at, joined_at, currents_at, sink_at, bytes;
 } sparse_layout;
 
 static size_t aligned(size_t bytes) {
     return (bytes + SVIT_ALIGNMENT - 1) / SVIT_ALIGNMENT * SVIT_ALIGNMENT;
-}
-
-static int is_single_pixel(const window_ref *w) {
-    return w->kernel_height == 1 && w->kernel_width == 1;
 }
 
 static sparse_layout layout_of(const op_sparse *op) {
@@ -41,240 +33,311 @@ static sparse_layout layout_of(const op_sparse *op) {
     sparse_layout l;
     l.sets_each = (op->input.step_bits * op->input.steps_per_group + 3) / 4;
     l.sets = l.sets_each * op->input.groups;
-    l.taps = w->kernel_height * w->kernel_width;
-    l.ring = is_single_pixel(w) ? 0 : (w->kernel_height - 1) * w->dilation_y + 1;
-    l.bucket = (size_t)op->list_entries + LIST_SLACK;
+    l.ring = op->joins ? (w->kernel_height - 1) * w->dilation_y + 1 : 0;
+    const size_t channels = (size_t)w->channels * (size_t)op->input.planes;
+    const size_t entry = sizeof(uint16_t);
+    l.list = (l.ring ? channels : (size_t)op->piece) + COPIED;
+    l.record = SVIT_LIST_CLASSES + 1 + channels;
     l.pitch = padded(op->outputs);
-    l.pixel = aligned((SVIT_LIST_CLASSES + 1 + l.bucket) * sizeof(uint16_t));
-    l.buckets_at = 0;
-    const size_t sets = (size_t)l.sets;
-    l.ring_at = aligned(sets * SVIT_LIST_CLASSES * l.bucket * sizeof(uint16_t));
-    l.joined_at = l.ring_at + (size_t)l.ring * (size_t)w->width * sets * l.pixel;
-    l.joined_bytes =
-        l.ring ? aligned(((size_t)l.taps * (size_t)op->list_entries + LIST_SLACK) * 2) : 0;
-    l.currents_at = l.joined_at + sets * l.joined_bytes;
+    l.ring_at = aligned((size_t)l.sets_each * SVIT_LIST_CLASSES * l.list * entry);
+    const size_t pixels = (size_t)l.ring * (size_t)w->width;
+    l.joined_at = l.ring_at + aligned((pixels * (size_t)l.sets * l.record + COPIED) * entry);
+    const size_t taps = (size_t)w->kernel_height * (size_t)w->kernel_width;
+    l.currents_at = l.joined_at + (l.ring ? aligned((taps * channels + COPIED) * entry) : 0);
     const size_t current = op->block_rows ? sizeof(int32_t) : sizeof(int16_t);
-    l.merged_at = l.currents_at + aligned(sets * 4 * l.pitch * current);
-    l.sink_at = l.merged_at;
+    l.sink_at = l.currents_at + aligned((size_t)l.sets * 4 * l.pitch * current);
     l.bytes = l.sink_at + svit_sink_scratch(&op->sink, op->outputs, op->block_rows != 0);
     return l;
 }
 
 size_t svit_sparse_scratch(const op_sparse *op) { return layout_of(op).bytes; }
 
-/* Sort the active channels of a pixel into buckets by pattern, for one group. */
-static void scan_pixel(const op_sparse *op, const sparse_layout *l, const uint8_t *bytes,
-                       int32_t pixel, int32_t group, uint16_t *buckets, int32_t *counts) {
-    const int32_t channels = op->window.channels;
-    memset(counts, 0, (size_t)l->sets_each * SVIT_LIST_CLASSES * sizeof *counts);
-    for (int32_t plane = 0; plane < op->input.planes; plane++) {
-        const size_t byte_plane = (size_t)(group * op->input.planes + plane);
-        const uint8_t *p = bytes + byte_plane * (size_t)op->input.elements +
-                           (size_t)pixel * (size_t)channels;
-        for (int32_t c = 0; c < channels; c += 8) {
-            uint64_t word = 0;
-            if (channels - c >= 8)
-                memcpy(&word, p + c, 8);
-            else
-                memcpy(&word, p + c, (size_t)(channels - c));
-            while (word) {
-                const int32_t lane = __builtin_ctzll(word) >> 3;
-                const uint32_t pattern = (uint32_t)(word >> (8 * lane)) & 255;
-                word &= ~((uint64_t)255 << (8 * lane));
-                const uint32_t low = pattern & 15, high = pattern >> 4;
-                /* Pattern 0 has a bucket as well, which nobody reads. */
-                buckets[low * l->bucket + (size_t)counts[low]] = (uint16_t)(c + lane);
-                counts[low] += low != 0;
-                if (high) {
-                    uint16_t *second = buckets + SVIT_LIST_CLASSES * l->bucket;
-                    int32_t *count = counts + SVIT_LIST_CLASSES + high;
-                    second[high * l->bucket + (size_t)*count] = (uint16_t)(c + lane);
-                    ++*count;
-                }
-            }
-        }
-    }
+/* A layer at work: its weights, lists, and the currents of one window. */
+typedef struct window_sums {
+    const run_state *run;
+    const op_sparse *op;
+    sparse_layout layout;
+    row_weights weights;
+    uint8_t *currents;
+    uint16_t *buckets[2][SVIT_LIST_CLASSES]; /* lists that are being made */
+    uint16_t *ends[2][SVIT_LIST_CLASSES];
+    int32_t group;
+    int32_t listed; /* inputs in the buckets */
+    int32_t summed; /* whether currents of this group hold sums already */
+    int32_t kept;   /* rows of pixels that were listed so far */
+} window_sums;
+
+static void begin_lists(window_sums *w) {
+    memcpy(w->ends, w->buckets, sizeof w->ends);
+    w->listed = 0;
 }
 
-static pixel_lists ring_slot(const op_sparse *op, const sparse_layout *l, uint8_t *scratch,
-                             int32_t y, int32_t x, int32_t set) {
-    const size_t slot = (size_t)(y % l->ring) * (size_t)op->window.width + (size_t)x;
-    uint8_t *at = scratch + l->ring_at + (slot * (size_t)l->sets + (size_t)set) * l->pixel;
-    const pixel_lists lists = {(uint16_t *)(void *)at,
-                               (uint16_t *)(void *)at + SVIT_LIST_CLASSES + 1};
-    return lists;
+/* Add the rows of lists to the currents of a set of four bits. */
+static void add_rows(window_sums *w, row_lists *lists, int32_t set) {
+    const op_sparse *op = w->op;
+    const svit_kernels *kernels = w->run->kernels;
+    const size_t pitch = w->layout.pitch;
+    const size_t at = (size_t)(w->group * w->layout.sets_each + set) * 4 * pitch;
+    int16_t *narrow = (int16_t *)(void *)w->currents + at;
+    int32_t *wide = (int32_t *)(void *)w->currents + at;
+    const int32_t bits = op->input.step_bits * op->input.steps_per_group - 4 * set;
+    lists->bits = bits < 4 ? bits : 4;
+    lists->more = w->summed;
+    if (op->block_rows && op->weights == WEIGHTS_INT4)
+        kernels->sum_rows_int4_wide(lists, &w->weights, op->block_rows, wide, pitch);
+    else if (op->block_rows)
+        kernels->sum_rows_wide(lists, &w->weights, op->block_rows, wide, pitch);
+    else if (op->weights == WEIGHTS_INT4)
+        kernels->sum_rows_int4(lists, &w->weights, narrow, pitch);
+    else
+        kernels->sum_rows(lists, &w->weights, narrow, pitch);
 }
 
-/* Keep the lists of a whole input row. */
-static void scan_row(const op_sparse *op, const sparse_layout *l, const uint8_t *bytes,
-                     uint8_t *scratch, int32_t y) {
-    uint16_t *buckets = (uint16_t *)(void *)(scratch + l->buckets_at);
-    int32_t counts[2 * SVIT_LIST_CLASSES];
-    for (int32_t x = 0; x < op->window.width; x++)
-        for (int32_t group = 0; group < op->input.groups; group++) {
-            scan_pixel(op, l, bytes, y * op->window.width + x, group, buckets, counts);
-            for (int32_t s = 0; s < l->sets_each; s++) {
-                const pixel_lists to =
-                    ring_slot(op, l, scratch, y, x, group * l->sets_each + s);
-                int32_t start = 0;
-                to.starts[0] = to.starts[1] = 0;
-                for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
-                    const int32_t count = counts[s * SVIT_LIST_CLASSES + p];
-                    const uint16_t *from =
-                        buckets + (size_t)(s * SVIT_LIST_CLASSES + p) * l->bucket;
-                    for (int32_t i = 0; i < count; i += 8)
-                        memcpy(to.entries + start + i, from + i, 8 * sizeof *from);
-                    start += count;
-                    to.starts[p + 1] = (uint16_t)start;
-                }
-            }
-        }
-}
-
-/* Join the lists of a window's pixels; an entry becomes the number of its weight row. */
-static void join_window(const op_sparse *op, const sparse_layout *l, uint8_t *scratch, int32_t y,
-                        int32_t x, row_lists *lists) {
-    const window_ref *w = &op->window;
-    const uint16_t *starts[SVIT_MAX_TAPS], *entries[SVIT_MAX_TAPS];
-    uint16_t bases[SVIT_MAX_TAPS];
-    for (int32_t set = 0; set < l->sets; set++) {
-        int32_t pixels = 0;
-        for (int32_t ky = 0; ky < w->kernel_height; ky++) {
-            const int32_t row = y * w->stride_y - w->pad_top + ky * w->dilation_y;
-            if (row < 0 || row >= w->height) continue;
-            for (int32_t kx = 0; kx < w->kernel_width; kx++) {
-                const int32_t column = x * w->stride_x - w->pad_left + kx * w->dilation_x;
-                if (column < 0 || column >= w->width) continue;
-                const pixel_lists pixel = ring_slot(op, l, scratch, row, column, set);
-                if (pixel.starts[SVIT_LIST_CLASSES] == 0) continue;
-                starts[pixels] = pixel.starts;
-                entries[pixels] = pixel.entries;
-                bases[pixels] = (uint16_t)((ky * w->kernel_width + kx) * w->channels);
-                pixels++;
-            }
-        }
-        uint16_t *to = (uint16_t *)(void *)(scratch + l->joined_at + (size_t)set * l->joined_bytes);
+/* Add the rows of the inputs in the buckets, and begin new lists. */
+static void add_buckets(window_sums *w) {
+    for (int32_t set = 0; set < w->layout.sets_each; set++) {
+        row_lists lists;
         for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
-            uint16_t *const first = to;
-            for (int32_t k = 0; k < pixels; k++) {
-                const uint16_t *from = entries[k] + starts[k][p];
-                const int32_t count = starts[k][p + 1] - starts[k][p];
-                const uint16_t base = bases[k];
-                for (int32_t i = 0; i < count; i += 8)
-                    for (int32_t j = 0; j < 8; j++) to[i + j] = (uint16_t)(from[i + j] + base);
-                to += count;
+            lists.rows[p] = w->buckets[set][p];
+            lists.counts[p] = (int32_t)(w->ends[set][p] - w->buckets[set][p]);
+        }
+        add_rows(w, &lists, set);
+    }
+    w->summed = 1;
+    begin_lists(w);
+}
+
+/* List `n` inputs whose weight rows are numbered from `first` on, piece by piece. */
+static void list_inputs(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
+    uint16_t **high = w->layout.sets_each > 1 ? w->ends[1] : NULL;
+    while (n > 0) {
+        if (w->listed == w->op->piece) add_buckets(w);
+        const int32_t room = w->op->piece - w->listed;
+        const int32_t taken = n < room ? n : room;
+        w->run->kernels->list_active(bytes, taken, first, w->ends[0], high);
+        w->listed += taken;
+        bytes += taken;
+        first += taken;
+        n -= taken;
+    }
+}
+
+/* List a row of a window: pixels that lie side by side are one run of inputs. */
+static void list_row(window_sums *w, const uint8_t *plane, int32_t ky, int32_t row, int32_t left) {
+    const window_ref *g = &w->op->window;
+    const uint8_t *pixels = plane + (size_t)row * (size_t)g->width * (size_t)g->channels;
+    const int32_t number = ky * g->kernel_width * g->channels;
+    if (g->dilation_x == 1) {
+        const int32_t skipped = left < 0 ? -left : 0;
+        int32_t end = g->kernel_width;
+        if (left + end > g->width) end = g->width - left;
+        if (end > skipped)
+            list_inputs(w, pixels + (size_t)(left + skipped) * (size_t)g->channels,
+                        (end - skipped) * g->channels, number + skipped * g->channels);
+        return;
+    }
+    for (int32_t kx = 0; kx < g->kernel_width; kx++) {
+        const int32_t column = left + kx * g->dilation_x;
+        if (column >= 0 && column < g->width)
+            list_inputs(w, pixels + (size_t)column * (size_t)g->channels, g->channels,
+                        number + kx * g->channels);
+    }
+}
+
+/* Sum a window by listing all its inputs. */
+static void sum_listed(window_sums *w, int32_t y, int32_t x) {
+    const op_sparse *op = w->op;
+    const window_ref *g = &op->window;
+    const int32_t top = y * g->stride_y - g->pad_top, left = x * g->stride_x - g->pad_left;
+    const uint8_t *plane = w->run->arena + op->input.offset;
+    for (w->group = 0; w->group < op->input.groups; w->group++) {
+        w->summed = 0;
+        for (int32_t p = 0; p < op->input.planes; p++, plane += op->input.elements)
+            for (int32_t ky = 0; ky < g->kernel_height; ky++) {
+                const int32_t row = top + ky * g->dilation_y;
+                if (row >= 0 && row < g->height) list_row(w, plane, ky, row, left);
             }
-            lists[set].rows[p] = first;
-            lists[set].counts[p] = (int32_t)(to - first);
+        add_buckets(w);
+    }
+}
+
+/* -- Pixels whose lists are kept ----------------------------------------------------------- */
+
+static uint16_t *record_of(const window_sums *w, int32_t row, int32_t column, int32_t set) {
+    const sparse_layout *l = &w->layout;
+    const size_t pixel = (size_t)(row % l->ring) * (size_t)w->op->window.width + (size_t)column;
+    return (uint16_t *)(void *)(w->run->scratch + l->ring_at) +
+           (pixel * (size_t)l->sets + (size_t)set) * l->record;
+}
+
+/* Keep the lists in the buckets as a pixel's record: the set of its patterns, starts of their
+ * lists, then the lists. */
+static void keep_lists(const window_sums *w, int32_t set, uint16_t *record) {
+    uint16_t *const entries = record + SVIT_LIST_CLASSES + 1;
+    int32_t end = 0;
+    uint32_t patterns = 0;
+    for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
+        const uint16_t *from = w->buckets[set][p];
+        const int32_t count = (int32_t)(w->ends[set][p] - from);
+        record[p] = (uint16_t)end;
+        patterns |= (uint32_t)(count > 0) << p;
+        for (int32_t i = 0; i < count; i++) entries[end + i] = from[i];
+        end += count;
+    }
+    record[0] = (uint16_t)patterns;
+    record[SVIT_LIST_CLASSES] = (uint16_t)end;
+}
+
+static void keep_row(window_sums *w, int32_t row) {
+    const op_sparse *op = w->op;
+    const int32_t channels = op->window.channels;
+    uint16_t **high = w->layout.sets_each > 1 ? w->ends[1] : NULL;
+    for (int32_t column = 0; column < op->window.width; column++) {
+        const size_t at = ((size_t)row * (size_t)op->window.width + (size_t)column) *
+                          (size_t)channels;
+        const uint8_t *plane = w->run->arena + op->input.offset + at;
+        for (int32_t group = 0; group < op->input.groups; group++) {
+            begin_lists(w);
+            for (int32_t p = 0; p < op->input.planes; p++, plane += op->input.elements)
+                w->run->kernels->list_active(plane, channels, 0, w->ends[0], high);
+            for (int32_t set = 0; set < w->layout.sets_each; set++)
+                keep_lists(w, set, record_of(w, row, column, group * w->layout.sets_each + set));
         }
     }
 }
 
-/* Lists of a window of one pixel: the buckets themselves. */
-static void list_pixel(const op_sparse *op, const sparse_layout *l, const uint8_t *bytes,
-                       uint8_t *scratch, int32_t y, int32_t x, row_lists *lists) {
-    const window_ref *w = &op->window;
-    const int32_t row = y * w->stride_y - w->pad_top, column = x * w->stride_x - w->pad_left;
-    const int inside = row >= 0 && row < w->height && column >= 0 && column < w->width;
-    for (int32_t group = 0; group < op->input.groups; group++) {
-        uint16_t *buckets = (uint16_t *)(void *)(scratch + l->buckets_at) +
-                            (size_t)(group * l->sets_each) * SVIT_LIST_CLASSES * l->bucket;
-        int32_t counts[2 * SVIT_LIST_CLASSES] = {0};
-        if (inside)
-            scan_pixel(op, l, bytes, row * w->width + column, group, buckets, counts);
-        for (int32_t s = 0; s < l->sets_each; s++)
-            for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
-                row_lists *to = &lists[group * l->sets_each + s];
-                to->rows[p] = buckets + (size_t)(s * SVIT_LIST_CLASSES + p) * l->bucket;
-                to->counts[p] = counts[s * SVIT_LIST_CLASSES + p];
-            }
+typedef struct window_pixels {
+    const uint16_t *records[SVIT_MAX_TAPS];
+    uint16_t first[SVIT_MAX_TAPS]; /* number of the pixel's first weight row */
+    int32_t count;
+    uint32_t patterns; /* that any of them has */
+} window_pixels;
+
+/* The pixels of a window, for one set, that have active inputs. */
+static void find_pixels(const window_sums *w, int32_t y, int32_t x, int32_t set,
+                        window_pixels *pixels) {
+    const window_ref *g = &w->op->window;
+    pixels->count = 0;
+    pixels->patterns = 0;
+    for (int32_t ky = 0; ky < g->kernel_height; ky++) {
+        const int32_t row = y * g->stride_y - g->pad_top + ky * g->dilation_y;
+        if (row < 0 || row >= g->height) continue;
+        for (int32_t kx = 0; kx < g->kernel_width; kx++) {
+            const int32_t column = x * g->stride_x - g->pad_left + kx * g->dilation_x;
+            if (column < 0 || column >= g->width) continue;
+            const uint16_t *record = record_of(w, row, column, set);
+            if (record[0] == 0) continue;
+            pixels->patterns |= record[0];
+            pixels->records[pixels->count] = record;
+            pixels->first[pixels->count] = (uint16_t)((ky * g->kernel_width + kx) * g->channels);
+            pixels->count++;
+        }
     }
 }
 
-/* Bits of each set: the last one of a group may have fewer than four. */
-static void set_bits(const op_sparse *op, const sparse_layout *l, row_lists *lists) {
-    const int32_t bits = op->input.step_bits * op->input.steps_per_group;
-    for (int32_t set = 0; set < l->sets; set++) {
-        const int32_t left = bits - set % l->sets_each * 4;
-        lists[set].bits = left < 4 ? left : 4;
+/* to[i] = from[i] + first. The first COPIED are written without asking how many there are: lists
+ * are short, and guessing their lengths wrong costs more. */
+static inline void copy_entries(const uint16_t *from, int32_t count, uint16_t first, uint16_t *to) {
+    typedef uint16_t entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
+    int32_t i = 0;
+    do {
+        entries taken;
+        memcpy(&taken, from + i, sizeof taken);
+        taken += first;
+        memcpy(to + i, &taken, sizeof taken);
+        i += COPIED;
+    } while (i < count);
+}
+
+/* Join the lists of a window's pixels. */
+static void join(const window_sums *w, const window_pixels *pixels, row_lists *lists) {
+    uint16_t *to = (uint16_t *)(void *)(w->run->scratch + w->layout.joined_at);
+    memset(lists->counts, 0, sizeof lists->counts);
+    for (uint32_t left = pixels->patterns; left; left &= left - 1) {
+        const int32_t p = __builtin_ctz(left);
+        uint16_t *const begin = to;
+        for (int32_t i = 0; i < pixels->count; i++) {
+            const uint16_t *record = pixels->records[i];
+            const int32_t start = record[p], count = record[p + 1] - start;
+            copy_entries(record + SVIT_LIST_CLASSES + 1 + start, count, pixels->first[i], to);
+            to += count;
+        }
+        lists->rows[p] = begin;
+        lists->counts[p] = (int32_t)(to - begin);
     }
 }
 
-/* Have each step's current be the sum of those of its bits. Step t moves from row t * step_bits
- * (of its group) to row t. */
-static void merge_bits(const op_sparse *op, const sparse_layout *l, void *currents) {
-    const int32_t bits = op->input.step_bits;
-    int32_t step = 0;
-    for (int32_t group = 0; group < op->input.groups; group++)
-        for (int32_t t = 0; t < op->input.steps_per_group; t++, step++) {
-            const size_t from = (size_t)(group * l->sets_each * 4 + t * bits) * l->pitch;
-            const size_t to = (size_t)step * l->pitch;
-            for (int32_t n = 0; n < op->outputs; n++) {
-                int32_t sum = 0;
-                for (int32_t b = 0; b < bits; b++) {
-                    const size_t at = from + (size_t)b * l->pitch + (size_t)n;
-                    sum += op->block_rows ? ((int32_t *)currents)[at] : ((int16_t *)currents)[at];
-                }
-                if (op->block_rows)
-                    ((int32_t *)currents)[to + (size_t)n] = sum;
-                else
-                    ((int16_t *)currents)[to + (size_t)n] = (int16_t)sum;
-            }
+/* Sum a window by joining the lists of its pixels. */
+static void sum_joined(window_sums *w, int32_t y, int32_t x) {
+    const window_ref *g = &w->op->window;
+    int32_t last = y * g->stride_y - g->pad_top + (g->kernel_height - 1) * g->dilation_y;
+    if (last >= g->height) last = g->height - 1;
+    if (w->kept <= last - w->layout.ring) w->kept = last - w->layout.ring + 1;
+    for (; w->kept <= last; w->kept++) keep_row(w, w->kept);
+    w->summed = 0;
+    for (w->group = 0; w->group < w->op->input.groups; w->group++)
+        for (int32_t set = 0; set < w->layout.sets_each; set++) {
+            window_pixels pixels;
+            row_lists lists;
+            find_pixels(w, y, x, w->group * w->layout.sets_each + set, &pixels);
+            join(w, &pixels, &lists);
+            add_rows(w, &lists, set);
         }
 }
 
-static void sum_window(const run_state *run, const op_sparse *op, const sparse_layout *l,
-                       const row_lists *lists, void *currents) {
-    const row_weights weights = {
-        (const int8_t *)(run->data + op->weights_offset),
-        run->data + op->multipliers_offset,
-        op->weights == WEIGHTS_INT4 ? (size_t)(op->outputs + 1) / 2 : (size_t)op->outputs,
-        op->group_rows,
-        op->outputs,
-    };
-    for (int32_t set = 0; set < l->sets; set++) {
-        const size_t at = (size_t)set * 4 * l->pitch;
-        if (op->block_rows && op->weights == WEIGHTS_INT4)
-            run->kernels->sum_rows_int4_wide(&lists[set], &weights, op->block_rows,
-                                             (int32_t *)currents + at, l->pitch);
-        else if (op->block_rows)
-            run->kernels->sum_rows_wide(&lists[set], &weights, op->block_rows,
-                                        (int32_t *)currents + at, l->pitch);
-        else if (op->weights == WEIGHTS_INT4)
-            run->kernels->sum_rows_int4(&lists[set], &weights, (int16_t *)currents + at, l->pitch);
-        else
-            run->kernels->sum_rows(&lists[set], &weights, (int16_t *)currents + at, l->pitch);
-    }
-    if (op->input.step_bits > 1) merge_bits(op, l, currents);
+/* Have each step's current be the sum of those of its bits. */
+static void merge_bits(const window_sums *w) {
+    const int32_t bits = w->op->input.step_bits;
+    const size_t pitch = w->layout.pitch;
+    int16_t *narrow = (int16_t *)(void *)w->currents;
+    int32_t *wide = (int32_t *)(void *)w->currents;
+    for (int32_t t = 0; t < w->op->input.steps; t++)
+        for (int32_t n = 0; n < w->op->outputs; n++) {
+            int32_t sum = 0;
+            for (int32_t b = 0; b < bits; b++) {
+                const size_t at = (size_t)(t * bits + b) * pitch + (size_t)n;
+                sum += w->op->block_rows ? wide[at] : narrow[at];
+            }
+            if (w->op->block_rows)
+                wide[(size_t)t * pitch + (size_t)n] = sum;
+            else
+                narrow[(size_t)t * pitch + (size_t)n] = (int16_t)sum;
+        }
+}
+
+static void begin(window_sums *w, const run_state *run, const op_sparse *op) {
+    memset(w, 0, sizeof *w);
+    w->run = run;
+    w->op = op;
+    w->layout = layout_of(op);
+    w->weights.rows = (const int8_t *)(run->data + op->weights_offset);
+    w->weights.multipliers = run->data + op->multipliers_offset;
+    w->weights.stride =
+        op->weights == WEIGHTS_INT4 ? (size_t)(op->outputs + 1) / 2 : (size_t)op->outputs;
+    w->weights.group_rows = op->group_rows;
+    w->weights.outputs = op->outputs;
+    w->currents = run->scratch + w->layout.currents_at;
+    uint16_t *at = (uint16_t *)(void *)run->scratch;
+    for (int32_t set = 0; set < w->layout.sets_each; set++)
+        for (int32_t p = 0; p < SVIT_LIST_CLASSES; p++, at += w->layout.list)
+            w->buckets[set][p] = at;
+    begin_lists(w);
 }
 
 void svit_run_sparse(const run_state *run, const op_sparse *op) {
-    const window_ref *w = &op->window;
-    const sparse_layout l = layout_of(op);
-    const uint8_t *bytes = run->arena + op->input.offset;
-    void *currents = run->scratch + l.currents_at;
-    row_lists lists[SVIT_MAX_SETS];
-    set_bits(op, &l, lists);
-    sink sink = svit_sink(run, &op->sink, run->scratch + l.sink_at, op->outputs, l.pitch,
-                          op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
+    window_sums w;
+    begin(&w, run, op);
+    sink sink = svit_sink(run, &op->sink, run->scratch + w.layout.sink_at, op->outputs,
+                          w.layout.pitch, op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
     sink.scale = (const float *)(const void *)(run->data + op->scale_offset);
     sink.bias = (const float *)(const void *)(run->data + op->bias_offset);
-    int32_t scanned = 0; /* input rows so far */
-    for (int32_t y = 0; y < w->out_height; y++) {
-        if (l.ring) {
-            int32_t last = y * w->stride_y - w->pad_top + (w->kernel_height - 1) * w->dilation_y;
-            if (last >= w->height) last = w->height - 1;
-            const int32_t first = last - l.ring + 1;
-            if (scanned < first) scanned = first;
-            for (; scanned <= last; scanned++) scan_row(op, &l, bytes, run->scratch, scanned);
-        }
-        for (int32_t x = 0; x < w->out_width; x++) {
-            if (l.ring)
-                join_window(op, &l, run->scratch, y, x, lists);
+    for (int32_t y = 0; y < op->window.out_height; y++)
+        for (int32_t x = 0; x < op->window.out_width; x++) {
+            if (w.layout.ring)
+                sum_joined(&w, y, x);
             else
-                list_pixel(op, &l, bytes, run->scratch, y, x, lists);
-            sum_window(run, op, &l, lists, currents);
-            svit_sink_position(&sink, y, x, currents);
+                sum_listed(&w, y, x);
+            if (op->input.step_bits > 1) merge_bits(&w);
+            svit_sink_position(&sink, y, x, w.currents);
         }
-    }
 }

@@ -3,6 +3,8 @@
  * They are what a network does besides its layers, on few values, so that they are general rather
  * than fast. Only sums of real streams, element by element, are large (`add_streams`).
  */
+#include <math.h>
+
 #include "svit_internal.h"
 
 typedef struct place {
@@ -96,7 +98,58 @@ void svit_run_spike_and(const run_state *run, const op_spike_and *op) {
     }
 }
 
+/* Whether an operator sums counts over positions: [steps, channels] of [steps, channels, places],
+ * channels last. Their unit is a power of two, so that the order of adding does not matter. */
+static int sums_positions(const op_reduce *op) {
+    const operand_ref *x = &op->input;
+    if (x->kind != OPERAND_SPIKES || op->kept != 2 || op->function == REDUCE_MAX) return 0;
+    int exponent;
+    if (frexpf(x->unit, &exponent) != 0.5f) return 0;
+    int64_t places = 1;
+    for (int32_t axis = op->rank - 1; axis >= 2; axis--) {
+        if (x->strides[axis] != places * op->sizes[1]) return 0;
+        places *= op->sizes[axis];
+    }
+    return x->base == 0 && x->strides[1] == 1 && places < UINT16_MAX &&
+           op->sizes[0] == x->spikes.steps && places * op->sizes[1] == x->spikes.elements;
+}
+
+#define COLUMNS 64
+
+static void sum_positions(const run_state *run, const op_reduce *op) {
+    const spikes_ref *spikes = &op->input.spikes;
+    const int32_t channels = op->sizes[1], places = spikes->elements / channels;
+    float *to = floats_at(run, op->output.values.offset);
+    const size_t size = (size_t)spikes->elements;
+    for (int32_t t = 0; t < op->sizes[0]; t++)
+        for (int32_t at = 0; at < channels; at += COLUMNS) {
+            const int32_t count = channels - at < COLUMNS ? channels - at : COLUMNS;
+            int32_t totals[COLUMNS] = {0};
+            const int32_t group = t / spikes->steps_per_group;
+            const int32_t bit = t % spikes->steps_per_group * spikes->step_bits;
+            for (int32_t plane = 0; plane < spikes->planes; plane++)
+                for (int32_t b = 0; b < spikes->step_bits; b++) {
+                    uint16_t sums[COLUMNS] = {0};
+                    const uint8_t *bytes = run->arena + spikes->offset +
+                                           (size_t)(group * spikes->planes + plane) * size + at;
+                    for (int32_t p = 0; p < places; p++, bytes += channels)
+                        run->kernels->add_bits(sums, bytes, bit + b, count);
+                    for (int32_t c = 0; c < count; c++) totals[c] += sums[c];
+                }
+            for (int32_t c = 0; c < count; c++) {
+                const float total = (float)totals[c] * op->input.unit;
+                const place p = {{t, at + c}};
+                to[address(&op->output, &p, 2)] =
+                    op->function == REDUCE_MEAN ? total / (float)places : total;
+            }
+        }
+}
+
 void svit_run_reduce(const run_state *run, const op_reduce *op) {
+    if (sums_positions(op)) {
+        sum_positions(run, op);
+        return;
+    }
     float *to = floats_at(run, op->output.values.offset);
     int32_t terms = 1;
     for (int32_t axis = op->kept; axis < op->rank; axis++) terms *= op->sizes[axis];

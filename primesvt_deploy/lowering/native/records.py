@@ -233,7 +233,8 @@ class SparseOp(Operator):
     scale: Data
     bias: Data
     block_rows: int
-    list_entries: int
+    joins: int
+    piece: int
     sink: SinkRef
 
 

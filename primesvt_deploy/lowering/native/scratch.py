@@ -16,7 +16,7 @@ from primesvt_deploy.lowering.native.records import (
 __all__ = ["scratch_bytes"]
 
 _CLASSES = 16
-_LIST_SLACK = 32
+_COPIED = 8
 _LANE_PAD = 64
 _SLACK = 256
 
@@ -26,8 +26,7 @@ def scratch_bytes(operator: Operator) -> int:
     if isinstance(operator, SparseOp):
         return _aligned(_sparse(operator))
     if isinstance(operator, DenseOp):
-        currents = operator.sink.steps * _padded(operator.outputs) * 4
-        return _aligned(currents + _sink(operator.sink, operator.outputs, wide=True))
+        return _aligned(_dense(operator))
     if isinstance(operator, AttentionOp):
         values = _padded(operator.value_size)
         each = operator.key_size * values * 2 + values * 4
@@ -37,17 +36,27 @@ def scratch_bytes(operator: Operator) -> int:
 
 def _sparse(op: SparseOp) -> int:
     window = op.window
-    sets = -(-op.input.step_bits * op.input.steps_per_group // 4) * op.input.groups
-    taps = window.kernel_height * window.kernel_width
-    bucket = op.list_entries + _LIST_SLACK
-    total = _aligned(sets * _CLASSES * bucket * 2)
-    if taps > 1:
+    sets = -(-op.input.step_bits * op.input.steps_per_group // 4)
+    channels = window.channels * op.input.planes
+    listed = (channels if op.joins else op.piece) + _COPIED
+    total = _aligned(sets * _CLASSES * listed * 2)
+    records = 0
+    if op.joins:
         ring = (window.kernel_height - 1) * window.dilation_y + 1
-        total += ring * window.width * sets * _aligned((_CLASSES + 1 + bucket) * 2)
-        total += sets * _aligned((taps * op.list_entries + _LIST_SLACK) * 2)
+        records = ring * window.width * sets * op.input.groups * (_CLASSES + 1 + channels)
+        taps = window.kernel_height * window.kernel_width
+        total += _aligned((taps * channels + _COPIED) * 2)
+    total += _aligned((records + _COPIED) * 2)
     wide = op.block_rows != 0
-    total += _aligned(sets * 4 * _padded(op.outputs) * (4 if wide else 2))
-    return total + _sink(op.sink, op.outputs, wide=wide)
+    currents = sets * op.input.groups * 4 * _padded(op.outputs) * (4 if wide else 2)
+    return total + _aligned(currents) + _sink(op.sink, op.outputs, wide=wide)
+
+
+def _dense(op: DenseOp) -> int:
+    window = op.window
+    inputs = window.kernel_height * window.kernel_width * (window.channels // op.groups)
+    currents = op.sink.steps * _padded(op.outputs) * 4
+    return currents + _aligned(8 * inputs) + _sink(op.sink, op.outputs, wide=True)
 
 
 def _sink(sink: SinkRef, outputs: int, *, wide: bool) -> int:

@@ -32,6 +32,8 @@ __all__ = ["lower_weighted"]
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
 _MOST_TAPS = 256
+_PIECE = 1024
+"""Inputs whose lists are made at a time: enough for lists to be long, few enough for memory."""
 
 
 def lower_weighted(builder: ProgramBuilder, node: ir.Node, *, pack_int4: bool) -> bool:
@@ -123,6 +125,7 @@ def _sparse(
     fits = source.spikes.largest * _largest_sum(codes) <= _INT16_MAX
     largest_code = int(np.abs(codes.astype(np.int64)).max(initial=1))
     parts = pack(codes) if pack_int4 else None
+    joins = window.kernel_height > window.stride_y or window.kernel_width > window.stride_x
     if parts is None:
         stored = {"weights": WeightFormat.INT8, "rows": builder.data(codes)}
     else:
@@ -142,7 +145,8 @@ def _sparse(
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
         block_rows=0 if fits else _INT16_MAX // largest_code,
-        list_entries=window.channels * source.spikes.ref.planes,
+        joins=int(joins),
+        piece=0 if joins else min(len(codes) * source.spikes.ref.planes, _PIECE),
         sink=sink.ref,
     )
 
