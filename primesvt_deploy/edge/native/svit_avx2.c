@@ -17,7 +17,7 @@
     (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(                       \
         _mm256_loadu_si256((const __m256i *)(const void *)(from)), _mm256_setzero_si256()))
 #define SVIT_BYTES 32
-#define SVIT_BLOCK 3
+#define SVIT_REGISTERS 16
 #define SVIT_KERNELS svit_kernels_avx2
 #define SVIT_NAME "avx2"
 #include "svit_kernels.h"

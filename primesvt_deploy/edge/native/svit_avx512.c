@@ -17,7 +17,7 @@
 #define SCAN_MASK(from)                                        \
     (uint64_t)_mm512_test_epi8_mask(_mm512_loadu_si512(from), _mm512_loadu_si512(from))
 #define SVIT_BYTES 64
-#define SVIT_BLOCK 6
+#define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_avx512
 #define SVIT_NAME "avx512"
 #include "svit_kernels.h"

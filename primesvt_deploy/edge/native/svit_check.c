@@ -121,8 +121,7 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
     if (!in_range(op->piece, op->joins ? 0 : 1, UINT16_MAX)) return 0;
     const int64_t ring = (int64_t)(w->kernel_height - 1) * w->dilation_y + 1;
     if (op->joins && ring * w->width * entries > MOST_ELEMENTS) return 0;
-    const int32_t bits = op->input.step_bits * op->input.steps_per_group;
-    if ((bits + 3) / 4 * op->input.groups > SVIT_MAX_SETS) return 0;
+    if (op->set_bits != 1 && op->set_bits != 2 && op->set_bits != 4) return 0;
     const uint64_t outputs = (uint64_t)op->outputs;
     if (op->weights == WEIGHTS_INT4) {
         if (!in_range(op->group_rows, 1, UINT16_MAX)) return 0;

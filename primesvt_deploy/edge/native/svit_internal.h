@@ -16,8 +16,8 @@
 #define SVIT_MAX_STEPS 32   /* timesteps */
 #define SVIT_MAX_TAPS 256  /* pixels of a kernel */
 #define SVIT_MAX_RANK 6     /* axes of a strided operand */
-#define SVIT_LIST_CLASSES 16 /* firing patterns of four bits */
-#define SVIT_MAX_SETS 8     /* sets of four bits: 32 timesteps */
+#define SVIT_PATTERNS 16 /* firing patterns of up to four bits */
+#define SVIT_SETS 8      /* sets of bits in a byte */
 #define SVIT_LANE_PAD 64    /* what rows of currents are padded to, in values */
 #define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
 
@@ -112,6 +112,7 @@ typedef struct op_sparse {
     int32_t weights, weights_offset, multipliers_offset, group_rows;
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
+    int32_t set_bits; /* inputs are listed by their pattern in so many bits: 1, 2 or 4 */
     int32_t joins; /* whether lists of pixels are kept and joined */
     int32_t piece; /* else: inputs that are listed at a time */
     sink_ref sink;
@@ -220,13 +221,20 @@ typedef struct op_copy {
 
 /* -- Kernels --------------------------------------------------------------------------------- */
 
-/* Lists of the active inputs of a window, by their firing pattern of four bits. */
+/* Lists of the active inputs of a window, by their firing pattern in a set of bits. */
 typedef struct row_lists {
-    const uint16_t *rows[SVIT_LIST_CLASSES];
-    int32_t counts[SVIT_LIST_CLASSES];
-    int32_t bits;
+    const uint16_t *rows[SVIT_PATTERNS];
+    int32_t counts[SVIT_PATTERNS];
+    int32_t set_bits;
+    int32_t bits; /* that are used: the last set of a byte may have fewer */
     int32_t more; /* whether sums are added to what currents hold already */
 } row_lists;
+
+/* Lists that are being made: ends[s * SVIT_PATTERNS + p] is the end of set s's pattern p. */
+typedef struct list_ends {
+    uint16_t *ends[SVIT_SETS * SVIT_PATTERNS];
+    int32_t sets, set_bits;
+} list_ends;
 
 typedef struct row_weights {
     const int8_t *rows;
@@ -251,11 +259,9 @@ typedef struct fire_task {
 
 typedef struct svit_kernels {
     const char *name;
-    /* Append the active ones of `n` inputs, numbered from `first` on, to lists by pattern: of the
-     * low four bits, and of the high four bits where `high` is not null. Lists of pattern 0 need
-     * room for one entry. */
-    void (*list_active)(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
-                        uint16_t **high);
+    /* Append the active ones of `n` inputs, numbered from `first` on, to the lists of their
+     * patterns. Lists of pattern 0 need room for one entry. */
+    void (*list_active)(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists);
     /* currents[bit * pitch + n] += sums of int8 rows, in 16 bits. */
     void (*sum_rows)(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch);

@@ -1,7 +1,7 @@
 /* The kernels, once for every instruction set: a file that includes this defines
  *
  *     SVIT_BYTES    bytes of a vector register
- *     SVIT_BLOCK    registers of 16-bit sums that a pass over the lists keeps, for each of five
+ *     SVIT_REGISTERS how many vector registers there are
  *     SVIT_KERNELS  name of the table that this defines
  *     SVIT_NAME     what svit_kernels_name says
  *
@@ -59,113 +59,141 @@ INLINE uint64_t scan_mask(const uint8_t *from) {
 
 /* -- Active inputs ------------------------------------------------------------------------- */
 
-/* Append the active ones of `n` inputs, numbered from `first` on, to the lists of their patterns:
- * of the low four bits to `low`, of the high four bits to `high` if there is one. */
-INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t **low,
-                      uint16_t **high) {
-    const uint32_t pattern = bytes[i];
+INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t **ends,
+                      int32_t sets, int32_t set_bits) {
+    const uint32_t byte = bytes[i];
     const uint16_t number = (uint16_t)(first + i);
-    if (!high) {
-        *low[pattern & 15]++ = number;
+    if (sets == 1) {
+        *ends[byte]++ = number;
         return;
     }
-    /* Lists of pattern 0 are written as well, and nobody reads them. */
-    *low[pattern & 15] = number;
-    low[pattern & 15] += (pattern & 15) != 0;
-    *high[pattern >> 4] = number;
-    high[pattern >> 4] += pattern >> 4 != 0;
+    UNROLL for (int32_t set = 0; set < sets; set++) {
+        /* Lists of pattern 0 are written as well, and nobody reads them. */
+        const uint32_t pattern = byte >> (set * set_bits) & ((1u << set_bits) - 1);
+        uint16_t **end = ends + set * SVIT_PATTERNS + pattern;
+        **end = number;
+        *end += pattern != 0;
+    }
 }
 
-INLINE void list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
-                           uint16_t **high) {
+INLINE void list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **ends,
+                           int32_t sets, int32_t set_bits) {
     int32_t i = 0;
     for (; i + SCAN_BYTES <= n; i += SCAN_BYTES)
         for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1)
-            list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, low, high);
+            list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, ends, sets, set_bits);
     for (; i < n; i++)
-        if (bytes[i]) list_byte(bytes, i, first, low, high);
+        if (bytes[i]) list_byte(bytes, i, first, ends, sets, set_bits);
 }
 
-static void list_active(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **low,
-                        uint16_t **high) {
-    if (high)
-        list_active_of(bytes, n, first, low, high);
+static void list_active(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists) {
+    uint16_t **ends = lists->ends;
+    if (lists->sets == 1)
+        list_active_of(bytes, n, first, ends, 1, 4);
+    else if (lists->set_bits == 4)
+        list_active_of(bytes, n, first, ends, 2, 4);
+    else if (lists->set_bits == 2 && lists->sets == 2)
+        list_active_of(bytes, n, first, ends, 2, 2);
     else
-        list_active_of(bytes, n, first, low, NULL);
+        list_active_of(bytes, n, first, ends, lists->sets, lists->set_bits);
 }
 
 /* -- Sums of weight rows ----------------------------------------------------------------- */
 
 /* Sum of the int8 rows of a list, `v` registers from column `at`. */
-#define SUM_LIST(v, sum, list, count, base, stride)                        \
-    for (int32_t i_ = 0; i_ < (count); i_++) {                             \
-        const int8_t *row_ = (base) + (size_t)(list)[i_] * (stride);       \
-        UNROLL for (int j_ = 0; j_ < (v); j_++)                            \
-            (sum)[j_] += WIDEN_BYTES(LOAD(wide_b, row_ + j_ * WIDE));  \
+#define SUM_LIST(v, sum, list, count, base, stride)                           \
+    for (int32_t i_ = 0; i_ < (count); i_++) {                                \
+        const int8_t *row_ = (base) + (size_t)(list)[i_] * (stride);          \
+        UNROLL for (int j_ = 0; j_ < (v); j_++)                               \
+            (sum)[j_] += WIDEN_BYTES(LOAD(wide_b, row_ + j_ * WIDE));         \
     }
 
-/* All patterns of one block of columns: sums by pattern, added to the currents of its bits. */
-#define DEFINE_SUM_BLOCK(v)                                                                   \
-    static void sum_block_##v(const row_lists *lists, const int8_t *base, size_t stride,      \
-                              int16_t *currents, size_t pitch) {                              \
-        wide_h c0[v], c1[v], c2[v], c3[v];                                                    \
-        UNROLL for (int j = 0; j < (v); j++) c0[j] = c1[j] = c2[j] = c3[j] = (wide_h){0};     \
-        if (lists->more) {                                                                    \
-            UNROLL for (int j = 0; j < (v); j++) {                                            \
-                c0[j] = LOAD(wide_h, currents + j * WIDE);                                    \
-                c1[j] = LOAD(wide_h, currents + pitch + j * WIDE);                            \
-                c2[j] = LOAD(wide_h, currents + 2 * pitch + j * WIDE);                        \
-                c3[j] = LOAD(wide_h, currents + 3 * pitch + j * WIDE);                        \
-            }                                                                                 \
-        }                                                                                     \
-        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {                   \
+/* All patterns of `b` bits, of one block of `v` registers: a pattern's rows are added once, and
+ * their sum to the current of each of its bits. */
+#define DEFINE_SUM_BLOCK(b, v)                                                                \
+    static void sum_block_##b##_##v(const row_lists *lists, const int8_t *base, size_t stride, \
+                                    int16_t *currents, size_t pitch) {                        \
+        wide_h c[b][v];                                                                       \
+        UNROLL for (int k = 0; k < (b); k++)                                                  \
+            UNROLL for (int j = 0; j < (v); j++)                                              \
+                c[k][j] = lists->more                                                         \
+                              ? LOAD(wide_h, currents + (size_t)k * pitch + j * WIDE)         \
+                              : (wide_h){0};                                                  \
+        for (int32_t pattern = 1; pattern < 1 << (b); pattern++) {                            \
             const int32_t count = lists->counts[pattern];                                     \
             if (count == 0) continue;                                                         \
             const uint16_t *list = lists->rows[pattern];                                      \
             wide_h sum[v];                                                                    \
             UNROLL for (int j = 0; j < (v); j++) sum[j] = (wide_h){0};                        \
             SUM_LIST(v, sum, list, count, base, stride)                                       \
-            if (pattern & 1) { UNROLL for (int j = 0; j < (v); j++) c0[j] += sum[j]; }        \
-            if (pattern & 2) { UNROLL for (int j = 0; j < (v); j++) c1[j] += sum[j]; }        \
-            if (pattern & 4) { UNROLL for (int j = 0; j < (v); j++) c2[j] += sum[j]; }        \
-            if (pattern & 8) { UNROLL for (int j = 0; j < (v); j++) c3[j] += sum[j]; }        \
+            UNROLL for (int k = 0; k < (b); k++) {                                            \
+                if (pattern >> k & 1) {                                                       \
+                    UNROLL for (int j = 0; j < (v); j++) c[k][j] += sum[j];                   \
+                }                                                                             \
+            }                                                                                 \
         }                                                                                     \
-        const int32_t bits = lists->bits;                                                     \
-        UNROLL for (int j = 0; j < (v); j++) STORE(currents + j * WIDE, c0[j]);               \
-        if (bits > 1) { UNROLL for (int j = 0; j < (v); j++)                                  \
-            STORE(currents + pitch + j * WIDE, c1[j]); }                                      \
-        if (bits > 2) { UNROLL for (int j = 0; j < (v); j++)                                  \
-            STORE(currents + 2 * pitch + j * WIDE, c2[j]); }                                  \
-        if (bits > 3) { UNROLL for (int j = 0; j < (v); j++)                                  \
-            STORE(currents + 3 * pitch + j * WIDE, c3[j]); }                                  \
+        UNROLL for (int k = 0; k < (b); k++) {                                                \
+            if (k < lists->bits) {                                                            \
+                UNROLL for (int j = 0; j < (v); j++)                                          \
+                    STORE(currents + (size_t)k * pitch + j * WIDE, c[k][j]);                  \
+            }                                                                                 \
+        }                                                                                     \
     }
 
-DEFINE_SUM_BLOCK(1)
-DEFINE_SUM_BLOCK(2)
-DEFINE_SUM_BLOCK(3)
-#if SVIT_BLOCK > 3
-DEFINE_SUM_BLOCK(4)
-DEFINE_SUM_BLOCK(5)
-DEFINE_SUM_BLOCK(6)
+typedef void sum_block(const row_lists *lists, const int8_t *base, size_t stride,
+                       int16_t *currents, size_t pitch);
+
+/* As many registers as the currents of all bits and one sum leave room for. */
+DEFINE_SUM_BLOCK(4, 1)
+DEFINE_SUM_BLOCK(4, 2)
+DEFINE_SUM_BLOCK(4, 3)
+DEFINE_SUM_BLOCK(2, 1)
+DEFINE_SUM_BLOCK(2, 2)
+DEFINE_SUM_BLOCK(2, 3)
+DEFINE_SUM_BLOCK(1, 1)
+DEFINE_SUM_BLOCK(1, 2)
+DEFINE_SUM_BLOCK(1, 3)
+DEFINE_SUM_BLOCK(1, 6)
+#if SVIT_REGISTERS > 16
+DEFINE_SUM_BLOCK(4, 4)
+DEFINE_SUM_BLOCK(4, 5)
+DEFINE_SUM_BLOCK(4, 6)
+DEFINE_SUM_BLOCK(2, 6)
+DEFINE_SUM_BLOCK(1, 12)
+static sum_block *const blocks_of_4[] = {sum_block_4_1, sum_block_4_2, sum_block_4_3,
+                                         sum_block_4_4, sum_block_4_5, sum_block_4_6};
+static sum_block *const blocks_of_2[] = {sum_block_2_1, sum_block_2_2, sum_block_2_3,
+                                         NULL,          NULL,          sum_block_2_6};
+static sum_block *const blocks_of_1[] = {
+    sum_block_1_1, sum_block_1_2, sum_block_1_3, NULL, NULL, sum_block_1_6,
+    NULL,          NULL,          NULL,          NULL, NULL, sum_block_1_12};
+#else
+DEFINE_SUM_BLOCK(2, 4)
+static sum_block *const blocks_of_4[] = {sum_block_4_1, sum_block_4_2, sum_block_4_3};
+static sum_block *const blocks_of_2[] = {sum_block_2_1, sum_block_2_2, sum_block_2_3,
+                                         sum_block_2_4};
+static sum_block *const blocks_of_1[] = {sum_block_1_1, sum_block_1_2, sum_block_1_3,
+                                         NULL,          NULL,          sum_block_1_6};
 #endif
+#define LENGTH(array) ((int32_t)(sizeof(array) / sizeof *(array)))
 
 static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch) {
-    int32_t left = weights->outputs;
+    sum_block *const *blocks = blocks_of_4;
+    int32_t most = LENGTH(blocks_of_4);
+    if (lists->set_bits == 2) {
+        blocks = blocks_of_2;
+        most = LENGTH(blocks_of_2);
+    } else if (lists->set_bits == 1) {
+        blocks = blocks_of_1;
+        most = LENGTH(blocks_of_1);
+    }
     const int8_t *base = weights->rows;
-    while (left > 0) {
+    for (int32_t left = weights->outputs; left > 0;) {
         int32_t registers = (left + WIDE - 1) / WIDE;
-        if (registers > SVIT_BLOCK) registers = SVIT_BLOCK;
-        switch (registers) {
-#if SVIT_BLOCK > 3
-        case 6: sum_block_6(lists, base, weights->stride, currents, pitch); break;
-        case 5: sum_block_5(lists, base, weights->stride, currents, pitch); break;
-        case 4: sum_block_4(lists, base, weights->stride, currents, pitch); break;
-#endif
-        case 3: sum_block_3(lists, base, weights->stride, currents, pitch); break;
-        case 2: sum_block_2(lists, base, weights->stride, currents, pitch); break;
-        default: sum_block_1(lists, base, weights->stride, currents, pitch); break;
-        }
+        if (registers > most) registers = most;
+        while (!blocks[registers - 1]) registers--;
+        blocks[registers - 1](lists, base, weights->stride, currents, pitch);
         base += registers * WIDE;
         currents += registers * WIDE;
         left -= registers * WIDE;
@@ -206,7 +234,7 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
             low[b] = lists->more ? LOAD(wide_h, from) : (wide_h){0};
             high[b] = lists->more ? LOAD(wide_h, from + half) : (wide_h){0};
         }
-        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
             const int32_t count = lists->counts[pattern];
             if (count == 0) continue;
             wide_h sum_low = {0}, sum_high = {0};
@@ -256,7 +284,7 @@ static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weight
             clear_columns(lists->bits, currents + at, pitch);
             clear_columns(lists->bits, currents + at + half, pitch);
         }
-        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
             const int32_t count = lists->counts[pattern];
             for (int32_t i = 0; i < count;) {
                 wide_h low = {0}, high = {0};
@@ -275,7 +303,7 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
     const size_t stride = weights->stride;
     for (int32_t at = 0; at < weights->outputs; at += WIDE) {
         if (!lists->more) clear_columns(lists->bits, currents + at, pitch);
-        for (int32_t pattern = 1; pattern < SVIT_LIST_CLASSES; pattern++) {
+        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
             const uint16_t *list = lists->rows[pattern];
             for (int32_t left = lists->counts[pattern]; left > 0;) {
                 const int32_t count = left < block_rows ? left : block_rows;

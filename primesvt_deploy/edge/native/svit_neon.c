@@ -16,7 +16,7 @@
          vreinterpretq_u16_u8(vtstq_u8(vld1q_u8(from), vld1q_u8(from))), 4)), 0) &             \
      UINT64_C(0x1111111111111111))
 #define SVIT_BYTES 16
-#define SVIT_BLOCK 6
+#define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_neon
 #define SVIT_NAME "neon"
 #include "svit_kernels.h"

@@ -15,7 +15,7 @@
 #define COPIED 8 /* entries that are copied at a time */
 
 typedef struct sparse_layout {
-    int32_t sets_each; /* sets of four bits of one group */
+    int32_t sets_each; /* sets of bits of one group */
     int32_t sets;      /* of all groups */
     int32_t ring;      /* rows of pixels whose lists are kept; 0: windows do not overlap */
     size_t list;       /* entries of a list */
@@ -31,21 +31,22 @@ static size_t aligned(size_t bytes) {
 static sparse_layout layout_of(const op_sparse *op) {
     const window_ref *w = &op->window;
     sparse_layout l;
-    l.sets_each = (op->input.step_bits * op->input.steps_per_group + 3) / 4;
+    l.sets_each =
+        (op->input.step_bits * op->input.steps_per_group + op->set_bits - 1) / op->set_bits;
     l.sets = l.sets_each * op->input.groups;
     l.ring = op->joins ? (w->kernel_height - 1) * w->dilation_y + 1 : 0;
     const size_t channels = (size_t)w->channels * (size_t)op->input.planes;
     const size_t entry = sizeof(uint16_t);
     l.list = (l.ring ? channels : (size_t)op->piece) + COPIED;
-    l.record = SVIT_LIST_CLASSES + 1 + channels;
+    l.record = SVIT_PATTERNS + 1 + channels;
     l.pitch = padded(op->outputs);
-    l.ring_at = aligned((size_t)l.sets_each * SVIT_LIST_CLASSES * l.list * entry);
+    l.ring_at = aligned((size_t)l.sets_each * SVIT_PATTERNS * l.list * entry);
     const size_t pixels = (size_t)l.ring * (size_t)w->width;
     l.joined_at = l.ring_at + aligned((pixels * (size_t)l.sets * l.record + COPIED) * entry);
     const size_t taps = (size_t)w->kernel_height * (size_t)w->kernel_width;
     l.currents_at = l.joined_at + (l.ring ? aligned((taps * channels + COPIED) * entry) : 0);
     const size_t current = op->block_rows ? sizeof(int32_t) : sizeof(int16_t);
-    l.sink_at = l.currents_at + aligned((size_t)l.sets * 4 * l.pitch * current);
+    l.sink_at = l.currents_at + aligned((size_t)(l.sets * op->set_bits) * l.pitch * current);
     l.bytes = l.sink_at + svit_sink_scratch(&op->sink, op->outputs, op->block_rows != 0);
     return l;
 }
@@ -59,8 +60,8 @@ typedef struct window_sums {
     sparse_layout layout;
     row_weights weights;
     uint8_t *currents;
-    uint16_t *buckets[2][SVIT_LIST_CLASSES]; /* lists that are being made */
-    uint16_t *ends[2][SVIT_LIST_CLASSES];
+    list_ends buckets; /* beginnings of the lists that are being made */
+    list_ends made;    /* and their ends so far */
     int32_t group;
     int32_t listed; /* inputs in the buckets */
     int32_t summed; /* whether currents of this group hold sums already */
@@ -68,20 +69,22 @@ typedef struct window_sums {
 } window_sums;
 
 static void begin_lists(window_sums *w) {
-    memcpy(w->ends, w->buckets, sizeof w->ends);
+    w->made = w->buckets;
     w->listed = 0;
 }
 
-/* Add the rows of lists to the currents of a set of four bits. */
+/* Add the rows of lists to the currents of a set of bits. */
 static void add_rows(window_sums *w, row_lists *lists, int32_t set) {
     const op_sparse *op = w->op;
     const svit_kernels *kernels = w->run->kernels;
     const size_t pitch = w->layout.pitch;
-    const size_t at = (size_t)(w->group * w->layout.sets_each + set) * 4 * pitch;
+    const size_t at = (size_t)((w->group * w->layout.sets_each + set) * op->set_bits) * pitch;
     int16_t *narrow = (int16_t *)(void *)w->currents + at;
     int32_t *wide = (int32_t *)(void *)w->currents + at;
-    const int32_t bits = op->input.step_bits * op->input.steps_per_group - 4 * set;
-    lists->bits = bits < 4 ? bits : 4;
+    const int32_t bits =
+        op->input.step_bits * op->input.steps_per_group - op->set_bits * set;
+    lists->set_bits = op->set_bits;
+    lists->bits = bits < op->set_bits ? bits : op->set_bits;
     lists->more = w->summed;
     if (op->block_rows && op->weights == WEIGHTS_INT4)
         kernels->sum_rows_int4_wide(lists, &w->weights, op->block_rows, wide, pitch);
@@ -97,9 +100,10 @@ static void add_rows(window_sums *w, row_lists *lists, int32_t set) {
 static void add_buckets(window_sums *w) {
     for (int32_t set = 0; set < w->layout.sets_each; set++) {
         row_lists lists;
-        for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
-            lists.rows[p] = w->buckets[set][p];
-            lists.counts[p] = (int32_t)(w->ends[set][p] - w->buckets[set][p]);
+        for (int32_t p = 1; p < 1 << w->op->set_bits; p++) {
+            const int32_t list = set * SVIT_PATTERNS + p;
+            lists.rows[p] = w->buckets.ends[list];
+            lists.counts[p] = (int32_t)(w->made.ends[list] - w->buckets.ends[list]);
         }
         add_rows(w, &lists, set);
     }
@@ -109,12 +113,11 @@ static void add_buckets(window_sums *w) {
 
 /* List `n` inputs whose weight rows are numbered from `first` on, piece by piece. */
 static void list_inputs(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
-    uint16_t **high = w->layout.sets_each > 1 ? w->ends[1] : NULL;
     while (n > 0) {
         if (w->listed == w->op->piece) add_buckets(w);
         const int32_t room = w->op->piece - w->listed;
         const int32_t taken = n < room ? n : room;
-        w->run->kernels->list_active(bytes, taken, first, w->ends[0], high);
+        w->run->kernels->list_active(bytes, taken, first, &w->made);
         w->listed += taken;
         bytes += taken;
         first += taken;
@@ -173,25 +176,24 @@ static uint16_t *record_of(const window_sums *w, int32_t row, int32_t column, in
 /* Keep the lists in the buckets as a pixel's record: the set of its patterns, starts of their
  * lists, then the lists. */
 static void keep_lists(const window_sums *w, int32_t set, uint16_t *record) {
-    uint16_t *const entries = record + SVIT_LIST_CLASSES + 1;
+    uint16_t *const entries = record + SVIT_PATTERNS + 1;
     int32_t end = 0;
     uint32_t patterns = 0;
-    for (int32_t p = 1; p < SVIT_LIST_CLASSES; p++) {
-        const uint16_t *from = w->buckets[set][p];
-        const int32_t count = (int32_t)(w->ends[set][p] - from);
+    for (int32_t p = 1; p < SVIT_PATTERNS; p++) {
+        const uint16_t *from = w->buckets.ends[set * SVIT_PATTERNS + p];
+        const int32_t count = (int32_t)(w->made.ends[set * SVIT_PATTERNS + p] - from);
         record[p] = (uint16_t)end;
         patterns |= (uint32_t)(count > 0) << p;
         for (int32_t i = 0; i < count; i++) entries[end + i] = from[i];
         end += count;
     }
     record[0] = (uint16_t)patterns;
-    record[SVIT_LIST_CLASSES] = (uint16_t)end;
+    record[SVIT_PATTERNS] = (uint16_t)end;
 }
 
 static void keep_row(window_sums *w, int32_t row) {
     const op_sparse *op = w->op;
     const int32_t channels = op->window.channels;
-    uint16_t **high = w->layout.sets_each > 1 ? w->ends[1] : NULL;
     for (int32_t column = 0; column < op->window.width; column++) {
         const size_t at = ((size_t)row * (size_t)op->window.width + (size_t)column) *
                           (size_t)channels;
@@ -199,7 +201,7 @@ static void keep_row(window_sums *w, int32_t row) {
         for (int32_t group = 0; group < op->input.groups; group++) {
             begin_lists(w);
             for (int32_t p = 0; p < op->input.planes; p++, plane += op->input.elements)
-                w->run->kernels->list_active(plane, channels, 0, w->ends[0], high);
+                w->run->kernels->list_active(plane, channels, 0, &w->made);
             for (int32_t set = 0; set < w->layout.sets_each; set++)
                 keep_lists(w, set, record_of(w, row, column, group * w->layout.sets_each + set));
         }
@@ -259,7 +261,7 @@ static void join(const window_sums *w, const window_pixels *pixels, row_lists *l
         for (int32_t i = 0; i < pixels->count; i++) {
             const uint16_t *record = pixels->records[i];
             const int32_t start = record[p], count = record[p + 1] - start;
-            copy_entries(record + SVIT_LIST_CLASSES + 1 + start, count, pixels->first[i], to);
+            copy_entries(record + SVIT_PATTERNS + 1 + start, count, pixels->first[i], to);
             to += count;
         }
         lists->rows[p] = begin;
@@ -318,9 +320,10 @@ static void begin(window_sums *w, const run_state *run, const op_sparse *op) {
     w->weights.outputs = op->outputs;
     w->currents = run->scratch + w->layout.currents_at;
     uint16_t *at = (uint16_t *)(void *)run->scratch;
-    for (int32_t set = 0; set < w->layout.sets_each; set++)
-        for (int32_t p = 0; p < SVIT_LIST_CLASSES; p++, at += w->layout.list)
-            w->buckets[set][p] = at;
+    for (int32_t list = 0; list < w->layout.sets_each * SVIT_PATTERNS; list++)
+        w->buckets.ends[list] = at + (size_t)list * w->layout.list;
+    w->buckets.sets = w->layout.sets_each;
+    w->buckets.set_bits = op->set_bits;
     begin_lists(w);
 }
 

@@ -233,6 +233,7 @@ class SparseOp(Operator):
     scale: Data
     bias: Data
     block_rows: int
+    set_bits: int
     joins: int
     piece: int
     sink: SinkRef

@@ -36,7 +36,7 @@ def scratch_bytes(operator: Operator) -> int:
 
 def _sparse(op: SparseOp) -> int:
     window = op.window
-    sets = -(-op.input.step_bits * op.input.steps_per_group // 4)
+    sets = -(-op.input.step_bits * op.input.steps_per_group // op.set_bits)
     channels = window.channels * op.input.planes
     listed = (channels if op.joins else op.piece) + _COPIED
     total = _aligned(sets * _CLASSES * listed * 2)
@@ -48,7 +48,7 @@ def _sparse(op: SparseOp) -> int:
         total += _aligned((taps * channels + _COPIED) * 2)
     total += _aligned((records + _COPIED) * 2)
     wide = op.block_rows != 0
-    currents = sets * op.input.groups * 4 * _padded(op.outputs) * (4 if wide else 2)
+    currents = sets * op.input.groups * op.set_bits * _padded(op.outputs) * (4 if wide else 2)
     return total + _aligned(currents) + _sink(op.sink, op.outputs, wide=wide)
 
 

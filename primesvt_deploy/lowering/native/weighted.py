@@ -32,6 +32,8 @@ __all__ = ["lower_weighted"]
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
 _MOST_TAPS = 256
+import os
+SET_BITS=int(os.environ.get('SET_BITS','0'))
 _PIECE = 1024
 """Inputs whose lists are made at a time: enough for lists to be long, few enough for memory."""
 
@@ -145,6 +147,7 @@ def _sparse(
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
         block_rows=0 if fits else _INT16_MAX // largest_code,
+        set_bits=SET_BITS or 4,
         joins=int(joins),
         piece=0 if joins else min(len(codes) * source.spikes.ref.planes, _PIECE),
         sink=sink.ref,
