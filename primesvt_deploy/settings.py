@@ -18,6 +18,7 @@ __all__ = [
     "BuildSettings",
     "FinetuneSettings",
     "Precision",
+    "Runtime",
     "SearchSettings",
 ]
 
@@ -44,11 +45,34 @@ class Precision(StrEnum):
         return {"fp32": 32, "int8": 8, "int4": 4}[self.value]
 
 
+class Runtime(StrEnum):
+    """What runs the shipped model on the device.
+
+    ONNX: `model.onnx` in ONNX Runtime. NATIVE: `model.svit` in the C engine, for integer weights.
+    BOTH: the bundle carries both.
+    """
+
+    ONNX = "onnx"
+    NATIVE = "native"
+    BOTH = "both"
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the bundle carries an ONNX file."""
+        return self is not Runtime.NATIVE
+
+    @property
+    def has_native(self) -> bool:
+        """Whether the bundle carries a file for the native engine."""
+        return self is not Runtime.ONNX
+
+
 class BudgetOn(StrEnum):
     """Quantity that a budget counts.
 
-    FILE: bytes of the model file. PARAMS: bytes of its weights and biases alone, the paper's
-    metric. RSS: peak resident memory of a fresh process that runs one sample.
+    FILE: bytes of the model file (of the larger one, where the bundle carries two). PARAMS: bytes
+    of its weights and biases alone, the paper's metric. RSS: peak resident memory of a fresh process
+    that runs one sample.
     """
 
     FILE = "file"
@@ -220,6 +244,7 @@ class BuildSettings:
             follows; the shipped artifact has to keep the constraint itself.
         ship_timesteps: T of the shipped model; None: the model's own.
         smallest: no budget: as small as the constraint allows (from known candidates alone).
+        runtime: what runs the shipped model on the device.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -239,9 +264,21 @@ class BuildSettings:
     finetune_slack: float = 10.0
     ship_timesteps: int | None = None
     smallest: bool = False
+    runtime: Runtime = Runtime.ONNX
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        if self.runtime.has_native and self.precision is Precision.FP32:
+            raise SettingsError(
+                "precision is fp32: the native runtime adds integer weights; pass --precision int8, "
+                "int4 or auto, or --runtime onnx"
+            )
+        if not self.runtime.has_onnx and (self.ort_format or self.standard_ops):
+            option = "--ort-format" if self.ort_format else "--standard-ops"
+            raise SettingsError(
+                f"{option} is about the ONNX file, which --runtime native leaves out: leave it out, "
+                "or pass --runtime both"
+            )
         if self.budget_mb is None and self.saving is None and not self.smallest:
             raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
         if self.budget_mb is not None and not (
@@ -277,7 +314,10 @@ class BuildSettings:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions to try, in order."""
-        return tuple(Precision) if self.precision is None else (self.precision,)
+        if self.precision is not None:
+            return (self.precision,)
+        quantized = (Precision.INT8, Precision.INT4)
+        return quantized if self.runtime.has_native else tuple(Precision)
 
     def budget_bytes(self, dense_bytes: int) -> int:
         """The stricter of both targets, in bytes of what the budget counts.

@@ -1,29 +1,26 @@
-"""Write a native program as `model.svit`, the file that the engine in `edge/native` runs."""
+"""Compose a `model.svit`, the file that the engine in `edge/native` runs, from a program."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.lowering.native.memory_plan import ALIGNMENT, plan_memory
 from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import Data, data_of, words_of
-from primesvt_deploy.lowering.native.scratch import scratch_bytes
 
-__all__ = ["FORMAT_VERSION", "native_bytes", "write_native"]
+__all__ = ["FORMAT_VERSION", "arena_bytes", "native_bytes"]
 
 FORMAT_VERSION = 1
 """Version of the file format, `SVIT_FORMAT_VERSION` in the engine."""
 _MAGIC = b"SVIT\r\n\x1a\n"
-_HEADER = struct.Struct("<8s2I32s7I10i")
-_DIGEST_AT = 16
+_HEADER = struct.Struct("<8s2I32s6I10i")
+_ARENA_FIELD = 9
+"""Place of the arena's size among the fields of the header."""
 _SLACK = 256
 """Bytes behind the data, and behind the scratch memory, that vectors may read."""
 _NO_MEAN = -1
@@ -58,15 +55,17 @@ def native_bytes(
     norm = Data(np.asarray([*mean, *std], dtype="<f4"))
     placed = _place([*constants, norm] if mean else constants)
     memory = plan_memory(program.operators, [given], [taken])  # type: ignore[list-item]
-    offsets = {**memory.offsets}
-    records = b"".join(words_of(op, offsets, placed.offsets) for op in program.operators)
-    scratch = max((scratch_bytes(op) for op in program.operators), default=0)
+    offsets = memory.offsets
+    records = b"".join(
+        words_of(op, scratch, offsets, placed.offsets)
+        for op, scratch in zip(program.operators, memory.scratch, strict=True)
+    )
     data_at = _aligned(_HEADER.size + len(records))
     size = data_at + len(placed.content) + _SLACK
     head = (
         *(len(program.operators), _HEADER.size, len(records)),
         *(data_at, len(placed.content)),
-        *(memory.bytes + scratch + _SLACK, memory.bytes),
+        memory.bytes + _SLACK,
         *(program.timesteps, program.frames, *program.input_shape, program.logits.shape[-1]),
         *(int(bool(mean)), offsets[given], offsets[taken]),  # type: ignore[index]
         placed.offsets[norm] if mean else _NO_MEAN,
@@ -77,17 +76,9 @@ def native_bytes(
     return _HEADER.pack(_MAGIC, FORMAT_VERSION, size, digest, *head) + body
 
 
-def write_native(
-    program: NativeProgram,
-    path: str | os.PathLike[str],
-    *,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-) -> int:
-    """Write a `model.svit`, replaced whole if it exists; its size in bytes."""
-    content = native_bytes(program, mean=mean, std=std)
-    write_whole(Path(path), content)
-    return len(content)
+def arena_bytes(content: bytes) -> int:
+    """Bytes of memory that a run of a `model.svit` works in."""
+    return int(_HEADER.unpack_from(content)[_ARENA_FIELD])
 
 
 def _place(constants: Sequence[Data]) -> _Placed:

@@ -13,6 +13,9 @@ On the graph:
     LowerToIntegers   int8 and int4: the same, on integers wherever tensors hold spike counts
     Cleanup           names follow the torch modules, and nothing dead is left
 
+The native runtime takes another way after FoldConstants: `lower_to_native` makes a program of the
+same graph, by the same analysis of spike counts and the same decisions on layers.
+
 Each pass checks what it requires and ensures, and says whether it modified anything
 (`lowering.contract`); a condition that does not hold is an `ExportError` with its reason.
 """
@@ -34,13 +37,15 @@ from primesvt_deploy.lowering.fold_constants import FoldConstants
 from primesvt_deploy.lowering.integer.lower import LowerToIntegers
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.metadata import FOLDED_KEY, UnrolledLayer
+from primesvt_deploy.lowering.native.lower import lower_to_native
+from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.neuron_pass import NeuronPass
 from primesvt_deploy.lowering.stateless import stateless_copy
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import Unroll
 from primesvt_deploy.settings import Precision
 
-__all__ = ["LoweredGraph", "lower_to_graph"]
+__all__ = ["LoweredGraph", "lower_to_graph", "lower_to_program"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,34 @@ def lower_to_graph(
         integer_layers=lowered.integer_layers,
         float_layers=lowered.float_layers,
         weight_bits=lowered.weight_bits,
+    )
+
+
+def lower_to_program(
+    network: SpikingNetwork,
+    config: NetworkConfig,
+    *,
+    precision: Precision,
+    observe_float_layers: bool = False,
+) -> NativeProgram:
+    """Lower a quantized network to a program of the native engine, for one sample at a time.
+
+    Args:
+        network: from `quantization.quantize`; it is left as it is.
+        config: says what the input is.
+        precision: of the weights; int8 or int4.
+        observe_float_layers: keep the outputs of float layers, for an observer.
+
+    Raises:
+        ExportError: the network cannot be traced, or has what the engine cannot run.
+    """
+    module = stateless_copy(network)
+    fold_batchnorm(module)
+    traced = trace(module, config, 1)
+    if network.couplings_declared:
+        FoldConstants(exact=True)(traced)
+    return lower_to_native(
+        traced, pack=precision is Precision.INT4, observe_float_layers=observe_float_layers
     )
 
 

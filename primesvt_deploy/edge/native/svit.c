@@ -60,6 +60,7 @@ int32_t svit_spike_count(const svit_layer *layer, int32_t step, int32_t neuron) 
                                layer->timesteps,
                                0,
                                layer->planes,
+                               0,
                                layer->step_bits,
                                layer->steps_per_group,
                                layer->positions * layer->channels};
@@ -122,11 +123,11 @@ static int describe_output(const run_state *run, const op_head *op, svit_layer *
 static void run_operators(const svit_model *model, void *arena, svit_observer *observer,
                           void *context) {
     const svit_header *header = header_of(model);
-    const run_state run = {model->kernels, model->file + header->data_offset, arena,
-                           (uint8_t *)arena + header->scratch_offset};
+    run_state run = {model->kernels, model->file + header->data_offset, arena, arena};
     const uint8_t *at = model->file + header->operators_offset;
     for (uint32_t i = 0; i < header->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
+        run.scratch = run.arena + op->scratch_offset;
         run_operator(&run, op);
         svit_layer layer;
         if (observer && op->observed > 0 && describe_output(&run, op, &layer))

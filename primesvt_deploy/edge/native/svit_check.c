@@ -8,8 +8,7 @@
 
 typedef struct limits {
     const svit_header *header;
-    uint64_t buffers; /* bytes of the arena before the scratch memory */
-    uint64_t scratch;
+    uint64_t buffers; /* bytes of the arena */
     uint64_t data;
 } limits;
 
@@ -35,7 +34,8 @@ static int values_ok(const limits *l, const values_ref *v) {
 
 static int spikes_ok(const limits *l, const spikes_ref *s) {
     if (!in_range(s->steps, 1, SVIT_MAX_STEPS) || !in_range(s->groups, 1, 4) ||
-        !in_range(s->planes, 1, 255) || !in_range(s->step_bits, 1, 8) ||
+        !in_range(s->planes, 1, 255) || !in_range(s->binary, 0, 1) || (s->binary && s->planes > 8) ||
+        !in_range(s->step_bits, 1, 8) ||
         !in_range(s->steps_per_group, 1, 8) || !in_range(s->elements, 1, MOST_ELEMENTS))
         return 0;
     if (s->step_bits * s->steps_per_group > 8 || s->groups * s->steps_per_group < s->steps)
@@ -115,10 +115,13 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
     if (pixels_in(w) * w->channels != op->input.elements || !in_range(op->outputs, 1, MOST_SIDE))
         return 0;
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
-    const int64_t entries = rows * op->input.planes;
+    const int64_t entries = rows * op->largest;
     if (rows > UINT16_MAX || entries > MOST_ELEMENTS || !in_range(op->joins, 0, 1)) return 0;
-    if ((int64_t)w->channels * op->input.planes > UINT16_MAX) return 0;
-    if (!in_range(op->piece, op->joins ? 0 : 1, UINT16_MAX)) return 0;
+    if (!in_range(op->largest, op->input.binary ? 1 : op->input.planes, 255) ||
+        (!op->input.binary && op->largest != op->input.planes))
+        return 0;
+    if ((int64_t)w->channels * op->largest > UINT16_MAX) return 0;
+    if (!op->joins && !in_range(op->listed, 64 * op->largest, UINT16_MAX)) return 0;
     const int64_t ring = (int64_t)(w->kernel_height - 1) * w->dilation_y + 1;
     if (op->joins && ring * w->width * entries > MOST_ELEMENTS) return 0;
     if (op->set_bits != 1 && op->set_bits != 2 && op->set_bits != 4) return 0;
@@ -191,11 +194,15 @@ static int value_pool_ok(const limits *l, const op_value_pool *op) {
            pooled_elements_ok(&op->window, op->input.elements, op->output.elements);
 }
 
+/* Counts that can be added bit by bit. */
+static int addable(const spikes_ref *s) { return s->planes == 1 || s->binary; }
+
 static int spike_add_ok(const limits *l, const op_spike_add *op) {
     return spikes_ok(l, &op->a) && spikes_ok(l, &op->b) && spikes_ok(l, &op->output) &&
            same_form(&op->a, &op->b) && same_form(&op->a, &op->output) &&
            op->a.elements == op->output.elements && op->b.elements == op->output.elements &&
-           op->output.planes == op->a.planes + op->b.planes && in_range(op->sorted, 0, 1);
+           addable(&op->a) && addable(&op->b) && addable(&op->output) &&
+           op->output.step_bits == 1;
 }
 
 static int sizes_ok(int32_t rank, const int32_t *sizes) {
@@ -349,11 +356,11 @@ uint64_t svit_scratch_bytes(const op_head *op) {
 static int header_ok(const svit_header *h, limits *l) {
     const uint64_t file = h->file_bytes;
     if (h->operators_offset % 4 || h->data_offset % SVIT_ALIGNMENT ||
-        h->scratch_offset % SVIT_ALIGNMENT || h->operators_offset < sizeof *h)
+        h->operators_offset < sizeof *h)
         return 0;
     if (!within(h->operators_offset, h->operators_bytes, file) ||
         !within(h->data_offset, (uint64_t)h->data_bytes + SVIT_SLACK, file) ||
-        !within(h->scratch_offset, SVIT_SLACK, h->arena_bytes) || h->arena_bytes > INT32_MAX)
+        h->arena_bytes < SVIT_SLACK || h->arena_bytes > INT32_MAX)
         return 0;
     if (!in_range(h->timesteps, 1, SVIT_MAX_STEPS) || !in_range(h->frames, 0, SVIT_MAX_STEPS) ||
         !in_range(h->channels, 1, 64) || !in_range(h->height, 1, 8192) ||
@@ -364,12 +371,16 @@ static int header_ok(const svit_header *h, limits *l) {
                               h->channels * h->height * h->width};
     const values_ref logits = {h->logits_offset, 1, h->classes};
     l->header = h;
-    l->buffers = h->scratch_offset;
-    l->scratch = h->arena_bytes - h->scratch_offset - SVIT_SLACK;
+    l->buffers = h->arena_bytes - SVIT_SLACK;
     l->data = h->data_bytes;
     if (!values_ok(l, &input) || !values_ok(l, &logits)) return 0;
     return !h->takes_pixels ||
            (!h->frames && data_ok(l, h->mean_offset, 2 * (uint64_t)h->channels, 4));
+}
+
+static int scratch_ok(const limits *l, const op_head *op) {
+    return op->scratch_offset >= 0 && op->scratch_offset % SVIT_ALIGNMENT == 0 &&
+           within((uint64_t)op->scratch_offset, svit_scratch_bytes(op), l->buffers);
 }
 
 /* A name ends within the data. */
@@ -391,7 +402,7 @@ int svit_check(const svit_header *header, const uint8_t *file) {
             return SVIT_ERROR_INVALID;
         if (!operator_ok(&l, op) || !in_range(op->observed, 0, MOST_SIDE) ||
             !name_ok(&l, file + header->data_offset, op->name_offset) ||
-            svit_scratch_bytes(op) > l.scratch)
+            !scratch_ok(&l, op))
             return SVIT_ERROR_INVALID;
         at += (size_t)op->words * 4;
         left -= (uint64_t)op->words * 4;

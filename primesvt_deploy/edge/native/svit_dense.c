@@ -20,7 +20,7 @@ size_t svit_dense_scratch(const op_dense *op) {
     return (size_t)op->sink.steps * padded(op->outputs) * sizeof(float) +
            (inputs_of(op) * (sizeof(float) + sizeof(int32_t)) + SVIT_ALIGNMENT - 1) /
                SVIT_ALIGNMENT * SVIT_ALIGNMENT +
-           svit_sink_scratch(&op->sink, op->outputs, 1);
+           svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
 }
 
 static float input_at(const run_state *run, const op_dense *op, int32_t t, size_t at) {
@@ -121,7 +121,7 @@ void svit_run_dense(const run_state *run, const op_dense *op) {
     float *currents = (float *)(void *)run->scratch;
     window_inputs inputs = {currents + size, (int32_t *)(void *)(currents + size + inputs_of(op)),
                             0};
-    const size_t used = svit_dense_scratch(op) - svit_sink_scratch(&op->sink, op->outputs, 1);
+    const size_t used = svit_dense_scratch(op) - svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
     sink sink =
         svit_sink(run, &op->sink, run->scratch + used, op->outputs, pitch, CURRENT_FLOAT);
     for (int32_t y = 0; y < w->out_height; y++)

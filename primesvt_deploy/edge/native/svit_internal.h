@@ -9,8 +9,7 @@
  * header | records of operators, one after another | data (weights, names)
  *
  * Every field is 32 bits wide and little-endian. Offsets of data count from the start of the data,
- * offsets of buffers from the start of the arena. The arena begins with the buffers; behind them
- * is the scratch memory of operators.
+ * offsets of buffers and of operators' scratch memory from the start of the arena.
  */
 
 #define SVIT_MAX_STEPS 32   /* timesteps */
@@ -18,7 +17,7 @@
 #define SVIT_MAX_RANK 6     /* axes of a strided operand */
 #define SVIT_PATTERNS 16 /* firing patterns of up to four bits */
 #define SVIT_SETS 8      /* sets of bits in a byte */
-#define SVIT_LANE_PAD 64    /* what rows of currents are padded to, in values */
+#define SVIT_LANE_PAD 32    /* what rows of currents are padded to, in values */
 #define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
 
 typedef struct svit_header {
@@ -28,7 +27,7 @@ typedef struct svit_header {
     uint8_t sha256[32]; /* of the file with these 32 bytes zero */
     uint32_t operators, operators_offset, operators_bytes;
     uint32_t data_offset, data_bytes;
-    uint32_t arena_bytes, scratch_offset;
+    uint32_t arena_bytes; /* the last SVIT_SLACK of them hold nothing */
     int32_t timesteps, frames, channels, height, width, classes;
     int32_t takes_pixels;
     int32_t input_offset;  /* buffer [frames or 1, height, width, channels], float */
@@ -37,10 +36,10 @@ typedef struct svit_header {
 } svit_header;
 
 /* Spikes: `[groups, planes, positions * channels]` bytes. A bit of a byte is one spike:
- * in group g, bit b belongs to timestep g * steps_per_group + b / step_bits. Counts above one are
- * the sum over the bits of a step and over planes. */
+ * in group g, bit b belongs to timestep g * steps_per_group + b / step_bits. A count is the sum
+ * over the bits of a step and over planes; those of plane p count 2^p where `binary` is 1. */
 typedef struct spikes_ref {
-    int32_t offset, steps, groups, planes, step_bits, steps_per_group, elements;
+    int32_t offset, steps, groups, planes, binary, step_bits, steps_per_group, elements;
 } spikes_ref;
 
 /* Real values: `[timesteps, elements]` floats; `steps` is 1 where they do not change over time. */
@@ -80,7 +79,8 @@ typedef struct sink_ref {
 typedef struct op_head {
     int32_t kind;
     int32_t words; /* of the record, this head included */
-    int32_t name_offset; /* in data */
+    int32_t name_offset;    /* in data */
+    int32_t scratch_offset; /* in the arena */
     int32_t observed;    /* channels of the output that an observer gets; 0: it gets none */
 } op_head;
 
@@ -113,8 +113,9 @@ typedef struct op_sparse {
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
     int32_t set_bits; /* inputs are listed by their pattern in so many bits: 1, 2 or 4 */
-    int32_t joins; /* whether lists of pixels are kept and joined */
-    int32_t piece; /* else: inputs that are listed at a time */
+    int32_t joins;   /* whether lists of pixels are kept and joined */
+    int32_t listed;  /* else: active inputs that are listed at a time, and 64 more */
+    int32_t largest; /* count of an input */
     sink_ref sink;
 } op_sparse;
 
@@ -154,8 +155,7 @@ typedef struct op_value_pool {
 
 typedef struct op_spike_add {
     op_head head;
-    spikes_ref a, b, output;
-    int32_t sorted; /* whether planes hold counts in unary: plane p fires where the count is > p */
+    spikes_ref a, b, output; /* binary where it has several planes; it may be `a` itself */
 } op_spike_add;
 
 /* An operand with axes: element (i, j, ...) is at base + i * strides[0] + j * strides[1] + ... */
@@ -260,8 +260,8 @@ typedef struct fire_task {
 typedef struct svit_kernels {
     const char *name;
     /* Append the active ones of `n` inputs, numbered from `first` on, to the lists of their
-     * patterns. Lists of pattern 0 need room for one entry. */
-    void (*list_active)(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists);
+     * patterns, and give their number. Lists of pattern 0 need room for one entry. */
+    int32_t (*list_active)(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists);
     /* currents[bit * pitch + n] += sums of int8 rows, in 16 bits. */
     void (*sum_rows)(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch);
@@ -284,7 +284,7 @@ typedef struct svit_kernels {
     /* sums[i] += bit `bit` of bytes[i] */
     void (*add_bits)(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n);
     void (*add_words)(int32_t *sums, const uint16_t *row, int32_t n);
-    /* most[i] = max(most[i], row[i]); both are padded to SVIT_LANE_PAD */
+    /* most[i] = max(most[i], row[i]); both are padded. */
     void (*max_int16)(int16_t *most, const int16_t *row, int32_t n);
 } svit_kernels;
 

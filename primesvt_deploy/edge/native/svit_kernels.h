@@ -76,26 +76,27 @@ INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t *
     }
 }
 
-INLINE void list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **ends,
-                           int32_t sets, int32_t set_bits) {
-    int32_t i = 0;
+INLINE int32_t list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **ends,
+                              int32_t sets, int32_t set_bits) {
+    int32_t i = 0, listed = 0;
     for (; i + SCAN_BYTES <= n; i += SCAN_BYTES)
-        for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1)
+        for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1, listed++)
             list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, ends, sets, set_bits);
     for (; i < n; i++)
-        if (bytes[i]) list_byte(bytes, i, first, ends, sets, set_bits);
+        if (bytes[i]) {
+            list_byte(bytes, i, first, ends, sets, set_bits);
+            listed++;
+        }
+    return listed;
 }
 
-static void list_active(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists) {
+static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists) {
     uint16_t **ends = lists->ends;
-    if (lists->sets == 1)
-        list_active_of(bytes, n, first, ends, 1, 4);
-    else if (lists->set_bits == 4)
-        list_active_of(bytes, n, first, ends, 2, 4);
-    else if (lists->set_bits == 2 && lists->sets == 2)
-        list_active_of(bytes, n, first, ends, 2, 2);
-    else
-        list_active_of(bytes, n, first, ends, lists->sets, lists->set_bits);
+    if (lists->sets == 1) return list_active_of(bytes, n, first, ends, 1, 4);
+    if (lists->set_bits == 4) return list_active_of(bytes, n, first, ends, 2, 4);
+    if (lists->set_bits == 2 && lists->sets == 2)
+        return list_active_of(bytes, n, first, ends, 2, 2);
+    return list_active_of(bytes, n, first, ends, lists->sets, lists->set_bits);
 }
 
 /* -- Sums of weight rows ----------------------------------------------------------------- */

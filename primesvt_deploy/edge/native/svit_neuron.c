@@ -38,7 +38,8 @@ int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step,
     int32_t count = 0;
     for (int32_t plane = 0; plane < spikes->planes; plane++) {
         const size_t at = (size_t)(group * spikes->planes + plane) * (size_t)spikes->elements;
-        count += ones((uint32_t)bytes[at + (size_t)element] >> shift & mask);
+        const int32_t fired = ones((uint32_t)bytes[at + (size_t)element] >> shift & mask);
+        count += spikes->binary ? fired << plane : fired;
     }
     return count;
 }
@@ -96,26 +97,25 @@ void svit_run_value_pool(const run_state *run, const op_value_pool *op) {
 
 #define CHUNK 64
 
-/* Add a plane to `planes` planes, which become one more. */
-static void add_plane(uint8_t *to, int32_t planes, const uint8_t *added, size_t size, int sorted) {
-    for (size_t at = 0; at < size; at += CHUNK) {
-        const size_t count = size - at < CHUNK ? size - at : CHUNK;
-        uint8_t carry[CHUNK];
-        memcpy(carry, added + at, count);
-        for (int32_t plane = 0; sorted && plane < planes; plane++) {
-            uint8_t *p = to + (size_t)plane * size + at;
-            for (size_t i = 0; i < count; i++) {
-                const uint8_t before = p[i], carried = carry[i];
-                p[i] = before | carried;
-                carry[i] = before & carried;
-            }
+/* Add `count` counts of two operands, bit by bit: a plane of the sum is what an odd number of both
+ * planes and the carry have, and two of the three are carried on. */
+static void add_chunk(const spikes_ref *a, const spikes_ref *b, const spikes_ref *sum,
+                      const uint8_t *from_a, const uint8_t *from_b, uint8_t *to, size_t count) {
+    const size_t size = (size_t)sum->elements;
+    uint8_t carry[CHUNK] = {0};
+    static const uint8_t zeros[CHUNK] = {0};
+    for (int32_t plane = 0; plane < sum->planes; plane++) {
+        const uint8_t *x = plane < a->planes ? from_a + (size_t)plane * size : zeros;
+        const uint8_t *y = plane < b->planes ? from_b + (size_t)plane * size : zeros;
+        uint8_t *total = to + (size_t)plane * size;
+        for (size_t i = 0; i < count; i++) {
+            const uint8_t first = x[i], second = y[i], carried = carry[i];
+            total[i] = first ^ second ^ carried;
+            carry[i] = (uint8_t)((first & second) | (carried & (first ^ second)));
         }
-        memcpy(to + (size_t)planes * size + at, carry, count);
     }
 }
 
-/* Planes of a sum of counts. In unary a plane is joined with what is carried into it, and what
- * both have is carried on; else the planes of both stand one after another. */
 void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
     const size_t size = (size_t)op->output.elements;
     for (int32_t group = 0; group < op->output.groups; group++) {
@@ -123,8 +123,8 @@ void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
             run->arena + op->output.offset + (size_t)(group * op->output.planes) * size;
         const uint8_t *a = run->arena + op->a.offset + (size_t)(group * op->a.planes) * size;
         const uint8_t *b = run->arena + op->b.offset + (size_t)(group * op->b.planes) * size;
-        memcpy(to, a, (size_t)op->a.planes * size);
-        for (int32_t added = 0; added < op->b.planes; added++, b += size)
-            add_plane(to, op->a.planes + added, b, size, op->sorted);
+        for (size_t at = 0; at < size; at += CHUNK)
+            add_chunk(&op->a, &op->b, &op->output, a + at, b + at, to + at,
+                      size - at < CHUNK ? size - at : CHUNK);
     }
 }

@@ -4,20 +4,22 @@
 #include <float.h>
 #include <string.h>
 
-static int32_t steps_of(const sink_ref *to) {
-    return to->steps;
-}
-
 static int32_t rows_open(const window_ref *pool) {
     return (pool->kernel_height + pool->stride_y - 1) / pool->stride_y;
 }
 
-size_t svit_sink_scratch(const sink_ref *to, int32_t outputs, int wide) {
-    const size_t position = (size_t)steps_of(to) * padded(outputs);
-    size_t bytes = position * sizeof(float);
+/* Bytes of one position as values: of integers that do not fire at once. */
+static size_t values_bytes(const sink_ref *to, size_t pitch, int32_t type) {
+    const int fires = to->kind == SINK_NEURON && (type == CURRENT_INT16 || !to->pooled);
+    return type == CURRENT_FLOAT || fires ? 0 : (size_t)to->steps * pitch * sizeof(float);
+}
+
+size_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
+    size_t bytes = values_bytes(to, pitch, type);
     if (to->pooled) {
-        const size_t positions = (size_t)rows_open(&to->pool) * (size_t)to->pool.out_width;
-        bytes += positions * position * (wide ? sizeof(float) : sizeof(int16_t));
+        const size_t cells = (size_t)rows_open(&to->pool) * (size_t)to->pool.out_width;
+        const size_t size = type == CURRENT_INT16 ? sizeof(int16_t) : sizeof(float);
+        bytes += cells * (size_t)to->steps * pitch * size;
     }
     return bytes;
 }
@@ -29,11 +31,11 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
     s.run = run;
     s.to = to;
     s.outputs = outputs;
-    s.steps = steps_of(to);
+    s.steps = to->steps;
     s.type = type;
     s.pitch = pitch;
     s.values = (float *)(void *)scratch;
-    s.pooled = scratch + (size_t)s.steps * padded(outputs) * sizeof(float);
+    s.pooled = scratch + values_bytes(to, pitch, type);
     s.pooled_rows = to->pooled ? rows_open(&to->pool) : 0;
     return s;
 }

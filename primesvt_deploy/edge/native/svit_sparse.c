@@ -13,6 +13,7 @@
 #include "svit_sink.h"
 
 #define COPIED 8 /* entries that are copied at a time */
+#define CHUNK 64 /* inputs that are looked at at a time */
 
 typedef struct sparse_layout {
     int32_t sets_each; /* sets of bits of one group */
@@ -28,6 +29,11 @@ static size_t aligned(size_t bytes) {
     return (bytes + SVIT_ALIGNMENT - 1) / SVIT_ALIGNMENT * SVIT_ALIGNMENT;
 }
 
+/* Rows of nibbles are summed in two halves, the second of which may be written beyond. */
+static size_t current_pitch(const op_sparse *op) {
+    return padded(op->outputs) + (op->weights == WEIGHTS_INT4 ? SVIT_LANE_PAD : 0);
+}
+
 static sparse_layout layout_of(const op_sparse *op) {
     const window_ref *w = &op->window;
     sparse_layout l;
@@ -35,11 +41,11 @@ static sparse_layout layout_of(const op_sparse *op) {
         (op->input.step_bits * op->input.steps_per_group + op->set_bits - 1) / op->set_bits;
     l.sets = l.sets_each * op->input.groups;
     l.ring = op->joins ? (w->kernel_height - 1) * w->dilation_y + 1 : 0;
-    const size_t channels = (size_t)w->channels * (size_t)op->input.planes;
+    const size_t channels = (size_t)w->channels * (size_t)op->largest;
     const size_t entry = sizeof(uint16_t);
-    l.list = (l.ring ? channels : (size_t)op->piece) + COPIED;
+    l.list = (l.ring ? channels : (size_t)op->listed + CHUNK) + COPIED;
     l.record = SVIT_PATTERNS + 1 + channels;
-    l.pitch = padded(op->outputs);
+    l.pitch = current_pitch(op);
     l.ring_at = aligned((size_t)l.sets_each * SVIT_PATTERNS * l.list * entry);
     const size_t pixels = (size_t)l.ring * (size_t)w->width;
     l.joined_at = l.ring_at + aligned((pixels * (size_t)l.sets * l.record + COPIED) * entry);
@@ -47,7 +53,7 @@ static sparse_layout layout_of(const op_sparse *op) {
     l.currents_at = l.joined_at + (l.ring ? aligned((taps * channels + COPIED) * entry) : 0);
     const size_t current = op->block_rows ? sizeof(int32_t) : sizeof(int16_t);
     l.sink_at = l.currents_at + aligned((size_t)(l.sets * op->set_bits) * l.pitch * current);
-    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, op->outputs, op->block_rows != 0);
+    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, l.pitch, op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
     return l;
 }
 
@@ -111,17 +117,50 @@ static void add_buckets(window_sums *w) {
     begin_lists(w);
 }
 
-/* List `n` inputs whose weight rows are numbered from `first` on, piece by piece. */
+/* Where counts of a number of planes are at least `least`, bit by bit, in `at_least`. */
+static void compare_counts(const spikes_ref *spikes, const uint8_t *bytes, int32_t n,
+                           int32_t least, uint8_t *at_least) {
+    uint8_t equal[CHUNK];
+    memset(at_least, 0, (size_t)n);
+    memset(equal, 255, (size_t)n);
+    for (int32_t plane = spikes->planes - 1; plane >= 0; plane--) {
+        const uint8_t *p = bytes + (size_t)plane * (size_t)spikes->elements;
+        const uint8_t wanted = (uint8_t)-(least >> plane & 1);
+        for (int32_t i = 0; i < n; i++) {
+            at_least[i] |= (uint8_t)(equal[i] & p[i] & ~wanted);
+            equal[i] &= (uint8_t)~(p[i] ^ wanted);
+        }
+    }
+    for (int32_t i = 0; i < n; i++) at_least[i] |= equal[i];
+}
+
+/* List up to CHUNK inputs, whose weight rows are numbered from `first` on: an input as often as it
+ * counts. */
+static int32_t list_chunk(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
+    const spikes_ref *spikes = &w->op->input;
+    if (spikes->planes == 1) return w->run->kernels->list_active(bytes, n, first, &w->made);
+    int32_t listed = 0;
+    for (int32_t level = 1; level <= w->op->largest; level++) {
+        uint8_t at_least[CHUNK];
+        const uint8_t *from = bytes + (size_t)(level - 1) * (size_t)spikes->elements;
+        if (spikes->binary) {
+            compare_counts(spikes, bytes, n, level, at_least);
+            from = at_least;
+        }
+        const int32_t found = w->run->kernels->list_active(from, n, first, &w->made);
+        if (spikes->binary && found == 0) break;
+        listed += found;
+    }
+    return listed;
+}
+
+/* List `n` inputs; lists that might overflow are added first. */
 static void list_inputs(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
-    while (n > 0) {
-        if (w->listed == w->op->piece) add_buckets(w);
-        const int32_t room = w->op->piece - w->listed;
-        const int32_t taken = n < room ? n : room;
-        w->run->kernels->list_active(bytes, taken, first, &w->made);
-        w->listed += taken;
-        bytes += taken;
-        first += taken;
-        n -= taken;
+    for (int32_t at = 0; at < n; at += CHUNK) {
+        const int32_t count = n - at < CHUNK ? n - at : CHUNK;
+        if (!w->layout.ring && w->listed > w->op->listed - CHUNK * (w->op->largest - 1))
+            add_buckets(w);
+        w->listed += list_chunk(w, bytes + at, count, first + at);
     }
 }
 
@@ -155,12 +194,12 @@ static void sum_listed(window_sums *w, int32_t y, int32_t x) {
     const uint8_t *plane = w->run->arena + op->input.offset;
     for (w->group = 0; w->group < op->input.groups; w->group++) {
         w->summed = 0;
-        for (int32_t p = 0; p < op->input.planes; p++, plane += op->input.elements)
-            for (int32_t ky = 0; ky < g->kernel_height; ky++) {
-                const int32_t row = top + ky * g->dilation_y;
-                if (row >= 0 && row < g->height) list_row(w, plane, ky, row, left);
-            }
+        for (int32_t ky = 0; ky < g->kernel_height; ky++) {
+            const int32_t row = top + ky * g->dilation_y;
+            if (row >= 0 && row < g->height) list_row(w, plane, ky, row, left);
+        }
         add_buckets(w);
+        plane += (size_t)op->input.planes * (size_t)op->input.elements;
     }
 }
 
@@ -200,8 +239,8 @@ static void keep_row(window_sums *w, int32_t row) {
         const uint8_t *plane = w->run->arena + op->input.offset + at;
         for (int32_t group = 0; group < op->input.groups; group++) {
             begin_lists(w);
-            for (int32_t p = 0; p < op->input.planes; p++, plane += op->input.elements)
-                w->run->kernels->list_active(plane, channels, 0, &w->made);
+            list_inputs(w, plane, channels, 0);
+            plane += (size_t)op->input.planes * (size_t)op->input.elements;
             for (int32_t set = 0; set < w->layout.sets_each; set++)
                 keep_lists(w, set, record_of(w, row, column, group * w->layout.sets_each + set));
         }

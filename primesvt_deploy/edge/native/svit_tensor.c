@@ -134,7 +134,8 @@ static void sum_positions(const run_state *run, const op_reduce *op) {
                                            (size_t)(group * spikes->planes + plane) * size + at;
                     for (int32_t p = 0; p < places; p++, bytes += channels)
                         run->kernels->add_bits(sums, bytes, bit + b, count);
-                    for (int32_t c = 0; c < count; c++) totals[c] += sums[c];
+                    const int32_t shift = spikes->binary ? plane : 0;
+                    for (int32_t c = 0; c < count; c++) totals[c] += sums[c] << shift;
                 }
             for (int32_t c = 0; c < count; c++) {
                 const float total = (float)totals[c] * op->input.unit;

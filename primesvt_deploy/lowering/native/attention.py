@@ -106,7 +106,7 @@ def _roles(
     """
     views = (a, b, c)
     if any(
-        x.spikes is None or not x.spikes.is_binary or x.spikes.unit != 1.0 or x.places.ndim != 3
+        x.spikes is None or not x.spikes.fires_once or x.spikes.unit != 1.0 or x.places.ndim != 3
         for x in views
     ):
         return None

@@ -1,7 +1,8 @@
 """Give each buffer of a program its place in the arena, so that none is allocated at run time.
 
-A buffer lives from the operator that writes it to the last one that reads it. The largest are
-placed first, each at the lowest offset that is free for as long as it lives.
+A buffer lives from the operator that writes it to the last one that reads it, the scratch memory of
+an operator as long as that runs. The largest are placed first, each at the lowest offset that is
+free for as long as it lives.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from primesvt_deploy.lowering.native.records import Buffer, Operator, buffers_of
+from primesvt_deploy.lowering.native.scratch import scratch_bytes
 
 __all__ = ["ALIGNMENT", "MemoryPlan", "plan_memory"]
 
@@ -23,10 +25,12 @@ class MemoryPlan:
 
     Args:
         offsets: of each buffer, bytes.
-        bytes: of all buffers together.
+        scratch: offset of each operator's scratch memory.
+        bytes: of the arena.
     """
 
     offsets: Mapping[Buffer, int]
+    scratch: tuple[int, ...]
     bytes: int
 
 
@@ -52,11 +56,13 @@ def plan_memory(
             lives.setdefault(buffer, _Life(number, number)).last = number
     for buffer in outputs:
         lives.setdefault(buffer, _Life(-1, -1)).last = len(operators)
+    scratch = [Buffer(scratch_bytes(operator)) for operator in operators]
+    lives |= {buffer: _Life(number, number) for number, buffer in enumerate(scratch)}
     offsets: dict[Buffer, int] = {}
     for buffer in sorted(lives, key=lambda b: (-b.bytes, lives[b].first)):
         offsets[buffer] = _lowest_free(buffer, lives, offsets)
     end = max((offset + _aligned(b.bytes) for b, offset in offsets.items()), default=0)
-    return MemoryPlan(offsets, end)
+    return MemoryPlan(offsets, tuple(offsets[buffer] for buffer in scratch), end)
 
 
 def _lowest_free(

@@ -129,6 +129,7 @@ class SpikesRef:
     steps: int = 0
     groups: int = 0
     planes: int = 0
+    binary: int = 0
     step_bits: int = 0
     steps_per_group: int = 0
     elements: int = 0
@@ -235,7 +236,8 @@ class SparseOp(Operator):
     block_rows: int
     set_bits: int
     joins: int
-    piece: int
+    listed: int
+    largest: int
     sink: SinkRef
 
 
@@ -301,7 +303,6 @@ class SpikeAddOp(Operator):
     a: SpikesRef
     b: SpikesRef
     output: SpikesRef
-    sorted: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,12 +418,13 @@ def data_of(operator: Operator) -> list[Data]:
 
 
 def words_of(
-    operator: Operator, buffers: Mapping[Buffer, int], data: Mapping[Data, int]
+    operator: Operator, scratch: int, buffers: Mapping[Buffer, int], data: Mapping[Data, int]
 ) -> bytes:
     """An operator as it stands in a file.
 
     Args:
         operator: the record.
+        scratch: offset of its scratch memory in the arena.
         buffers: offset of each buffer in the arena.
         data: offset of each constant in the file's data.
     """
@@ -439,5 +441,5 @@ def words_of(
         else:
             parts.append(struct.pack("<i", int(value)))
     kind = type(operator).KIND  # type: ignore[attr-defined]
-    head = struct.pack("<4i", kind, 4 + len(parts), data[name], observed)
+    head = struct.pack("<5i", kind, 5 + len(parts), data[name], scratch, observed)
     return head + b"".join(parts)

@@ -5,19 +5,24 @@ The same sums as `svit_scratch_bytes` in `edge/native`; the engine refuses a fil
 
 from __future__ import annotations
 
+from enum import Enum
+
 from primesvt_deploy.lowering.native.records import (
     AttentionOp,
     DenseOp,
     Operator,
+    SinkKind,
     SinkRef,
     SparseOp,
+    WeightFormat,
 )
 
 __all__ = ["scratch_bytes"]
 
 _CLASSES = 16
+_CHUNK = 64
 _COPIED = 8
-_LANE_PAD = 64
+_LANE_PAD = 32
 _SLACK = 256
 
 
@@ -37,8 +42,8 @@ def scratch_bytes(operator: Operator) -> int:
 def _sparse(op: SparseOp) -> int:
     window = op.window
     sets = -(-op.input.step_bits * op.input.steps_per_group // op.set_bits)
-    channels = window.channels * op.input.planes
-    listed = (channels if op.joins else op.piece) + _COPIED
+    channels = window.channels * op.largest
+    listed = (channels if op.joins else op.listed + _CHUNK) + _COPIED
     total = _aligned(sets * _CLASSES * listed * 2)
     records = 0
     if op.joins:
@@ -47,24 +52,32 @@ def _sparse(op: SparseOp) -> int:
         taps = window.kernel_height * window.kernel_width
         total += _aligned((taps * channels + _COPIED) * 2)
     total += _aligned((records + _COPIED) * 2)
-    wide = op.block_rows != 0
-    currents = sets * op.input.groups * op.set_bits * _padded(op.outputs) * (4 if wide else 2)
-    return total + _aligned(currents) + _sink(op.sink, op.outputs, wide=wide)
+    pitch = _padded(op.outputs) + (_LANE_PAD if op.weights is WeightFormat.INT4 else 0)
+    size = 4 if op.block_rows else 2
+    total += _aligned(sets * op.input.groups * op.set_bits * pitch * size)
+    return total + _sink(op.sink, pitch, _Current.INT32 if op.block_rows else _Current.INT16)
 
 
 def _dense(op: DenseOp) -> int:
-    window = op.window
+    window, pitch = op.window, _padded(op.outputs)
     inputs = window.kernel_height * window.kernel_width * (window.channels // op.groups)
-    currents = op.sink.steps * _padded(op.outputs) * 4
-    return currents + _aligned(8 * inputs) + _sink(op.sink, op.outputs, wide=True)
+    currents = op.sink.steps * pitch * 4
+    return currents + _aligned(8 * inputs) + _sink(op.sink, pitch, _Current.FLOAT)
 
 
-def _sink(sink: SinkRef, outputs: int, *, wide: bool) -> int:
-    position = sink.steps * _padded(outputs)
-    total = position * 4
+class _Current(Enum):
+    INT16 = 2
+    INT32 = 4
+    FLOAT = 5
+
+
+def _sink(sink: SinkRef, pitch: int, current: _Current) -> int:
+    position = sink.steps * pitch
+    fires = sink.kind is SinkKind.NEURON and (current is _Current.INT16 or not sink.pooled)
+    total = 0 if current is _Current.FLOAT or fires else position * 4
     if sink.pooled:
         rows = -(-sink.pool.kernel_height // sink.pool.stride_y)
-        total += rows * sink.pool.out_width * position * (4 if wide else 2)
+        total += rows * sink.pool.out_width * position * (2 if current is _Current.INT16 else 4)
     return total
 
 

@@ -45,18 +45,20 @@ class SpikeStore:
     Args:
         ref: how they are stored.
         unit: value of a count of one.
-        in_unary: planes hold counts in unary (plane p fires where the count is above p), so that
-            the largest of several counts is the union of their bits.
         largest: count.
     """
 
     ref: SpikesRef
     unit: float = 1.0
-    in_unary: bool = True
     largest: int = 1
 
     @property
-    def is_binary(self) -> bool:
+    def in_unary(self) -> bool:
+        """Whether the largest of several counts is the union of their bits."""
+        return not self.ref.binary
+
+    @property
+    def fires_once(self) -> bool:
         """Whether a neuron fires once a timestep at most."""
         return self.ref.planes == 1 and self.ref.step_bits == 1
 
@@ -250,20 +252,17 @@ def new_values(steps: int, elements: int) -> ValueStore:
     return ValueStore(ref=ValuesRef(buffer=buffer, steps=steps, elements=elements))
 
 
-def new_spikes(
-    steps: int, elements: int, *, levels: int = 1, unit: float = 1.0, planes: int | None = None
-) -> SpikeStore:
+def new_spikes(steps: int, elements: int, *, levels: int = 1, unit: float = 1.0) -> SpikeStore:
     """A store of spikes of its own.
 
     Args:
         steps: T.
         elements: neurons.
-        levels: largest count of a neuron.
+        levels: largest count of a neuron; in unary, in the bits of a byte if that holds them.
         unit: value of a count of one.
-        planes: of bits of one spike a step each; None: as few bytes as hold the levels.
     """
-    step_bits = levels if planes is None and levels > 1 and steps * levels <= _BITS else 1
-    count = planes if planes is not None else (1 if step_bits > 1 else levels)
+    step_bits = levels if levels > 1 and steps * levels <= _BITS else 1
+    count = 1 if step_bits > 1 else levels
     steps_per_group = steps if steps * step_bits <= _BITS else _BITS
     groups = -(-steps // steps_per_group)
     ref = SpikesRef(
@@ -275,4 +274,4 @@ def new_spikes(
         steps_per_group=steps_per_group,
         elements=elements,
     )
-    return SpikeStore(ref=ref, unit=unit, largest=levels if planes is None else planes)
+    return SpikeStore(ref=ref, unit=unit, largest=levels)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from primesvt_deploy.lowering.native.program import ProgramBuilder, padded_sizes, unsupported
 from primesvt_deploy.lowering.native.records import (
+    Buffer,
     ElementwiseOp,
     Function,
     MatMulOp,
@@ -36,6 +37,7 @@ from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 __all__ = ["lower_tensor"]
 
 _MAX_RANK = 6
+_MOST_COUNT = 255
 
 
 def lower_tensor(builder: ProgramBuilder, node: ir.Node) -> None:
@@ -174,7 +176,7 @@ def _max_pool(builder: ProgramBuilder, node: ir.Node) -> None:
 
 def _like(store: SpikeStore, elements: int) -> SpikeStore:
     """A new store of the same form for other neurons."""
-    buffer = type(store.ref.buffer)(store.ref.groups * store.ref.planes * elements)
+    buffer = Buffer(store.ref.groups * store.ref.planes * elements)
     return replace(store, ref=replace(store.ref, buffer=buffer, elements=elements))
 
 
@@ -184,7 +186,7 @@ def _add(builder: ProgramBuilder, node: ir.Node) -> None:
 
 
 def _add_counts(builder: ProgramBuilder, node: ir.Node) -> bool:
-    """Add counts in unary, if both operands are spikes of one form; False: they are not."""
+    """Add counts bit by bit, if both operands are spikes of one form; False: they are not."""
     if not all(builder.holds(value) for value in node.inputs):
         return False
     a, b = (builder.view(value) for value in node.inputs)
@@ -192,30 +194,27 @@ def _add_counts(builder: ProgramBuilder, node: ir.Node) -> bool:
         return False
     x, y = a.spikes, b.spikes
     forms = [(s.unit, s.ref.groups, s.ref.step_bits, s.ref.steps_per_group) for s in (x, y)]
-    if forms[0] != forms[1] or x.largest + y.largest > 255:
+    addable = all(s.ref.planes == 1 or s.ref.binary for s in (x, y)) and x.ref.step_bits == 1
+    if forms[0] != forms[1] or x.largest + y.largest > _MOST_COUNT or not addable:
         return False
     a, b = builder.stored_last(a, layer_name(node)), builder.stored_last(b, layer_name(node))
     assert a.spikes is not None and b.spikes is not None
     x, y = a.spikes, b.spikes
-    # The carry of a plane goes through all planes: the fewer are added, the better.
-    if x.ref.planes < y.ref.planes:
-        x, y = y, x
-    in_unary = x.in_unary and y.in_unary and x.ref.step_bits == 1
-    planes = x.ref.planes + y.ref.planes
-    buffer = type(x.ref.buffer)(x.ref.groups * planes * x.ref.elements)
+    largest = x.largest + y.largest
+    planes = largest.bit_length()
     store = SpikeStore(
-        ref=replace(x.ref, buffer=buffer, planes=planes),
+        ref=replace(
+            x.ref,
+            buffer=Buffer(x.ref.groups * planes * x.ref.elements),
+            planes=planes,
+            binary=1,
+        ),
         unit=x.unit,
-        in_unary=in_unary,
-        largest=x.largest + y.largest,
+        largest=largest,
     )
     builder.append(
         SpikeAddOp(
-            name=builder.name(layer_name(node)),
-            a=x.ref,
-            b=y.ref,
-            output=store.ref,
-            sorted=int(in_unary),
+            name=builder.name(layer_name(node)), a=x.ref, b=y.ref, output=store.ref
         )
     )
     builder.put(node.outputs[0], View(store, a.shape, a.places))
@@ -247,7 +246,7 @@ def _mask(builder: ProgramBuilder, node: ir.Node) -> bool:
     if not all(builder.holds(value) for value in node.inputs):
         return False
     a, b = (builder.view(value) for value in node.inputs)
-    if a.spikes is None or b.spikes is None or not (a.spikes.is_binary and b.spikes.is_binary):
+    if a.spikes is None or b.spikes is None or not (a.spikes.fires_once and b.spikes.fires_once):
         return False
     shape = _shape(node.outputs[0])
     if len({a.shape[0], b.shape[0], shape[0]}) > 1 or len(shape) - 1 > _MAX_RANK:

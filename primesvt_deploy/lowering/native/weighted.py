@@ -32,10 +32,9 @@ __all__ = ["lower_weighted"]
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
 _MOST_TAPS = 256
-import os
-SET_BITS=int(os.environ.get('SET_BITS','0'))
-_PIECE = 1024
-"""Inputs whose lists are made at a time: enough for lists to be long, few enough for memory."""
+_CHUNK = 64
+_LISTED = 512
+"""Active inputs that are listed at a time: enough for most windows, few enough for memory."""
 
 
 def lower_weighted(builder: ProgramBuilder, node: ir.Node, *, pack_int4: bool) -> bool:
@@ -147,11 +146,17 @@ def _sparse(
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
         block_rows=0 if fits else _INT16_MAX // largest_code,
-        set_bits=SET_BITS or 4,
+        set_bits=1 if source.spikes.ref.steps * source.spikes.ref.step_bits == 1 else 4,
         joins=int(joins),
-        piece=0 if joins else min(len(codes) * source.spikes.ref.planes, _PIECE),
+        listed=0 if joins else _listed(len(codes), source.spikes.largest),
+        largest=source.spikes.largest if source.spikes.ref.planes > 1 else 1,
         sink=sink.ref,
     )
+
+
+def _listed(inputs: int, largest: int) -> int:
+    """Active inputs to list at a time, beyond which lists are added before the next chunk."""
+    return max(min(inputs * largest, _LISTED), _CHUNK * largest)
 
 
 def _largest_sum(codes: npt.NDArray[np.int8]) -> int:

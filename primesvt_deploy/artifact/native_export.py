@@ -1,0 +1,89 @@
+"""Export a quantized SViT to a `model.svit`, the file of the native engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from primesvt_deploy.artifact.native_file import arena_bytes, native_bytes
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
+from primesvt_deploy.edge.whole_file import write_whole
+from primesvt_deploy.lowering.native.stores import View
+from primesvt_deploy.lowering.passes import lower_to_program
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.settings import Precision
+
+__all__ = ["NativeArtifact", "export_native"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeArtifact:
+    """An exported `model.svit`.
+
+    Args:
+        path: the file.
+        bytes: its size.
+        arena_bytes: of memory that a run works in.
+        precision: of its weights.
+        integer_layers: weighted layers that add integer weights where spikes are.
+        float_layers: weighted layers that run on float32, and why.
+        observed: how the outputs are stored that an observer gets, by layer.
+    """
+
+    path: Path
+    bytes: int
+    arena_bytes: int
+    precision: Precision
+    integer_layers: tuple[str, ...]
+    float_layers: Mapping[str, str]
+    observed: Mapping[str, View]
+
+
+def export_native(
+    model: SViT,
+    path: str | os.PathLike[str],
+    *,
+    precision: Precision,
+    observe_float_layers: bool = False,
+) -> NativeArtifact:
+    """Write a quantized model as `model.svit`.
+
+    Args:
+        model: from `quantization.quantize`.
+        path: the file, replaced whole if it exists.
+        precision: of the weights; int8 or int4.
+        observe_float_layers: keep the outputs of float layers, to verify what is behind them.
+
+    Raises:
+        ExportError: the model cannot be traced, or has what the engine cannot run; the layer is
+            named.
+    """
+    program = lower_to_program(
+        model.module.float(),
+        model.config,
+        precision=precision,
+        observe_float_layers=observe_float_layers,
+    )
+    mean, std = _normalisation(model)
+    content = native_bytes(program, mean=mean, std=std)
+    target = Path(path)
+    write_whole(target, content)
+    return NativeArtifact(
+        path=target,
+        bytes=len(content),
+        arena_bytes=arena_bytes(content),
+        precision=precision,
+        integer_layers=program.integer_layers,
+        float_layers=program.float_layers,
+        observed=program.observed,
+    )
+
+
+def _normalisation(model: SViT) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each channel; nothing for event frames."""
+    steps = model.preprocessing
+    if not isinstance(steps, Preprocessing):
+        return (), ()
+    return steps.mean, steps.std
