@@ -71,8 +71,8 @@ class BudgetOn(StrEnum):
     """Quantity that a budget counts.
 
     FILE: bytes of the model file (of the larger one, where the bundle carries two). PARAMS: bytes
-    of its weights and biases alone, the paper's metric. RSS: peak resident memory of a fresh process
-    that runs one sample.
+    of its weights and biases alone, the paper's metric. RSS: peak resident memory of a fresh
+    process that runs one sample.
     """
 
     FILE = "file"
@@ -270,14 +270,14 @@ class BuildSettings:
         """Refuse values out of range."""
         if self.runtime.has_native and self.precision is Precision.FP32:
             raise SettingsError(
-                "precision is fp32: the native runtime adds integer weights; pass --precision int8, "
-                "int4 or auto, or --runtime onnx"
+                "precision is fp32: the native runtime adds integer weights; pass --precision "
+                "int8, int4 or auto, or --runtime onnx"
             )
         if not self.runtime.has_onnx and (self.ort_format or self.standard_ops):
             option = "--ort-format" if self.ort_format else "--standard-ops"
             raise SettingsError(
-                f"{option} is about the ONNX file, which --runtime native leaves out: leave it out, "
-                "or pass --runtime both"
+                f"{option} is about the ONNX file, which --runtime native leaves out: leave it "
+                "out, or pass --runtime both"
             )
         if self.budget_mb is None and self.saving is None and not self.smallest:
             raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")

@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 import primesvt_deploy.edge.runtime
 from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.serialization import quantized_state
 
@@ -23,7 +24,7 @@ __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
 CHECK_BYTES = 131_072
 """Pixels kept in `check.npz` for `verify` on a device without torch, at most (one at least)."""
 
-_RUN = '''"""Classify images with this bundle; needs numpy, onnxruntime and, for images, Pillow.
+_RUN = '''"""Classify images with this bundle; needs {needs} and, for images, Pillow.
 
     python run.py IMAGE...
 """
@@ -34,15 +35,20 @@ from pathlib import Path
 try:
     from runtime.main import main
 except ModuleNotFoundError as error:
-    if error.name not in ("numpy", "onnxruntime"):
+    if error.name != "numpy":
         raise
-    missing = f"error: {error.name} is not installed: pip install numpy onnxruntime pillow"
-    print(missing, file=sys.stderr)
+    print("error: numpy is not installed: pip install {packages}", file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).resolve().parent))
 '''
+_NEEDS = {
+    (ONNX,): "numpy, onnxruntime",
+    (NATIVE,): "numpy, a C compiler",
+    (ONNX, NATIVE): "numpy, onnxruntime (or a C compiler, for `--runtime native`)",
+}
+"""What `run.py` needs, by the runtimes of the bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,7 @@ class BundleParts:
         quantized: the quantized model that the artifact computes, for `quantized.safetensors`;
             None where the artifact is float32.
         manifest: the manifest without `schema`, `files` and its digest.
-        session: content of `session.json`.
+        session: content of `session.json`; None: the bundle has no ONNX file.
         plan: content of `plan.json`.
         ledger: path of the ledger, which need not exist.
         report: content of `report.html`.
@@ -65,7 +71,7 @@ class BundleParts:
     model: SViT
     quantized: SViT | None
     manifest: Mapping[str, Any]
-    session: Mapping[str, Any]
+    session: Mapping[str, Any] | None
     plan: Mapping[str, Any]
     ledger: Path
     report: str
@@ -89,14 +95,15 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     (directory / "weights.safetensors").write_bytes(save(state))
     if parts.quantized is not None:
         (directory / "quantized.safetensors").write_bytes(save(quantized_state(parts.quantized)))
-    (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
+    if parts.session is not None:
+        (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")
     if parts.ledger.is_file():
         shutil.copyfile(parts.ledger, directory / "ledger.jsonl")
     else:
         (directory / "ledger.jsonl").touch()
     (directory / "report.html").write_text(parts.report, encoding="utf-8")
-    (directory / "run.py").write_text(_RUN)
+    (directory / "run.py").write_text(_run_py(runtimes_of(parts.manifest)))
     np.savez_compressed(
         directory / "check.npz", images=parts.check_images, logits=parts.check_logits
     )
@@ -105,6 +112,12 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     manifest["manifest_sha256"] = manifest_digest(manifest)
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def _run_py(runtimes: tuple[str, ...]) -> str:
+    """Text of a bundle's `run.py`."""
+    packages = "numpy onnxruntime pillow" if ONNX in runtimes else "numpy pillow"
+    return _RUN.format(needs=_NEEDS[runtimes], packages=packages)
 
 
 def _copy_runtime(target: Path) -> None:

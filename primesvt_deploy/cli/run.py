@@ -10,6 +10,7 @@ from primesvt_deploy.cli.options.common import (
     bundle_argument,
     json_option,
     profile_option,
+    runtime_option,
     threads_option,
 )
 
@@ -22,6 +23,7 @@ __all__ = ["run"]
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")
 @profile_option
 @threads_option
+@runtime_option
 @json_option
 def run(
     bundle: Path,
@@ -29,10 +31,19 @@ def run(
     top: int,
     profile: str | None,
     threads: int,
+    runtime: str | None,
     as_json: bool,
 ) -> int:
     """Classify images (or .npy/.npz event frames) with a bundle; torch is not needed."""
     from primesvt_deploy.edge.runtime.main import classify_and_print
 
-    classify_and_print(bundle, images, top=top, threads=threads, profile=profile, as_json=as_json)
+    classify_and_print(
+        bundle,
+        images,
+        top=top,
+        threads=threads,
+        profile=profile,
+        runtime=runtime,
+        as_json=as_json,
+    )
     return 0

@@ -52,27 +52,39 @@ def verify(
     elsewhere with the outputs that were stored when the bundle was built. With --arm it also runs
     in the aarch64 onnxruntime under qemu, on up to 64 images; that needs apt, not a board.
     """
+    from primesvt_deploy.edge.runtime.bundle import read_manifest
     from primesvt_deploy.edge.runtime.check import check_outputs
+    from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
 
     cpus: tuple[str, ...] = ()
     if arm is not None:
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
-    stored = check_outputs(bundle, threads=threads, profile=profile)
-    outcome: dict[str, object] = {"files": "intact", "stored_outputs": stored.to_dict()}
-    lines = ["files: intact", f"stored outputs: {stored}"]
-    if not quick:
+    runtimes = runtimes_of(read_manifest(bundle))
+    lines, found = ["files: intact"], {}
+    for runtime in runtimes:
+        mark = f"{runtime}, " if len(runtimes) > 1 else ""
+        # Session profiles are ONNX Runtime's.
+        chosen = profile if runtime == ONNX or len(runtimes) == 1 else None
+        stored = check_outputs(bundle, threads=threads, profile=chosen, runtime=runtime)
+        found[runtime] = {"stored_outputs": stored.to_dict()}
+        lines.append(f"{mark}stored outputs: {stored}")
+        if quick:
+            continue
         try:
             from primesvt_deploy.verification.bundle import verify_bundle
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
-        else:
-            verification = verify_bundle(
-                bundle, data=data, images=images, threads=threads, factory=factory
-            )
-            outcome["verification"] = verification.to_dict()
-            lines.append(f"against the torch model: {verification}")
+            break
+        verification = verify_bundle(
+            bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
+        )
+        found[runtime]["verification"] = verification.to_dict()
+        lines.append(f"{mark}against the torch model: {verification}")
+    first, *others = runtimes
+    outcome: dict[str, object] = {"files": "intact", **found[first]}
+    outcome |= {name: found[name] for name in others if name in found}
     if cpus:
         from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
 

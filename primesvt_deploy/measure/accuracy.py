@@ -1,4 +1,4 @@
-"""Top-1 hits on a list of images, of an artifact in ONNX Runtime or of a model in torch."""
+"""Top-1 hits on a list of images, of an artifact on the device side or of a model in torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
@@ -16,7 +17,7 @@ __all__ = ["artifact_hits", "torch_hits"]
 
 
 def artifact_hits(
-    model: OnnxModel,
+    model: OnnxModel | NativeModel,
     images: ImageList,
     *,
     batch_size: int = 16,

@@ -9,10 +9,12 @@ from statistics import median
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.artifact.native_export import NativeArtifact
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import PairedDrop
 from primesvt_deploy.measure.memory import measure_memory
+from primesvt_deploy.measure.native_memory import native_peak_bytes
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import PolicyOutcome
@@ -26,6 +28,7 @@ __all__ = [
     "SizeTarget",
     "budget_of",
     "counted_bytes",
+    "file_bytes",
     "weight_bytes",
 ]
 
@@ -121,7 +124,9 @@ class Budget:
             budget_bytes=self.bytes, dense_bytes=dense_bytes, weights=weights, groups=groups
         )
         if self.settings.budget_on is BudgetOn.RSS:
-            return replace(target, per_byte=_RSS_PER_BYTE, margin=0)
+            # The native engine reads weights where they lie in the file.
+            per_byte = _RSS_PER_BYTE if self.settings.runtime.has_onnx else 1.0
+            return replace(target, per_byte=per_byte, margin=0)
         return replace(target, margin=0) if self.settings.budget_on is BudgetOn.PARAMS else target
 
     def corrected(self, goal: Goal, predicted: PolicyOutcome, measured: Measurement) -> Goal | None:
@@ -166,19 +171,32 @@ class Budget:
         return None
 
 
-def counted_bytes(settings: BuildSettings, model: SViT, artifact: Artifact) -> int:
+def counted_bytes(
+    settings: BuildSettings, model: SViT, artifact: Artifact, native: NativeArtifact | None = None
+) -> int:
     """Bytes of what the budget counts.
 
     Args:
         settings: what it counts.
         model: what the artifact computes.
-        artifact: the exported file.
+        artifact: the exported ONNX file, which is shipped unless the runtime is native alone.
+        native: the file of the native engine, if that is shipped.
     """
     if settings.budget_on is BudgetOn.PARAMS:
         return weight_bytes(model, artifact)
-    if settings.budget_on is BudgetOn.RSS:
-        return _peak_bytes(artifact.path, settings.threads)
-    return artifact.bytes
+    if settings.budget_on is BudgetOn.FILE:
+        return file_bytes(settings, artifact, native)
+    peaks = [native_peak_bytes(native.path)] if native is not None else []
+    if native is None or settings.runtime.has_onnx:
+        peaks.append(_peak_bytes(artifact.path, settings.threads))
+    return max(peaks)
+
+
+def file_bytes(settings: BuildSettings, artifact: Artifact, native: NativeArtifact | None) -> int:
+    """Bytes of the model file; of the larger one, where two are shipped."""
+    if native is None:
+        return artifact.bytes
+    return max(native.bytes, artifact.bytes) if settings.runtime.has_onnx else native.bytes
 
 
 def weight_bytes(model: SViT, artifact: Artifact) -> int:
@@ -198,12 +216,14 @@ def budget_of(settings: BuildSettings, dense_bytes: int, artifact: Artifact) -> 
         SettingsError: less resident memory than Python with onnxruntime takes without a model.
     """
     budget = Budget(settings, settings.budget_bytes(dense_bytes))
-    if settings.budget_on is BudgetOn.RSS and not settings.smallest:
+    by_onnxruntime = settings.budget_on is BudgetOn.RSS and settings.runtime.has_onnx
+    if by_onnxruntime and not settings.smallest:
         floor = measure_memory(artifact.path, threads=settings.threads).imported
         if budget.bytes <= floor:
             raise SettingsError(
                 f"a budget of {budget.bytes / 1e6:.1f} MB of resident memory: Python with "
-                f"onnxruntime has {floor / 1e6:.1f} MB before any model; raise --budget-mb"
+                f"onnxruntime has {floor / 1e6:.1f} MB before any model; raise --budget-mb, or "
+                "pass --runtime native"
             )
     return budget
 

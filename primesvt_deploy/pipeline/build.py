@@ -18,7 +18,8 @@ from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
-from primesvt_deploy.pipeline.stage_bundle import stage_artifact, stage_bundle, verify_staged
+from primesvt_deploy.pipeline.stage_bundle import stage_bundle
+from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.search.ledger import Ledger
@@ -86,10 +87,10 @@ def build(
         files = VariantFiles(workspace.candidates(), workspace.checkpoints())
         variants = [make_variant(context, dense, each, files) for each in settings.precisions]
         chosen = best(variants, smallest=settings.smallest)
-        staged = stage_artifact(context, chosen, workspace.staging())
-        verification = verify_staged(context, chosen, staged)
-        evaluation = evaluate(context, dense.artifact, chosen.exported, staged.artifact)
-        findings = Findings(dense.artifact, variants, chosen, verification, evaluation)
+        staged = stage_artifact(context, dense.artifact, chosen, workspace.staging())
+        verified = verify_staged(context, chosen, staged)
+        evaluation = evaluate(context, dense.artifact, staged)
+        findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
         composed = compose_manifest(context, findings, seconds=clock.seconds())
         manifest = stage_bundle(context, chosen, staged, composed)
         workspace.place(staged.directory)

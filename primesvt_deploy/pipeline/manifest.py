@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,9 +19,9 @@ from primesvt_deploy.model.description import describe
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.evaluation import Evaluation
+from primesvt_deploy.pipeline.staged import Verified
 from primesvt_deploy.pipeline.variant import Variant
-from primesvt_deploy.settings import HEAD, BuildSettings
-from primesvt_deploy.verification.outcome import Verification
+from primesvt_deploy.settings import HEAD, BuildSettings, Runtime
 from primesvt_deploy.version import __version__
 
 __all__ = ["Findings", "compose_manifest", "versions"]
@@ -37,14 +37,14 @@ class Findings:
         dense: the dense float32 artifact.
         variants: one for each precision that was tried.
         chosen: the one that is shipped.
-        verification: of its artifact.
+        verified: what is shipped, against its model.
         evaluation: of the dense and the shipped artifact.
     """
 
     dense: Artifact
     variants: Sequence[Variant]
     chosen: Variant
-    verification: Verification
+    verified: Verified
     evaluation: Evaluation
 
 
@@ -69,6 +69,8 @@ def compose_manifest(
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],
         "notes": [model.family.note] if model.family.note else [],
         "left_unpruned": dict(context.search.prunable.left),
+        "runtimes": list(_runtimes(settings.runtime)),
+        "native": _native(findings),
         "precision": _precision(findings.variants, chosen, settings),
         "constraints": _constraints(chosen, settings),
         "size": _sizes(model, chosen, findings.dense),
@@ -82,7 +84,7 @@ def compose_manifest(
             "search": _search(chosen),
         },
         "latency": _latency(findings.evaluation, settings),
-        "verification": findings.verification.to_dict(),
+        "verification": _verification(findings.verified),
         "policy": {
             "name": settings.search.policy,
             **settings.search.to_dict(),
@@ -92,6 +94,36 @@ def compose_manifest(
         "seconds": dict(seconds),
         "versions": versions(),
     }
+
+
+def _runtimes(runtime: Runtime) -> Iterator[str]:
+    """Runtimes of a bundle, the default first."""
+    if runtime.has_onnx:
+        yield Runtime.ONNX.value
+    if runtime.has_native:
+        yield Runtime.NATIVE.value
+
+
+def _native(findings: Findings) -> dict[str, Any] | None:
+    """What is known of the native engine's file; None: there is none."""
+    native, verification = findings.chosen.native, findings.verified.native
+    if native is None or verification is None:
+        return None
+    return {
+        "file": "model.svit",
+        "file_bytes": native.bytes,
+        "arena_bytes": native.arena_bytes,
+        "integer_layers": len(native.integer_layers),
+        "real_layers": dict(native.float_layers),
+        "verification": verification.to_dict(),
+    }
+
+
+def _verification(verified: Verified) -> dict[str, Any]:
+    """Of the ONNX artifact, or, without one, of the native one."""
+    outcome = verified.artifact or verified.native
+    assert outcome is not None
+    return outcome.to_dict()
 
 
 def versions() -> dict[str, str]:
@@ -126,7 +158,7 @@ def _precision(
                 "precision": variant.exported.precision.value,
                 "pruned": bool(variant.predicted.plan.kept),
                 "budget_bytes_used": variant.measured.bytes,
-                "file_bytes": variant.exported.bytes,
+                "file_bytes": variant.file_bytes,
                 "drop": variant.measured.drop.to_dict() if variant.measured.drop else None,
                 "met": variant.budget_met and variant.accuracy_met,
                 "stopped_by": variant.stopped_by,
@@ -159,7 +191,7 @@ def _sizes(dense_model: SViT, chosen: Variant, dense: Artifact) -> dict[str, Any
         **cost.to_dict(),
     }
     after = {
-        "file_bytes": chosen.exported.bytes,
+        "file_bytes": chosen.file_bytes,
         "weight_bytes": chosen.measured.weight_bytes,
         **measure_cost(chosen.model).to_dict(),
     }
@@ -211,4 +243,17 @@ def _latency(evaluation: Evaluation, settings: BuildSettings) -> dict[str, Any]:
         "dense": dense.to_dict(),
         "shipped": shipped.to_dict(),
         "ratio_median": round(dense.median / shipped.median, 3),
+        **_native_latency(evaluation),
+    }
+
+
+def _native_latency(evaluation: Evaluation) -> dict[str, Any]:
+    """Latency of the native runtime beside that of the ONNX artifact, where there are both."""
+    native = evaluation.latency.get("native")
+    if native is None:
+        return {}
+    shipped = evaluation.latency["shipped"]
+    return {
+        "native": native.to_dict(),
+        "native_ratio_median": round(shipped.median / native.median, 3),
     }

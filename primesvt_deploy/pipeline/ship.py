@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.budget import counted_bytes
+from primesvt_deploy.pipeline.budget import counted_bytes, file_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.dense import DenseModel
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
@@ -29,14 +30,18 @@ class Shipped:
     Args:
         model: float32, at its number of timesteps.
         quantized: what the artifact computes, in torch; `model` itself for float32.
-        artifact: the exported file.
+        artifact: the exported ONNX file.
+        native: the file of the native engine; None: that was not requested.
         bytes: of what the budget counts.
+        file_bytes: of the model file; of the larger one, where two are shipped.
     """
 
     model: SViT
     quantized: SViT
     artifact: Artifact
+    native: NativeArtifact | None
     bytes: int
+    file_bytes: int
 
 
 def ship(
@@ -54,7 +59,7 @@ def ship(
     settings, progress = context.settings, context.progress
     model = _at_timesteps(context, model)
     if precision is Precision.FP32 and model is context.model:
-        return Shipped(model, model, dense.artifact, dense.bytes)
+        return Shipped(model, model, dense.artifact, None, dense.bytes, dense.artifact.bytes)
     quantized = model
     if precision is not Precision.FP32:
         samples = _samples(context) if precision is Precision.INT4 else None
@@ -68,7 +73,15 @@ def ship(
         standard=settings.standard_ops,
     )
     progress.step()
-    return Shipped(model, quantized, artifact, counted_bytes(settings, quantized, artifact))
+    native = None
+    if settings.runtime.has_native:
+        progress.stage(f"export for the native runtime, {precision.value}", 1)
+        path = stem.with_name(f"{stem.name}-{precision.value}.svit")
+        native = export_native(quantized, path, precision=precision)
+        progress.step()
+    counted = counted_bytes(settings, quantized, artifact, native)
+    files = file_bytes(settings, artifact, native)
+    return Shipped(model, quantized, artifact, native, counted, files)
 
 
 def _at_timesteps(context: BuildContext, model: SViT) -> SViT:

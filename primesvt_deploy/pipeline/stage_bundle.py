@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,66 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.artifact.onnx_export import Artifact
-from primesvt_deploy.artifact.ort_export import write_ort_file
 from primesvt_deploy.artifact.runtime_versions import required_versions
 from primesvt_deploy.bundle.write import CHECK_BYTES, BundleParts, write_bundle
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.profiles import LOW_MEMORY, make_profile, session_json
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.staged import StagedArtifact
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.pruning.policies.base import step_to_dict
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.settings import Precision
-from primesvt_deploy.verification.outcome import LOGIT_TOLERANCE, Verification
-from primesvt_deploy.verification.verify import verify_artifact
+from primesvt_deploy.verification.outcome import LOGIT_TOLERANCE
 
-__all__ = ["StagedArtifact", "stage_artifact", "stage_bundle", "verify_staged"]
-
-
-@dataclass(frozen=True)
-class StagedArtifact:
-    """The artifact in the bundle's directory.
-
-    Args:
-        directory: where the bundle is put together.
-        artifact: `model.onnx` there.
-        ort_file: `model.ort` there, if it was requested.
-    """
-
-    directory: Path
-    artifact: Artifact
-    ort_file: Path | None
-
-
-def stage_artifact(context: BuildContext, chosen: Variant, directory: Path) -> StagedArtifact:
-    """Copy the chosen artifact into an empty directory, and write its ORT-format file."""
-    shipped = replace(chosen.exported, path=directory / "model.onnx")
-    shutil.copyfile(chosen.exported.path, shipped.path)
-    ort_file = directory / "model.ort" if context.settings.ort_format else None
-    if ort_file is not None:
-        write_ort_file(shipped.path, ort_file)
-    return StagedArtifact(directory, shipped, ort_file)
-
-
-def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact) -> Verification:
-    """Compare the artifact with the model that it was exported from, on the search split.
-
-    Raises:
-        VerificationError: it is not its model.
-    """
-    size = staged.artifact.batch or 1
-    count = -(-context.settings.verify_images // size) * size
-    return verify_artifact(
-        chosen.quantized,
-        staged.artifact.path,
-        # However few images decisions rest on, the whole search split is there to verify on.
-        context.images.verification.first(count),
-        threads=context.settings.threads,
-        progress=context.progress,
-    ).require()
+__all__ = ["stage_bundle"]
 
 
 def stage_bundle(
@@ -87,23 +41,16 @@ def stage_bundle(
     Raises:
         VerificationError: the ORT-format file gives other logits than the ONNX file.
     """
-    ort_file, path = staged.ort_file, staged.artifact.path
-    model = OnnxModel(path, threads=context.settings.threads)
-    images, logits = _check_set(context.images.verification, model)
-    session = session_json(
-        requires=required_versions(path),
-        low_memory_file=ort_file.name if ort_file else path.name,
-        fold_at_load=staged.artifact.precision is not Precision.INT4,
-    )
-    if ort_file is not None:
+    images, logits = _check_set(context.images.verification, staged.model(context.settings.threads))
+    if staged.ort_file is not None:
         inputs = context.images.verification.preprocessing.normalise(images)
-        _require_same(ort_file, inputs, logits)
+        _require_same(staged.ort_file, inputs, logits)
     groups = context.search.prunable.groups
     parts = BundleParts(
         model=chosen.model,
         quantized=None if chosen.quantized is chosen.model else chosen.quantized,
         manifest=manifest,
-        session=session,
+        session=_session(staged),
         plan=_plan(chosen, groups),
         ledger=context.search.ledger.path or Path(),
         report=_report(manifest, chosen, groups),
@@ -111,6 +58,18 @@ def stage_bundle(
         check_logits=logits,
     )
     return write_bundle(staged.directory, parts)
+
+
+def _session(staged: StagedArtifact) -> dict[str, Any] | None:
+    """Content of `session.json`; None: the bundle has no ONNX file."""
+    if staged.artifact is None:
+        return None
+    path, ort_file = staged.artifact.path, staged.ort_file
+    return session_json(
+        requires=required_versions(path),
+        low_memory_file=ort_file.name if ort_file else path.name,
+        fold_at_load=staged.artifact.precision is not Precision.INT4,
+    )
 
 
 def _plan(chosen: Variant, groups: tuple[Group, ...]) -> dict[str, Any]:
@@ -173,7 +132,7 @@ def _require_same(
 
 
 def _check_set(
-    images: ImageList, artifact: OnnxModel
+    images: ImageList, artifact: OnnxModel | NativeModel
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
     """A few samples, resized and cropped, and the artifact's logits of them on this machine."""
     steps = images.preprocessing

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from primesvt_deploy.analysis.cost import ShippedSize
+from primesvt_deploy.artifact.native_export import NativeArtifact
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
@@ -58,7 +59,9 @@ class Variant:
         finetuned: how that was trained on; None: not at all.
         model: the float32 model that is shipped, at its number of timesteps.
         quantized: what the artifact computes, in torch; `model` itself for float32.
-        exported: the artifact.
+        exported: the ONNX artifact.
+        native: the file of the native engine; None: that was not requested.
+        file_bytes: of the model file; of the larger one, where two are shipped.
         measured: its bytes and its drop.
         budget_bytes: of what the budget counts.
         max_drop: points that may be lost; None: any.
@@ -71,6 +74,8 @@ class Variant:
     model: SViT
     quantized: SViT
     exported: Artifact
+    native: NativeArtifact | None
+    file_bytes: int
     measured: Measurement
     budget_bytes: int
     max_drop: float | None
@@ -113,7 +118,7 @@ def best(variants: Sequence[Variant], *, smallest: bool = False) -> Variant:
         lost = 0.0 if measured.drop is None else measured.drop.points
         met = variant.budget_met and variant.accuracy_met
         order = lost if variant.budget_met and not smallest else float(measured.bytes)
-        return met, variant.budget_met, -order, -variant.exported.bytes
+        return met, variant.budget_met, -order, -variant.file_bytes
 
     return max(variants, key=merit)
 
@@ -198,6 +203,8 @@ def _variant(
         model=shipped.model,
         quantized=shipped.quantized,
         exported=shipped.artifact,
+        native=shipped.native,
+        file_bytes=shipped.file_bytes,
         measured=Measurement(shipped.bytes, weights, drop),
         budget_bytes=shipped.bytes if context.settings.smallest else dense.budget.bytes,
         max_drop=context.settings.search.max_drop,

@@ -9,9 +9,13 @@ from safetensors.torch import load_file
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.native import NATIVE_FILE
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, runtimes_of
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.load import load
 from primesvt_deploy.quantization.serialization import with_quantized_state
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.native import verify_native
 from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.verification.verify import verify_artifact
 
@@ -25,6 +29,7 @@ def verify_bundle(
     images: int = 256,
     threads: int = 0,
     factory: str | None = None,
+    runtime: str | None = None,
 ) -> Verification:
     """Compare a bundle's artifact with its model on held-out images.
 
@@ -37,13 +42,15 @@ def verify_bundle(
         images: how many to compare on.
         threads: of ONNX Runtime.
         factory: `module:function` that makes the model, if it is of a user's own class.
+        runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
         DataError: no data to compare on.
         VerificationError: the artifact is not its model.
     """
-    check_files(bundle, read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
     model = load(bundle, factory=factory)
     quantized = Path(bundle) / "quantized.safetensors"
     if quantized.is_file():
@@ -51,4 +58,9 @@ def verify_bundle(
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)
-    return verify_artifact(model, Path(bundle) / "model.onnx", held_out, threads=threads).require()
+    if (runtime or runtimes_of(manifest)[0]) == NATIVE:
+        path = Path(bundle) / NATIVE_FILE
+        precision = Precision(manifest["precision"]["name"])
+        return verify_native(model, path, held_out, precision=precision).require()
+    path = Path(bundle) / "model.onnx"
+    return verify_artifact(model, path, held_out, threads=threads).require()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +24,14 @@ from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY, NEURONS_KEY
 from primesvt_deploy.lowering.trace import OUTPUT
 from primesvt_deploy.model.svit import SViT
 
-__all__ = ["FlipCounter", "neuron_layers", "observed", "spike_value"]
+__all__ = [
+    "FlipCounter",
+    "SpikeComparison",
+    "can_be_shared",
+    "neuron_layers",
+    "observed",
+    "spike_value",
+]
 
 _NOTHING: Mapping[str, torch.Tensor] = MappingProxyType({})
 
@@ -74,8 +82,67 @@ def spike_value(neuron: Neuron | UnrolledNeuron) -> float:
     return constants.spike_value
 
 
-class FlipCounter:
-    """Runs a model and its instrumented artifact side by side and counts differing spikes.
+class SpikeComparison(ABC):
+    """Runs a model beside its artifact and counts the spikes that differ.
+
+    Args:
+        model: the model, or the quantized one that an integer artifact stands for.
+
+    Attributes:
+        is_integer: whether the artifact has integer arithmetic.
+        compared: neuron outputs compared so far.
+    """
+
+    is_integer: bool
+
+    def __init__(self, model: SViT) -> None:
+        self._model = model
+        self._neurons = neuron_layers(model)
+        self._counts: dict[str, list[npt.NDArray[np.int64]]] = {n: [] for n in self._neurons}
+        self.compared = 0
+
+    @abstractmethod
+    def _observe(
+        self, batch: npt.NDArray[np.float32]
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, torch.Tensor]]:
+        """Run the artifact on a batch.
+
+        Returns:
+            Spikes of each layer, `[T*N, ...]` as in torch; and by layer the outputs that the model
+            is to take over.
+        """
+
+    def compare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Compare the spikes of a batch; the model's logits `[N, K]`."""
+        found, given = self._observe(batch)
+        logits, expected = observed(self._model, torch.from_numpy(batch), given)
+        for name, spikes in found.items():
+            self.compared += spikes.size
+            steps = (self._model.timesteps, len(batch), -1)
+            differing = expected[name].contiguous().numpy().reshape(steps) != spikes.reshape(steps)
+            self._counts[name].append(differing.sum(axis=2))
+        result: npt.NDArray[np.float32] = logits.numpy()
+        return result
+
+    def per_image(self) -> npt.NDArray[np.int64]:
+        """Flips of each image over all layers and timesteps."""
+        total: npt.NDArray[np.int64] = sum(
+            (np.concatenate(c, axis=1).sum(axis=0) for c in self._counts.values()),
+            start=np.zeros(1, dtype=np.int64),
+        )
+        return total
+
+    def by_layer(self, chosen: npt.NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
+        """Flips of each layer at each timestep, over the chosen images."""
+        images = chosen.astype(bool)
+        return {
+            name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, images].sum(axis=1))
+            for name, c in self._counts.items()
+        }
+
+
+class FlipCounter(SpikeComparison):
+    """Compares a model with its instrumented ONNX artifact.
 
     Args:
         model: the model, or the quantized one that an integer artifact stands for.
@@ -85,29 +152,24 @@ class FlipCounter:
             so that only what is behind them is compared.
 
     Attributes:
-        is_integer: whether the artifact has integer arithmetic.
         float_layers: names of the float layers that can be shared; none in a float32 artifact.
-        compared: neuron outputs compared so far.
     """
 
     def __init__(
         self, model: SViT, path: Path, threads: int, *, share_float_layers: bool = False
     ) -> None:
-        self._model = model
+        super().__init__(model)
         graph = onnx.load(path)
         metadata = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
         self.is_integer = FLOAT_LAYERS_KEY in metadata
         self.float_layers = tuple(
-            name
-            for name in metadata.get(FLOAT_LAYERS_KEY, ())
-            if _can_be_shared(name, model.module)
+            name for name in metadata.get(FLOAT_LAYERS_KEY, ()) if can_be_shared(name, model.module)
         )
         self._layouts = {
             name: entry["layout"]
             for entry in metadata.get(NEURONS_KEY, ())
             for name in entry["names"]
         }
-        self._neurons = neuron_layers(model)
         produced = {output for node in graph.graph.node for output in node.output}
         self._tensors = {
             name: _spike_tensors(name, model.timesteps, produced, path) for name in self._neurons
@@ -126,23 +188,17 @@ class FlipCounter:
         self._session = ort.InferenceSession(
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self._counts: dict[str, list[npt.NDArray[np.int64]]] = {n: [] for n in self._tensors}
-        self.compared = 0
 
-    def compare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Compare the spikes of a batch; the model's logits `[N, K]`."""
+    def _observe(
+        self, batch: npt.NDArray[np.float32]
+    ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, torch.Tensor]]:
         found = self._run(batch)
         given = {layer: torch.from_numpy(found[name]) for layer, name in self._shared.items()}
-        logits, expected = observed(self._model, torch.from_numpy(batch), given)
-        for name, tensors in self._tensors.items():
-            spikes = self._values(name, np.concatenate([found[tensor] for tensor in tensors]))
-            self.compared += spikes.size
-            differing = (expected[name].contiguous().numpy() != spikes).reshape(
-                self._model.timesteps, len(batch), -1
-            )
-            self._counts[name].append(differing.sum(axis=2))
-        result: npt.NDArray[np.float32] = logits.numpy()
-        return result
+        spikes = {
+            name: self._values(name, np.concatenate([found[tensor] for tensor in tensors]))
+            for name, tensors in self._tensors.items()
+        }
+        return spikes, given
 
     def _run(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
         """Run the graph; its instrumented tensors by name."""
@@ -166,22 +222,6 @@ class FlipCounter:
         logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], inputs)[0]
         return logits
 
-    def per_image(self) -> npt.NDArray[np.int64]:
-        """Flips of each image over all layers and timesteps."""
-        total: npt.NDArray[np.int64] = sum(
-            (np.concatenate(c, axis=1).sum(axis=0) for c in self._counts.values()),
-            start=np.zeros(1, dtype=np.int64),
-        )
-        return total
-
-    def by_layer(self, chosen: npt.NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
-        """Flips of each layer at each timestep, over the chosen images."""
-        images = chosen.astype(bool)
-        return {
-            name: tuple(int(n) for n in np.concatenate(c, axis=1)[:, images].sum(axis=1))
-            for name, c in self._counts.items()
-        }
-
 
 def _time_first(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(batch.swapaxes(0, 1)) if batch.ndim == 5 else batch
@@ -194,7 +234,7 @@ def _spike_tensors(layer: str, timesteps: int, produced: set[str], path: Path) -
     raise VerificationError(f"{path} has no spikes of layer {layer}: it is not this model's")
 
 
-def _can_be_shared(layer: str, network: SpikingNetwork) -> bool:
+def can_be_shared(layer: str, network: SpikingNetwork) -> bool:
     """Whether a layer is a module whose output is one tensor, in front of a neuron."""
     modules = dict(network.named_modules())
     weighted = isinstance(modules.get(layer), nn.Conv1d | nn.Conv2d | nn.Linear)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,25 @@ from primesvt_deploy.lowering.metadata import FOLDED_KEY
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.verification.outcome import Verification
-from primesvt_deploy.verification.spikes import FlipCounter, neuron_layers, observed, spike_value
+from primesvt_deploy.verification.spikes import (
+    FlipCounter,
+    SpikeComparison,
+    neuron_layers,
+    observed,
+    spike_value,
+)
 
-__all__ = ["verify_artifact", "without_folded"]
+__all__ = [
+    "BATCH",
+    "compare_with_model",
+    "require_images",
+    "verify_artifact",
+    "without_folded",
+    "without_neurons",
+]
 
-_BATCH = 16
+BATCH = 16
+"""Images that are compared at a time."""
 
 
 def verify_artifact(
@@ -49,33 +63,66 @@ def verify_artifact(
     Raises:
         VerificationError: no image to compare on, or the file's layers are not the model's.
     """
-    if not len(images):
-        raise VerificationError("there is no image to verify the artifact on: pass --data")
+    require_images(images)
     artifact = OnnxModel(path, threads=threads)
     model = without_folded(model, artifact)
-    size = artifact.fixed_batch or min(model.batch_of(_BATCH), len(images))
+    size = artifact.fixed_batch or min(model.batch_of(BATCH), len(images))
     n = len(images) - len(images) % size if artifact.fixed_batch else len(images)
     if not n:
         raise VerificationError(f"{len(images)} images do not fill the artifact's batch of {size}")
-    images = images.first(n)
-    counter = FlipCounter(model, path, threads)
+    return compare_with_model(
+        model,
+        artifact.logits,
+        lambda shared: FlipCounter(model, path, threads, share_float_layers=shared),
+        images.first(n),
+        size,
+        progress,
+    )
+
+
+def require_images(images: ImageList) -> None:
+    """Refuse to verify on nothing.
+
+    Raises:
+        VerificationError: there is no image.
+    """
+    if not len(images):
+        raise VerificationError("there is no image to verify the artifact on: pass --data")
+
+
+def compare_with_model(
+    model: SViT,
+    logits: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    comparison: Callable[[bool], SpikeComparison],
+    images: ImageList,
+    size: int,
+    progress: Progress,
+) -> Verification:
+    """Compare an artifact's logits and spikes with its model's.
+
+    Args:
+        model: the model, with the neurons that the artifact has.
+        logits: runs the artifact as it is.
+        comparison: makes a comparison of spikes, with float layers shared or not.
+        images: to compare on.
+        size: images at a time.
+        progress: gets each batch.
+    """
+    counter = comparison(False)
     expected, found = [], []
-    progress.stage("verification", -(-n // size))
+    progress.stage("verification", -(-len(images) // size))
     for batch in _batches(images, size):
         expected.append(counter.compare(batch))
-        found.append(artifact.logits(batch))
+        found.append(logits(batch))
         progress.step()
     outcome = _summary(np.concatenate(expected), np.concatenate(found), counter)
     if counter.is_integer:
-        flips = (
-            _flips_behind_float_layers(model, path, images, size, threads)
-            if outcome.flipped_spikes
-            else 0
-        )
+        behind = comparison(True) if outcome.flipped_spikes else None
+        flips = 0 if behind is None else _flips(behind, images, size)
         exact = model.module.couplings_declared
         outcome = replace(outcome, flips_behind_float_layers=flips, exact=exact)
     # Without an image that has no flip, nothing else says how close logits must be.
-    if outcome.failures() or outcome.images_with_flips == n:
+    if outcome.failures() or outcome.images_with_flips == len(images):
         return _with_rounding(outcome, model, images, size)
     return outcome
 
@@ -87,14 +134,22 @@ def without_folded(model: SViT, artifact: OnnxModel) -> SViT:
         A copy, which shares the weights and computes the same; `model` where nothing is lost.
     """
     metadata = artifact.session.get_modelmeta().custom_metadata_map
-    folded = set(json.loads(metadata.get(FOLDED_KEY, "[]")))
-    if not folded:
+    return without_neurons(model, set(json.loads(metadata.get(FOLDED_KEY, "[]"))))
+
+
+def without_neurons(model: SViT, names: Collection[str]) -> SViT:
+    """Mark neurons as unused, by the names of their layers.
+
+    Returns:
+        A copy, which shares the weights and computes the same; `model` where there are no names.
+    """
+    if not names:
         return model
     shared = (*model.module.parameters(), *model.module.buffers())
     module = copy.deepcopy(model.module, {id(tensor): tensor for tensor in shared})
     reduced = model.with_module(module)
     for name, neuron in neuron_layers(reduced).items():
-        neuron.used = neuron.used and name not in folded
+        neuron.used = neuron.used and name not in names
     return reduced
 
 
@@ -103,14 +158,10 @@ def _batches(images: ImageList, size: int) -> Iterator[npt.NDArray[np.float32]]:
         yield images.inputs(start, min(start + size, len(images)))
 
 
-def _flips_behind_float_layers(
-    model: SViT, path: Path, images: ImageList, size: int, threads: int
-) -> int:
-    """Count flips once the model takes over the outputs of the artifact's float layers."""
-    counter = FlipCounter(model, path, threads, share_float_layers=True)
+def _flips(comparison: SpikeComparison, images: ImageList, size: int) -> int:
     for batch in _batches(images, size):
-        counter.compare(batch)
-    return int(counter.per_image().sum())
+        comparison.compare(batch)
+    return int(comparison.per_image().sum())
 
 
 def _with_rounding(
@@ -138,7 +189,7 @@ def _with_rounding(
 
 
 def _summary(
-    expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32], counter: FlipCounter
+    expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32], counter: SpikeComparison
 ) -> Verification:
     difference = np.abs(expected - found).max(axis=1)
     # NaN would pass every comparison of maxima below.

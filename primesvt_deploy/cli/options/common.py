@@ -16,6 +16,7 @@ __all__ = [
     "json_option",
     "numbers",
     "profile_option",
+    "runtime_option",
     "set_threads",
     "threads_option",
     "whole_numbers",
@@ -32,6 +33,9 @@ any_machine_option = click.option(
 )
 profile_option = click.option(
     "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
+)
+runtime_option = click.option(
+    "--runtime", metavar="NAME", help="onnx or native.  [default: onnx, if the bundle has it]"
 )
 
 

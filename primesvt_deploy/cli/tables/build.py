@@ -74,6 +74,14 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
         _speed(latency["ratio_median"]),
     )
+    if "native" in latency:
+        native = latency["native"]
+        table.add_row(
+            "native runtime, 1 thread",
+            DASH,
+            f"{native['median_ms']:.2f} ms (p95 {native['p95_ms']:.2f})",
+            f"{_speed(latency['native_ratio_median'])} than ONNX Runtime",
+        )
     return table
 
 
@@ -94,6 +102,14 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
     for note in manifest.get("notes", ()):
         console.print(f"note: {note}", highlight=False, markup=False)
     print_unpruned(console, manifest.get("left_unpruned", {}))
+    native = manifest.get("native")
+    if native is not None:
+        console.print(
+            f"native runtime: {native['file']} of {native['file_bytes'] / 1e6:.2f} MB, an arena of "
+            f"{native['arena_bytes'] / 1e3:.0f} KB; "
+            f"{native['verification']['flips_behind_real']} spikes flipped behind float layers",
+            highlight=False,
+        )
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "

@@ -17,6 +17,7 @@ from primesvt_deploy.edge.runtime.profiles import (
     make_profile,
     read_session,
 )
+from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
 
 __all__ = ["Configuration", "Subject", "configurations_of", "grouped", "labels_of", "open_subject"]
 
@@ -117,6 +118,11 @@ def open_subject(path: Path, label: str) -> Subject:
         raise BundleError(f"{path} is neither a bundle directory nor a .onnx or .ort file")
     manifest = read_manifest(path)
     check_files(path, manifest)
+    if ONNX not in runtimes_of(manifest):
+        raise BundleError(
+            f"{path} is built for the native runtime alone, expected a model of ONNX Runtime: build "
+            f"with --runtime both, or time it by `make -C {path}/native` and `classify --time 100`"
+        )
     return Subject(label=label, path=path, manifest=manifest)
 
 

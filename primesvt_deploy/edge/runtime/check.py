@@ -11,7 +11,7 @@ import numpy as np
 
 from .bundle import check_files, read_manifest
 from .errors import BundleError
-from .session import OnnxModel
+from .runtimes import open_model
 from .steps import steps_from_dict
 
 __all__ = ["MAX_DISAGREEMENT", "StoredCheck", "check_outputs"]
@@ -48,14 +48,19 @@ class StoredCheck:
 
 
 def check_outputs(
-    bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+    bundle: str | os.PathLike[str],
+    *,
+    threads: int = 0,
+    profile: str | None = None,
+    runtime: str | None = None,
 ) -> StoredCheck:
     """Check a bundle's files, then classify its stored images and compare the logits.
 
     Args:
         bundle: its directory.
-        threads: see `OnnxModel`.
+        threads: see `OnnxModel` and `NativeModel`.
         profile: name of the session profile to run them under; None: the bundle's default.
+        runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
 
     Raises:
         BundleError: a file is missing or altered, or too many outputs differ.
@@ -65,7 +70,7 @@ def check_outputs(
     with np.load(Path(bundle) / "check.npz") as stored:
         pixels, expected = stored["images"], stored["logits"]
     preprocessing = steps_from_dict(manifest["model"]["preprocessing"])
-    model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
+    model = open_model(bundle, manifest, threads=threads, profile=profile, runtime=runtime)
     found = model.logits(preprocessing.normalise(pixels))
     outcome = StoredCheck(
         n=len(expected),
@@ -75,6 +80,6 @@ def check_outputs(
     if outcome.n - outcome.agreeing > MAX_DISAGREEMENT * outcome.n:
         raise BundleError(
             f"{bundle}: this machine's outputs are not the stored ones ({outcome}): "
-            "try another onnxruntime version"
+            "try another version of onnxruntime, or another C compiler"
         )
     return outcome

@@ -21,6 +21,7 @@ def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None)
     parser.add_argument("--top", type=int, default=3, help="labels to print (default 3)")
     parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
     parser.add_argument("--profile", help="latency or low-memory (default: the bundle's)")
+    parser.add_argument("--runtime", help="onnx or native (default: onnx, if the bundle has it)")
     parser.add_argument("--json", action="store_true", help="one JSON object an image")
     options = parser.parse_args(arguments)
     try:
@@ -30,6 +31,7 @@ def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None)
             top=options.top,
             threads=options.threads,
             profile=options.profile,
+            runtime=options.runtime,
             as_json=options.json,
         )
     except DeployError as error:
@@ -45,6 +47,7 @@ def classify_and_print(
     top: int,
     threads: int,
     profile: str | None,
+    runtime: str | None = None,
     as_json: bool,
 ) -> None:
     """Print one line an image: its path, then labels and probabilities.
@@ -52,7 +55,7 @@ def classify_and_print(
     Raises:
         DeployError: the bundle or an image cannot be used.
     """
-    classifier = Classifier(bundle, threads=threads, profile=profile)
+    classifier = Classifier(bundle, threads=threads, profile=profile, runtime=runtime)
     if not classifier.meets_constraints:
         print("note: this bundle does not meet the constraints it was built for", file=sys.stderr)
     for prediction in classifier.classify(images, top=top):

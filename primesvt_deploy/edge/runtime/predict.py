@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .bundle import check_files, read_manifest
 from .errors import BundleError
-from .session import OnnxModel
+from .runtimes import open_model
 from .steps import prepare_file, steps_from_dict
 
 __all__ = ["Classifier", "Prediction"]
@@ -52,15 +52,22 @@ class Classifier:
 
     Args:
         bundle: its directory.
-        threads: see `OnnxModel`.
-        profile: name of a session profile, `latency` or `low-memory`; None: the bundle's default.
+        threads: see `OnnxModel` and `NativeModel`.
+        profile: name of a session profile of ONNX Runtime, `latency` or `low-memory`; None: the
+            bundle's default.
+        runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
 
     Raises:
         BundleError: the bundle is incomplete, altered, or cannot be loaded.
     """
 
     def __init__(
-        self, bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+        self,
+        bundle: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        profile: str | None = None,
+        runtime: str | None = None,
     ) -> None:
         self.manifest = read_manifest(bundle)
         check_files(bundle, self.manifest)
@@ -69,7 +76,9 @@ class Classifier:
             self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
         except KeyError as error:
             raise BundleError(f"{bundle}: the manifest has no {error.args[0]!r}") from error
-        self.model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
+        self.model = open_model(
+            bundle, self.manifest, threads=threads, profile=profile, runtime=runtime
+        )
 
     @property
     def meets_constraints(self) -> bool:

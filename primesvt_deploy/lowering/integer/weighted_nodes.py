@@ -15,9 +15,7 @@ _NO_OVERFLOW = 2**15 - 1
 """x86 without VNNI adds pairs of products in 16 bits, saturating."""
 
 
-def integer_grid(
-    counts: SpikeCounts | None, weights: np.ndarray
-) -> tuple[GridWeights | None, str]:
+def integer_grid(counts: SpikeCounts | None, weights: np.ndarray) -> tuple[GridWeights | None, str]:
     """Find the grid of a layer that can run on integers, or the reason why it cannot.
 
     Args:

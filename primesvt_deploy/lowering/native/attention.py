@@ -54,7 +54,8 @@ def lower_attention(builder: ProgramBuilder, node: ir.Node) -> bool:
     outer = second.inputs[1 if inner_is_left else 0]
     if not all(builder.holds(value) for value in (*node.inputs, outer)):
         return False
-    roles = _roles(*(builder.view(v) for v in (*node.inputs, outer)), inner_is_left)
+    a, b, c = (builder.view(v) for v in (*node.inputs, outer))
+    roles = _roles(a, b, c, inner_is_left)
     tail = _tail(second)
     if roles is None or tail is None:
         return False

@@ -8,7 +8,6 @@ them.
 
 from __future__ import annotations
 
-
 import numpy as np
 import onnx_ir as ir
 
@@ -23,6 +22,7 @@ from primesvt_deploy.lowering.native.weighted import lower_weighted
 from primesvt_deploy.lowering.traced_graph import (
     is_neuron,
     neuron_constants,
+    neuron_layer_name,
     neuron_nodes,
     require_neurons,
 )
@@ -74,6 +74,13 @@ def lower_to_native(
             lower_neuron(builder, node)
         elif not (lower_attention(builder, node) or lower_weighted(builder, node, pack_int4=pack)):
             lower_tensor(builder, node)
+    missing = [
+        name
+        for node in neuron_nodes(model.graph)
+        if (name := neuron_layer_name(node)) not in builder.observed
+    ]
+    if missing:
+        raise PostconditionError(f"the program has no neurons of layer {missing[0]}")
     logits = builder.as_values(builder.view(model.graph.outputs[0]), "logits")
     return NativeProgram(
         operators=tuple(builder.operators),

@@ -147,8 +147,10 @@ class ProgramBuilder:
         # In the axes that the source is stored by, which may be finer than those of its shape.
         sizes, _, _ = factored(view.places)
         time = (view.shape[0],) if view.spikes is not None else ()
-        fine = [replace(x, shape=(*time, *sizes), places=x.places.reshape(sizes)) for x in (view, copy)]
-        self.copy(*fine, name)
+        source, target = (
+            replace(x, shape=(*time, *sizes), places=x.places.reshape(sizes)) for x in (view, copy)
+        )
+        self.copy(source, target, name)
         return copy
 
     def as_values(self, view: View, name: str) -> View:

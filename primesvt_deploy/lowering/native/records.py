@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "NO_DATA",
     "AttentionOp",
     "Buffer",
     "CopyOp",
@@ -29,8 +30,8 @@ __all__ = [
     "OperandKind",
     "OperandRef",
     "Operator",
-    "Reduction",
     "ReduceOp",
+    "Reduction",
     "SinkKind",
     "SinkRef",
     "SparseOp",
@@ -117,7 +118,8 @@ class Reduction(IntEnum):
 
 
 _NOTHING = Buffer(0)
-_NO_DATA = Data(np.zeros(0, dtype=np.uint8))
+NO_DATA = Data(np.zeros(0, dtype=np.uint8))
+"""Stands for a constant that an operator does not have."""
 _ZEROS = (0,) * MAX_RANK
 
 
@@ -229,7 +231,7 @@ class SparseOp(Operator):
     outputs: int
     weights: WeightFormat
     rows: Data
-    multipliers: Data = _NO_DATA
+    multipliers: Data = NO_DATA
     group_rows: int = 0
     scale: Data
     bias: Data
@@ -256,7 +258,7 @@ class DenseOp(Operator):
     groups: int
     weights: WeightFormat
     rows: Data
-    scale: Data = _NO_DATA
+    scale: Data = NO_DATA
     bias: Data
     sink: SinkRef
 
@@ -414,7 +416,7 @@ def buffers_of(operator: Operator) -> list[Buffer]:
 
 def data_of(operator: Operator) -> list[Data]:
     """The constants that an operator reads."""
-    return [x for x in _leaves(operator) if isinstance(x, Data) and x is not _NO_DATA]
+    return [x for x in _leaves(operator) if isinstance(x, Data) and x is not NO_DATA]
 
 
 def words_of(
@@ -437,7 +439,7 @@ def words_of(
         elif isinstance(value, Buffer):
             parts.append(struct.pack("<i", 0 if value is _NOTHING else buffers[value]))
         elif isinstance(value, Data):
-            parts.append(struct.pack("<i", 0 if value is _NO_DATA else data[value]))
+            parts.append(struct.pack("<i", 0 if value is NO_DATA else data[value]))
         else:
             parts.append(struct.pack("<i", int(value)))
     kind = type(operator).KIND  # type: ignore[attr-defined]

@@ -7,14 +7,20 @@ they come, too. What several nodes read is stored as real values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from primesvt_deploy.lowering.lif import ChargeFireReset
 from primesvt_deploy.lowering.native.program import ProgramBuilder, unsupported
-from primesvt_deploy.lowering.native.records import NeuronOp, NeuronRef, SinkKind, SinkRef, WindowRef
+from primesvt_deploy.lowering.native.records import (
+    NeuronOp,
+    NeuronRef,
+    SinkKind,
+    SinkRef,
+    WindowRef,
+)
 from primesvt_deploy.lowering.native.stores import (
     ValueStore,
     View,
@@ -49,9 +55,7 @@ class Sink:
     observed: bool
 
 
-def sink_of(
-    builder: ProgramBuilder, node: ir.Node, *, steps: int, width: int, exact: bool
-) -> Sink:
+def sink_of(builder: ProgramBuilder, node: ir.Node, *, steps: int, width: int, exact: bool) -> Sink:
     """The sink of a weighted layer; the nodes that it takes in are done.
 
     Args:
@@ -69,9 +73,14 @@ def sink_of(
     if pool is not None and window is not None:
         builder.done.add(pool)
         output, shape = pool.outputs[0], _shape(pool.outputs[0])
-    pooled = {} if window is None else {"pooled": 1, "pool": window}
     channels = shape[1] if len(shape) == 4 else shape[-1]
-    common = {"steps": steps, "width": width, **pooled}
+    common = SinkRef(
+        kind=SinkKind.VALUES,
+        steps=steps,
+        width=width,
+        pooled=int(window is not None),
+        pool=window or WindowRef(),
+    )
     neuron = None if kept_apart else _only_user(output, None)
     if neuron is not None and is_neuron(neuron):
         lif = neuron_constants(neuron)
@@ -84,7 +93,7 @@ def sink_of(
     if kept_apart:
         builder.observed[layer_name(node)] = view
     assert isinstance(view.store, ValueStore)
-    ref = SinkRef(kind=SinkKind.VALUES, values=view.store.ref, **common)
+    ref = replace(common, values=view.store.ref)
     return Sink(ref=ref, name=layer_name(node), channels=channels, observed=kept_apart)
 
 
@@ -93,7 +102,7 @@ def _into_neuron(
     node: ir.Node,
     shape: tuple[int, ...],
     channels: int,
-    common: dict[str, object],
+    common: SinkRef,
 ) -> Sink:
     lif = neuron_constants(node)
     places = channels_last(shape[1:])
@@ -102,12 +111,7 @@ def _into_neuron(
     builder.put(node.outputs[0], view)
     builder.observed[neuron_layer_name(node)] = view
     builder.done.add(node)
-    ref = SinkRef(
-        kind=SinkKind.NEURON,
-        neuron=neuron_ref(lif),
-        spikes=store.ref,
-        **common,  # type: ignore[arg-type]
-    )
+    ref = replace(common, kind=SinkKind.NEURON, neuron=neuron_ref(lif), spikes=store.ref)
     return Sink(ref=ref, name=neuron_layer_name(node), channels=channels, observed=True)
 
 
@@ -117,7 +121,7 @@ def _into_sum(
     output: ir.Value,
     shape: tuple[int, ...],
     channels: int,
-    common: dict[str, object],
+    common: SinkRef,
 ) -> Sink:
     a, b = addition.inputs
     other = builder.view(b if a is output else a)
@@ -125,12 +129,7 @@ def _into_sum(
     assert isinstance(view.store, ValueStore) and other.values is not None
     builder.put(addition.outputs[0], view)
     builder.done.add(addition)
-    ref = SinkRef(
-        kind=SinkKind.ADD,
-        values=view.store.ref,
-        other=other.values.ref,
-        **common,  # type: ignore[arg-type]
-    )
+    ref = replace(common, kind=SinkKind.ADD, values=view.store.ref, other=other.values.ref)
     return Sink(ref=ref, name=layer_name(addition), channels=channels, observed=False)
 
 

@@ -143,7 +143,7 @@ class View:
         """Places of the first step, if those of the others follow in the store's order of steps."""
         assert self.values is not None
         ref = self.values.ref
-        first = self.places[0]
+        first: _Places = self.places[0]
         if self.shape[0] == 1 and ref.steps == 1:
             return first
         stride = 0 if ref.steps == 1 else ref.elements
@@ -223,7 +223,9 @@ def factored(places: _Places) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         stride = int(flat[1] - flat[0])
         steps = np.diff(flat) != stride
         run = int(np.argmax(steps)) + 1 if steps.any() else flat.size
-        size = next(d for d in range(run, 0, -1) if flat.size % d == 0 and _regular(flat, d, stride))
+        size = next(
+            d for d in range(run, 0, -1) if flat.size % d == 0 and _regular(flat, d, stride)
+        )
         sizes.insert(0, size)
         strides.insert(0, stride)
         if size == 1:  # nothing regular: the rest is one axis without a stride

@@ -16,8 +16,8 @@ from primesvt_deploy.lowering.native.records import (
     MatMulOp,
     OperandKind,
     OperandRef,
-    Reduction,
     ReduceOp,
+    Reduction,
     SpikeAddOp,
     SpikeAndOp,
     SpikePoolOp,
@@ -28,7 +28,6 @@ from primesvt_deploy.lowering.native.stores import (
     SpikeStore,
     View,
     channels_last,
-    new_spikes,
     new_values,
     strides_of,
 )
@@ -131,7 +130,9 @@ def _concat(builder: ProgramBuilder, node: ir.Node) -> None:
         size = view.shape[axis]
         index = [slice(None)] * len(whole.shape)
         index[axis] = slice(start, start + size)
-        builder.copy(view, replace(whole, places=whole.places[tuple(index)], shape=view.shape), name)
+        builder.copy(
+            view, replace(whole, places=whole.places[tuple(index)], shape=view.shape), name
+        )
         start += size
     builder.put(node.outputs[0], whole)
 
@@ -213,9 +214,7 @@ def _add_counts(builder: ProgramBuilder, node: ir.Node) -> bool:
         largest=largest,
     )
     builder.append(
-        SpikeAddOp(
-            name=builder.name(layer_name(node)), a=x.ref, b=y.ref, output=store.ref
-        )
+        SpikeAddOp(name=builder.name(layer_name(node)), a=x.ref, b=y.ref, output=store.ref)
     )
     builder.put(node.outputs[0], View(store, a.shape, a.places))
     return True
@@ -421,7 +420,9 @@ def _matmul(builder: ProgramBuilder, node: ir.Node) -> None:
     whole = (*shape, inner)  # batch, m, n, k
     batch = shape[:-2]
     left = _with_axis(builder, a, (*batch, shape[-2], inner), name, axis=-2)
-    right = _with_axis(builder, _swapped(builder, b, name), (*batch, shape[-1], inner), name, axis=-3)
+    right = _with_axis(
+        builder, _swapped(builder, b, name), (*batch, shape[-1], inner), name, axis=-3
+    )
     out = _fresh(shape)
     written = out.operand(shape)
     assert written is not None

@@ -6,6 +6,8 @@ weight rows are added in 16 bits: all at once where no sum can exceed them, or e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -16,7 +18,7 @@ from primesvt_deploy.lowering.integer.weight_grid import GridWeights, grid_of
 from primesvt_deploy.lowering.integer.weighted_nodes import integer_grid, linear_weights
 from primesvt_deploy.lowering.native.program import ProgramBuilder, unsupported
 from primesvt_deploy.lowering.native.records import (
-    Data,
+    NO_DATA,
     DenseOp,
     Operator,
     SparseOp,
@@ -178,7 +180,8 @@ def _nibble_rows(nibbles: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.
     low, high = whole[:, :half], whole[:, half:]
     if high.shape[1] < half:
         high = np.concatenate([high, np.full((rows, 1), 8, dtype=np.uint8)], axis=1)
-    return low | (high << 4)
+    packed: npt.NDArray[np.uint8] = low | (high << 4)
+    return packed
 
 
 def _dense(
@@ -191,12 +194,7 @@ def _dense(
     bias: npt.NDArray[np.float32],
     sink: Sink,
 ) -> Operator:
-    scale: dict[str, Data] = {}
-    if grid is None:
-        rows, kind = weights, WeightFormat.FLOAT
-    else:
-        rows, kind = grid.codes, WeightFormat.INT8
-        scale = {"scale": builder.data(grid.scales)}
+    rows: npt.NDArray[Any] = weights if grid is None else grid.codes
     if source.spikes is not None:
         given = {"input_is_spikes": 1, "spikes": source.spikes.ref, "unit": source.spikes.unit}
     else:
@@ -209,9 +207,9 @@ def _dense(
         window=window,
         outputs=len(weights),
         groups=groups,
-        weights=kind,
+        weights=WeightFormat.FLOAT if grid is None else WeightFormat.INT8,
         rows=builder.data(rows.transpose(2, 3, 1, 0).reshape(-1, len(weights))),
-        **scale,
+        scale=NO_DATA if grid is None else builder.data(grid.scales),
         bias=builder.data(bias),
         sink=sink.ref,
     )

@@ -1,0 +1,99 @@
+"""Open a bundle's model in the runtime that it was built for, or in the one that is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import BundleError
+
+__all__ = ["NATIVE", "ONNX", "RUNTIMES", "Model", "open_model", "runtimes_of"]
+
+ONNX = "onnx"
+NATIVE = "native"
+RUNTIMES = (ONNX, NATIVE)
+"""ONNX Runtime, and the C engine that is compiled on the device; the first is the default."""
+
+
+class Model(Protocol):
+    """What models of all runtimes can do; see `OnnxModel`."""
+
+    fixed_batch: int | None
+    sample_shape: tuple[int, ...]
+
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits `[N, K]` of samples `[N, C, H, W]` or `[N, T, C, H, W]`."""
+
+
+def runtimes_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The runtimes that a bundle has a model file for; one of an older build has ONNX Runtime."""
+    return tuple(manifest.get("runtimes", (ONNX,)))
+
+
+def open_model(
+    bundle: str | os.PathLike[str],
+    manifest: Mapping[str, Any],
+    *,
+    threads: int = 0,
+    profile: str | None = None,
+    runtime: str | None = None,
+) -> Model:
+    """Open the model of a bundle whose files were checked.
+
+    Only the runtime that is used is imported: a device needs no other.
+
+    Args:
+        bundle: its directory.
+        manifest: its manifest.
+        threads: see `OnnxModel` and `NativeModel`.
+        profile: name of a session profile of ONNX Runtime; None: the bundle's default.
+        runtime: one of `RUNTIMES`; None: ONNX Runtime, if the bundle is built for it.
+
+    Raises:
+        BundleError: the bundle is not built for this runtime, or the runtime is not installed, or
+            refuses the model.
+    """
+    chosen = _chosen(bundle, runtimes_of(manifest), runtime)
+    if chosen == NATIVE:
+        if profile is not None:
+            raise BundleError(
+                f"found the session profile {profile!r} and the native runtime, which has none: "
+                "leave the profile out"
+            )
+        from .native import NATIVE_FILE, NativeModel
+
+        return NativeModel(Path(bundle) / NATIVE_FILE, threads=threads, checked=True)
+    try:
+        from .session import OnnxModel
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        other = ", or pass --runtime native" if NATIVE in runtimes_of(manifest) else ""
+        raise BundleError(
+            f"onnxruntime is not installed: pip install numpy onnxruntime pillow{other}"
+        ) from error
+    return OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
+
+
+def _chosen(bundle: str | os.PathLike[str], available: tuple[str, ...], wanted: str | None) -> str:
+    known = [runtime for runtime in RUNTIMES if runtime in available]
+    if wanted is None and known:
+        return known[0]
+    if wanted in known:
+        return str(wanted)
+    if wanted in RUNTIMES:
+        raise BundleError(
+            f"{bundle} is built for the runtime {' and '.join(available)}, not for {wanted}: pass "
+            f"another one, or build it with --runtime {wanted} or both"
+        )
+    if wanted is not None:
+        raise BundleError(f"there is no runtime {wanted!r}: pass {' or '.join(RUNTIMES)}")
+    raise BundleError(
+        f"{bundle} is built for the runtime {' and '.join(available)}, expected "
+        f"{' or '.join(RUNTIMES)}: use the matching primesvt-deploy"
+    )

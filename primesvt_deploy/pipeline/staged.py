@@ -1,0 +1,128 @@
+"""The shipped model in the bundle's directory, and its verification there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from primesvt_deploy.artifact.native_export import NativeArtifact
+from primesvt_deploy.artifact.onnx_export import Artifact
+from primesvt_deploy.artifact.ort_export import write_ort_file
+from primesvt_deploy.bundle.native_files import copy_engine
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.variant import Variant
+from primesvt_deploy.verification.native import verify_native
+from primesvt_deploy.verification.outcome import Verification
+from primesvt_deploy.verification.verify import verify_artifact
+
+__all__ = ["StagedArtifact", "Verified", "stage_artifact", "verify_staged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedArtifact:
+    """The shipped model in the bundle's directory.
+
+    Args:
+        directory: where the bundle is put together.
+        artifact: `model.onnx` there; None: the bundle has the native runtime alone.
+        ort_file: `model.ort` there, if it was requested.
+        native: `model.svit` there, if it was requested.
+        is_dense: whether it is the dense float32 model as it was.
+    """
+
+    directory: Path
+    artifact: Artifact | None
+    ort_file: Path | None
+    native: NativeArtifact | None
+    is_dense: bool
+
+    def model(self, threads: int) -> OnnxModel | NativeModel:
+        """The shipped model, loaded: the ONNX artifact, or, without one, the native one."""
+        if self.artifact is not None:
+            return OnnxModel(self.artifact.path, threads=threads)
+        assert self.native is not None
+        return NativeModel(self.native.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Verifications of what a bundle carries.
+
+    Args:
+        artifact: of the ONNX artifact; None: there is none.
+        native: of the native runtime's file; None: there is none.
+    """
+
+    artifact: Verification | None
+    native: Verification | None
+
+
+def stage_artifact(
+    context: BuildContext, dense: Artifact, chosen: Variant, directory: Path
+) -> StagedArtifact:
+    """Copy the chosen model's files into an empty directory.
+
+    Args:
+        context: of the build.
+        dense: the dense float32 artifact.
+        chosen: the variant that is shipped.
+        directory: where the bundle is put together.
+    """
+    runtime = context.settings.runtime
+    shipped: Artifact | None = None
+    native: NativeArtifact | None = None
+    ort_file: Path | None = None
+    if runtime.has_onnx:
+        shipped = replace(chosen.exported, path=directory / "model.onnx")
+        shutil.copyfile(chosen.exported.path, shipped.path)
+        if context.settings.ort_format:
+            ort_file = directory / "model.ort"
+            write_ort_file(shipped.path, ort_file)
+    if chosen.native is not None:
+        native = replace(chosen.native, path=directory / "model.svit")
+        shutil.copyfile(chosen.native.path, native.path)
+        copy_engine(directory / "native")
+        (directory / "labels.txt").write_text(
+            "".join(f"{label}\n" for label in context.model.labels)
+        )
+    return StagedArtifact(
+        directory=directory,
+        artifact=shipped,
+        ort_file=ort_file,
+        native=native,
+        is_dense=chosen.exported is dense,
+    )
+
+
+def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact) -> Verified:
+    """Compare what is shipped with the model that it was exported from, on the search split.
+
+    Raises:
+        VerificationError: it is not its model.
+    """
+    # However few images decisions rest on, the whole search split is there to verify on.
+    images, wanted = context.images.verification, context.settings.verify_images
+    progress = context.progress
+    onnx: Verification | None = None
+    native: Verification | None = None
+    if staged.artifact is not None:
+        size = staged.artifact.batch or 1
+        onnx = verify_artifact(
+            chosen.quantized,
+            staged.artifact.path,
+            images.first(-(-wanted // size) * size),
+            threads=context.settings.threads,
+            progress=progress,
+        ).require()
+    if staged.native is not None:
+        native = verify_native(
+            chosen.quantized,
+            staged.native.path,
+            images.first(wanted),
+            precision=staged.native.precision,
+            progress=progress,
+        ).require()
+    return Verified(artifact=onnx, native=native)
