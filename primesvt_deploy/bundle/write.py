@@ -46,7 +46,7 @@ if __name__ == "__main__":
 _NEEDS = {
     (ONNX,): "numpy, onnxruntime",
     (NATIVE,): "numpy, a C compiler",
-    (ONNX, NATIVE): "numpy, onnxruntime (or a C compiler, for `--runtime native`)",
+    (ONNX, NATIVE): "numpy, onnxruntime or a C compiler",
 }
 """What `run.py` needs, by the runtimes of the bundle."""
 

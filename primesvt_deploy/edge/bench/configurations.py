@@ -120,8 +120,9 @@ def open_subject(path: Path, label: str) -> Subject:
     check_files(path, manifest)
     if ONNX not in runtimes_of(manifest):
         raise BundleError(
-            f"{path} is built for the native runtime alone, expected a model of ONNX Runtime: build "
-            f"with --runtime both, or time it by `make -C {path}/native` and `classify --time 100`"
+            f"{path} is built for the native runtime alone, expected a model of ONNX Runtime: "
+            f"build with --runtime both, or time it by `make -C {path}/native` and `classify --time "
+            "100`"
         )
     return Subject(label=label, path=path, manifest=manifest)
 

@@ -81,19 +81,13 @@ def open_model(
 
 
 def _chosen(bundle: str | os.PathLike[str], available: tuple[str, ...], wanted: str | None) -> str:
-    known = [runtime for runtime in RUNTIMES if runtime in available]
-    if wanted is None and known:
-        return known[0]
-    if wanted in known:
-        return str(wanted)
-    if wanted in RUNTIMES:
-        raise BundleError(
-            f"{bundle} is built for the runtime {' and '.join(available)}, not for {wanted}: pass "
-            f"another one, or build it with --runtime {wanted} or both"
-        )
-    if wanted is not None:
+    if wanted is not None and wanted not in RUNTIMES:
         raise BundleError(f"there is no runtime {wanted!r}: pass {' or '.join(RUNTIMES)}")
+    for runtime in RUNTIMES if wanted is None else (wanted,):
+        if runtime in available:
+            return runtime
     raise BundleError(
-        f"{bundle} is built for the runtime {' and '.join(available)}, expected "
-        f"{' or '.join(RUNTIMES)}: use the matching primesvt-deploy"
+        f"{bundle} is built for the runtime {' and '.join(available) or 'of no name'}, expected "
+        f"{wanted or ' or '.join(RUNTIMES)}: pass another one, or build the bundle again with "
+        f"--runtime {wanted or RUNTIMES[0]}"
     )
