@@ -11,7 +11,7 @@ from primesvt_deploy.artifact.native_file import arena_bytes, native_bytes
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.lowering.native.stores import View
-from primesvt_deploy.lowering.passes import lower_to_program
+from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_program
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
@@ -47,6 +47,7 @@ def export_native(
     *,
     precision: Precision,
     observe_float_layers: bool = False,
+    traced: TracedNetwork | None = None,
 ) -> NativeArtifact:
     """Write a quantized model as `model.svit`.
 
@@ -55,6 +56,7 @@ def export_native(
         path: the file, replaced whole if it exists.
         precision: of the weights; int8 or int4.
         observe_float_layers: keep the outputs of float layers, to verify what is behind them.
+        traced: the model's network with any batch, or of 1, if it is traced already.
 
     Raises:
         ExportError: the model cannot be traced, or has what the engine cannot run; the layer is
@@ -65,6 +67,7 @@ def export_native(
         model.config,
         precision=precision,
         observe_float_layers=observe_float_layers,
+        traced=traced,
     )
     mean, std = _normalisation(model)
     content = native_bytes(program, mean=mean, std=std)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.lowering.metadata import UnrolledLayer
-from primesvt_deploy.lowering.passes import lower_to_graph
+from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_graph
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
@@ -57,6 +57,7 @@ def export_onnx(
     batch: int | None = None,
     precision: Precision = Precision.FP32,
     standard: bool = False,
+    traced: TracedNetwork | None = None,
 ) -> Artifact:
     """Write `model` as ONNX, opset 18, lowered as `lowering.passes` says.
 
@@ -67,12 +68,18 @@ def export_onnx(
         precision: of the weights. With less than float32, layers that receive spike counts run on
             integers, through `com.microsoft.MatMulIntegerToFloat`.
         standard: standard ONNX operators only.
+        traced: the model's network with that batch, if it is traced already.
 
     Raises:
         ExportError: the model cannot be traced or lowered, or the graph is not valid ONNX.
     """
     lowered = lower_to_graph(
-        model.module.float(), model.config, batch=batch, precision=precision, standard=standard
+        model.module.float(),
+        model.config,
+        batch=batch,
+        precision=precision,
+        standard=standard,
+        traced=traced,
     )
     target = Path(path)
     _write(lowered.model, model.name, target)

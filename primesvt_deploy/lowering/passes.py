@@ -27,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from torch import nn
 
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
@@ -45,7 +44,13 @@ from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.lowering.unroll import Unroll
 from primesvt_deploy.settings import Precision
 
-__all__ = ["LoweredGraph", "lower_to_graph", "lower_to_program"]
+__all__ = [
+    "LoweredGraph",
+    "TracedNetwork",
+    "lower_to_graph",
+    "lower_to_program",
+    "trace_network",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,46 @@ class LoweredGraph:
     weight_bits: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class TracedNetwork:
+    """A network as a graph in which each neuron is one LIF node.
+
+    Args:
+        graph: without its silent branches, where they can be told.
+        neurons: names of the network's neuron layers.
+        couplings_declared: whether silent branches can be told: the network is of a known family.
+    """
+
+    graph: ir.Model
+    neurons: tuple[str, ...]
+    couplings_declared: bool
+
+
+def trace_network(
+    network: SpikingNetwork, config: NetworkConfig, *, batch: int | None = None, exact: bool
+) -> TracedNetwork:
+    """Trace a network, with its norms and silent branches folded.
+
+    Args:
+        network: float32; it is left as it is. For integers a quantized one.
+        config: says what the input is.
+        batch: a fixed batch size, or None for any.
+        exact: for integers: nothing is added in another order than the network does it.
+
+    Raises:
+        ExportError: the network cannot be traced.
+    """
+    module = stateless_copy(network)
+    fold_batchnorm(module)
+    traced = trace(module, config, batch)
+    # A bundle of a user's own class must list every neuron of it (`adoption_check.check_neurons`).
+    if network.couplings_declared:
+        FoldConstants(exact=exact)(traced)
+    neurons = (name for name, m in module.named_modules() if isinstance(m, UnrolledNeuron))
+    names = tuple(name.removesuffix(".neuron") for name in neurons)
+    return TracedNetwork(traced, names, network.couplings_declared)
+
+
 def lower_to_graph(
     network: SpikingNetwork,
     config: NetworkConfig,
@@ -74,6 +119,7 @@ def lower_to_graph(
     batch: int | None = None,
     precision: Precision = Precision.FP32,
     standard: bool = False,
+    traced: TracedNetwork | None = None,
 ) -> LoweredGraph:
     """Lower a network to the graph of its artifact.
 
@@ -84,19 +130,16 @@ def lower_to_graph(
         precision: of the weights. With less than float32, layers that receive spike counts run on
             integers, through `com.microsoft.MatMulIntegerToFloat`.
         standard: standard ONNX operators only.
+        traced: the network with that batch, if it is traced already; left as it is for integers.
 
     Raises:
         ExportError: the network cannot be traced, or a pass is given what it cannot lower.
     """
-    module = stateless_copy(network)
-    fold_batchnorm(module)
-    traced = trace(module, config, batch)
-    # A bundle of a user's own class must list every neuron of it (`adoption_check.check_neurons`).
-    if network.couplings_declared:
-        FoldConstants(exact=precision is not Precision.FP32)(traced)
-    lowered = _neuron_pass(precision, standard)(traced)
-    if network.couplings_declared:
-        _record_folded(lowered.model, module, lowered.layers)
+    if traced is None:
+        traced = trace_network(network, config, batch=batch, exact=precision is not Precision.FP32)
+    lowered = _neuron_pass(precision, standard)(traced.graph)
+    if traced.couplings_declared:
+        _record_folded(lowered.model, traced.neurons, lowered.layers)
     Cleanup()(lowered)
     return LoweredGraph(
         model=lowered.model,
@@ -113,6 +156,7 @@ def lower_to_program(
     *,
     precision: Precision,
     observe_float_layers: bool = False,
+    traced: TracedNetwork | None = None,
 ) -> NativeProgram:
     """Lower a quantized network to a program of the native engine, for one sample at a time.
 
@@ -121,17 +165,17 @@ def lower_to_program(
         config: says what the input is.
         precision: of the weights; int8 or int4.
         observe_float_layers: keep the outputs of float layers, for an observer.
+        traced: the network with any batch, or of 1, if it is traced already; left as it is.
 
     Raises:
         ExportError: the network cannot be traced, or has what the engine cannot run.
     """
-    module = stateless_copy(network)
-    fold_batchnorm(module)
-    traced = trace(module, config, 1)
-    if network.couplings_declared:
-        FoldConstants(exact=True)(traced)
+    if traced is None:
+        traced = trace_network(network, config, exact=True)
     return lower_to_native(
-        traced, pack=precision is Precision.INT4, observe_float_layers=observe_float_layers
+        traced.graph,
+        pack=precision is Precision.INT4,
+        observe_float_layers=observe_float_layers,
     )
 
 
@@ -141,10 +185,11 @@ def _neuron_pass(precision: Precision, standard: bool) -> NeuronPass:
     return LowerToIntegers(standard=standard, pack=precision is Precision.INT4)
 
 
-def _record_folded(model: ir.Model, module: nn.Module, layers: Sequence[UnrolledLayer]) -> None:
+def _record_folded(
+    model: ir.Model, neurons: Sequence[str], layers: Sequence[UnrolledLayer]
+) -> None:
     """Record the neuron layers that are missing: folded, or merged with an equal one in tracing."""
     left = {layer.name for layer in layers}
-    neurons = (name for name, m in module.named_modules() if isinstance(m, UnrolledNeuron))
-    folded = [n for name in neurons if (n := name.removesuffix(".neuron")) not in left]
+    folded = [name for name in neurons if name not in left]
     if folded:
         model.metadata_props[FOLDED_KEY] = json.dumps(folded)

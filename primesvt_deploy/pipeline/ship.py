@@ -9,6 +9,7 @@ import torch
 
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.lowering.passes import trace_network
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.budget import counted_bytes, file_bytes
 from primesvt_deploy.pipeline.context import BuildContext
@@ -65,19 +66,27 @@ def ship(
         samples = _samples(context) if precision is Precision.INT4 else None
         quantized = quantize(model, precision.bits, samples, progress=progress)
     progress.stage(f"export, {precision.value}", 1)
+    traced = trace_network(
+        quantized.module.float(),
+        quantized.config,
+        batch=settings.batch,
+        exact=precision is not Precision.FP32,
+    )
     artifact = export_onnx(
         quantized,
         stem.with_name(f"{stem.name}-{precision.value}.onnx"),
         batch=settings.batch,
         precision=precision,
         standard=settings.standard_ops,
+        traced=traced,
     )
     progress.step()
     native = None
     if settings.runtime.has_native:
         progress.stage(f"export for the native runtime, {precision.value}", 1)
         path = stem.with_name(f"{stem.name}-{precision.value}.svit")
-        native = export_native(quantized, path, precision=precision)
+        for_one = traced if settings.batch in (None, 1) else None
+        native = export_native(quantized, path, precision=precision, traced=for_one)
         progress.step()
     counted = counted_bytes(settings, quantized, artifact, native)
     files = file_bytes(settings, artifact, native)

@@ -1,4 +1,7 @@
-"""Integer artifacts of every family compute exactly what their quantized model computes."""
+"""Integer artifacts of every family compute exactly what their quantized model computes.
+
+Those of ONNX Runtime, and those of the native engine.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,23 @@ import pytest
 import torch
 from families.zoo import ZOO, model_of, samples_of
 
+from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.lowering.lower_module import lower_module
+from primesvt_deploy.lowering.passes import trace_network
 from primesvt_deploy.lowering.trace import trace
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
-from primesvt_deploy.verification.spikes import FlipCounter
+from primesvt_deploy.verification.native import NativeComparison
+from primesvt_deploy.verification.spikes import FlipCounter, neuron_layers
 
 pytestmark = pytest.mark.slow
+
+NEVER_SPARSE = ("its input is real", "its convolution is grouped", "its weights are not of 8 bits",
+                "its input is beyond 255")  # fmt: skip
+"""Why a layer runs on float32 in the native engine."""
 
 every_network = pytest.mark.parametrize("name", ZOO)
 
@@ -40,6 +51,7 @@ def test_no_spike_flips(
         path = tmp_path / "model.onnx"
         artifact = export_onnx(quantized, path, precision=precision, standard=standard)
         check_integers(quantized, artifact, batch, standard)
+    check_native(quantized, precision, batch[:2], tmp_path)
 
 
 def check_integers(quantized: SViT, artifact: Artifact, batch: np.ndarray, standard: bool) -> None:
@@ -57,3 +69,27 @@ def check_integers(quantized: SViT, artifact: Artifact, batch: np.ndarray, stand
     assert len(kinds) >= len(artifact.integer_layers) > 0
     if standard:
         assert {node.domain for node in graph.node} == {""}
+
+
+def check_native(quantized: SViT, precision: Precision, batch: np.ndarray, folder: Path) -> None:
+    """No spike differs behind the float layers, and only layers without counts are float ones."""
+    traced = trace_network(quantized.module.float(), quantized.config, exact=True)
+    shipped = export_native(quantized, folder / "m.svit", precision=precision, traced=traced)
+    watched = export_native(
+        quantized,
+        folder / "o.svit",
+        precision=precision,
+        observe_float_layers=True,
+        traced=traced,
+    )
+    engine = NativeModel(watched.path)
+    comparison = NativeComparison(quantized, engine, watched, share=True)
+    expected = comparison.compare(batch)
+    assert comparison.compared > 0 and not comparison.per_image().any()
+    assert watched.observed.keys() >= neuron_layers(quantized).keys()
+    logits = NativeModel(shipped.path).logits(batch)
+    np.testing.assert_array_equal(logits, engine.logits(batch))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    assert np.abs(expected).max() > 0.01
+    assert shipped.integer_layers
+    assert set(shipped.float_layers.values()) <= set(NEVER_SPARSE)

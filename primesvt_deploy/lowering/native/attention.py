@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from primesvt_deploy.lowering.native.program import ProgramBuilder
 from primesvt_deploy.lowering.native.records import AttentionOp
+from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.sinks import neuron_ref
 from primesvt_deploy.lowering.native.stores import SpikeStore, View, new_spikes
 from primesvt_deploy.lowering.traced_graph import (
@@ -153,9 +154,7 @@ def _moved(node: ir.Node, view: View) -> View | None:
         return view
     if node.op_type == "Transpose":
         return view.transposed(node.attributes["perm"].value)
-    shape = node.outputs[0].shape
-    assert shape is not None
-    return view.reshaped([int(size) for size in shape])  # type: ignore[arg-type]
+    return view.reshaped(sample_shape(node.outputs[0]))
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:

@@ -15,6 +15,7 @@ from primesvt_deploy.lowering.contract import PostconditionError, PreconditionEr
 from primesvt_deploy.lowering.integer.spike_counts import find_spike_counts
 from primesvt_deploy.lowering.native.attention import lower_attention
 from primesvt_deploy.lowering.native.program import NativeProgram, ProgramBuilder
+from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.sinks import lower_neuron
 from primesvt_deploy.lowering.native.stores import View, channels_last, new_values
 from primesvt_deploy.lowering.native.tensors import lower_tensor
@@ -37,7 +38,7 @@ _IMAGE_AXES = 4
 def lower_to_native(
     model: ir.Model, *, pack: bool = False, observe_float_layers: bool = False
 ) -> NativeProgram:
-    """Lower a traced graph of batch 1, which is left as it is.
+    """Lower a traced graph, of any batch or of batch 1; it is left as it is.
 
     Args:
         model: the graph, its neurons not lowered yet.
@@ -97,8 +98,7 @@ def lower_to_native(
 
 def _input(builder: ProgramBuilder, value: ir.Value) -> View:
     """Hold the input: an image `[1, C, H, W]`, or frames `[T, 1, C, H, W]`, channels last."""
-    assert value.shape is not None
-    shape = tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
+    shape = sample_shape(value)
     frames = shape[0]
     step = channels_last(shape[-3:])
     places = step[None] + (np.arange(frames) * step.size).reshape(-1, 1, 1, 1)

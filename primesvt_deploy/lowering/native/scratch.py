@@ -61,7 +61,7 @@ def _sparse(op: SparseOp) -> int:
 def _dense(op: DenseOp) -> int:
     window, pitch = op.window, _padded(op.outputs)
     inputs = window.kernel_height * window.kernel_width * (window.channels // op.groups)
-    currents = op.sink.steps * pitch * 4
+    currents = (op.sink.steps * pitch + (_LANE_PAD if op.groups > 1 else 0)) * 4
     return currents + _aligned(8 * inputs) + _sink(op.sink, pitch, _Current.FLOAT)
 
 

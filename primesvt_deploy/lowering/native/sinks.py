@@ -21,6 +21,7 @@ from primesvt_deploy.lowering.native.records import (
     SinkRef,
     WindowRef,
 )
+from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.stores import (
     ValueStore,
     View,
@@ -66,13 +67,13 @@ def sink_of(builder: ProgramBuilder, node: ir.Node, *, steps: int, width: int, e
         exact: its sums do not depend on the order of adding.
     """
     output = node.outputs[0]
-    shape = _shape(output)
+    shape = sample_shape(output)
     kept_apart = builder.observe_float_layers and not exact
     pool = None if kept_apart else _only_user(output, "MaxPool")
     window = None if pool is None else pool_window(pool)
     if pool is not None and window is not None:
         builder.done.add(pool)
-        output, shape = pool.outputs[0], _shape(pool.outputs[0])
+        output, shape = pool.outputs[0], sample_shape(pool.outputs[0])
     channels = shape[1] if len(shape) == 4 else shape[-1]
     common = SinkRef(
         kind=SinkKind.VALUES,
@@ -164,15 +165,10 @@ def _only_user(value: ir.Value, operator: str | None) -> ir.Node | None:
     return node if operator is None or (node.domain, node.op_type) == ("", operator) else None
 
 
-def _shape(value: ir.Value) -> tuple[int, ...]:
-    assert value.shape is not None
-    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
-
-
 def pool_window(node: ir.Node) -> WindowRef | None:
     """Geometry of a MaxPool node; None: the engine cannot pool so."""
     given = {name: attribute.value for name, attribute in node.attributes.items()}
-    source, target = _shape(node.inputs[0]), _shape(node.outputs[0])  # type: ignore[arg-type]
+    source, target = sample_shape(node.inputs[0]), sample_shape(node.outputs[0])
     plain = not given.get("ceil_mode", 0) and given.get("auto_pad", "NOTSET") == "NOTSET"
     if len(source) != 4 or not plain or set(given.get("dilations", (1, 1))) != {1}:
         return None

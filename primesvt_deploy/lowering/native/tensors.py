@@ -23,6 +23,7 @@ from primesvt_deploy.lowering.native.records import (
     SpikePoolOp,
     ValuePoolOp,
 )
+from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.sinks import pool_window
 from primesvt_deploy.lowering.native.stores import (
     SpikeStore,
@@ -51,16 +52,11 @@ def lower_tensor(builder: ProgramBuilder, node: ir.Node) -> None:
     rule(builder, node)
 
 
-def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    assert value is not None and value.shape is not None
-    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
-
-
 def _reshape(builder: ProgramBuilder, node: ir.Node) -> None:
     view = builder.view(node.inputs[0])
-    moved = view.reshaped(_shape(node.outputs[0]))
+    moved = view.reshaped(sample_shape(node.outputs[0]))
     if moved is None:
-        moved = builder.as_values(view, layer_name(node)).reshaped(_shape(node.outputs[0]))
+        moved = builder.as_values(view, layer_name(node)).reshaped(sample_shape(node.outputs[0]))
     assert moved is not None
     builder.put(node.outputs[0], moved)
 
@@ -107,11 +103,11 @@ def _split(builder: ProgramBuilder, node: ir.Node) -> None:
         view = builder.as_values(view, layer_name(node))
     start = 0
     for output in node.outputs:
-        size = _shape(output)[axis]
+        size = sample_shape(output)[axis]
         index = [slice(None)] * len(view.shape)
         index[axis] = slice(start, start + size)
         places = view.places[tuple(index[1:] if view.spikes is not None else index)]
-        builder.put(output, replace(view, places=places, shape=_shape(output)))
+        builder.put(output, replace(view, places=places, shape=sample_shape(output)))
         start += size
 
 
@@ -124,7 +120,7 @@ def _concat(builder: ProgramBuilder, node: ir.Node) -> None:
         builder.put(node.outputs[0], replace(view, places=repeated, shape=repeated.shape))
         return
     views = [builder.as_values(builder.view(value), name) for value in node.inputs]
-    whole = _fresh(_shape(node.outputs[0]))
+    whole = _fresh(sample_shape(node.outputs[0]))
     start = 0
     for view in views:
         size = view.shape[axis]
@@ -152,7 +148,7 @@ def _max_pool(builder: ProgramBuilder, node: ir.Node) -> None:
     if source.spikes is not None and not source.spikes.in_unary:
         source = builder.as_values(source, name)
     source = builder.stored_last(source, name)
-    shape = _shape(node.outputs[0])
+    shape = sample_shape(node.outputs[0])
     places = channels_last(shape[1:])
     if source.spikes is not None:
         store = _like(source.spikes, places.size)
@@ -233,7 +229,7 @@ def _scale(builder: ProgramBuilder, node: ir.Node) -> bool:
         return False
     source = node.inputs[0] if arrays[0] is None else node.inputs[1]
     view = builder.view(source)
-    if view.spikes is None or view.shape != _shape(node.outputs[0]):
+    if view.spikes is None or view.shape != sample_shape(node.outputs[0]):
         return False
     store = replace(view.spikes, unit=view.spikes.unit * float(factor.item()))
     builder.put(node.outputs[0], replace(view, store=store))
@@ -247,7 +243,7 @@ def _mask(builder: ProgramBuilder, node: ir.Node) -> bool:
     a, b = (builder.view(value) for value in node.inputs)
     if a.spikes is None or b.spikes is None or not (a.spikes.fires_once and b.spikes.fires_once):
         return False
-    shape = _shape(node.outputs[0])
+    shape = sample_shape(node.outputs[0])
     if len({a.shape[0], b.shape[0], shape[0]}) > 1 or len(shape) - 1 > _MAX_RANK:
         return False
     full = a if a.shape == shape else b
@@ -291,7 +287,7 @@ def _bytes(view: View, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | 
 
 
 def _arithmetic(builder: ProgramBuilder, node: ir.Node, function: Function) -> None:
-    shape, name = _shape(node.outputs[0]), layer_name(node)
+    shape, name = sample_shape(node.outputs[0]), layer_name(node)
     out = _output_like(builder, node, shape)
     operands = [builder.operand(value, shape, node) for value in node.inputs]
     written = out.operand(shape)
@@ -360,7 +356,7 @@ def _relu(builder: ProgramBuilder, node: ir.Node) -> None:
 
 
 def _reduce(builder: ProgramBuilder, node: ir.Node) -> None:
-    shape, name = _shape(node.inputs[0]), layer_name(node)
+    shape, name = sample_shape(node.inputs[0]), layer_name(node)
     axes = initializer_array(node.inputs[1]) if len(node.inputs) > 1 else None
     if axes is None:
         raise unsupported(name, f"a {node.op_type} whose axes depend on the input")
@@ -387,7 +383,7 @@ def _reduce(builder: ProgramBuilder, node: ir.Node) -> None:
             output=written,
         )
     )
-    final = out.reshaped(_shape(node.outputs[0]))
+    final = out.reshaped(sample_shape(node.outputs[0]))
     assert final is not None
     builder.put(node.outputs[0], final)
 
@@ -413,7 +409,7 @@ def _permuted(operand: OperandRef, order: list[int]) -> OperandRef:
 def _matmul(builder: ProgramBuilder, node: ir.Node) -> None:
     name = layer_name(node)
     a, b = (builder.view(value) for value in node.inputs)
-    shape = _shape(node.outputs[0])
+    shape = sample_shape(node.outputs[0])
     if len(a.shape) != len(b.shape) or len(shape) != len(a.shape) or len(shape) < 3:
         raise unsupported(name, f"a product of tensors of {len(a.shape)} and {len(b.shape)} axes")
     inner = a.shape[-1]
