@@ -24,6 +24,7 @@
 #define FAILED 2
 #define TOP 3             /* classes that are printed */
 #define MOST_HEADER 4096  /* bytes of a PPM before its pixels, comments among them */
+#define MOST_NUMBER 99999 /* in a PPM's header */
 #define MOST_RUNS 1000000 /* that are timed */
 #define USAGE "usage: classify [--time RUNS] model.svit IMAGE..."
 
@@ -153,10 +154,8 @@ static const char *kind_of(const uint8_t *content, size_t bytes) {
 }
 
 static int fail_for_size(const classifier *c, const char *path, size_t bytes) {
-    const char *kind = kind_of(c->content, bytes), *more = "";
-    if (bytes == c->most_bytes) {
-        more = "at least ";
-    }
+    const char *kind = kind_of(c->content, bytes);
+    const char *more = bytes == c->most_bytes ? "at least " : "";
     if (c->info.takes_pixels)
         return fail("%s: found %s of %s%zu bytes, expected a binary PPM (P6) of %dx%d or %zu bytes "
                     "of pixels: convert it, such as with ImageMagick",
@@ -183,8 +182,8 @@ static size_t ppm_number(const uint8_t *content, size_t bytes, size_t at, long *
     const size_t digits = at;
     *number = 0;
     for (; at < bytes && content[at] >= '0' && content[at] <= '9'; at++) {
-        if (*number > MOST_RUNS) return 0;
         *number = *number * 10 + (content[at] - '0');
+        if (*number > MOST_NUMBER) return 0;
     }
     return at > digits ? at : 0;
 }
@@ -213,8 +212,8 @@ static int check_ppm(const classifier *c, const char *path, const long numbers[3
         return fail("%s: found a PPM of values up to %ld, expected 255: convert it to 8 bits", path,
                     numbers[2]);
     if (bytes != c->sample_bytes)
-        return fail("%s: found a PPM with %s%zu bytes of pixels, expected %zu: write it again", path,
-                    bytes > c->sample_bytes ? "at least " : "", bytes, c->sample_bytes);
+        return fail("%s: found a PPM with %s%zu bytes of pixels, expected %zu: write it again",
+                    path, bytes > c->sample_bytes ? "at least " : "", bytes, c->sample_bytes);
     return 0;
 }
 
@@ -327,6 +326,7 @@ static int measure(classifier *c, char **paths, int count, long rounds, double f
 
 /* -- The program ----------------------------------------------------------------------------- */
 
+/* Classify images; then, where `rounds` is not 0, measure. */
 static int classify(classifier *c, char **paths, int count, long rounds, double started) {
     double first_ms = 0.0;
     for (int i = 0; i < count; i++) {
@@ -340,36 +340,40 @@ static int classify(classifier *c, char **paths, int count, long rounds, double 
     return rounds ? measure(c, paths, count, rounds, first_ms) : 0;
 }
 
-/* Read `--time RUNS`, which may be missing; gives how many arguments it takes, or -1. */
+/* Read `--time RUNS`, which may be missing; gives where the model's path is, or 0. */
 static int read_rounds(int count, char **arguments, long *rounds) {
     *rounds = 0;
-    if (count < 2 || strcmp(arguments[1], "--time")) return 0;
-    if (count < 3) return -1;
-    char *end;
+    if (count < 2 || strcmp(arguments[1], "--time")) return 1;
+    char *end = NULL;
     errno = 0;
-    *rounds = strtol(arguments[2], &end, 10);
-    return errno || *end || end == arguments[2] || *rounds < 1 ? -1 : 2;
+    if (count > 2) *rounds = strtol(arguments[2], &end, 10);
+    return !end || end == arguments[2] || *end || errno || *rounds < 1 ? 0 : 3;
+}
+
+static int check_arguments(int count, char **arguments, int at, long rounds) {
+    if (!at)
+        return fail("found --time %s, expected a whole number from 1: " USAGE,
+                    count > 2 ? arguments[2] : "alone");
+    if (count > at && arguments[at][0] == '-')
+        return fail("found %s, expected --time or a model file: " USAGE, arguments[at]);
+    if (count < at + 2)
+        return fail("found no %s, expected a model file and images: " USAGE,
+                    count > at ? "image" : "model file");
+    if (rounds > MOST_RUNS / (count - at - 1))
+        return fail("found --time %ld, expected at most %d with %d images: pass less", rounds,
+                    MOST_RUNS / (count - at - 1), count - at - 1);
+    return 0;
 }
 
 int main(int count, char **arguments) {
     const double started = milliseconds();
     long rounds;
-    const int taken = read_rounds(count, arguments, &rounds);
-    const int images = count - taken - 2;
-    if (taken < 0)
-        return fail("found --time %s, expected a whole number from 1: " USAGE,
-                    count > 2 ? arguments[2] : "without a number");
-    if (images < 1 || arguments[taken + 1][0] == '-')
-        return fail("found %s, expected a model file and image files: " USAGE,
-                    count < taken + 2                ? "no arguments"
-                    : arguments[taken + 1][0] == '-' ? arguments[taken + 1]
-                                                     : "no image");
-    if (rounds > MOST_RUNS / images)
-        return fail("found --time %ld with %d images, expected at most %d runs: pass less", rounds,
-                    images, MOST_RUNS);
+    const int at = read_rounds(count, arguments, &rounds);
+    int error = check_arguments(count, arguments, at, rounds);
+    if (error) return error;
     classifier c = {0};
-    int error = open_classifier(&c, arguments[taken + 1]);
-    if (!error) error = classify(&c, arguments + taken + 2, images, rounds, started);
+    error = open_classifier(&c, arguments[at]);
+    if (!error) error = classify(&c, arguments + at + 1, count - at - 1, rounds, started);
     close_classifier(&c);
     if ((fflush(stdout) || ferror(stdout)) && !error)
         error = fail("the output cannot be written: %s", strerror(errno));

@@ -20,6 +20,7 @@ static int is_little_endian(void) {
 
 int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
     if (!model || !file || (uintptr_t)file % SVIT_ALIGNMENT) return SVIT_ERROR_ARGUMENT;
+    model->file = NULL; /* so that nothing runs what was refused */
     if (!is_little_endian()) return SVIT_ERROR_BYTE_ORDER;
     const svit_header *header = file;
     if (bytes < sizeof magic || memcmp(file, magic, sizeof magic)) return SVIT_ERROR_MAGIC;
@@ -38,8 +39,9 @@ int svit_open(svit_model *model, const void *file, size_t bytes) {
     if (error) return error;
     uint8_t digest[32];
     svit_sha256(file, bytes, offsetof(svit_header, sha256), digest);
-    const int same = !memcmp(digest, header_of(model)->sha256, sizeof digest);
-    return same ? SVIT_OK : SVIT_ERROR_HASH;
+    if (!memcmp(digest, header_of(model)->sha256, sizeof digest)) return SVIT_OK;
+    model->file = NULL;
+    return SVIT_ERROR_HASH;
 }
 
 svit_info svit_describe(const svit_model *model) {

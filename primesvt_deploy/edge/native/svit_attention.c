@@ -3,24 +3,12 @@
 
 #include "svit_internal.h"
 
-size_t svit_attention_scratch(const op_attention *op) {
-    const size_t steps = (size_t)op->output.steps;
-    const size_t table = (size_t)op->key_size * padded(op->value_size) * sizeof(uint16_t);
-    const size_t currents = padded(op->value_size) * sizeof(int32_t);
-    const size_t constants = 2 * padded(op->value_size) * sizeof(float);
+uint64_t svit_attention_scratch(const op_attention *op) {
+    const uint64_t steps = (uint64_t)op->output.steps;
+    const uint64_t table = (uint64_t)op->key_size * padded(op->value_size) * sizeof(uint16_t);
+    const uint64_t currents = padded(op->value_size) * sizeof(int32_t);
+    const uint64_t constants = 2 * padded(op->value_size) * sizeof(float);
     return steps * (table + currents) + constants + SVIT_SLACK;
-}
-
-/* table[t][e] += v's spikes of a position, for every e whose k fires in step t. */
-static void add_position(const run_state *run, const op_attention *op, const uint8_t *k,
-                         const uint8_t *v, uint16_t *table) {
-    const size_t pitch = padded(op->value_size);
-    for (int32_t e = 0; e < op->key_size; e++)
-        for (uint32_t bits = k[e]; bits; bits &= bits - 1) {
-            const int32_t t = __builtin_ctz(bits);
-            uint16_t *sums = table + (size_t)(t * op->key_size + e) * pitch;
-            run->kernels->add_bits(sums, v, t, op->value_size);
-        }
 }
 
 void svit_run_attention(const run_state *run, const op_attention *op) {
@@ -35,6 +23,10 @@ void svit_run_attention(const run_state *run, const op_attention *op) {
         scale[n] = op->unit;
         bias[n] = 0.0f;
     }
+    /* Other bits of a byte stand for no step: tables have no place for them. */
+    const uint32_t fires = (1u << steps) - 1;
+    const int is_narrow = (int64_t)op->key_size * op->positions <= INT16_MAX;
+    const svit_kernels *kernels = run->kernels;
     const size_t keys = (size_t)(op->heads * op->key_size);
     const size_t values = (size_t)(op->heads * op->value_size);
     for (int32_t head = 0; head < op->heads; head++) {
@@ -43,16 +35,11 @@ void svit_run_attention(const run_state *run, const op_attention *op) {
         const uint8_t *v = run->arena + op->v.offset + (size_t)(head * op->value_size);
         memset(table, 0, table_size * sizeof *table);
         for (int32_t p = 0; p < op->positions; p++)
-            add_position(run, op, k + (size_t)p * keys, v + (size_t)p * values, table);
+            kernels->add_products(k + (size_t)p * keys, v + (size_t)p * values, op->key_size,
+                                  op->value_size, fires, pitch, table);
         for (int32_t p = 0; p < op->positions; p++) {
-            memset(currents, 0, (size_t)steps * pitch * sizeof *currents);
-            for (int32_t e = 0; e < op->key_size; e++)
-                for (uint32_t bits = q[(size_t)p * keys + (size_t)e]; bits; bits &= bits - 1) {
-                    const int32_t t = __builtin_ctz(bits);
-                    run->kernels->add_words(currents + (size_t)t * pitch,
-                                            table + (size_t)(t * op->key_size + e) * pitch,
-                                            op->value_size);
-                }
+            kernels->read_products(q + (size_t)p * keys, table, op->key_size, op->value_size, steps,
+                                   is_narrow, pitch, currents);
             fire_task task = svit_fire_task(
                 &op->neuron, &op->output,
                 run->arena + op->output.offset + (size_t)p * values +
@@ -61,7 +48,7 @@ void svit_run_attention(const run_state *run, const op_attention *op) {
             task.bias = bias;
             task.pitch = pitch;
             task.size = op->value_size;
-            run->kernels->fire_int32(&task, currents);
+            kernels->fire_int32(&task, currents);
         }
     }
 }

@@ -9,7 +9,13 @@
 #define WIDEN_BYTES(bytes) ((wide_h)_mm256_cvtepi8_epi16((__m128i)(bytes)))
 #define WIDEN_UBYTES(bytes) ((wide_h)_mm256_cvtepu8_epi16((__m128i)(bytes)))
 #define WIDEN_SHORTS(shorts) ((vec_i)_mm256_cvtepi16_epi32((__m128i)(shorts)))
-#define NARROW_INTS(ints) CONVERT(vec_b, ints)
+/* 0 to 255 as bytes. */
+static inline __attribute__((always_inline)) long long narrow_ints(__m256i ints) {
+    const __m128i shorts =
+        _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+    return _mm_cvtsi128_si64(_mm_packus_epi16(shorts, shorts));
+}
+#define NARROW_INTS(ints) ((vec_b)narrow_ints((__m256i)(ints)))
 #define WIDEN_CHARS(chars) ((vec_i)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((int64_t)(chars))))
 #define SCAN_BYTES 32
 #define SCAN_STEP 1

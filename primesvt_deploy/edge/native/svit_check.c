@@ -1,15 +1,25 @@
-/* Check a model file once: every offset, size and index, so that nothing needs checking later. */
+/* Check a model file once: every offset, size and index, so that nothing needs checking later.
+ *
+ * The file is not trusted. What is accepted here may compute nonsense, and buffers may overlap, but
+ * operators read and write within the arena and the file. Three things make that hold:
+ *
+ *   - the scratch memory of an operator overlaps none of its buffers, so that the lists and indices
+ *     it keeps there are its own;
+ *   - bytes in buffers are not trusted: operators mask what they use as an index;
+ *   - kernels may read up to SVIT_SLACK bytes behind a buffer or a constant, and write none.
+ */
 #include <stddef.h>
 
 #include "svit_internal.h"
 
 #define MOST_ELEMENTS (1 << 28) /* of a tensor; products with it fit 64 bits */
 #define MOST_SIDE (1 << 16)     /* channels, pixels along a side, sizes of an axis */
+#define MOST_NAME 4096          /* bytes of a name */
 
 typedef struct limits {
-    const svit_header *header;
     uint64_t buffers; /* bytes of the arena */
     uint64_t data;
+    uint64_t scratch, scratch_end; /* of the operator: its buffers lie elsewhere */
 } limits;
 
 static int within(uint64_t offset, uint64_t bytes, uint64_t end) {
@@ -26,23 +36,28 @@ static int data_ok(const limits *l, int32_t offset, uint64_t count, uint64_t siz
            within((uint64_t)offset, count * size, l->data);
 }
 
+/* A part of the arena. */
+static int buffer_ok(const limits *l, int32_t offset, uint64_t bytes) {
+    if (offset < 0 || !within((uint64_t)offset, bytes, l->buffers)) return 0;
+    return (uint64_t)offset + bytes <= l->scratch || (uint64_t)offset >= l->scratch_end;
+}
+
 static int values_ok(const limits *l, const values_ref *v) {
     return in_range(v->steps, 1, SVIT_MAX_STEPS) && in_range(v->elements, 1, MOST_ELEMENTS) &&
-           v->offset >= 0 && v->offset % 4 == 0 &&
-           within((uint64_t)v->offset, (uint64_t)v->steps * (uint64_t)v->elements * 4, l->buffers);
+           v->offset % 4 == 0 &&
+           buffer_ok(l, v->offset, (uint64_t)v->steps * (uint64_t)v->elements * 4);
 }
 
 static int spikes_ok(const limits *l, const spikes_ref *s) {
     if (!in_range(s->steps, 1, SVIT_MAX_STEPS) || !in_range(s->groups, 1, 4) ||
-        !in_range(s->planes, 1, 255) || !in_range(s->binary, 0, 1) || (s->binary && s->planes > 8) ||
-        !in_range(s->step_bits, 1, 8) ||
-        !in_range(s->steps_per_group, 1, 8) || !in_range(s->elements, 1, MOST_ELEMENTS))
+        !in_range(s->binary, 0, 1) || !in_range(s->planes, 1, s->binary ? 8 : 255) ||
+        !in_range(s->step_bits, 1, 8) || !in_range(s->steps_per_group, 1, 8) || !in_range(s->elements, 1, MOST_ELEMENTS))
         return 0;
     if (s->step_bits * s->steps_per_group > 8 || s->groups * s->steps_per_group < s->steps)
         return 0;
     if (s->groups > 1 && (s->steps_per_group != 8 || s->step_bits != 1)) return 0;
     const uint64_t bytes = (uint64_t)s->groups * (uint64_t)s->planes * (uint64_t)s->elements;
-    return s->offset >= 0 && within((uint64_t)s->offset, bytes, l->buffers);
+    return buffer_ok(l, s->offset, bytes);
 }
 
 static int same_form(const spikes_ref *a, const spikes_ref *b) {
@@ -98,7 +113,7 @@ static int sink_ok(const limits *l, const sink_ref *s, int32_t outputs, const wi
                       pool->height != w->out_height || pool->width != w->out_width))
         return 0;
     const int64_t elements = (s->pooled ? pixels_out(pool) : pixels_out(w)) * outputs;
-    if (elements > MOST_ELEMENTS) return 0;
+    if (pixels_out(w) * outputs > MOST_ELEMENTS) return 0;
     if (s->kind == SINK_NEURON)
         return spikes_ok(l, &s->spikes) && neuron_ok(&s->neuron, &s->spikes) &&
                s->spikes.elements == elements && (s->steps == 1 || s->steps == s->spikes.steps);
@@ -185,6 +200,7 @@ static int pooled_elements_ok(const window_ref *w, int32_t input, int32_t output
 static int spike_pool_ok(const limits *l, const op_spike_pool *op) {
     return spikes_ok(l, &op->input) && spikes_ok(l, &op->output) &&
            same_form(&op->input, &op->output) && op->input.planes == op->output.planes &&
+           (op->input.planes == 1 || !op->input.binary) &&
            pooled_elements_ok(&op->window, op->input.elements, op->output.elements);
 }
 
@@ -363,30 +379,40 @@ static int header_ok(const svit_header *h, limits *l) {
         h->arena_bytes < SVIT_SLACK || h->arena_bytes > INT32_MAX)
         return 0;
     if (!in_range(h->timesteps, 1, SVIT_MAX_STEPS) || !in_range(h->frames, 0, SVIT_MAX_STEPS) ||
-        !in_range(h->channels, 1, 64) || !in_range(h->height, 1, 8192) ||
+        !in_range(h->channels, 1, 8192) || !in_range(h->height, 1, 8192) ||
         !in_range(h->width, 1, 8192) || !in_range(h->classes, 1, MOST_SIDE) ||
         !in_range(h->takes_pixels, 0, 1))
         return 0;
-    const values_ref input = {h->input_offset, h->frames ? h->frames : 1,
-                              h->channels * h->height * h->width};
+    const int64_t size = (int64_t)h->channels * h->height * h->width;
+    if (size > MOST_ELEMENTS) return 0;
+    if ((int64_t)h->channels * h->height * h->width > MOST_ELEMENTS) return 0;
+    const values_ref input = {h->input_offset, h->frames ? h->frames : 1, (int32_t)size};
     const values_ref logits = {h->logits_offset, 1, h->classes};
-    l->header = h;
     l->buffers = h->arena_bytes - SVIT_SLACK;
     l->data = h->data_bytes;
+    l->scratch = l->scratch_end = 0;
     if (!values_ok(l, &input) || !values_ok(l, &logits)) return 0;
     return !h->takes_pixels ||
            (!h->frames && data_ok(l, h->mean_offset, 2 * (uint64_t)h->channels, 4));
 }
 
+/* The scratch memory of an operator that is valid otherwise lies in the arena, apart from all
+ * buffers of the operator. */
 static int scratch_ok(const limits *l, const op_head *op) {
-    return op->scratch_offset >= 0 && op->scratch_offset % SVIT_ALIGNMENT == 0 &&
-           within((uint64_t)op->scratch_offset, svit_scratch_bytes(op), l->buffers);
+    const uint64_t bytes = svit_scratch_bytes(op);
+    if (op->scratch_offset < 0 || op->scratch_offset % SVIT_ALIGNMENT ||
+        !within((uint64_t)op->scratch_offset, bytes, l->buffers))
+        return 0;
+    limits apart = *l;
+    apart.scratch = (uint64_t)op->scratch_offset;
+    apart.scratch_end = apart.scratch + bytes;
+    return operator_ok(&apart, op);
 }
 
-/* A name ends within the data. */
+/* A name ends within the data; short ones, so that many operators are checked in little time. */
 static int name_ok(const limits *l, const uint8_t *data, int32_t offset) {
     if (offset < 0) return 0;
-    for (uint64_t at = (uint64_t)offset; at < l->data; at++)
+    for (uint64_t at = (uint64_t)offset; at < l->data && at < (uint64_t)offset + MOST_NAME; at++)
         if (data[at] == 0) return 1;
     return 0;
 }
@@ -401,8 +427,7 @@ int svit_check(const svit_header *header, const uint8_t *file) {
         if (left < sizeof *op || op->words < 0 || (uint64_t)op->words * 4 > left)
             return SVIT_ERROR_INVALID;
         if (!operator_ok(&l, op) || !in_range(op->observed, 0, MOST_SIDE) ||
-            !name_ok(&l, file + header->data_offset, op->name_offset) ||
-            !scratch_ok(&l, op))
+            !name_ok(&l, file + header->data_offset, op->name_offset) || !scratch_ok(&l, op))
             return SVIT_ERROR_INVALID;
         at += (size_t)op->words * 4;
         left -= (uint64_t)op->words * 4;

@@ -16,11 +16,20 @@ static size_t inputs_of(const op_dense *op) {
     return (size_t)(w->kernel_height * w->kernel_width) * (size_t)(w->channels / op->groups);
 }
 
-size_t svit_dense_scratch(const op_dense *op) {
-    return (size_t)op->sink.steps * padded(op->outputs) * sizeof(float) +
+/* Floats of the sums of a position: the last of several groups is written beyond its outputs. */
+static size_t sums_of(const op_dense *op) {
+    return (size_t)op->sink.steps * padded(op->outputs) + (op->groups > 1 ? SVIT_LANE_PAD : 0);
+}
+
+/* Bytes before the sink's scratch memory. */
+static size_t own_scratch(const op_dense *op) {
+    return sums_of(op) * sizeof(float) +
            (inputs_of(op) * (sizeof(float) + sizeof(int32_t)) + SVIT_ALIGNMENT - 1) /
-               SVIT_ALIGNMENT * SVIT_ALIGNMENT +
-           svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
+               SVIT_ALIGNMENT * SVIT_ALIGNMENT;
+}
+
+uint64_t svit_dense_scratch(const op_dense *op) {
+    return own_scratch(op) + svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
 }
 
 static float input_at(const run_state *run, const op_dense *op, int32_t t, size_t at) {
@@ -117,13 +126,10 @@ static void finish(const run_state *run, const op_dense *op, float *sums) {
 void svit_run_dense(const run_state *run, const op_dense *op) {
     const window_ref *w = &op->window;
     const size_t pitch = padded(op->outputs);
-    const size_t size = (size_t)op->sink.steps * pitch;
-    float *currents = (float *)(void *)run->scratch;
-    window_inputs inputs = {currents + size, (int32_t *)(void *)(currents + size + inputs_of(op)),
-                            0};
-    const size_t used = svit_dense_scratch(op) - svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
-    sink sink =
-        svit_sink(run, &op->sink, run->scratch + used, op->outputs, pitch, CURRENT_FLOAT);
+    float *currents = (float *)(void *)run->scratch, *x = currents + sums_of(op);
+    window_inputs inputs = {x, (int32_t *)(void *)(x + inputs_of(op)), 0};
+    sink sink = svit_sink(run, &op->sink, run->scratch + own_scratch(op), op->outputs, pitch,
+                          CURRENT_FLOAT);
     for (int32_t y = 0; y < w->out_height; y++)
         for (int32_t x = 0; x < w->out_width; x++) {
             for (int32_t t = 0; t < op->sink.steps; t++) {

@@ -283,7 +283,13 @@ typedef struct svit_kernels {
                             const int8_t *weights, size_t stride, float *sums, int32_t n);
     /* sums[i] += bit `bit` of bytes[i] */
     void (*add_bits)(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n);
-    void (*add_words)(int32_t *sums, const uint16_t *row, int32_t n);
+    /* Attention: sums of v where k fires, by step and key; and sums of these where q fires. Rows
+     * of `pitch` are padded; `steps` of add_products has a bit for each step; no sum of narrow
+     * ones exceeds 15 bits. */
+    void (*add_products)(const uint8_t *k, const uint8_t *v, int32_t keys, int32_t values,
+                         uint32_t steps, size_t pitch, uint16_t *table);
+    void (*read_products)(const uint8_t *q, const uint16_t *table, int32_t keys, int32_t values,
+                          int32_t steps, int is_narrow, size_t pitch, int32_t *currents);
     /* most[i] = max(most[i], row[i]); both are padded. */
     void (*max_int16)(int16_t *most, const int16_t *row, int32_t n);
 } svit_kernels;
@@ -329,9 +335,9 @@ int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step,
 
 /* Bytes of scratch memory of an operator; 0 where it needs none. */
 uint64_t svit_scratch_bytes(const op_head *op);
-size_t svit_sparse_scratch(const op_sparse *op);
-size_t svit_dense_scratch(const op_dense *op);
-size_t svit_attention_scratch(const op_attention *op);
+uint64_t svit_sparse_scratch(const op_sparse *op);
+uint64_t svit_dense_scratch(const op_dense *op);
+uint64_t svit_attention_scratch(const op_attention *op);
 
 /* SVIT_OK, or SVIT_ERROR_INVALID where an offset, size or index is out of bounds. */
 int svit_check(const svit_header *header, const uint8_t *file);

@@ -64,7 +64,8 @@ INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t *
     const uint32_t byte = bytes[i];
     const uint16_t number = (uint16_t)(first + i);
     if (sets == 1) {
-        *ends[byte]++ = number;
+        /* The mask costs nothing, and keeps whatever a buffer may hold within the lists. */
+        *ends[byte & (SVIT_PATTERNS - 1)]++ = number;
         return;
     }
     UNROLL for (int32_t set = 0; set < sets; set++) {
@@ -141,6 +142,27 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
         }                                                                                     \
     }
 
+/* The same with the currents in memory, for more columns than registers have room for. */
+#define DEFINE_SUM_COLUMNS(v)                                                                 \
+    static void sum_columns_##v(const row_lists *lists, const int8_t *base, size_t stride,    \
+                                int16_t *currents, size_t pitch) {                            \
+        for (int32_t k = 0; k < lists->bits && !lists->more; k++)                             \
+            memset(currents + (size_t)k * pitch, 0, (v) * SVIT_BYTES);                        \
+        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {                \
+            const int32_t count = lists->counts[pattern];                                     \
+            if (count == 0) continue;                                                         \
+            const uint16_t *list = lists->rows[pattern];                                      \
+            wide_h sum[v];                                                                    \
+            UNROLL for (int j = 0; j < (v); j++) sum[j] = (wide_h){0};                        \
+            SUM_LIST(v, sum, list, count, base, stride)                                       \
+            for (uint32_t left = (uint32_t)pattern; left; left &= left - 1) {                 \
+                int16_t *to = currents + (size_t)__builtin_ctz(left) * pitch;                 \
+                UNROLL for (int j = 0; j < (v); j++)                                          \
+                    STORE(to + j * WIDE, LOAD(wide_h, to + j * WIDE) + sum[j]);               \
+            }                                                                                 \
+        }                                                                                     \
+    }
+
 typedef void sum_block(const row_lists *lists, const int8_t *base, size_t stride,
                        int16_t *currents, size_t pitch);
 
@@ -169,10 +191,14 @@ static sum_block *const blocks_of_1[] = {
     sum_block_1_1, sum_block_1_2, sum_block_1_3, NULL, NULL, sum_block_1_6,
     NULL,          NULL,          NULL,          NULL, NULL, sum_block_1_12};
 #else
-DEFINE_SUM_BLOCK(2, 4)
-static sum_block *const blocks_of_4[] = {sum_block_4_1, sum_block_4_2, sum_block_4_3};
-static sum_block *const blocks_of_2[] = {sum_block_2_1, sum_block_2_2, sum_block_2_3,
-                                         sum_block_2_4};
+DEFINE_SUM_COLUMNS(6)
+DEFINE_SUM_COLUMNS(12)
+static sum_block *const blocks_of_4[] = {
+    sum_block_4_1, sum_block_4_2, sum_block_4_3, NULL, NULL, sum_columns_6,
+    NULL,          NULL,          NULL,          NULL, NULL, sum_columns_12};
+static sum_block *const blocks_of_2[] = {
+    sum_block_2_1, sum_block_2_2, sum_block_2_3, NULL, NULL, sum_columns_6,
+    NULL,          NULL,          NULL,          NULL, NULL, sum_columns_12};
 static sum_block *const blocks_of_1[] = {sum_block_1_1, sum_block_1_2, sum_block_1_3,
                                          NULL,          NULL,          sum_block_1_6};
 #endif
@@ -232,8 +258,9 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
         wide_h low[4], high[4];
         UNROLL for (int b = 0; b < 4; b++) {
             const int16_t *from = currents + (size_t)b * pitch + at;
-            low[b] = lists->more ? LOAD(wide_h, from) : (wide_h){0};
-            high[b] = lists->more ? LOAD(wide_h, from + half) : (wide_h){0};
+            const int more = lists->more && b < lists->bits;
+            low[b] = more ? LOAD(wide_h, from) : (wide_h){0};
+            high[b] = more ? LOAD(wide_h, from + half) : (wide_h){0};
         }
         for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
             const int32_t count = lists->counts[pattern];
@@ -363,13 +390,15 @@ INLINE void store_bytes(const fire_task *task, int32_t byte, int32_t n, vec_i va
  *
  * Neurons of one level collect all steps in the bits of one word. */
 #define DEFINE_FIRE(suffix, type, CURRENT)                                                      \
-    INLINE void fire_spikes_##suffix(const fire_task *task, const type *currents, int is_plain) { \
+    INLINE void fire_spikes_##suffix(const fire_task *task, const type *currents,               \
+                                     const int is_plain, const int32_t steps) {                 \
         const neuron_ref neuron = *task->neuron;                                                \
         const size_t pitch = task->is_static ? 0 : task->pitch;                                 \
         for (int32_t n = 0; n < task->size; n += LANES) {                                       \
+            SCALE_AND_BIAS_##suffix                                                             \
             vec_f membrane = {0};                                                               \
             vec_i bits = {0};                                                                   \
-            for (int32_t t = 0; t < task->steps; t++) {                                         \
+            for (int32_t t = 0; t < steps; t++) {                                               \
                 const size_t step = (size_t)t * pitch;                                          \
                 vec_f charge = CURRENT;                                                         \
                 if (!is_plain) charge *= neuron.gain;                                           \
@@ -384,14 +413,18 @@ INLINE void store_bytes(const fire_task *task, int32_t byte, int32_t n, vec_i va
                                                                : charge - neuron.threshold,     \
                                       charge);                                                  \
             }                                                                                   \
-            for (int32_t byte = 0; byte < task->bytes; byte++)                                  \
-                store_bytes(task, byte, n, bits >> (8 * byte) & 255);                           \
+            if (steps <= 8)                                                                     \
+                store_bytes(task, 0, n, bits);                                                  \
+            else                                                                                \
+                for (int32_t byte = 0; byte < task->bytes; byte++)                              \
+                    store_bytes(task, byte, n, bits >> (8 * byte) & 255);                       \
         }                                                                                       \
     }                                                                                           \
     INLINE void fire_counts_##suffix(const fire_task *task, const type *currents) {             \
         const neuron_ref *neuron = task->neuron;                                                \
         const size_t pitch = task->is_static ? 0 : task->pitch;                                 \
         for (int32_t n = 0; n < task->size; n += LANES) {                                       \
+            SCALE_AND_BIAS_##suffix                                                             \
             vec_f membrane = {0};                                                               \
             vec_i patterns[SVIT_FIRE_BYTES] = {{0}};                                            \
             for (int32_t t = 0; t < task->steps; t++) {                                         \
@@ -412,15 +445,22 @@ INLINE void store_bytes(const fire_task *task, int32_t byte, int32_t n, vec_i va
         const neuron_ref *neuron = task->neuron;                                                \
         const int no_shift = neuron->shift == 0.0f && neuron->first_shift == 0.0f;              \
         const int resets = neuron->hard_reset && neuron->v_reset == 0.0f;                       \
+        const int is_plain = neuron->gain == 1.0f && no_shift && resets;                        \
         if (neuron->levels > 1)                                                                 \
             fire_counts_##suffix(task, currents);                                               \
-        else if (neuron->gain == 1.0f && no_shift && resets)                                    \
-            fire_spikes_##suffix(task, currents, 1);                                            \
+        else if (is_plain && task->steps == 4)                                                  \
+            fire_spikes_##suffix(task, currents, 1, 4);                                         \
+        else if (is_plain)                                                                      \
+            fire_spikes_##suffix(task, currents, 1, task->steps);                               \
         else                                                                                    \
-            fire_spikes_##suffix(task, currents, 0);                                            \
+            fire_spikes_##suffix(task, currents, 0, task->steps);                               \
     }
 
-#define SCALED(read) ((read) * LOAD(vec_f, task->scale + n) + LOAD(vec_f, task->bias + n))
+#define SCALE_AND_BIAS_int16 \
+    const vec_f scale = LOAD(vec_f, task->scale + n), bias = LOAD(vec_f, task->bias + n);
+#define SCALE_AND_BIAS_int32 SCALE_AND_BIAS_int16
+#define SCALE_AND_BIAS_float
+#define SCALED(read) ((read) * scale + bias)
 #define CURRENT_INT16 SCALED(CONVERT(vec_f, WIDEN_SHORTS(LOAD(vec_h, currents + step + n))))
 #define CURRENT_INT32 SCALED(CONVERT(vec_f, LOAD(vec_i, currents + step + n)))
 #define CURRENT_FLOAT LOAD(vec_f, currents + step + n)
@@ -475,6 +515,7 @@ static void sum_scaled_int8(const float *x, const int32_t *rows, int32_t count,
     }
 }
 
+/* sums[i] += bit `bit` of bytes[i] */
 static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n) {
     int32_t i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -483,11 +524,57 @@ static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t 
     for (; i < n; i++) sums[i] = (uint16_t)(sums[i] + (bytes[i] >> bit & 1));
 }
 
-static void add_words(int32_t *sums, const uint16_t *row, int32_t n) {
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        STORE(sums + i, LOAD(vec_i, sums + i) + CONVERT(vec_i, LOAD(vec_uh, row + i)));
-    for (; i < n; i++) sums[i] += row[i];
+/* table[(t * keys + e) * pitch + d] += v[d] in step t, for every e whose k fires then. */
+static void add_products(const uint8_t *k, const uint8_t *v, int32_t keys, int32_t values,
+                         uint32_t steps, size_t pitch, uint16_t *table) {
+    for (int32_t at = 0; at < values; at += WIDE) {
+        uint8_t part[WIDE] = {0};
+        memcpy(part, v + at, (size_t)(values - at < WIDE ? values - at : WIDE));
+        const wide_ub bytes = LOAD(wide_ub, part);
+        wide_h fired[8];
+        for (uint32_t t = 0; steps >> t; t++)
+            fired[t] = WIDEN_UBYTES((wide_ub)(bytes >> (uint8_t)t & 1));
+        for (int32_t e = 0; e < keys; e++)
+            for (uint32_t bits = k[e] & steps; bits; bits &= bits - 1) {
+                const int32_t t = __builtin_ctz(bits);
+                uint16_t *to = table + (size_t)(t * keys + e) * pitch + at;
+                STORE(to, LOAD(wide_h, to) + fired[t]);
+            }
+    }
+}
+
+/* currents[t * pitch + d] = sum of table[(t * keys + e) * pitch + d] over every e whose q fires.
+ * Where no sum exceeds 15 bits, four steps are summed at a time. */
+static void read_products(const uint8_t *q, const uint16_t *table, int32_t keys, int32_t values,
+                          int32_t steps, int is_narrow, size_t pitch, int32_t *currents) {
+    const uint32_t fires = (1u << steps) - 1; /* tables have no place for other bits */
+    for (int32_t t = 0; t < steps && !is_narrow; t++)
+        for (int32_t at = 0; at < values; at += LANES) {
+            const uint16_t *from = table + (size_t)(t * keys) * pitch + at;
+            vec_i sum = {0};
+            for (int32_t e = 0; e < keys; e++, from += pitch)
+                if (q[e] >> t & 1) sum += CONVERT(vec_i, LOAD(vec_uh, from));
+            STORE(currents + (size_t)t * pitch + at, sum);
+        }
+    for (int32_t t = 0; t < steps && is_narrow; t += 4)
+        for (int32_t at = 0; at < values; at += WIDE) {
+            const uint16_t *from = table + (size_t)(t * keys) * pitch + at;
+            const size_t step = (size_t)keys * pitch;
+            wide_h sums[4] = {{0}};
+            for (int32_t e = 0; e < keys; e++, from += pitch) {
+                const uint32_t bits = (q[e] & fires) >> t & 15;
+                if (bits == 0) continue;
+                UNROLL for (int b = 0; b < 4; b++)
+                    if (bits >> b & 1) sums[b] += LOAD(wide_h, from + (size_t)b * step);
+            }
+            for (int32_t b = 0; b < 4 && t + b < steps; b++) {
+                int16_t narrow[WIDE];
+                STORE(narrow, sums[b]);
+                UNROLL for (int j = 0; j < WIDE / LANES; j++)
+                    STORE(currents + (size_t)(t + b) * pitch + at + j * LANES,
+                          WIDEN_SHORTS(LOAD(vec_h, narrow + j * LANES)));
+            }
+        }
 }
 
 static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
@@ -501,5 +588,5 @@ static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
 const svit_kernels SVIT_KERNELS = {
     SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
-    add_bits,   add_words,   max_int16,
+    add_bits,   add_products, read_products, max_int16,
 };

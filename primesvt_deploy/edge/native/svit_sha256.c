@@ -16,6 +16,15 @@ static const uint32_t constants[64] = {
 
 static uint32_t turn(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
+/* One of 64 rounds; the eight words of the state change names rather than places. */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                                       \
+    do {                                                                                       \
+        const uint32_t first_ = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) +                 \
+                                (g ^ (e & (f ^ g))) + constants[i] + words[i];                 \
+        d += first_;                                                                           \
+        h = first_ + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) | (c & (a | b)));     \
+    } while (0)
+
 static void add_block(uint32_t state[8], const uint8_t *block) {
     uint32_t words[64];
     for (int i = 0; i < 16; i++, block += 4)
@@ -26,19 +35,26 @@ static void add_block(uint32_t state[8], const uint8_t *block) {
         words[i] = words[i - 16] + words[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) +
                    (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
     }
-    uint32_t v[8];
-    memcpy(v, state, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        const uint32_t e = v[4], a = v[0];
-        const uint32_t first = v[7] + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) +
-                               ((e & v[5]) ^ (~e & v[6])) + constants[i] + words[i];
-        const uint32_t second = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) +
-                                ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += first;
-        v[0] = first + second;
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (int i = 0; i < 64; i += 8) {
+        ROUND(a, b, c, d, e, f, g, h, i);
+        ROUND(h, a, b, c, d, e, f, g, i + 1);
+        ROUND(g, h, a, b, c, d, e, f, i + 2);
+        ROUND(f, g, h, a, b, c, d, e, i + 3);
+        ROUND(e, f, g, h, a, b, c, d, i + 4);
+        ROUND(d, e, f, g, h, a, b, c, i + 5);
+        ROUND(c, d, e, f, g, h, a, b, i + 6);
+        ROUND(b, c, d, e, f, g, h, a, i + 7);
     }
-    for (int i = 0; i < 8; i++) state[i] += v[i];
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
 }
 
 /* Digest of `bytes` bytes, of which 32 from `hole` on count as zero. */

@@ -14,12 +14,12 @@ static size_t values_bytes(const sink_ref *to, size_t pitch, int32_t type) {
     return type == CURRENT_FLOAT || fires ? 0 : (size_t)to->steps * pitch * sizeof(float);
 }
 
-size_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
-    size_t bytes = values_bytes(to, pitch, type);
+uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
+    uint64_t bytes = values_bytes(to, pitch, type);
     if (to->pooled) {
-        const size_t cells = (size_t)rows_open(&to->pool) * (size_t)to->pool.out_width;
+        const uint64_t cells = (uint64_t)rows_open(&to->pool) * (uint64_t)to->pool.out_width;
         const size_t size = type == CURRENT_INT16 ? sizeof(int16_t) : sizeof(float);
-        bytes += cells * (size_t)to->steps * pitch * size;
+        bytes += cells * (uint64_t)to->steps * pitch * size;
     }
     return bytes;
 }

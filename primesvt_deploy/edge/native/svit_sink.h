@@ -23,7 +23,7 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
                size_t pitch, int32_t type);
 
 /* Bytes of scratch memory, for currents of a type and pitch. */
-size_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type);
+uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type);
 
 /* Take the currents of position (y, x); rows come in order. */
 void svit_sink_position(sink *s, int32_t y, int32_t x, const void *currents);

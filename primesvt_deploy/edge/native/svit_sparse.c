@@ -22,10 +22,11 @@ typedef struct sparse_layout {
     size_t list;       /* entries of a list */
     size_t record;     /* entries of a pixel's record: starts of its lists, then the lists */
     size_t pitch;      /* of currents */
-    size_t ring_at, joined_at, currents_at, sink_at, bytes;
+    /* In 64 bits everywhere: a file whose sizes overflow a 32-bit size_t must be refused. */
+    uint64_t ring_at, joined_at, currents_at, sink_at, bytes;
 } sparse_layout;
 
-static size_t aligned(size_t bytes) {
+static uint64_t aligned(uint64_t bytes) {
     return (bytes + SVIT_ALIGNMENT - 1) / SVIT_ALIGNMENT * SVIT_ALIGNMENT;
 }
 
@@ -42,22 +43,23 @@ static sparse_layout layout_of(const op_sparse *op) {
     l.sets = l.sets_each * op->input.groups;
     l.ring = op->joins ? (w->kernel_height - 1) * w->dilation_y + 1 : 0;
     const size_t channels = (size_t)w->channels * (size_t)op->largest;
-    const size_t entry = sizeof(uint16_t);
+    const uint64_t entry = sizeof(uint16_t);
     l.list = (l.ring ? channels : (size_t)op->listed + CHUNK) + COPIED;
     l.record = SVIT_PATTERNS + 1 + channels;
     l.pitch = current_pitch(op);
-    l.ring_at = aligned((size_t)l.sets_each * SVIT_PATTERNS * l.list * entry);
-    const size_t pixels = (size_t)l.ring * (size_t)w->width;
-    l.joined_at = l.ring_at + aligned((pixels * (size_t)l.sets * l.record + COPIED) * entry);
-    const size_t taps = (size_t)w->kernel_height * (size_t)w->kernel_width;
+    l.ring_at = aligned((uint64_t)l.sets_each * SVIT_PATTERNS * l.list * entry);
+    const uint64_t pixels = (uint64_t)l.ring * (uint64_t)w->width;
+    l.joined_at = l.ring_at + aligned((pixels * (uint64_t)l.sets * l.record + COPIED) * entry);
+    const uint64_t taps = (uint64_t)w->kernel_height * (uint64_t)w->kernel_width;
     l.currents_at = l.joined_at + (l.ring ? aligned((taps * channels + COPIED) * entry) : 0);
-    const size_t current = op->block_rows ? sizeof(int32_t) : sizeof(int16_t);
-    l.sink_at = l.currents_at + aligned((size_t)(l.sets * op->set_bits) * l.pitch * current);
-    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, l.pitch, op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
+    const uint64_t current = op->block_rows ? sizeof(int32_t) : sizeof(int16_t);
+    l.sink_at = l.currents_at + aligned((uint64_t)(l.sets * op->set_bits) * l.pitch * current);
+    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, l.pitch,
+                                            op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
     return l;
 }
 
-size_t svit_sparse_scratch(const op_sparse *op) { return layout_of(op).bytes; }
+uint64_t svit_sparse_scratch(const op_sparse *op) { return layout_of(op).bytes; }
 
 /* A layer at work: its weights, lists, and the currents of one window. */
 typedef struct window_sums {
@@ -75,7 +77,8 @@ typedef struct window_sums {
 } window_sums;
 
 static void begin_lists(window_sums *w) {
-    w->made = w->buckets;
+    const size_t lists = (size_t)w->layout.sets_each * SVIT_PATTERNS;
+    memcpy(w->made.ends, w->buckets.ends, lists * sizeof *w->made.ends);
     w->listed = 0;
 }
 
@@ -247,9 +250,11 @@ static void keep_row(window_sums *w, int32_t row) {
     }
 }
 
+typedef uint16_t copied_entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
+
 typedef struct window_pixels {
     const uint16_t *records[SVIT_MAX_TAPS];
-    uint16_t first[SVIT_MAX_TAPS]; /* number of the pixel's first weight row */
+    copied_entries first[SVIT_MAX_TAPS]; /* number of the pixel's first weight row, COPIED times */
     int32_t count;
     uint32_t patterns; /* that any of them has */
 } window_pixels;
@@ -270,7 +275,8 @@ static void find_pixels(const window_sums *w, int32_t y, int32_t x, int32_t set,
             if (record[0] == 0) continue;
             pixels->patterns |= record[0];
             pixels->records[pixels->count] = record;
-            pixels->first[pixels->count] = (uint16_t)((ky * g->kernel_width + kx) * g->channels);
+            const int32_t first = (ky * g->kernel_width + kx) * g->channels;
+            pixels->first[pixels->count] = (copied_entries){0} + (uint16_t)first;
             pixels->count++;
         }
     }
@@ -278,11 +284,11 @@ static void find_pixels(const window_sums *w, int32_t y, int32_t x, int32_t set,
 
 /* to[i] = from[i] + first. The first COPIED are written without asking how many there are: lists
  * are short, and guessing their lengths wrong costs more. */
-static inline void copy_entries(const uint16_t *from, int32_t count, uint16_t first, uint16_t *to) {
-    typedef uint16_t entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
+static inline void copy_entries(const uint16_t *from, int32_t count, copied_entries first,
+                                uint16_t *to) {
     int32_t i = 0;
     do {
-        entries taken;
+        copied_entries taken;
         memcpy(&taken, from + i, sizeof taken);
         taken += first;
         memcpy(to + i, &taken, sizeof taken);
@@ -334,13 +340,14 @@ static void merge_bits(const window_sums *w) {
     int32_t *wide = (int32_t *)(void *)w->currents;
     for (int32_t t = 0; t < w->op->input.steps; t++)
         for (int32_t n = 0; n < w->op->outputs; n++) {
-            int32_t sum = 0;
+            uint32_t sum = 0; /* wraps where a file lies about its sums */
             for (int32_t b = 0; b < bits; b++) {
                 const size_t at = (size_t)(t * bits + b) * pitch + (size_t)n;
-                sum += w->op->block_rows ? wide[at] : narrow[at];
+                const int32_t part = w->op->block_rows ? wide[at] : narrow[at];
+                sum += (uint32_t)part;
             }
             if (w->op->block_rows)
-                wide[(size_t)t * pitch + (size_t)n] = sum;
+                wide[(size_t)t * pitch + (size_t)n] = (int32_t)sum;
             else
                 narrow[(size_t)t * pitch + (size_t)n] = (int16_t)sum;
         }
@@ -361,8 +368,8 @@ static void begin(window_sums *w, const run_state *run, const op_sparse *op) {
     uint16_t *at = (uint16_t *)(void *)run->scratch;
     for (int32_t list = 0; list < w->layout.sets_each * SVIT_PATTERNS; list++)
         w->buckets.ends[list] = at + (size_t)list * w->layout.list;
-    w->buckets.sets = w->layout.sets_each;
-    w->buckets.set_bits = op->set_bits;
+    w->buckets.sets = w->made.sets = w->layout.sets_each;
+    w->buckets.set_bits = w->made.set_bits = op->set_bits;
     begin_lists(w);
 }
 

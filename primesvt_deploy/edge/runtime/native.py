@@ -22,6 +22,8 @@ NATIVE_FILE = "model.svit"
 _ALIGNMENT = 64
 _MODEL_BYTES = 256
 """Room for the engine's `svit_model`, whose fields are its own."""
+_PIXELS_ALONE = 2
+"""`takes_pixels` of a model that takes nothing else, `SVIT_PIXELS_ALONE` in the engine."""
 _MAX_BYTE = 255
 _ONES = np.array([value.bit_count() for value in range(_MAX_BYTE + 1)], dtype=np.uint8)
 
@@ -81,6 +83,7 @@ class NativeModel:
     Attributes:
         fixed_batch: None: any number of samples.
         sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
+        sample_dtype: uint8 where samples are pixels, float32 where they are preprocessed values.
         classes: K.
         takes_pixels: whether `logits_of_pixels` can be called.
         arena_bytes: of memory that a run works in.
@@ -114,14 +117,18 @@ class NativeModel:
         self.sample_shape: tuple[int, ...] = (info.frames, *shape) if info.frames else shape
         self.classes: int = info.classes
         self.takes_pixels = bool(info.takes_pixels)
+        self.sample_dtype = np.dtype(
+            np.uint8 if info.takes_pixels == _PIXELS_ALONE else np.float32
+        )
         self.arena_bytes: int = self._engine.svit_arena_bytes(self._model)
         self.kernels: str = self._engine.svit_kernels_name(self._model).decode()
 
-    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model on preprocessed samples.
 
         Args:
-            images: float32 `[N, C, H, W]`, or sequences of frames `[N, T, C, H, W]`.
+            images: float32 `[N, C, H, W]`, or sequences of frames `[N, T, C, H, W]`; uint8 where
+                `sample_dtype` is.
 
         Returns:
             Logits, float32 `[N, K]`.
@@ -129,6 +136,8 @@ class NativeModel:
         Raises:
             BundleError: samples of another shape.
         """
+        if self.sample_dtype == np.uint8:
+            return self.logits_of_pixels(np.moveaxis(images, -3, -1))
         return self._run_all(self._values(images), self._engine.svit_run_float)
 
     def logits_of_pixels(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from .errors import BundleError
 
-__all__ = ["OWN_SOURCES", "load_library"]
+__all__ = ["OWN_SOURCES", "READY_LIBRARY", "compile_library", "load_library"]
 
 OWN_SOURCES = Path(__file__).resolve().parents[1] / "native"
 """The engine's sources that belong to this file: `native/` beside the directory it is in.
@@ -21,6 +22,10 @@ OWN_SOURCES = Path(__file__).resolve().parents[1] / "native"
 In a bundle that is the bundle's `native/`. An installed package takes its own, never a bundle's: to
 compile those would be to run code of a bundle that was only to be read.
 """
+
+READY_LIBRARY = "PRIMESVT_NATIVE_LIBRARY"
+"""Environment variable that names a library which was compiled elsewhere, for a device without a
+compiler; see `compile_library`."""
 
 _COMPILERS = ("cc", "gcc", "clang")
 _INSTALL = "apt install gcc libc6-dev"
@@ -34,18 +39,56 @@ def load_library(sources: str | os.PathLike[str] = OWN_SOURCES) -> ctypes.CDLL:
 
     The library is kept in `primesvt-deploy/` of `XDG_CACHE_HOME` or `~/.cache`, under a name made
     of the sources, the compiler's version and the machine. Where nothing can be kept or loaded from
-    there, it is compiled in a temporary directory each time.
+    there, it is compiled in a temporary directory each time. A library that `READY_LIBRARY` names
+    is taken as it is.
 
     Args:
         sources: directory of the C files.
 
     Raises:
-        BundleError: no sources, no compiler, or one that fails.
+        BundleError: no sources, no compiler, or one that fails; or a named library that does not
+            load, or lacks a function.
     """
     files = _engine_files(Path(sources))
+    ready = os.environ.get(READY_LIBRARY, "")
+    if ready:
+        return _loaded_ready(Path(ready), Path(sources))
     compiler = _find_compiler()
     kept = _cache() / f"svit-{_key(files, compiler)}.so"
     return _loaded_if_ours(kept) or _compiled(files, compiler, kept)
+
+
+def compile_library(
+    compiler: Sequence[str], directory: Path, sources: str | os.PathLike[str] = OWN_SOURCES
+) -> Path:
+    """Compile the engine with a given compiler, such as one for another processor; the library.
+
+    Args:
+        compiler: its command.
+        directory: an existing directory, to which the library is written.
+        sources: directory of the C files.
+
+    Raises:
+        BundleError: no sources, or the compiler fails.
+    """
+    return _compile(_engine_files(Path(sources)), compiler, directory)
+
+
+def _loaded_ready(library: Path, sources: Path) -> ctypes.CDLL:
+    """A library that was compiled elsewhere, with all functions of the engine's header."""
+    machine = os.uname().machine
+    remedy = f"compile it from {sources} for this machine ({machine}), or unset {READY_LIBRARY}"
+    try:
+        loaded = ctypes.CDLL(os.path.abspath(library))
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{library} cannot be loaded ({reason}): {remedy}") from error
+    header = (sources / "svit.h").read_text(encoding="utf-8")
+    functions = re.findall(r"^(?!typedef)\w[\w *]*\b(svit_\w+)\(", header, re.MULTILINE)
+    missing = [name for name in functions if not hasattr(loaded, name)]
+    if missing:
+        raise BundleError(f"{library} has no {', '.join(missing)}: {remedy}")
+    return loaded
 
 
 def _engine_files(sources: Path) -> list[Path]:
@@ -136,7 +179,7 @@ def _compile(files: Sequence[Path], compiler: Sequence[str], directory: Path) ->
 
 
 def _run(command: Sequence[str]) -> str:
-    """What a compiler prints; its first error is a BundleError's one line."""
+    """Run a compiler and return what it prints; its first error is a BundleError's one line."""
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         ended = subprocess.run(

@@ -17,6 +17,7 @@ __all__ = ["Preprocessing", "resize"]
 _CHANNELS = 3
 _MAX_SIDE = 65_535
 _INTERPOLATIONS = ("bilinear", "bicubic")
+_PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Preprocessing:
 
     An image is resized so that its shorter side is `resize` (antialiased, as Pillow
     does it; not at all where it has that size), its centre of `height` x `width` is cut
-    out, and each channel becomes (value / 255 - mean) / std in float32.
+    out, and each channel becomes (value / 255 - mean) / std in float32, unless `pixels`.
 
     Attributes:
         height: height of the network's input, in pixels.
@@ -34,6 +35,8 @@ class Preprocessing:
         interpolation: "bilinear" or "bicubic".
         mean: mean of each channel (R, G, B), for values in 0..1.
         std: standard deviation of each channel, at least 1e-6.
+        pixels: nothing is divided or normalised: the network takes the pixels as they are, uint8,
+            and has mean and deviation in its first layer.
 
     Raises:
         PreprocessingError: a value is of the wrong type or out of range.
@@ -45,6 +48,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         """Check all fields; see the class."""
@@ -63,6 +67,8 @@ class Preprocessing:
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if min(self.std) < 1e-6:
             raise _bad("std", self.std, "numbers from 1e-6")
+        if not isinstance(self.pixels, bool):
+            raise _bad("pixels", self.pixels, "true or false")
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> Preprocessing:
@@ -71,47 +77,47 @@ class Preprocessing:
         Raises:
             PreprocessingError: a key is missing or unknown, or a value is not valid.
         """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(d, Mapping) or set(d) != names:
+        names = {field.name for field in fields(cls)} - {_PIXELS}
+        if not isinstance(d, Mapping) or set(d) - {_PIXELS} != names:
             found = sorted(map(str, d)) if isinstance(d, Mapping) else type(d).__name__
             raise _bad("preprocessing", found, f"a mapping with the keys {sorted(names)}")
         return cls(**d)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values (lists for tuples)."""
-        values = asdict(self)
-        return values | {"mean": list(self.mean), "std": list(self.std)}
+        """The fields as JSON-ready values (lists for tuples); `pixels` only where it is true."""
+        values = asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        return values if self.pixels else {k: v for k, v in values.items() if k != _PIXELS}
 
     @property
     def sample_bytes(self) -> int:
         """Bytes of one image, cropped."""
         return _CHANNELS * self.height * self.width
 
-    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Prepare one image.
 
         Args:
             image: RGB samples, uint8 [H, W, 3], of any size.
 
         Returns:
-            float32 [3, height, width].
+            float32 [3, height, width]; uint8 if `pixels`.
 
         Raises:
             PreprocessingError: the image has another shape or type, would become too large
                 when resized, or is to be resized and Pillow is not installed.
         """
         _check(image, 3)
-        result: npt.NDArray[np.float32] = self.apply_batch(image[None])[0]
+        result: npt.NDArray[Any] = self.apply_batch(image[None])[0]
         return result
 
-    def apply_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def apply_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Prepare images of one size; bit for bit what `apply` gives for each.
 
         Args:
             images: RGB samples, uint8 [n, H, W, 3].
 
         Returns:
-            float32 [n, 3, height, width].
+            float32 [n, 3, height, width]; uint8 if `pixels`.
 
         Raises:
             PreprocessingError: as `apply`.
@@ -152,8 +158,14 @@ class Preprocessing:
             )
         return (longer, self.resize) if rows > columns else (self.resize, longer)
 
-    def normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Cropped images, uint8 [n, height, width, 3], to float32 [n, 3, height, width]."""
+    def normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Turn cropped images, uint8 [n, height, width, 3], into the network's input.
+
+        Returns:
+            float32 [n, 3, height, width]; uint8, and nothing is normalised, if `pixels`.
+        """
+        if self.pixels:
+            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         n, height, width, _ = images.shape
         out = np.empty((n, _CHANNELS, height, width), np.float32)

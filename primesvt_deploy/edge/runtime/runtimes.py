@@ -21,12 +21,13 @@ RUNTIMES = (ONNX, NATIVE)
 
 
 class Model(Protocol):
-    """What models of all runtimes can do; see `OnnxModel`."""
+    """A model that is opened in any runtime; see `OnnxModel`."""
 
     fixed_batch: int | None
     sample_shape: tuple[int, ...]
+    sample_dtype: np.dtype[Any]
 
-    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Logits `[N, K]` of samples `[N, C, H, W]` or `[N, T, C, H, W]`."""
 
 

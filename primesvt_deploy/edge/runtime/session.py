@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from .versions import UPGRADE, lacking
 __all__ = ["OnnxModel", "check_version", "session_options"]
 
 _FRAME_AXES = 5
+_PIXELS = "tensor(uint8)"
 _LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -47,8 +49,8 @@ _UNKNOWN = (
 class OnnxModel:
     """A model file loaded in ONNX Runtime, CPU.
 
-    One input, images `[N, C, H, W]` or event frames `[T, N, C, H, W]`, float32; one output
-    `[N, K]` float32.
+    One input, images `[N, C, H, W]` or event frames `[T, N, C, H, W]`, float32, or pixels
+    `[N, C, H, W]`, uint8; one output `[N, K]` float32.
 
     Args:
         path: the `.onnx` or `.ort` file.
@@ -59,6 +61,7 @@ class OnnxModel:
     Attributes:
         fixed_batch: the batch size the file insists on, or None for any.
         sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
+        sample_dtype: uint8 where samples are pixels, float32 where they are preprocessed values.
 
     Raises:
         BundleError: there is no such file, or ONNX Runtime refuses it.
@@ -80,8 +83,10 @@ class OnnxModel:
             )
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _refusal(Path(path).name, str(error)) from error
-        self._input = self.session.get_inputs()[0].name
-        shape = list(self.session.get_inputs()[0].shape)
+        declared = self.session.get_inputs()[0]
+        self._input = declared.name
+        self.sample_dtype = np.dtype(np.uint8 if declared.type == _PIXELS else np.float32)
+        shape = list(declared.shape)
         self._of_frames = len(shape) == _FRAME_AXES
         size = shape.pop(1 if self._of_frames else 0)
         self.fixed_batch: int | None = size if isinstance(size, int) else None
@@ -106,12 +111,12 @@ class OnnxModel:
         check_version(session.requires)
         return cls(Path(bundle) / chosen.file, threads=threads, profile=chosen)
 
-    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model; a fixed batch size is filled up with copies of the last sample.
 
         Args:
             images: preprocessed samples, float32 `[N, C, H, W]`, or sequences of frames
-                `[N, T, C, H, W]`.
+                `[N, T, C, H, W]`; where the model takes pixels uint8 `[N, C, H, W]`.
 
         Returns:
             Logits, float32 `[N, K]`.
@@ -126,7 +131,7 @@ class OnnxModel:
             parts.append(self._run(np.concatenate([part, filling]))[: len(part)])
         return np.concatenate(parts)
 
-    def _run(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if self._of_frames:
             images = np.ascontiguousarray(images.swapaxes(0, 1))
         result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]

@@ -51,7 +51,7 @@ def read_sample(
     return read_image(path, upright=upright)
 
 
-def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
+def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """The network's input for a user's file; an image is turned as its EXIF orientation says.
 
     A phone stores a photo as its sensor lies, and in EXIF how to turn it: shown upright, as every
@@ -62,7 +62,8 @@ def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray
         path: an image file, or an `.npy` or `.npz` of event frames.
 
     Returns:
-        float32 [3, height, width], or [T, C, H, W]; without the batch axis.
+        float32 [3, height, width], or [T, C, H, W]; uint8 [3, height, width] where the network
+        takes pixels; without the batch axis.
 
     Raises:
         DeployError: the file cannot be read, or does not fit; one line that starts with the path.
