@@ -85,8 +85,8 @@ def export_native(
 
 
 def _normalisation(model: SViT) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each channel; nothing for event frames."""
+    """Mean and standard deviation of each channel; nothing for event frames, or pixels alone."""
     steps = model.preprocessing
-    if not isinstance(steps, Preprocessing):
+    if not isinstance(steps, Preprocessing) or steps.pixels:
         return (), ()
     return steps.mean, steps.std

@@ -11,19 +11,20 @@ import numpy as np
 
 from primesvt_deploy.lowering.native.memory_plan import ALIGNMENT, plan_memory
 from primesvt_deploy.lowering.native.program import NativeProgram
-from primesvt_deploy.lowering.native.records import Data, data_of, words_of
+from primesvt_deploy.lowering.native.records import Buffer, Data, data_of, words_of
 
 __all__ = ["FORMAT_VERSION", "arena_bytes", "native_bytes"]
 
 FORMAT_VERSION = 1
 """Version of the file format, `SVIT_FORMAT_VERSION` in the engine."""
 _MAGIC = b"SVIT\r\n\x1a\n"
-_HEADER = struct.Struct("<8s2I32s6I10i")
+_HEADER = struct.Struct("<8s2I32s7I10i")
 _ARENA_FIELD = 9
 """Place of the arena's size among the fields of the header."""
 _SLACK = 256
 """Bytes behind the data, and behind the scratch memory, that vectors may read."""
 _NO_MEAN = -1
+_PIXELS_ALONE = 2
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ def native_bytes(
 
     Args:
         program: what it runs.
-        mean: of each channel, for values in 0..1; none: the model takes floats alone.
+        mean: of each channel, for values in 0..1; none: the model takes floats alone, or, where its
+            input is not stored, pixels alone.
         std: standard deviation of each channel.
     """
-    assert program.input.values is not None and program.logits.values is not None
-    given, taken = program.input.values.ref.buffer, program.logits.values.ref.buffer
+    assert program.logits.values is not None
+    given, taken = _input_buffer(program), program.logits.values.ref.buffer
     constants = [data for operator in program.operators for data in data_of(operator)]
     norm = Data(np.asarray([*mean, *std], dtype="<f4"))
     placed = _place([*constants, norm] if mean else constants)
@@ -65,15 +67,29 @@ def native_bytes(
     head = (
         *(len(program.operators), _HEADER.size, len(records)),
         *(data_at, len(placed.content)),
-        memory.bytes + _SLACK,
+        *(memory.bytes + _SLACK, memory.scratch_bytes + _SLACK),
         *(program.timesteps, program.frames, *program.input_shape, program.logits.shape[-1]),
-        *(int(bool(mean)), offsets[given], offsets[taken]),  # type: ignore[index]
+        *(_takes_pixels(program, mean), offsets[given], offsets[taken]),  # type: ignore[index]
         placed.offsets[norm] if mean else _NO_MEAN,
     )
     body = records.ljust(data_at - _HEADER.size, b"\0") + placed.content + bytes(_SLACK)
     blank = _HEADER.pack(_MAGIC, FORMAT_VERSION, size, bytes(32), *head)
     digest = hashlib.sha256(blank + body).digest()
     return _HEADER.pack(_MAGIC, FORMAT_VERSION, size, digest, *head) + body
+
+
+def _input_buffer(program: NativeProgram) -> Buffer:
+    """Where the input is written to; of no bytes, if it is not stored."""
+    if program.input is None:
+        return Buffer(0)
+    assert program.input.values is not None
+    buffer = program.input.values.ref.buffer
+    assert isinstance(buffer, Buffer)
+    return buffer
+
+
+def _takes_pixels(program: NativeProgram, mean: Sequence[float]) -> int:
+    return _PIXELS_ALONE if program.input is None else int(bool(mean))
 
 
 def arena_bytes(content: bytes) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.lowering.pixel_conv import pixel_conv
 from primesvt_deploy.lowering.stateless import require_stateless
 
 __all__ = ["OPSET", "OUTPUT", "input_name", "trace"]
@@ -32,6 +33,8 @@ def input_name(config: NetworkConfig) -> str:
 def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Model:
     """Trace a module to `images [N, C, H, W]` or `frames [T, N, C, H, W]` to `logits [N, K]`.
 
+    The input is float32, or uint8 where the module has a `PixelConv`.
+
     Args:
         module: with stateless neurons (`stateless_copy`, `lower_module`); float32.
         config: says what the input is.
@@ -46,6 +49,8 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
     """
     require_stateless(module)
     example = config.example(batch or 2)
+    if pixel_conv(module) is not None:
+        example = example.to(torch.uint8)
     axis = 1 if config.frames else 0
     dynamic = None if batch else ({axis: torch.export.Dim("batch")},)
     try:

@@ -83,6 +83,7 @@ static void run_operator(const run_state *run, const op_head *op) {
     case OP_REDUCE: svit_run_reduce(run, any); break;
     case OP_MATMUL: svit_run_matmul(run, any); break;
     case OP_ATTENTION: svit_run_attention(run, any); break;
+    case OP_PIXELS: svit_run_pixels(run, any); break;
     default: svit_run_copy(run, any); break;
     }
 }
@@ -91,9 +92,10 @@ static void run_operator(const run_state *run, const op_head *op) {
 static int describe_output(const run_state *run, const op_head *op, svit_layer *layer) {
     const spikes_ref *spikes = NULL;
     const values_ref *values = NULL;
-    if (op->kind == OP_SPARSE || op->kind == OP_DENSE) {
-        const sink_ref *to = op->kind == OP_SPARSE ? &((const op_sparse *)(const void *)op)->sink
-                                                   : &((const op_dense *)(const void *)op)->sink;
+    if (op->kind == OP_SPARSE || op->kind == OP_DENSE || op->kind == OP_PIXELS) {
+        const sink_ref *to = op->kind == OP_SPARSE  ? &((const op_sparse *)(const void *)op)->sink
+                             : op->kind == OP_DENSE ? &((const op_dense *)(const void *)op)->sink
+                                                    : &((const op_pixels *)(const void *)op)->sink;
         if (to->kind == SINK_NEURON)
             spikes = &to->spikes;
         else
@@ -122,29 +124,56 @@ static int describe_output(const run_state *run, const op_head *op, svit_layer *
     return 1;
 }
 
-static void run_operators(const svit_model *model, void *arena, svit_observer *observer,
-                          void *context) {
+/* Whether an operator is shared among the parts of a run; any other is the first part's. */
+static int is_shared(const op_head *op) {
+    switch (op->kind) {
+    case OP_SPARSE:
+    case OP_DENSE:
+    case OP_NEURON:
+    case OP_SPIKE_POOL:
+    case OP_VALUE_POOL:
+    case OP_SPIKE_ADD:
+    case OP_PIXELS:
+    case OP_ATTENTION: return 1;
+    default: return 0;
+    }
+}
+
+static void run_operators(const svit_model *model, run_state *run, svit_observer *observer,
+                          svit_barrier *barrier, void *context) {
     const svit_header *header = header_of(model);
-    run_state run = {model->kernels, model->file + header->data_offset, arena, arena};
     const uint8_t *at = model->file + header->operators_offset;
+    /* Other parts have scratch memory of their own, behind the arena of the first one. */
+    uint8_t *const own = run->arena + header->arena_bytes +
+                         (size_t)(run->part - 1) * header->scratch_bytes;
     for (uint32_t i = 0; i < header->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
-        run.scratch = run.arena + op->scratch_offset;
-        run_operator(&run, op);
+        run->scratch = run->part ? own : run->arena + op->scratch_offset;
+        if (run->part == 0 || is_shared(op)) run_operator(run, op);
+        if (barrier) barrier(context);
         svit_layer layer;
-        if (observer && op->observed > 0 && describe_output(&run, op, &layer))
+        if (observer && op->observed > 0 && describe_output(run, op, &layer))
             observer(context, &layer);
         at += (size_t)op->words * 4;
     }
 }
 
-int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
-                      const float *values, float *logits, svit_observer *observer, void *context) {
+/* Check the arguments of a run. */
+static int refuse(const svit_model *model, const void *arena, const uint8_t *pixels,
+                  const float *values, const float *logits) {
     if (!model || !model->file || !arena || !logits || (uintptr_t)arena % SVIT_ALIGNMENT)
         return SVIT_ERROR_ARGUMENT;
     if (!pixels == !values) return SVIT_ERROR_ARGUMENT;
+    const int32_t takes = header_of(model)->takes_pixels;
+    if (pixels) return takes ? SVIT_OK : SVIT_ERROR_INPUT;
+    return takes == SVIT_PIXELS_ALONE ? SVIT_ERROR_PIXELS : SVIT_OK;
+}
+
+/* Put the sample where operators read it. */
+static void take_sample(const svit_model *model, void *arena, const uint8_t *pixels,
+                        const float *values) {
     const svit_header *h = header_of(model);
-    if (pixels && !h->takes_pixels) return SVIT_ERROR_INPUT;
+    if (h->takes_pixels == SVIT_PIXELS_ALONE) return; /* they are read where they are */
     float *input = (float *)(void *)((uint8_t *)arena + h->input_offset);
     const size_t frames = (size_t)(h->frames ? h->frames : 1);
     const size_t size = frames * (size_t)h->height * (size_t)h->width * (size_t)h->channels;
@@ -161,8 +190,48 @@ int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixel
     } else {
         memcpy(input, values, size * sizeof *input);
     }
-    run_operators(model, arena, observer, context);
-    memcpy(logits, (uint8_t *)arena + h->logits_offset, (size_t)h->classes * sizeof *logits);
+}
+
+static run_state part_of(const svit_model *model, void *arena, const uint8_t *pixels, int32_t part,
+                         int32_t parts) {
+    const svit_header *h = header_of(model);
+    const run_state run = {model->kernels, model->file + h->data_offset, arena, arena, part, parts,
+                           pixels};
+    return run;
+}
+
+static void give_logits(const svit_model *model, const void *arena, float *logits) {
+    const svit_header *h = header_of(model);
+    memcpy(logits, (const uint8_t *)arena + h->logits_offset,
+           (size_t)h->classes * sizeof *logits);
+}
+
+int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
+                      const float *values, float *logits, svit_observer *observer, void *context) {
+    const int error = refuse(model, arena, pixels, values, logits);
+    if (error) return error;
+    run_state run = part_of(model, arena, pixels, 0, 1);
+    take_sample(model, arena, pixels, values);
+    run_operators(model, &run, observer, NULL, context);
+    give_logits(model, arena, logits);
+    return SVIT_OK;
+}
+
+size_t svit_parts_arena_bytes(const svit_model *model, int32_t parts) {
+    const svit_header *h = header_of(model);
+    return (size_t)h->arena_bytes + (size_t)(parts - 1) * h->scratch_bytes;
+}
+
+int svit_run_part(const svit_model *model, void *arena, const uint8_t *pixels,
+                  const float *values, float *logits, int32_t part, int32_t parts,
+                  svit_barrier *barrier, void *context) {
+    const int error = refuse(model, arena, pixels, values, logits);
+    if (error || part < 0 || part >= parts || !barrier) return error ? error : SVIT_ERROR_ARGUMENT;
+    run_state run = part_of(model, arena, pixels, part, parts);
+    if (part == 0) take_sample(model, arena, pixels, values);
+    barrier(context);
+    run_operators(model, &run, NULL, barrier, context);
+    if (part == 0) give_logits(model, arena, logits);
     return SVIT_OK;
 }
 
@@ -187,6 +256,7 @@ const char *svit_error_text(int error) {
         "the model takes float values, not pixels: call svit_run_float",
         "the file cannot be read: check its path",
         "not enough memory for the arena",
+        "the model takes pixels alone, not float values: call svit_run",
     };
     if (error < 0 || error >= SVIT_ERROR_COUNT) return "an unknown error";
     return texts[error];

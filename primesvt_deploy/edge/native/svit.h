@@ -22,6 +22,7 @@ extern "C" {
 
 #define SVIT_ALIGNMENT 64
 #define SVIT_FORMAT_VERSION 1
+#define SVIT_PIXELS_ALONE 2
 
 typedef enum svit_error {
     SVIT_OK = 0,
@@ -35,6 +36,7 @@ typedef enum svit_error {
     SVIT_ERROR_INPUT,
     SVIT_ERROR_READ,
     SVIT_ERROR_MEMORY,
+    SVIT_ERROR_PIXELS,
     SVIT_ERROR_COUNT
 } svit_error;
 
@@ -44,7 +46,8 @@ typedef struct svit_info {
     int32_t frames; /* of an event recording; 0: the input is an image */
     int32_t channels, height, width;
     int32_t classes;
-    int32_t takes_pixels; /* whether svit_run may be given uint8 pixels */
+    int32_t takes_pixels; /* whether svit_run may be given uint8 pixels; SVIT_PIXELS_ALONE: a
+                             sample can be nothing else */
 } svit_info;
 
 /* An open model. Its fields are private. */
@@ -84,6 +87,17 @@ int svit_run_float(const svit_model *model, void *arena, const float *values, fl
 /* Run with an observer of every layer; one of `pixels` and `values` is null. */
 int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
                       const float *values, float *logits, svit_observer *observer, void *context);
+
+/* One sample by several threads. Each calls this with the same arguments but for its `part`, 0 to
+ * parts - 1; `barrier` returns once all parts have called it. The logits are there when part 0
+ * returns. svit_threads.h does it with POSIX threads. */
+typedef void svit_barrier(void *context);
+int svit_run_part(const svit_model *model, void *arena, const uint8_t *pixels,
+                  const float *values, float *logits, int32_t part, int32_t parts,
+                  svit_barrier *barrier, void *context);
+
+/* Bytes of the arena of a run in parts. */
+size_t svit_parts_arena_bytes(const svit_model *model, int32_t parts);
 
 /* How often a neuron fired in a timestep; neurons are numbered position * channels + channel. */
 int32_t svit_spike_count(const svit_layer *layer, int32_t step, int32_t neuron);

@@ -29,7 +29,9 @@ void svit_run_attention(const run_state *run, const op_attention *op) {
     const svit_kernels *kernels = run->kernels;
     const size_t keys = (size_t)(op->heads * op->key_size);
     const size_t values = (size_t)(op->heads * op->value_size);
-    for (int32_t head = 0; head < op->heads; head++) {
+    int32_t first_head, end_head;
+    share_of(run, op->heads, &first_head, &end_head);
+    for (int32_t head = first_head; head < end_head; head++) {
         const uint8_t *q = run->arena + op->q.offset + (size_t)(head * op->key_size);
         const uint8_t *k = run->arena + op->k.offset + (size_t)(head * op->key_size);
         const uint8_t *v = run->arena + op->v.offset + (size_t)(head * op->value_size);

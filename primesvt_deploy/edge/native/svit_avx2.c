@@ -6,6 +6,7 @@
 #pragma GCC target("avx2,bmi,bmi2")
 #endif
 #include <immintrin.h>
+#include <stdint.h>
 #define WIDEN_BYTES(bytes) ((wide_h)_mm256_cvtepi8_epi16((__m128i)(bytes)))
 #define WIDEN_UBYTES(bytes) ((wide_h)_mm256_cvtepu8_epi16((__m128i)(bytes)))
 #define WIDEN_SHORTS(shorts) ((vec_i)_mm256_cvtepi16_epi32((__m128i)(shorts)))
@@ -22,6 +23,8 @@ static inline __attribute__((always_inline)) long long narrow_ints(__m256i ints)
 #define SCAN_MASK(from)                                                                \
     (uint64_t)(uint32_t)~_mm256_movemask_epi8(_mm256_cmpeq_epi8(                       \
         _mm256_loadu_si256((const __m256i *)(const void *)(from)), _mm256_setzero_si256()))
+#define ADD_PAIRS(total, a, b) \
+    ((total) + (vec_i)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
 #define SVIT_BYTES 32
 #define SVIT_REGISTERS 16
 #define SVIT_KERNELS svit_kernels_avx2

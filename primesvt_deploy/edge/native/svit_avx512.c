@@ -16,6 +16,8 @@
 #define SCAN_STEP 1
 #define SCAN_MASK(from)                                        \
     (uint64_t)_mm512_test_epi8_mask(_mm512_loadu_si512(from), _mm512_loadu_si512(from))
+#define ADD_PAIRS(total, a, b) \
+    ((total) + (vec_i)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
 #define SVIT_BYTES 64
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_avx512

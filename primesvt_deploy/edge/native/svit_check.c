@@ -19,7 +19,9 @@
 typedef struct limits {
     uint64_t buffers; /* bytes of the arena */
     uint64_t data;
+    uint64_t scratch_bytes; /* of the operator that needs most */
     uint64_t scratch, scratch_end; /* of the operator: its buffers lie elsewhere */
+    const svit_header *pixels;     /* of a model that takes pixels alone; else null */
 } limits;
 
 static int within(uint64_t offset, uint64_t bytes, uint64_t end) {
@@ -324,6 +326,23 @@ static int copy_ok(const limits *l, const op_copy *op) {
            op->input.spikes.planes == op->output.spikes.planes;
 }
 
+static int pixels_op_ok(const limits *l, const op_pixels *op) {
+    const window_ref *w = &op->window;
+    const svit_header *h = l->pixels;
+    if (!h || !window_ok(w) || !in_range(op->outputs, 1, MOST_SIDE)) return 0;
+    if (w->channels != h->channels || w->height != h->height || w->width != h->width) return 0;
+    if (w->dilation_y != 1 || w->dilation_x != 1 || w->kernel_height > SVIT_PIXEL_ROWS) return 0;
+    /* Sums fit 32 bits; lines can be measured in them. */
+    const int64_t pairs = ((int64_t)w->kernel_width * w->channels + 1) / 2;
+    const int64_t columns = (int64_t)(w->out_width - 1) * w->stride_x + w->kernel_width;
+    if (w->kernel_height * pairs > INT16_MAX || columns * w->channels >= MOST_ELEMENTS) return 0;
+    const uint64_t outputs = (uint64_t)op->outputs;
+    return data_ok(l, op->weights_offset, (uint64_t)(w->kernel_height * pairs) * outputs * 2, 1) &&
+           data_ok(l, op->centre_offset, (uint64_t)w->channels, 1) &&
+           data_ok(l, op->scale_offset, outputs, 4) && data_ok(l, op->bias_offset, outputs, 4) &&
+           sink_ok(l, &op->sink, op->outputs, w) && op->sink.steps == 1;
+}
+
 static int operator_ok(const limits *l, const op_head *op) {
     static const size_t sizes[OP_KINDS] = {
         0,
@@ -339,6 +358,7 @@ static int operator_ok(const limits *l, const op_head *op) {
         sizeof(op_matmul),
         sizeof(op_attention),
         sizeof(op_copy),
+        sizeof(op_pixels),
     };
     const void *any = op;
     if (!in_range(op->kind, OP_SPARSE, OP_KINDS - 1)) return 0;
@@ -355,6 +375,7 @@ static int operator_ok(const limits *l, const op_head *op) {
     case OP_REDUCE: return reduce_ok(l, any);
     case OP_MATMUL: return matmul_ok(l, any);
     case OP_ATTENTION: return attention_ok(l, any);
+    case OP_PIXELS: return pixels_op_ok(l, any);
     default: return copy_ok(l, any);
     }
 }
@@ -365,6 +386,7 @@ uint64_t svit_scratch_bytes(const op_head *op) {
     case OP_SPARSE: return svit_sparse_scratch(any);
     case OP_DENSE: return svit_dense_scratch(any);
     case OP_ATTENTION: return svit_attention_scratch(any);
+    case OP_PIXELS: return svit_pixels_scratch(any);
     default: return 0;
     }
 }
@@ -378,10 +400,13 @@ static int header_ok(const svit_header *h, limits *l) {
         !within(h->data_offset, (uint64_t)h->data_bytes + SVIT_SLACK, file) ||
         h->arena_bytes < SVIT_SLACK || h->arena_bytes > INT32_MAX)
         return 0;
+    if (h->scratch_bytes % SVIT_ALIGNMENT || h->scratch_bytes > h->arena_bytes ||
+        h->arena_bytes % SVIT_ALIGNMENT)
+        return 0;
     if (!in_range(h->timesteps, 1, SVIT_MAX_STEPS) || !in_range(h->frames, 0, SVIT_MAX_STEPS) ||
         !in_range(h->channels, 1, 8192) || !in_range(h->height, 1, 8192) ||
         !in_range(h->width, 1, 8192) || !in_range(h->classes, 1, MOST_SIDE) ||
-        !in_range(h->takes_pixels, 0, 1))
+        !in_range(h->takes_pixels, 0, SVIT_PIXELS_ALONE))
         return 0;
     const int64_t size = (int64_t)h->channels * h->height * h->width;
     if (size > MOST_ELEMENTS) return 0;
@@ -390,8 +415,12 @@ static int header_ok(const svit_header *h, limits *l) {
     const values_ref logits = {h->logits_offset, 1, h->classes};
     l->buffers = h->arena_bytes - SVIT_SLACK;
     l->data = h->data_bytes;
+    l->scratch_bytes = h->scratch_bytes;
     l->scratch = l->scratch_end = 0;
-    if (!values_ok(l, &input) || !values_ok(l, &logits)) return 0;
+    l->pixels = h->takes_pixels == SVIT_PIXELS_ALONE ? h : NULL;
+    if (!values_ok(l, &logits)) return 0;
+    if (l->pixels) return !h->frames;
+    if (!values_ok(l, &input)) return 0;
     return !h->takes_pixels ||
            (!h->frames && data_ok(l, h->mean_offset, 2 * (uint64_t)h->channels, 4));
 }
@@ -400,6 +429,7 @@ static int header_ok(const svit_header *h, limits *l) {
  * buffers of the operator. */
 static int scratch_ok(const limits *l, const op_head *op) {
     const uint64_t bytes = svit_scratch_bytes(op);
+    if (bytes + SVIT_SLACK > l->scratch_bytes && bytes) return 0;
     if (op->scratch_offset < 0 || op->scratch_offset % SVIT_ALIGNMENT ||
         !within((uint64_t)op->scratch_offset, bytes, l->buffers))
         return 0;

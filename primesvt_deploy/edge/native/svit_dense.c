@@ -129,8 +129,11 @@ void svit_run_dense(const run_state *run, const op_dense *op) {
     float *currents = (float *)(void *)run->scratch, *x = currents + sums_of(op);
     window_inputs inputs = {x, (int32_t *)(void *)(x + inputs_of(op)), 0};
     sink sink = svit_sink(run, &op->sink, run->scratch + own_scratch(op), op->outputs, pitch,
-                          CURRENT_FLOAT);
-    for (int32_t y = 0; y < w->out_height; y++)
+                          CURRENT_FLOAT,
+                          w->out_height);
+    int32_t first, end;
+    svit_sink_rows(&sink, w->out_height, &first, &end);
+    for (int32_t y = first; y < end; y++)
         for (int32_t x = 0; x < w->out_width; x++) {
             for (int32_t t = 0; t < op->sink.steps; t++) {
                 float *sums = currents + (size_t)t * pitch;

@@ -19,6 +19,7 @@
 #define SVIT_SETS 8      /* sets of bits in a byte */
 #define SVIT_LANE_PAD 32    /* what rows of currents are padded to, in values */
 #define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
+#define SVIT_PIXEL_ROWS 32  /* rows of a kernel on pixels */
 
 typedef struct svit_header {
     uint8_t magic[8];
@@ -28,9 +29,10 @@ typedef struct svit_header {
     uint32_t operators, operators_offset, operators_bytes;
     uint32_t data_offset, data_bytes;
     uint32_t arena_bytes; /* the last SVIT_SLACK of them hold nothing */
+    uint32_t scratch_bytes; /* of the operator that needs most, and SVIT_SLACK */
     int32_t timesteps, frames, channels, height, width, classes;
-    int32_t takes_pixels;
-    int32_t input_offset;  /* buffer [frames or 1, height, width, channels], float */
+    int32_t takes_pixels;  /* 1: pixels or values; SVIT_PIXELS_ALONE; 0: values alone */
+    int32_t input_offset;  /* buffer [frames or 1, height, width, channels], float, of values */
     int32_t logits_offset; /* buffer [classes], float */
     int32_t mean_offset;   /* data: mean and standard deviation by channel, float; -1: none */
 } svit_header;
@@ -97,6 +99,7 @@ enum {
     OP_MATMUL,
     OP_ATTENTION,
     OP_COPY,
+    OP_PIXELS,
     OP_KINDS
 };
 
@@ -219,6 +222,19 @@ typedef struct op_copy {
     operand_ref input, output;
 } op_copy;
 
+/* A convolution of the caller's pixels, of a model that takes nothing else. Rows of the kernel are
+ * pairs of weight rows, `[kernel_height, pairs, outputs, 2]`, of kernel_width * channels weights,
+ * and a zero where these are odd. Windows are not dilated. */
+typedef struct op_pixels {
+    op_head head;
+    window_ref window;
+    int32_t outputs;
+    int32_t weights_offset; /* data: int8 */
+    int32_t centre_offset;  /* data: uint8 [channels], subtracted from pixels */
+    int32_t scale_offset, bias_offset; /* data: float [outputs] */
+    sink_ref sink;
+} op_pixels;
+
 /* -- Kernels --------------------------------------------------------------------------------- */
 
 /* Lists of the active inputs of a window, by their firing pattern in a set of bits. */
@@ -243,6 +259,13 @@ typedef struct row_weights {
     int32_t group_rows;         /* int4: rows that share a multiplier */
     int32_t outputs;
 } row_weights;
+
+/* Rows of the image under a row of windows; the window at x begins at lines[..] + x * step. */
+typedef struct pixel_rows {
+    const int16_t *lines[SVIT_PIXEL_ROWS];
+    int32_t count, pairs; /* rows, and pairs of values of a window in each */
+    size_t step;
+} pixel_rows;
 
 #define SVIT_FIRE_BYTES 16 /* groups * planes of a layer's spikes, at most */
 
@@ -292,6 +315,9 @@ typedef struct svit_kernels {
                           int32_t steps, int is_narrow, size_t pitch, int32_t *currents);
     /* most[i] = max(most[i], row[i]); both are padded. */
     void (*max_int16)(int16_t *most, const int16_t *row, int32_t n);
+    /* sums[i * pitch + n] of `count` windows from x on; values are at most 255 in size. */
+    void (*sum_pixels)(const pixel_rows *rows, int32_t x, int32_t count, const int8_t *weights,
+                       int32_t outputs, int32_t *sums, size_t pitch);
 } svit_kernels;
 
 const svit_kernels *svit_choose_kernels(void);
@@ -304,7 +330,15 @@ typedef struct run_state {
     const uint8_t *data; /* of the file */
     uint8_t *arena;
     uint8_t *scratch;
+    int32_t part, parts; /* which part of each operator's output this is; 0 of 1: all of it */
+    const uint8_t *pixels; /* of the caller, in a model that takes pixels alone */
 } run_state;
+
+/* The range of `count` places that belongs to a part of a run. */
+static inline void share_of(const run_state *run, int32_t count, int32_t *first, int32_t *end) {
+    *first = (int32_t)((int64_t)count * run->part / run->parts);
+    *end = (int32_t)((int64_t)count * (run->part + 1) / run->parts);
+}
 
 static inline float *floats_at(const run_state *run, int32_t offset) {
     return (float *)(void *)(run->arena + offset);
@@ -326,6 +360,7 @@ void svit_run_elementwise(const run_state *run, const op_elementwise *op);
 void svit_run_reduce(const run_state *run, const op_reduce *op);
 void svit_run_matmul(const run_state *run, const op_matmul *op);
 void svit_run_copy(const run_state *run, const op_copy *op);
+void svit_run_pixels(const run_state *run, const op_pixels *op);
 
 /* Neurons of a layer that are stored at `patterns`, as a task without its currents. */
 fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uint8_t *patterns);
@@ -338,6 +373,7 @@ uint64_t svit_scratch_bytes(const op_head *op);
 uint64_t svit_sparse_scratch(const op_sparse *op);
 uint64_t svit_dense_scratch(const op_dense *op);
 uint64_t svit_attention_scratch(const op_attention *op);
+uint64_t svit_pixels_scratch(const op_pixels *op);
 
 /* SVIT_OK, or SVIT_ERROR_INVALID where an offset, size or index is out of bounds. */
 int svit_check(const svit_header *header, const uint8_t *file);

@@ -5,7 +5,8 @@
  *     SVIT_KERNELS  name of the table that this defines
  *     SVIT_NAME     what svit_kernels_name says
  *
- * and, where the compiler makes a poor job of them, the conversions WIDEN_* and NARROW_INTS.
+ * and, where the compiler makes a poor job of them, the conversions WIDEN_* and NARROW_INTS, and
+ * ADD_PAIRS.
  * GNU vector extensions (gcc, clang) compile to the instruction set that is selected there.
  */
 #include <string.h>
@@ -585,8 +586,66 @@ static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
     }
 }
 
+/* -- Pixels ----------------------------------------------------------------------------------- */
+
+/* total[k] += a[2 k] * b[2 k] + a[2 k + 1] * b[2 k + 1]; each product fits 16 bits. */
+#ifndef ADD_PAIRS
+INLINE vec_i add_pairs(vec_i total, wide_h a, wide_h b) {
+    typedef uint32_t vec_u __attribute__((vector_size(LANES * 4)));
+    const vec_i products = (vec_i)(a * b);
+    return total + ((vec_i)((vec_u)products << 16) >> 16) + (products >> 16);
+}
+#define ADD_PAIRS(total, a, b) add_pairs(total, a, b)
+#endif
+
+/* Sums of `p` windows, `v` registers of outputs. */
+#define DEFINE_SUM_PIXELS(p, v)                                                               \
+    INLINE void sum_pixels_##p##_##v(const pixel_rows *rows, size_t first,                    \
+                                     const int8_t *weights, size_t stride, int32_t *sums,     \
+                                     size_t pitch) {                                          \
+        vec_i total[p][v];                                                                    \
+        UNROLL for (int k = 0; k < (p); k++)                                                  \
+            UNROLL for (int j = 0; j < (v); j++) total[k][j] = (vec_i){0};                    \
+        for (int32_t r = 0; r < rows->count; r++) {                                           \
+            const int16_t *line = rows->lines[r] + first;                                     \
+            for (int32_t i = 0; i < rows->pairs; i++, line += 2, weights += stride) {         \
+                wide_h w[v];                                                                  \
+                UNROLL for (int j = 0; j < (v); j++)                                          \
+                    w[j] = WIDEN_BYTES(LOAD(wide_b, weights + j * WIDE));                     \
+                UNROLL for (int k = 0; k < (p); k++) {                                        \
+                    const wide_h x =                                                          \
+                        (wide_h)((vec_i){0} + LOAD(int32_t, line + (size_t)k * rows->step));  \
+                    UNROLL for (int j = 0; j < (v); j++)                                      \
+                        total[k][j] = ADD_PAIRS(total[k][j], w[j], x);                        \
+                }                                                                             \
+            }                                                                                 \
+        }                                                                                     \
+        UNROLL for (int k = 0; k < (p); k++)                                                  \
+            UNROLL for (int j = 0; j < (v); j++)                                              \
+                STORE(sums + (size_t)k * pitch + j * LANES, total[k][j]);                     \
+    }
+
+DEFINE_SUM_PIXELS(1, 1)
+DEFINE_SUM_PIXELS(4, 1)
+DEFINE_SUM_PIXELS(4, 2)
+
+static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const int8_t *weights,
+                       int32_t outputs, int32_t *sums, size_t pitch) {
+    const size_t stride = 2 * (size_t)outputs, first = (size_t)x * rows->step;
+    int32_t at = 0;
+    for (; count == 4 && outputs - at > LANES; at += 2 * LANES)
+        sum_pixels_4_2(rows, first, weights + 2 * at, stride, sums + at, pitch);
+    for (; count == 4 && at < outputs; at += LANES)
+        sum_pixels_4_1(rows, first, weights + 2 * at, stride, sums + at, pitch);
+    for (; at < outputs; at += LANES)
+        for (int32_t i = 0; i < count; i++)
+            sum_pixels_1_1(rows, first + (size_t)i * rows->step, weights + 2 * at, stride,
+                           sums + (size_t)i * pitch + at, pitch);
+}
+
 const svit_kernels SVIT_KERNELS = {
     SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
     add_bits,   add_products, read_products, max_int16,
+    sum_pixels,
 };

@@ -15,6 +15,8 @@
     (vget_lane_u64(vreinterpret_u64_u8(vshrn_n_u16(                                            \
          vreinterpretq_u16_u8(vtstq_u8(vld1q_u8(from), vld1q_u8(from))), 4)), 0) &             \
      UINT64_C(0x1111111111111111))
+#define ADD_PAIRS(total, a, b) \
+    ((vec_i)vpadalq_s16((int32x4_t)(total), vmulq_s16((int16x8_t)(a), (int16x8_t)(b))))
 #define SVIT_BYTES 16
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_neon

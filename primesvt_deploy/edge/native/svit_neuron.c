@@ -17,12 +17,14 @@ fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uin
 }
 
 void svit_run_neuron(const run_state *run, const op_neuron *op) {
+    int32_t first, end;
+    share_of(run, op->input.elements, &first, &end);
     fire_task task =
-        svit_fire_task(&op->neuron, &op->output, run->arena + op->output.offset);
+        svit_fire_task(&op->neuron, &op->output, run->arena + op->output.offset + first);
     task.pitch = (size_t)op->input.elements;
-    task.size = op->input.elements;
+    task.size = end - first;
     task.is_static = op->input.steps == 1;
-    run->kernels->fire_float(&task, floats_at(run, op->input.offset));
+    run->kernels->fire_float(&task, floats_at(run, op->input.offset) + first);
 }
 
 static int32_t ones(uint32_t bits) {
@@ -51,11 +53,15 @@ static int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
 void svit_run_spike_pool(const run_state *run, const op_spike_pool *op) {
     const window_ref *w = &op->window;
     const int32_t planes = op->input.groups * op->input.planes;
+    int32_t first, end;
+    share_of(run, w->out_height, &first, &end);
+    const size_t skipped = (size_t)first * (size_t)w->out_width * (size_t)w->channels;
     for (int32_t plane = 0; plane < planes; plane++) {
         const uint8_t *from =
             run->arena + op->input.offset + (size_t)plane * (size_t)op->input.elements;
-        uint8_t *to = run->arena + op->output.offset + (size_t)plane * (size_t)op->output.elements;
-        for (int32_t y = 0; y < w->out_height; y++)
+        uint8_t *to = run->arena + op->output.offset +
+                      (size_t)plane * (size_t)op->output.elements + skipped;
+        for (int32_t y = first; y < end; y++)
             for (int32_t x = 0; x < w->out_width; x++, to += w->channels) {
                 const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
                 for (int32_t c = 0; c < w->channels; c++) to[c] = 0;
@@ -73,11 +79,15 @@ void svit_run_spike_pool(const run_state *run, const op_spike_pool *op) {
 
 void svit_run_value_pool(const run_state *run, const op_value_pool *op) {
     const window_ref *w = &op->window;
+    int32_t first_row, end_row;
+    share_of(run, w->out_height, &first_row, &end_row);
+    const size_t skipped = (size_t)first_row * (size_t)w->out_width * (size_t)w->channels;
     for (int32_t t = 0; t < op->output.steps; t++) {
         const float *from =
             floats_at(run, op->input.offset) + (size_t)t * (size_t)op->input.elements;
-        float *to = floats_at(run, op->output.offset) + (size_t)t * (size_t)op->output.elements;
-        for (int32_t y = 0; y < w->out_height; y++)
+        float *to = floats_at(run, op->output.offset) + (size_t)t * (size_t)op->output.elements +
+                    skipped;
+        for (int32_t y = first_row; y < end_row; y++)
             for (int32_t x = 0; x < w->out_width; x++, to += w->channels) {
                 const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
                 int first = 1;
@@ -123,7 +133,9 @@ void svit_run_spike_add(const run_state *run, const op_spike_add *op) {
             run->arena + op->output.offset + (size_t)(group * op->output.planes) * size;
         const uint8_t *a = run->arena + op->a.offset + (size_t)(group * op->a.planes) * size;
         const uint8_t *b = run->arena + op->b.offset + (size_t)(group * op->b.planes) * size;
-        for (size_t at = 0; at < size; at += CHUNK)
+        int32_t first, end;
+        share_of(run, op->output.elements / CHUNK + 1, &first, &end);
+        for (size_t at = (size_t)first * CHUNK; at < size && at < (size_t)end * CHUNK; at += CHUNK)
             add_chunk(&op->a, &op->b, &op->output, a + at, b + at, to + at,
                       size - at < CHUNK ? size - at : CHUNK);
     }

@@ -25,7 +25,7 @@ uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
 }
 
 sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32_t outputs,
-               size_t pitch, int32_t type) {
+               size_t pitch, int32_t type, int32_t height) {
     sink s;
     memset(&s, 0, sizeof s);
     s.run = run;
@@ -37,7 +37,20 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
     s.values = (float *)(void *)scratch;
     s.pooled = scratch + values_bytes(to, pitch, type);
     s.pooled_rows = to->pooled ? rows_open(&to->pool) : 0;
+    share_of(run, to->pooled ? to->pool.out_height : height, &s.first_row, &s.end_row);
     return s;
+}
+
+void svit_sink_rows(const sink *s, int32_t height, int32_t *first, int32_t *end) {
+    *first = s->first_row;
+    *end = s->end_row;
+    if (!s->to->pooled) return;
+    const window_ref *pool = &s->to->pool;
+    *first = s->first_row * pool->stride_y - pool->pad_top;
+    *end = (s->end_row - 1) * pool->stride_y - pool->pad_top + pool->kernel_height;
+    if (*first < 0) *first = 0;
+    if (*end > height || s->end_row == pool->out_height) *end = height;
+    if (s->first_row == s->end_row) *end = *first;
 }
 
 /* Integer currents of a position as values. */
@@ -156,6 +169,8 @@ void svit_sink_position(sink *s, int32_t y, int32_t x, const void *currents) {
     int32_t first_y, last_y, first_x, last_x;
     windows_over(y, pool->pad_top, pool->kernel_height, pool->stride_y, pool->out_height, &first_y,
                  &last_y);
+    if (first_y < s->first_row) first_y = s->first_row;
+    if (last_y >= s->end_row) last_y = s->end_row - 1;
     windows_over(x, pool->pad_left, pool->kernel_width, pool->stride_x, pool->out_width, &first_x,
                  &last_x);
     for (int32_t py = first_y; py <= last_y; py++)

@@ -377,10 +377,13 @@ void svit_run_sparse(const run_state *run, const op_sparse *op) {
     window_sums w;
     begin(&w, run, op);
     sink sink = svit_sink(run, &op->sink, run->scratch + w.layout.sink_at, op->outputs,
-                          w.layout.pitch, op->block_rows ? CURRENT_INT32 : CURRENT_INT16);
+                          w.layout.pitch, op->block_rows ? CURRENT_INT32 : CURRENT_INT16,
+                          op->window.out_height);
     sink.scale = (const float *)(const void *)(run->data + op->scale_offset);
     sink.bias = (const float *)(const void *)(run->data + op->bias_offset);
-    for (int32_t y = 0; y < op->window.out_height; y++)
+    int32_t first, end;
+    svit_sink_rows(&sink, op->window.out_height, &first, &end);
+    for (int32_t y = first; y < end; y++)
         for (int32_t x = 0; x < op->window.out_width; x++) {
             if (w.layout.ring)
                 sum_joined(&w, y, x);

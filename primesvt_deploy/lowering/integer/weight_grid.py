@@ -42,7 +42,7 @@ class GridWeights:
 
         Args:
             biases: one for each output channel.
-            largest_input: bound of the inputs, which are whole and not negative.
+            largest_input: bound of the inputs' absolute values, which are whole.
         """
         sums = np.abs(self.codes.astype(np.int64)).reshape(len(self.codes), -1).sum(axis=1)
         step = np.minimum(_lowest_bit(biases.astype(np.float64)[:, None]), self.exponents)

@@ -21,12 +21,14 @@ from primesvt_deploy.lowering.integer.tensor_layout import AS_TRACED, Layout
 from primesvt_deploy.lowering.integer.weight_grid import GridWeights, grid_of
 from primesvt_deploy.lowering.integer.weighted_nodes import integer_grid, linear_weights
 from primesvt_deploy.lowering.lif_operators import Currents, can_prescale_decay
+from primesvt_deploy.lowering.pixel_conv import LARGEST_PIXEL, centred_pixels
 from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 
 __all__ = ["WeightedLayer", "WeightedLayers"]
 
 _STEP_FACTOR = 4
 """Activations over weights, in bytes, from which single steps are computed apart."""
+_OF_PIXELS = "its sums of pixels are whole multiples, exact in float32, which is fastest for them"
 _WORTH_BYTES = 64
 """Weights from which storing them as bytes saves more than its operators weigh."""
 
@@ -90,6 +92,8 @@ class WeightedLayers:
             bits = self._float_convolution(node, array)
             # Sums of whole multiples are exact in float32, too.
             exact = grid is not None
+            if centred_pixels(source) is not None and _sums_pixels_exactly(node, array):
+                reason, exact = _OF_PIXELS, True
             return WeightedLayer(name=layer, float_reason=reason, weight_bits=bits, exact=exact)
         codes = grid.codes.transpose(2, 3, 1, 0).reshape(-1, len(grid.codes))
         layout = Layout(channels_last=True, per_timestep=self._steps_pay(codes, output))
@@ -206,6 +210,16 @@ class WeightedLayers:
         values = tape.node("Cast", "levels", stored, to=ir.DataType.FLOAT)
         scale = self._target.initializers.array(scales, f"{tape.layer}.scale")
         return tape.node("Mul", "weight", values, scale)
+
+
+def _sums_pixels_exactly(node: ir.Node, weights: np.ndarray) -> bool:
+    """Whether a convolution of pixels less a whole number gives the same in any order of adding."""
+    grid = grid_of(weights)
+    bias = initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if grid is None:
+        return False
+    added = np.zeros(len(weights), dtype=np.float32) if bias is None else bias
+    return grid.sums_are_exact(added, LARGEST_PIXEL)
 
 
 def _grid_worth_bytes(weights: np.ndarray) -> GridWeights | None:

@@ -14,12 +14,14 @@ import onnx_ir as ir
 from primesvt_deploy.lowering.contract import PostconditionError, PreconditionError
 from primesvt_deploy.lowering.integer.spike_counts import find_spike_counts
 from primesvt_deploy.lowering.native.attention import lower_attention
+from primesvt_deploy.lowering.native.pixels import lower_pixels
 from primesvt_deploy.lowering.native.program import NativeProgram, ProgramBuilder
 from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.sinks import lower_neuron
 from primesvt_deploy.lowering.native.stores import View, channels_last, new_values
 from primesvt_deploy.lowering.native.tensors import lower_tensor
 from primesvt_deploy.lowering.native.weighted import lower_weighted
+from primesvt_deploy.lowering.pixel_conv import centred_pixels
 from primesvt_deploy.lowering.traced_graph import (
     is_neuron,
     neuron_constants,
@@ -67,13 +69,18 @@ def lower_to_native(
         counts=find_spike_counts(model.graph),
         observe_float_layers=observe_float_layers,
     )
+    shape = sample_shape(model.graph.inputs[0])
     source = _input(builder, model.graph.inputs[0])
     for node in model.graph:
         if node in builder.done:
             continue
         if is_neuron(node):
             lower_neuron(builder, node)
-        elif not (lower_attention(builder, node) or lower_weighted(builder, node, pack_int4=pack)):
+        elif not (
+            lower_attention(builder, node)
+            or lower_pixels(builder, node)
+            or lower_weighted(builder, node, pack_int4=pack)
+        ):
             lower_tensor(builder, node)
     missing = [
         name
@@ -86,8 +93,8 @@ def lower_to_native(
     return NativeProgram(
         operators=tuple(builder.operators),
         timesteps=timesteps,
-        frames=0 if len(source.shape) == _IMAGE_AXES else source.shape[0],
-        input_shape=(source.shape[-3], source.shape[-2], source.shape[-1]),
+        frames=0 if len(shape) == _IMAGE_AXES else shape[0],
+        input_shape=(shape[-3], shape[-2], shape[-1]),
         input=source,
         logits=logits if logits.is_last() else builder.contiguous(logits, "logits"),
         integer_layers=tuple(builder.integer_layers),
@@ -96,8 +103,15 @@ def lower_to_native(
     )
 
 
-def _input(builder: ProgramBuilder, value: ir.Value) -> View:
-    """Hold the input: an image `[1, C, H, W]`, or frames `[T, 1, C, H, W]`, channels last."""
+def _input(builder: ProgramBuilder, value: ir.Value) -> View | None:
+    """Hold the input: an image `[1, C, H, W]`, or frames `[T, 1, C, H, W]`, channels last.
+
+    Pixels, uint8, are held by nobody: the layer that takes them reads the caller's.
+    """
+    if value.dtype == ir.DataType.UINT8:
+        taken = [centred_pixels(node.inputs[0]) for node in value.graph or () if node.inputs]
+        builder.done |= {node for found in taken if found is not None for node in found.nodes}
+        return None
     shape = sample_shape(value)
     frames = shape[0]
     step = channels_last(shape[-3:])

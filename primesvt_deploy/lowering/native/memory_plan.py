@@ -27,11 +27,13 @@ class MemoryPlan:
         offsets: of each buffer, bytes.
         scratch: offset of each operator's scratch memory.
         bytes: of the arena.
+        scratch_bytes: of the operator that needs most scratch memory.
     """
 
     offsets: Mapping[Buffer, int]
     scratch: tuple[int, ...]
     bytes: int
+    scratch_bytes: int
 
 
 @dataclass
@@ -62,7 +64,8 @@ def plan_memory(
     for buffer in sorted(lives, key=lambda b: (-b.bytes, lives[b].first)):
         offsets[buffer] = _lowest_free(buffer, lives, offsets)
     end = max((offset + _aligned(b.bytes) for b, offset in offsets.items()), default=0)
-    return MemoryPlan(offsets, tuple(offsets[buffer] for buffer in scratch), end)
+    places = tuple(offsets[buffer] for buffer in scratch)
+    return MemoryPlan(offsets, places, end, max((b.bytes for b in scratch), default=0))
 
 
 def _lowest_free(

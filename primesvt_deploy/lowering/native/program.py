@@ -44,7 +44,7 @@ class NativeProgram:
         timesteps: T.
         frames: of an event recording in the input; 0: the input is an image.
         input_shape: (C, H, W).
-        input: the store that the input is written to.
+        input: the store that the input is written to; None: it is pixels, which are not stored.
         logits: the view of the logits, `[1, K]`.
         integer_layers: weighted layers that add integer weights.
         float_layers: weighted layers that run on float32, and why.
@@ -55,7 +55,7 @@ class NativeProgram:
     timesteps: int
     frames: int
     input_shape: tuple[int, int, int]
-    input: View
+    input: View | None
     logits: View
     integer_layers: tuple[str, ...]
     float_layers: Mapping[str, str]

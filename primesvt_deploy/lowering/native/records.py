@@ -30,6 +30,7 @@ __all__ = [
     "OperandKind",
     "OperandRef",
     "Operator",
+    "PixelsOp",
     "ReduceOp",
     "Reduction",
     "SinkKind",
@@ -395,6 +396,21 @@ class CopyOp(Operator):
     sizes: tuple[int, ...]
     input: OperandRef
     output: OperandRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelsOp(Operator):
+    """`op_pixels`: a convolution of the caller's pixels."""
+
+    KIND = 13
+
+    window: WindowRef
+    outputs: int
+    rows: Data
+    centre: Data
+    scale: Data
+    bias: Data
+    sink: SinkRef
 
 
 def _leaves(record: Any) -> Iterator[Any]:

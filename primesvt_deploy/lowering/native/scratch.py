@@ -11,6 +11,7 @@ from primesvt_deploy.lowering.native.records import (
     AttentionOp,
     DenseOp,
     Operator,
+    PixelsOp,
     SinkKind,
     SinkRef,
     SparseOp,
@@ -24,6 +25,7 @@ _CHUNK = 64
 _COPIED = 8
 _LANE_PAD = 32
 _SLACK = 256
+_TILE = 4
 
 
 def scratch_bytes(operator: Operator) -> int:
@@ -32,6 +34,8 @@ def scratch_bytes(operator: Operator) -> int:
         return _aligned(_sparse(operator))
     if isinstance(operator, DenseOp):
         return _aligned(_dense(operator))
+    if isinstance(operator, PixelsOp):
+        return _aligned(_pixels(operator))
     if isinstance(operator, AttentionOp):
         values = _padded(operator.value_size)
         each = operator.key_size * values * 2 + values * 4
@@ -63,6 +67,13 @@ def _dense(op: DenseOp) -> int:
     inputs = window.kernel_height * window.kernel_width * (window.channels // op.groups)
     currents = (op.sink.steps * pitch + (_LANE_PAD if op.groups > 1 else 0)) * 4
     return currents + _aligned(8 * inputs) + _sink(op.sink, pitch, _Current.FLOAT)
+
+
+def _pixels(op: PixelsOp) -> int:
+    window, pitch = op.window, _padded(op.outputs)
+    columns = (window.out_width - 1) * window.stride_x + window.kernel_width
+    lines = (window.kernel_height + 1) * _padded(columns * window.channels + 1) * 2
+    return lines + _TILE * pitch * 4 + _sink(op.sink, pitch, _Current.INT32)
 
 
 class _Current(Enum):

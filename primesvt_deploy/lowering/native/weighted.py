@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from primesvt_deploy.lowering.integer.int4_packing import GROUP, pack
-from primesvt_deploy.lowering.integer.matmul import Window, window_of
+from primesvt_deploy.lowering.integer.matmul import window_of
 from primesvt_deploy.lowering.integer.weight_grid import GridWeights, grid_of
 from primesvt_deploy.lowering.integer.weighted_nodes import integer_grid, linear_weights
 from primesvt_deploy.lowering.native.program import ProgramBuilder, unsupported
@@ -27,6 +27,7 @@ from primesvt_deploy.lowering.native.records import (
 )
 from primesvt_deploy.lowering.native.sinks import Sink, sink_of
 from primesvt_deploy.lowering.native.stores import View
+from primesvt_deploy.lowering.native.windows import window_ref
 from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 
 __all__ = ["lower_weighted"]
@@ -57,7 +58,7 @@ def _convolution(builder: ProgramBuilder, node: ir.Node, pack_int4: bool) -> Non
     weights, window = initializer_array(node.inputs[1]), window_of(node)
     if weights is None or window is None or weights.shape[2] * weights.shape[3] > _MOST_TAPS:
         raise unsupported(layer_name(node), "a convolution that is no plain 2-d one")
-    _layer(builder, node, weights, _window_ref(window), window.groups, pack_int4)
+    _layer(builder, node, weights, window_ref(window), window.groups, pack_int4)
 
 
 def _linear(
@@ -212,23 +213,4 @@ def _dense(
         scale=NO_DATA if grid is None else builder.data(grid.scales),
         bias=builder.data(bias),
         sink=sink.ref,
-    )
-
-
-def _window_ref(window: Window) -> WindowRef:
-    height, width = window.places
-    return WindowRef(
-        channels=window.channels,
-        height=window.size[0],
-        width=window.size[1],
-        kernel_height=window.kernel[0],
-        kernel_width=window.kernel[1],
-        stride_y=window.strides[0],
-        stride_x=window.strides[1],
-        pad_top=window.pads[0],
-        pad_left=window.pads[1],
-        dilation_y=window.dilations[0],
-        dilation_x=window.dilations[1],
-        out_height=height,
-        out_width=width,
     )
