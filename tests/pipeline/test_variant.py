@@ -40,7 +40,7 @@ def variant(size: int, lost: int, *, budget: int = 100, file_bytes: int = 10) ->
     )
     return Variant(
         predicted=fitting(size), applied=AppliedPlan(model), finetuned=None, model=model,
-        quantized=model, exported=artifact,
+        quantized=model, exported=artifact, native=None, file_bytes=file_bytes,
         measured=Measurement(size, size, PairedDrop(lost, 0, 100)), budget_bytes=budget,
         max_drop=3.0, dense=None,
     )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Bundles for the native runtime: what they carry, what is verified, what the budget counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import SHALLOW, make_model, write_arrays
+
+from primesvt_deploy import BuildSettings, SearchSettings, build
+from primesvt_deploy.artifact.native_export import export_native
+from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.edge.runtime.check import check_outputs
+from primesvt_deploy.edge.runtime.predict import Classifier
+from primesvt_deploy.errors import BundleError, SettingsError, VerificationError
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import BudgetOn, Precision, Runtime
+from primesvt_deploy.verification.bundle import verify_bundle
+from primesvt_deploy.verification.native import verify_native
+
+SEARCH = SearchSettings(search_images=60, robustness_images=50, rates=(0.3,), max_drop=None)
+
+
+@pytest.fixture(scope="module")
+def model() -> SViT:
+    return make_model(SHALLOW)
+
+
+@pytest.fixture(scope="module")
+def source(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_arrays(tmp_path_factory.mktemp("data") / "data.npz", model)
+
+
+@pytest.fixture(scope="module")
+def data(model: SViT, source: Path) -> DataSet:
+    return open_data(model, source)
+
+
+def settings(runtime: Runtime, **changes: object) -> BuildSettings:
+    given = {"saving": 10.0, "precision": Precision.INT8, "search": SEARCH, "verify_images": 8}
+    return BuildSettings(**{**given, **changes}, runtime=runtime)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_bundle_of_both_runtimes(
+    model: SViT, source: Path, data: DataSet, tmp_path: Path
+) -> None:
+    result = build(model, tmp_path / "b", settings(Runtime.BOTH), data=data)
+    manifest = result.manifest
+    assert manifest["runtimes"] == ["onnx", "native"]
+    native = manifest["native"]
+    assert native["verification"]["passed"]
+    assert native["verification"]["flips_behind_real"] == 0
+    assert manifest["files"]["model.svit"]["bytes"] == native["file_bytes"]
+    assert {"model.onnx", "native/svit.c", "native/svit.h", "native/Makefile", "labels.txt"} <= set(
+        manifest["files"]
+    )
+    sizes = [manifest["files"][name]["bytes"] for name in ("model.onnx", "model.svit")]
+    assert manifest["constraints"]["used_bytes"] == max(sizes)
+    assert {"dense", "shipped", "native"} <= manifest["latency"].keys()
+    for runtime in ("onnx", "native"):
+        assert check_outputs(result.path, runtime=runtime).agreeing > 0
+        outcome = verify_bundle(result.path, data=source, images=8, runtime=runtime)
+        assert outcome.flips_behind_float_layers == 0
+    logits = [
+        np.asarray(
+            [p.logits for p in Classifier(result.path, runtime=r).classify(_images(tmp_path))]
+        )
+        for r in ("onnx", "native")
+    ]
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-4)
+
+
+def _images(folder: Path) -> list[Path]:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "image.png")
+    return [folder / "image.png"]
+
+
+@pytest.mark.slow
+def test_a_native_bundle_needs_no_onnxruntime(model: SViT, data: DataSet, tmp_path: Path) -> None:
+    result = build(
+        model, tmp_path / "b", settings(Runtime.NATIVE, precision=Precision.INT4), data=data
+    )
+    files = result.manifest["files"]
+    assert "model.onnx" not in files and "session.json" not in files
+    assert result.manifest["constraints"]["used_bytes"] == files["model.svit"]["bytes"]
+    (image,) = _images(tmp_path)
+    hidden = "import runpy, sys; sys.modules['onnxruntime'] = None; "
+    program = f"{hidden}sys.path[0] = {str(result.path)!r}; sys.argv = ['run.py', {str(image)!r}, '--json']; "
+    program += f"runpy.run_path({str(result.path / 'run.py')!r}, run_name='__main__')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert len(json.loads(ended.stdout)["logits"]) == len(model.labels)
+    with pytest.raises(BundleError, match="not for onnx"):
+        Classifier(result.path, runtime="onnx")
+
+
+@pytest.mark.slow
+def test_resident_memory_of_the_native_runtime_can_be_the_budget(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    """Python with onnxruntime alone has ten times as much."""
+    wanted = settings(Runtime.NATIVE, saving=None, budget_mb=8.0, budget_on=BudgetOn.RSS)
+    result = build(model, tmp_path / "b", wanted, data=data)
+    assert result.met
+    assert 500_000 < result.manifest["constraints"]["used_bytes"] < 8_000_000
+
+
+@pytest.mark.slow
+def test_a_file_of_another_model_is_caught(model: SViT, data: DataSet, tmp_path: Path) -> None:
+    quantized, other = quantize(model, 8), quantize(make_model(SHALLOW, seed=5), 8)
+    export_native(other, tmp_path / "m.svit", precision=Precision.INT8)
+    with pytest.raises(VerificationError, match="gives other logits"):
+        verify_native(
+            quantized, tmp_path / "m.svit", data.search.first(4), precision=Precision.INT8
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"precision": Precision.FP32}, "the native runtime adds integer weights"),
+        ({"ort_format": True}, "--ort-format is about the ONNX file"),
+        ({"standard_ops": True}, "--standard-ops is about the ONNX file"),
+    ],
+)
+def test_what_the_native_runtime_does_not_go_with(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(Runtime.NATIVE, **changes)
+
+
+def test_auto_tries_integers_alone() -> None:
+    tried = settings(Runtime.BOTH, precision=None).precisions
+    assert tried == (Precision.INT8, Precision.INT4)
