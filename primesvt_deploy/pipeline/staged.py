@@ -85,9 +85,9 @@ def stage_artifact(
         native = replace(chosen.native, path=directory / "model.svit")
         shutil.copyfile(chosen.native.path, native.path)
         copy_engine(directory / "native")
-        (directory / "labels.txt").write_text(
-            "".join(f"{label}\n" for label in context.model.labels)
-        )
+        # One a line, for `classify`.
+        labels = "".join(f"{' '.join(label.split())}\n" for label in context.model.labels)
+        (directory / "labels.txt").write_text(labels, encoding="utf-8")
     return StagedArtifact(
         directory=directory,
         artifact=shipped,

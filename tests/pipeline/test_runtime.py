@@ -99,7 +99,7 @@ def test_a_native_bundle_needs_no_onnxruntime(model: SViT, data: DataSet, tmp_pa
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert len(json.loads(ended.stdout)["logits"]) == len(model.labels)
-    with pytest.raises(BundleError, match="not for onnx"):
+    with pytest.raises(BundleError, match="expected onnx"):
         Classifier(result.path, runtime="onnx")
 
 

@@ -69,7 +69,7 @@ int32_t svit_spike_count(const svit_layer *layer, int32_t step, int32_t neuron) 
     return svit_count(&spikes, layer->spikes, step, neuron);
 }
 
-static void run_operator(const run_state *run, const op_head *op) {
+void svit_run_operator(const run_state *run, const op_head *op) {
     const void *any = op;
     switch (op->kind) {
     case OP_SPARSE: svit_run_sparse(run, any); break;
@@ -124,8 +124,7 @@ static int describe_output(const run_state *run, const op_head *op, svit_layer *
     return 1;
 }
 
-/* Whether an operator is shared among the parts of a run; any other is the first part's. */
-static int is_shared(const op_head *op) {
+int svit_is_shared(const op_head *op) {
     switch (op->kind) {
     case OP_SPARSE:
     case OP_DENSE:
@@ -144,12 +143,12 @@ static void run_operators(const svit_model *model, run_state *run, svit_observer
     const svit_header *header = header_of(model);
     const uint8_t *at = model->file + header->operators_offset;
     /* Other parts have scratch memory of their own, behind the arena of the first one. */
-    uint8_t *const own = run->arena + header->arena_bytes +
-                         (size_t)(run->part - 1) * header->scratch_bytes;
+    const size_t before = run->part ? (size_t)(run->part - 1) * header->scratch_bytes : 0;
+    uint8_t *const own = run->arena + header->arena_bytes + before;
     for (uint32_t i = 0; i < header->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
         run->scratch = run->part ? own : run->arena + op->scratch_offset;
-        if (run->part == 0 || is_shared(op)) run_operator(run, op);
+        if (run->part == 0 || svit_is_shared(op)) svit_run_operator(run, op);
         if (barrier) barrier(context);
         svit_layer layer;
         if (observer && op->observed > 0 && describe_output(run, op, &layer))
@@ -187,7 +186,7 @@ static void take_sample(const svit_model *model, void *arena, const uint8_t *pix
             const float centred = level - mean[c];
             input[i] = centred / deviation[c];
         }
-    } else {
+    } else if (values) {
         memcpy(input, values, size * sizeof *input);
     }
 }

@@ -62,7 +62,7 @@ typedef struct svit_layer {
     int32_t positions, channels, timesteps;
     const uint8_t *spikes; /* of a neuron layer: read them with svit_spike_count; else null */
     const float *values;   /* of any other layer: [timesteps, positions, channels]; else null */
-    int32_t planes, step_bits, steps_per_group, static_values; /* how they are stored */
+    int32_t planes, step_bits, steps_per_group; /* how spikes are stored */
 } svit_layer;
 
 typedef void svit_observer(void *context, const svit_layer *layer);

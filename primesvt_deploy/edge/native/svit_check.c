@@ -71,7 +71,7 @@ static int neuron_ok(const neuron_ref *n, const spikes_ref *fired) {
     if (!in_range(n->levels, 1, 255) || !in_range(n->hard_reset, 0, 1) ||
         !in_range(n->half_up, 0, 1) || !(n->threshold > 0.0f))
         return 0;
-    if (fired->groups * fired->planes > SVIT_FIRE_BYTES) return 0;
+    if (fired->groups * fired->planes > SVIT_FIRE_BYTES || fired->binary) return 0;
     if (fired->step_bits > 1) return n->levels == fired->step_bits && fired->planes == 1;
     return n->levels == fired->planes;
 }
@@ -138,7 +138,7 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
         (!op->input.binary && op->largest != op->input.planes))
         return 0;
     if ((int64_t)w->channels * op->largest > UINT16_MAX) return 0;
-    if (!op->joins && !in_range(op->listed, 64 * op->largest, UINT16_MAX)) return 0;
+    if (!op->joins && !in_range(op->listed, 0, UINT16_MAX)) return 0;
     const int64_t ring = (int64_t)(w->kernel_height - 1) * w->dilation_y + 1;
     if (op->joins && ring * w->width * entries > MOST_ELEMENTS) return 0;
     if (op->set_bits != 1 && op->set_bits != 2 && op->set_bits != 4) return 0;
@@ -332,12 +332,12 @@ static int pixels_op_ok(const limits *l, const op_pixels *op) {
     if (!h || !window_ok(w) || !in_range(op->outputs, 1, MOST_SIDE)) return 0;
     if (w->channels != h->channels || w->height != h->height || w->width != h->width) return 0;
     if (w->dilation_y != 1 || w->dilation_x != 1 || w->kernel_height > SVIT_PIXEL_ROWS) return 0;
-    /* Sums fit 32 bits; lines can be measured in them. */
+    /* Lines can be measured in 32 bits. */
     const int64_t pairs = ((int64_t)w->kernel_width * w->channels + 1) / 2;
     const int64_t columns = (int64_t)(w->out_width - 1) * w->stride_x + w->kernel_width;
     if (w->kernel_height * pairs > INT16_MAX || columns * w->channels >= MOST_ELEMENTS) return 0;
     const uint64_t outputs = (uint64_t)op->outputs;
-    return data_ok(l, op->weights_offset, (uint64_t)(w->kernel_height * pairs) * outputs * 2, 1) &&
+    return data_ok(l, op->weights_offset, (uint64_t)(w->kernel_height * pairs) * outputs * 2, 2) &&
            data_ok(l, op->centre_offset, (uint64_t)w->channels, 1) &&
            data_ok(l, op->scale_offset, outputs, 4) && data_ok(l, op->bias_offset, outputs, 4) &&
            sink_ok(l, &op->sink, op->outputs, w) && op->sink.steps == 1;

@@ -1,7 +1,11 @@
 /* The kernels for the processor: chosen at run time on x86, by the compiler elsewhere. */
 #include "svit_internal.h"
 
-#if defined(__x86_64__)
+#if defined(SVIT_MCU) || (defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M')
+extern const svit_kernels svit_kernels_mcu;
+
+const svit_kernels *svit_choose_kernels(void) { return &svit_kernels_mcu; }
+#elif defined(__x86_64__)
 extern const svit_kernels svit_kernels_portable, svit_kernels_avx2, svit_kernels_avx512;
 
 const svit_kernels *svit_choose_kernels(void) {

@@ -229,7 +229,7 @@ typedef struct op_pixels {
     op_head head;
     window_ref window;
     int32_t outputs;
-    int32_t weights_offset; /* data: int8 */
+    int32_t weights_offset; /* data: int16 */
     int32_t centre_offset;  /* data: uint8 [channels], subtracted from pixels */
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     sink_ref sink;
@@ -316,7 +316,7 @@ typedef struct svit_kernels {
     /* most[i] = max(most[i], row[i]); both are padded. */
     void (*max_int16)(int16_t *most, const int16_t *row, int32_t n);
     /* sums[i * pitch + n] of `count` windows from x on; values are at most 255 in size. */
-    void (*sum_pixels)(const pixel_rows *rows, int32_t x, int32_t count, const int8_t *weights,
+    void (*sum_pixels)(const pixel_rows *rows, int32_t x, int32_t count, const int16_t *weights,
                        int32_t outputs, int32_t *sums, size_t pitch);
 } svit_kernels;
 
@@ -348,6 +348,10 @@ static inline size_t padded(int32_t n) {
     return ((size_t)n + SVIT_LANE_PAD - 1) / SVIT_LANE_PAD * SVIT_LANE_PAD;
 }
 
+/* Run any operator. Those that are shared are split among the parts of a run; any other is run by
+ * the first part alone. */
+void svit_run_operator(const run_state *run, const op_head *op);
+int svit_is_shared(const op_head *op);
 void svit_run_sparse(const run_state *run, const op_sparse *op);
 void svit_run_dense(const run_state *run, const op_dense *op);
 void svit_run_neuron(const run_state *run, const op_neuron *op);

@@ -251,10 +251,17 @@ INLINE int32_t sum_nibbles(const row_weights *weights, const uint16_t *list, int
     return i;
 }
 
+/* Store a block of low halves; columns behind the half are those of the second half. */
+INLINE void store_lows(int16_t *to, wide_h lows, int32_t columns) {
+    if (columns >= WIDE)
+        STORE(to, lows);
+    else
+        memcpy(to, &lows, (size_t)columns * sizeof *to);
+}
+
 static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
                           size_t pitch) {
     const int32_t half = (weights->outputs + 1) / 2;
-    /* From the last block to the first: what a low half writes too far is overwritten then. */
     for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
         wide_h low[4], high[4];
         UNROLL for (int b = 0; b < 4; b++) {
@@ -279,7 +286,7 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
         UNROLL for (int b = 0; b < 4; b++)
             if (b < lists->bits) {
                 int16_t *to = currents + (size_t)b * pitch + at;
-                STORE(to, low[b]);
+                store_lows(to, low[b], half - at);
                 STORE(to + half, high[b]);
             }
     }
@@ -588,12 +595,12 @@ static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
 
 /* -- Pixels ----------------------------------------------------------------------------------- */
 
-/* total[k] += a[2 k] * b[2 k] + a[2 k + 1] * b[2 k + 1]; each product fits 16 bits. */
+/* total[k] += a[2 k] * b[2 k] + a[2 k + 1] * b[2 k + 1], in 32 bits. */
 #ifndef ADD_PAIRS
 INLINE vec_i add_pairs(vec_i total, wide_h a, wide_h b) {
     typedef uint32_t vec_u __attribute__((vector_size(LANES * 4)));
-    const vec_i products = (vec_i)(a * b);
-    return total + ((vec_i)((vec_u)products << 16) >> 16) + (products >> 16);
+    const vec_i low_a = (vec_i)((vec_u)a << 16) >> 16, low_b = (vec_i)((vec_u)b << 16) >> 16;
+    return total + low_a * low_b + ((vec_i)a >> 16) * ((vec_i)b >> 16);
 }
 #define ADD_PAIRS(total, a, b) add_pairs(total, a, b)
 #endif
@@ -601,7 +608,7 @@ INLINE vec_i add_pairs(vec_i total, wide_h a, wide_h b) {
 /* Sums of `p` windows, `v` registers of outputs. */
 #define DEFINE_SUM_PIXELS(p, v)                                                               \
     INLINE void sum_pixels_##p##_##v(const pixel_rows *rows, size_t first,                    \
-                                     const int8_t *weights, size_t stride, int32_t *sums,     \
+                                     const int16_t *weights, size_t stride, int32_t *sums,    \
                                      size_t pitch) {                                          \
         vec_i total[p][v];                                                                    \
         UNROLL for (int k = 0; k < (p); k++)                                                  \
@@ -610,8 +617,7 @@ INLINE vec_i add_pairs(vec_i total, wide_h a, wide_h b) {
             const int16_t *line = rows->lines[r] + first;                                     \
             for (int32_t i = 0; i < rows->pairs; i++, line += 2, weights += stride) {         \
                 wide_h w[v];                                                                  \
-                UNROLL for (int j = 0; j < (v); j++)                                          \
-                    w[j] = WIDEN_BYTES(LOAD(wide_b, weights + j * WIDE));                     \
+                UNROLL for (int j = 0; j < (v); j++) w[j] = LOAD(wide_h, weights + j * WIDE); \
                 UNROLL for (int k = 0; k < (p); k++) {                                        \
                     const wide_h x =                                                          \
                         (wide_h)((vec_i){0} + LOAD(int32_t, line + (size_t)k * rows->step));  \
@@ -629,7 +635,7 @@ DEFINE_SUM_PIXELS(1, 1)
 DEFINE_SUM_PIXELS(4, 1)
 DEFINE_SUM_PIXELS(4, 2)
 
-static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const int8_t *weights,
+static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const int16_t *weights,
                        int32_t outputs, int32_t *sums, size_t pitch) {
     const size_t stride = 2 * (size_t)outputs, first = (size_t)x * rows->step;
     int32_t at = 0;

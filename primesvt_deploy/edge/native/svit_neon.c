@@ -16,7 +16,9 @@
          vreinterpretq_u16_u8(vtstq_u8(vld1q_u8(from), vld1q_u8(from))), 4)), 0) &             \
      UINT64_C(0x1111111111111111))
 #define ADD_PAIRS(total, a, b) \
-    ((vec_i)vpadalq_s16((int32x4_t)(total), vmulq_s16((int16x8_t)(a), (int16x8_t)(b))))
+    ((total) + (vec_i)vpaddq_s32(                                                            \
+                   vmull_s16(vget_low_s16((int16x8_t)(a)), vget_low_s16((int16x8_t)(b))),    \
+                   vmull_high_s16((int16x8_t)(a), (int16x8_t)(b))))
 #define SVIT_BYTES 16
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_neon

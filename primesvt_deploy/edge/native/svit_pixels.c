@@ -58,7 +58,7 @@ void svit_run_pixels(const run_state *run, const op_pixels *op) {
                           CURRENT_INT32, w->out_height);
     sink.scale = (const float *)(const void *)(run->data + op->scale_offset);
     sink.bias = (const float *)(const void *)(run->data + op->bias_offset);
-    const int8_t *weights = (const int8_t *)(run->data + op->weights_offset);
+    const int16_t *weights = (const int16_t *)(const void *)(run->data + op->weights_offset);
     pixel_rows rows;
     rows.count = w->kernel_height;
     rows.pairs = (w->kernel_width * w->channels + 1) / 2;

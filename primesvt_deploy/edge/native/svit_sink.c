@@ -4,8 +4,14 @@
 #include <float.h>
 #include <string.h>
 
-static int32_t rows_open(const window_ref *pool) {
-    return (pool->kernel_height + pool->stride_y - 1) / pool->stride_y;
+/* Windows that are open at a time, at most, numbered row by row: where windows share one row at
+ * most, those of a row end there as those of the next begin. */
+static int32_t cells_open(const window_ref *pool) {
+    const int32_t rows = (pool->kernel_height + pool->stride_y - 1) / pool->stride_y;
+    const int32_t columns = (pool->kernel_width + pool->stride_x - 1) / pool->stride_x;
+    const int shares_one = pool->kernel_height - pool->stride_y <= 1;
+    const int spares = shares_one && rows > 1 && columns < pool->out_width;
+    return spares ? pool->out_width + columns : rows * pool->out_width;
 }
 
 /* Bytes of one position as values: of integers that do not fire at once. */
@@ -17,7 +23,7 @@ static size_t values_bytes(const sink_ref *to, size_t pitch, int32_t type) {
 uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
     uint64_t bytes = values_bytes(to, pitch, type);
     if (to->pooled) {
-        const uint64_t cells = (uint64_t)rows_open(&to->pool) * (uint64_t)to->pool.out_width;
+        const uint64_t cells = (uint64_t)cells_open(&to->pool);
         const size_t size = type == CURRENT_INT16 ? sizeof(int16_t) : sizeof(float);
         bytes += cells * (uint64_t)to->steps * pitch * size;
     }
@@ -36,7 +42,7 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
     s.pitch = pitch;
     s.values = (float *)(void *)scratch;
     s.pooled = scratch + values_bytes(to, pitch, type);
-    s.pooled_rows = to->pooled ? rows_open(&to->pool) : 0;
+    s.cells = to->pooled ? cells_open(&to->pool) : 0;
     share_of(run, to->pooled ? to->pool.out_height : height, &s.first_row, &s.end_row);
     return s;
 }
@@ -114,8 +120,7 @@ static void emit(const sink *s, int32_t type, const void *currents, int32_t posi
 }
 
 static void *pooled_cell(const sink *s, int32_t py, int32_t px) {
-    const size_t cell =
-        (size_t)(py % s->pooled_rows) * (size_t)s->to->pool.out_width + (size_t)px;
+    const size_t cell = (size_t)((py * s->to->pool.out_width + px) % s->cells);
     const size_t at = cell * (size_t)s->steps * s->pitch;
     return s->type == CURRENT_INT16 ? (void *)((int16_t *)s->pooled + at)
                                     : (void *)((float *)s->pooled + at);

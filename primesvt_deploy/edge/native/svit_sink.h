@@ -15,8 +15,8 @@ typedef struct sink {
     size_t pitch;  /* of a step's currents */
     const float *scale, *bias; /* of integer currents */
     float *values;             /* scratch: one position in float */
-    void *pooled;              /* scratch: rows of maxima */
-    int32_t pooled_rows;       /* that are open at a time */
+    void *pooled;              /* scratch: cells of maxima */
+    int32_t cells;             /* of maxima that are open at a time */
     int32_t first_row, end_row; /* of the output that this part of a run makes */
 } sink;
 

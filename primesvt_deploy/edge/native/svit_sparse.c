@@ -123,26 +123,38 @@ static void add_buckets(window_sums *w) {
 /* Where counts of a number of planes are at least `least`, bit by bit, in `at_least`. */
 static void compare_counts(const spikes_ref *spikes, const uint8_t *bytes, int32_t n,
                            int32_t least, uint8_t *at_least) {
-    uint8_t equal[CHUNK];
-    memset(at_least, 0, (size_t)n);
-    memset(equal, 255, (size_t)n);
+    uint32_t more[CHUNK / 4], equal[CHUNK / 4]; /* four inputs a word */
+    const int32_t words = (n + 3) / 4;
+    for (int32_t i = 0; i < words; i++) {
+        more[i] = 0;
+        equal[i] = UINT32_MAX;
+    }
     for (int32_t plane = spikes->planes - 1; plane >= 0; plane--) {
-        const uint8_t *p = bytes + (size_t)plane * (size_t)spikes->elements;
-        const uint8_t wanted = (uint8_t)-(least >> plane & 1);
-        for (int32_t i = 0; i < n; i++) {
-            at_least[i] |= (uint8_t)(equal[i] & p[i] & ~wanted);
-            equal[i] &= (uint8_t)~(p[i] ^ wanted);
+        const uint8_t *from = bytes + (size_t)plane * (size_t)spikes->elements;
+        const uint32_t wanted = (least >> plane & 1) ? UINT32_MAX : 0;
+        for (int32_t i = 0; i < words; i++) {
+            uint32_t bits;
+            memcpy(&bits, from + 4 * i, sizeof bits);
+            more[i] |= equal[i] & bits & ~wanted;
+            equal[i] &= ~(bits ^ wanted);
         }
     }
-    for (int32_t i = 0; i < n; i++) at_least[i] |= equal[i];
+    for (int32_t i = 0; i < words; i++) more[i] |= equal[i];
+    memcpy(at_least, more, (size_t)words * sizeof *more);
+}
+
+/* List the active ones of up to CHUNK inputs; lists that might overflow are added first. */
+static int32_t list_once(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
+    if (!w->layout.ring && w->listed > w->op->listed) add_buckets(w);
+    const int32_t found = w->run->kernels->list_active(bytes, n, first, &w->made);
+    w->listed += found;
+    return found;
 }
 
 /* List up to CHUNK inputs, whose weight rows are numbered from `first` on: an input as often as it
  * counts. */
-static int32_t list_chunk(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
+static void list_chunk(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
     const spikes_ref *spikes = &w->op->input;
-    if (spikes->planes == 1) return w->run->kernels->list_active(bytes, n, first, &w->made);
-    int32_t listed = 0;
     for (int32_t level = 1; level <= w->op->largest; level++) {
         uint8_t at_least[CHUNK];
         const uint8_t *from = bytes + (size_t)(level - 1) * (size_t)spikes->elements;
@@ -150,20 +162,17 @@ static int32_t list_chunk(window_sums *w, const uint8_t *bytes, int32_t n, int32
             compare_counts(spikes, bytes, n, level, at_least);
             from = at_least;
         }
-        const int32_t found = w->run->kernels->list_active(from, n, first, &w->made);
-        if (spikes->binary && found == 0) break;
-        listed += found;
+        if (list_once(w, from, n, first) == 0 && spikes->binary) return;
     }
-    return listed;
 }
 
-/* List `n` inputs; lists that might overflow are added first. */
 static void list_inputs(window_sums *w, const uint8_t *bytes, int32_t n, int32_t first) {
     for (int32_t at = 0; at < n; at += CHUNK) {
         const int32_t count = n - at < CHUNK ? n - at : CHUNK;
-        if (!w->layout.ring && w->listed > w->op->listed - CHUNK * (w->op->largest - 1))
-            add_buckets(w);
-        w->listed += list_chunk(w, bytes + at, count, first + at);
+        if (w->op->input.planes == 1)
+            (void)list_once(w, bytes + at, count, first + at);
+        else
+            list_chunk(w, bytes + at, count, first + at);
     }
 }
 
@@ -315,7 +324,7 @@ static void join(const window_sums *w, const window_pixels *pixels, row_lists *l
 }
 
 /* Sum a window by joining the lists of its pixels. */
-static void sum_joined(window_sums *w, int32_t y, int32_t x) {
+static __attribute__((noinline)) void sum_joined(window_sums *w, int32_t y, int32_t x) {
     const window_ref *g = &w->op->window;
     int32_t last = y * g->stride_y - g->pad_top + (g->kernel_height - 1) * g->dilation_y;
     if (last >= g->height) last = g->height - 1;

@@ -3,7 +3,7 @@
  * They are what a network does besides its layers, on few values, so that they are general rather
  * than fast. Only sums of real streams, element by element, are large (`add_streams`).
  */
-#include <math.h>
+#include <string.h>
 
 #include "svit_internal.h"
 
@@ -98,13 +98,19 @@ void svit_run_spike_and(const run_state *run, const op_spike_and *op) {
     }
 }
 
+/* Whether products with a number are exact, so that the order of adding does not matter. */
+static int is_power_of_two(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7fffff) == 0 && bits >> 23 > 0 && bits >> 23 < 255;
+}
+
 /* Whether an operator sums counts over positions: [steps, channels] of [steps, channels, places],
  * channels last. Their unit is a power of two, so that the order of adding does not matter. */
 static int sums_positions(const op_reduce *op) {
     const operand_ref *x = &op->input;
     if (x->kind != OPERAND_SPIKES || op->kept != 2 || op->function == REDUCE_MAX) return 0;
-    int exponent;
-    if (frexpf(x->unit, &exponent) != 0.5f) return 0;
+    if (!is_power_of_two(x->unit)) return 0;
     int64_t places = 1;
     for (int32_t axis = op->rank - 1; axis >= 2; axis--) {
         if (x->strides[axis] != places * op->sizes[1]) return 0;
@@ -146,7 +152,50 @@ static void sum_positions(const run_state *run, const op_reduce *op) {
         }
 }
 
+/* Whether an operator sums counts over the last axis, whose elements lie side by side. */
+static int sums_runs(const op_reduce *op) {
+    const operand_ref *x = &op->input;
+    return x->kind == OPERAND_SPIKES && op->function == REDUCE_SUM && op->kept >= 1 &&
+           op->rank - op->kept == 1 && x->strides[op->kept] == 1 && is_power_of_two(x->unit);
+}
+
+/* Bits of `mask` in `n` bytes. */
+static int32_t bits_in(const uint8_t *bytes, int32_t n, uint32_t mask) {
+    const uint64_t masks = mask * UINT64_C(0x0101010101010101);
+    int32_t count = 0, i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, bytes + i, sizeof word);
+        count += __builtin_popcountll(word & masks);
+    }
+    for (; i < n; i++) count += __builtin_popcount(bytes[i] & mask);
+    return count;
+}
+
+static void sum_runs(const run_state *run, const op_reduce *op) {
+    const spikes_ref *spikes = &op->input.spikes;
+    float *to = floats_at(run, op->output.values.offset);
+    place p = {{0}};
+    do {
+        const int32_t t = p.index[0], at = address(&op->input, &p, op->kept);
+        const uint32_t one = (1u << spikes->step_bits) - 1;
+        const uint32_t mask = one << t % spikes->steps_per_group * spikes->step_bits;
+        const int32_t first = t / spikes->steps_per_group * spikes->planes;
+        int32_t total = 0;
+        for (int32_t plane = 0; plane < spikes->planes; plane++) {
+            const size_t skipped = (size_t)(first + plane) * (size_t)spikes->elements;
+            const uint8_t *bytes = run->arena + spikes->offset + skipped + at;
+            total += bits_in(bytes, op->sizes[op->kept], mask) << (spikes->binary ? plane : 0);
+        }
+        to[address(&op->output, &p, op->kept)] = (float)total * op->input.unit;
+    } while (next(&p, op->sizes, op->kept));
+}
+
 void svit_run_reduce(const run_state *run, const op_reduce *op) {
+    if (sums_runs(op)) {
+        sum_runs(run, op);
+        return;
+    }
     if (sums_positions(op)) {
         sum_positions(run, op);
         return;

@@ -1,4 +1,5 @@
 /* One sample by several POSIX threads. */
+#if defined(__unix__) || defined(__APPLE__)
 #define _POSIX_C_SOURCE 200809L
 
 #include "svit_threads.h"
@@ -48,10 +49,13 @@ static void wait_for_all(void *context) {
         if (spins > SPINS) sched_yield();
 }
 
+/* Returns once all parts are done with the model and the arena, which the caller may free then. */
 static int run_part(svit_team *team, int32_t part) {
     const task *t = &team->task;
-    return svit_run_part(t->model, t->arena, t->pixels, t->values, t->logits, part, team->threads,
-                         wait_for_all, team);
+    const int error = svit_run_part(t->model, t->arena, t->pixels, t->values, t->logits, part,
+                                    team->threads, wait_for_all, team);
+    wait_for_all(team);
+    return error;
 }
 
 static void *work(void *context) {
@@ -129,3 +133,6 @@ int svit_team_run(svit_team *team, const svit_model *model, void *arena, const u
     const int error = run_part(team, 0);
     return error;
 }
+#else
+typedef int svit_threads_unused; /* a file needs a declaration */
+#endif

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -58,7 +60,6 @@ class _Layer(ctypes.Structure):
         ("planes", ctypes.c_int32),
         ("step_bits", ctypes.c_int32),
         ("steps_per_group", ctypes.c_int32),
-        ("static_values", ctypes.c_int32),
     ]
 
 
@@ -74,8 +75,8 @@ class NativeModel:
 
     Args:
         path: the `.svit` file.
-        threads: how many samples of a batch are run at a time; 0: one a core. A single sample runs
-            on one core.
+        threads: how many samples of a batch are run at a time, and, if it is given, how many work
+            on a single one; 0: of a batch one a core, of a single one one.
         sources: directory of the engine's C files; see `OWN_SOURCES`.
         checked: whether the file's SHA-256 was checked already, as that of a bundle's files is;
             offsets, sizes and indices in it are checked in any case.
@@ -107,6 +108,8 @@ class NativeModel:
         self._engine = _declared(load_library(sources))
         self._model = ctypes.create_string_buffer(_MODEL_BYTES)
         self._threads = threads if threads > 0 else len(os.sched_getaffinity(0))
+        self._together = max(threads, 1)
+        self._team: _Team | None = None
         self._arenas: list[npt.NDArray[np.uint8]] = []
         open_model = self._engine.svit_open_unhashed if checked else self._engine.svit_open
         error = open_model(self._model, self._file.ctypes.data, self._file.size)
@@ -117,9 +120,7 @@ class NativeModel:
         self.sample_shape: tuple[int, ...] = (info.frames, *shape) if info.frames else shape
         self.classes: int = info.classes
         self.takes_pixels = bool(info.takes_pixels)
-        self.sample_dtype = np.dtype(
-            np.uint8 if info.takes_pixels == _PIXELS_ALONE else np.float32
-        )
+        self.sample_dtype = np.dtype(np.uint8 if info.takes_pixels == _PIXELS_ALONE else np.float32)
         self.arena_bytes: int = self._engine.svit_arena_bytes(self._model)
         self.kernels: str = self._engine.svit_kernels_name(self._model).decode()
 
@@ -199,6 +200,11 @@ class NativeModel:
         """Run samples, which are as the engine wants them; many are shared among threads."""
         logits = np.empty((len(samples), self.classes), np.float32)
         parts = min(self._threads, len(samples))
+        if len(samples) == 1 and self._together > 1:
+            if self._team is None:
+                self._team = _Team(self._engine, self._model, self._together)
+            self._check(self._team.run(samples, logits))
+            return logits
         if parts <= 1:
             self._run_part(samples, logits, run)
             return logits
@@ -228,18 +234,19 @@ class NativeModel:
                 sample_at + index * samples.strides[0],
                 logits_at + index * logits.strides[0],
             )
-            if error:
-                raise BundleError(self._said(error))
+            self._check(error)
         self._arenas.append(arena)
+
+    def _check(self, error: int) -> None:
+        if error:
+            raise BundleError(self._said(error))
 
     def _arena(self) -> npt.NDArray[np.uint8]:
         """An arena that no run works in; runs put theirs back."""
         try:
             return self._arenas.pop()
         except IndexError:
-            memory = np.empty(self.arena_bytes + _ALIGNMENT, np.uint8)
-            start = -memory.ctypes.data % _ALIGNMENT
-            return memory[start : start + self.arena_bytes]
+            return _aligned(self.arena_bytes)
 
     def _values(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if images.shape[1:] != self.sample_shape:
@@ -261,6 +268,45 @@ class NativeModel:
     def _said(self, error: int) -> str:
         text: bytes = self._engine.svit_error_text(error)
         return text.decode()
+
+
+class _Team:
+    """Threads that work on one sample together; one sample at a time.
+
+    Args:
+        engine: the loaded library.
+        model: an open model, which the caller keeps.
+        threads: how many, the caller's among them.
+
+    Raises:
+        BundleError: the system refuses the threads.
+    """
+
+    def __init__(self, engine: ctypes.CDLL, model: Any, threads: int) -> None:
+        self._engine, self._model = engine, model
+        self._arena = _aligned(engine.svit_parts_arena_bytes(model, threads))
+        self._lock = threading.Lock()
+        self._team = engine.svit_team_create(threads)
+        if not self._team:
+            raise BundleError(f"the system refuses {threads} threads: pass fewer")
+        weakref.finalize(self, engine.svit_team_destroy, self._team)
+
+    def run(self, samples: npt.NDArray[Any], logits: npt.NDArray[np.float32]) -> int:
+        """Run the first sample; the engine's error."""
+        place = samples.ctypes.data
+        given = (place, None) if samples.dtype == np.uint8 else (None, place)
+        with self._lock:
+            error: int = self._engine.svit_team_run(
+                self._team, self._model, self._arena.ctypes.data, *given, logits.ctypes.data
+            )
+        return error
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Memory as the engine wants it."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size]
 
 
 def _map_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -289,6 +335,10 @@ def _declared(engine: ctypes.CDLL) -> ctypes.CDLL:
         ("svit_run_observed", ctypes.c_int, (*run, ctypes.c_void_p, _Observer, ctypes.c_void_p)),
         ("svit_error_text", ctypes.c_char_p, (ctypes.c_int,)),
         ("svit_kernels_name", ctypes.c_char_p, run[:1]),
+        ("svit_parts_arena_bytes", ctypes.c_size_t, (ctypes.c_void_p, ctypes.c_int32)),
+        ("svit_team_create", ctypes.c_void_p, (ctypes.c_int32,)),
+        ("svit_team_destroy", None, run[:1]),
+        ("svit_team_run", ctypes.c_int, (*run, ctypes.c_void_p, ctypes.c_void_p)),
     ):
         function = getattr(engine, name)
         function.restype, function.argtypes = gives, takes

@@ -30,7 +30,7 @@ compiler; see `compile_library`."""
 _COMPILERS = ("cc", "gcc", "clang")
 _INSTALL = "apt install gcc libc6-dev"
 # The last two: results are bit-identical only where no multiplication is fused with an addition.
-_FLAGS = ("-std=c99", "-O3", "-fPIC", "-fno-fast-math", "-ffp-contract=off")
+_FLAGS = ("-std=c99", "-O3", "-fPIC", "-pthread", "-fno-fast-math", "-ffp-contract=off")
 _OTHERS_WRITE = 0o022
 
 
@@ -174,7 +174,7 @@ def _compile(files: Sequence[Path], compiler: Sequence[str], directory: Path) ->
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compile_one, [file for file in files if file.suffix == ".c"]))
     library = directory / "svit.so"
-    _run([*compiler, "-shared", "-o", str(library), *objects])
+    _run([*compiler, "-shared", "-pthread", "-o", str(library), *objects])
     return library
 
 
