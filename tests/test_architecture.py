@@ -36,6 +36,7 @@ def test_files_elsewhere_in_the_text_exist() -> None:
 
 
 def test_names_in_the_text_are_names_in_the_code() -> None:
-    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    sources = [path for kind in ("*.py", "*.c", "*.h") for path in PACKAGE.rglob(kind)]
+    code = "\n".join([*(path.read_text() for path in sources), *(path.name for path in sources)])
     for name in re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)(?:\([a-z_, ]*\))?`", TEXT):
         assert all(re.search(rf"\b{part}\b", code) for part in name.split(".")), name
