@@ -46,7 +46,7 @@ class Precision(StrEnum):
 
 
 class Runtime(StrEnum):
-    """What runs the shipped model on the device.
+    """Runtime of the shipped model on the device.
 
     ONNX: `model.onnx` in ONNX Runtime. NATIVE: `model.svit` in the C engine, for integer weights.
     BOTH: the bundle carries both.
@@ -245,6 +245,10 @@ class BuildSettings:
         ship_timesteps: T of the shipped model; None: the model's own.
         smallest: no budget: as small as the constraint allows (from known candidates alone).
         runtime: what runs the shipped model on the device.
+        mcu: write the native model as C source as well, to compile it into the firmware of a
+            microcontroller, and have it work in little memory.
+        integer_input: have the first layer take the pixels themselves, with integer weights: no
+            image is normalised, and no sum before the classifier's depends on the machine.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -265,9 +269,20 @@ class BuildSettings:
     ship_timesteps: int | None = None
     smallest: bool = False
     runtime: Runtime = Runtime.ONNX
+    mcu: bool = False
+    integer_input: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        if self.integer_input and self.precision is Precision.FP32:
+            raise SettingsError(
+                "precision is fp32: an integer first layer has integer weights; pass --precision "
+                "int8, int4 or auto, or leave --integer-input out"
+            )
+        if self.mcu and not self.runtime.has_native:
+            raise SettingsError(
+                "--mcu writes the native runtime's model as C source: pass --runtime native as well"
+            )
         if self.runtime.has_native and self.precision is Precision.FP32:
             raise SettingsError(
                 "precision is fp32: the native runtime adds integer weights; pass --precision "
@@ -317,7 +332,7 @@ class BuildSettings:
         if self.precision is not None:
             return (self.precision,)
         quantized = (Precision.INT8, Precision.INT4)
-        return quantized if self.runtime.has_native else tuple(Precision)
+        return quantized if self.runtime.has_native or self.integer_input else tuple(Precision)
 
     def budget_bytes(self, dense_bytes: int) -> int:
         """The stricter of both targets, in bytes of what the budget counts.

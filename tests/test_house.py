@@ -15,7 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LOOSE = {"__init__.py", "errors.py", "progress.py", "settings.py", "version.py"}
 DANGLING = ("What", "Of", "So", "Those", "Where", "That", "Which", "Whose")
 """Words that leave a first line unfinished without the signature."""
-SUFFIXES = {"h", "py", "toml", "json", "onnx", "ort", "log", "md", "npz", "jsonl", "c", "svg", "html"}
+SUFFIXES = {
+    *("py", "c", "h", "md", "html", "svg", "log"),
+    *("toml", "json", "jsonl", "npz", "onnx", "ort"),
+}
 
 
 def test_no_module_is_loose_at_the_top() -> None:

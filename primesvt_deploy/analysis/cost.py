@@ -79,7 +79,7 @@ class ShippedSize:
     Args:
         model: the dense SViT, with batch norms or lowered.
         groups: its prunable groups.
-        bits: bits of a weight, 8 or 4, of each quantized layer by name; other layers have 32.
+        bits: bits of a weight, 16, 8 or 4, of each quantized layer by name; other layers have 32.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ShippedSize:
     def bytes(self, widths: Mapping[str, int]) -> int:
         """Bytes of the weights, their scales, and the biases that are left.
 
-        Weights of 8 or 4 bits have a float32 scale for each output channel; those of 4 bits have a
+        Weights of fewer bits have a float32 scale for each output channel; those of 4 bits have a
         byte for each `int4_packing.GROUP` of them as well.
 
         Args:
@@ -118,8 +118,8 @@ class ShippedSize:
                 total += BYTES_PER_PARAMETER * count
                 continue
             total += BYTES_PER_PARAMETER * sizes[0]
-            if self._bits[layer] == 8:
-                total += count
+            if self._bits[layer] >= 8:
+                total += count * self._bits[layer] // 8
             else:
                 groups = -(-(count // sizes[0]) // GROUP) * sizes[0]
                 total += groups * (GROUP // 2 + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from primesvt_deploy.artifact.native_file import arena_bytes, native_bytes
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.whole_file import write_whole
+from primesvt_deploy.lowering.native.small_memory import in_little_memory
 from primesvt_deploy.lowering.native.stores import View
 from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_program
 from primesvt_deploy.model.svit import SViT
@@ -47,6 +48,7 @@ def export_native(
     *,
     precision: Precision,
     observe_float_layers: bool = False,
+    little_memory: bool = False,
     traced: TracedNetwork | None = None,
 ) -> NativeArtifact:
     """Write a quantized model as `model.svit`.
@@ -56,6 +58,7 @@ def export_native(
         path: the file, replaced whole if it exists.
         precision: of the weights; int8 or int4.
         observe_float_layers: keep the outputs of float layers, to verify what is behind them.
+        little_memory: work in as little memory as can be, for a microcontroller; the same numbers.
         traced: the model's network with any batch, or of 1, if it is traced already.
 
     Raises:
@@ -69,6 +72,8 @@ def export_native(
         observe_float_layers=observe_float_layers,
         traced=traced,
     )
+    if little_memory:
+        program = in_little_memory(program)
     mean, std = _normalisation(model)
     content = native_bytes(program, mean=mean, std=std)
     target = Path(path)

@@ -13,7 +13,7 @@ from primesvt_deploy.lowering.native.memory_plan import ALIGNMENT, plan_memory
 from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import Buffer, Data, data_of, words_of
 
-__all__ = ["FORMAT_VERSION", "arena_bytes", "native_bytes"]
+__all__ = ["FORMAT_VERSION", "arena_bytes", "native_bytes", "shape_and_classes"]
 
 FORMAT_VERSION = 1
 """Version of the file format, `SVIT_FORMAT_VERSION` in the engine."""
@@ -21,6 +21,7 @@ _MAGIC = b"SVIT\r\n\x1a\n"
 _HEADER = struct.Struct("<8s2I32s7I10i")
 _ARENA_FIELD = 9
 """Place of the arena's size among the fields of the header."""
+_SHAPE_FIELDS = slice(13, 17)
 _SLACK = 256
 """Bytes behind the data, and behind the scratch memory, that vectors may read."""
 _NO_MEAN = -1
@@ -79,7 +80,7 @@ def native_bytes(
 
 
 def _input_buffer(program: NativeProgram) -> Buffer:
-    """Where the input is written to; of no bytes, if it is not stored."""
+    """Buffer that the input is written to; of no bytes, if it is not stored."""
     if program.input is None:
         return Buffer(0)
     assert program.input.values is not None
@@ -95,6 +96,12 @@ def _takes_pixels(program: NativeProgram, mean: Sequence[float]) -> int:
 def arena_bytes(content: bytes) -> int:
     """Bytes of memory that a run of a `model.svit` works in."""
     return int(_HEADER.unpack_from(content)[_ARENA_FIELD])
+
+
+def shape_and_classes(content: bytes) -> tuple[int, int, int, int]:
+    """Channels, height and width that a `model.svit` takes, and the number of its classes."""
+    channels, height, width, classes = _HEADER.unpack_from(content)[_SHAPE_FIELDS]
+    return channels, height, width, classes
 
 
 def _place(constants: Sequence[Data]) -> _Placed:

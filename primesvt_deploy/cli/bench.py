@@ -27,11 +27,17 @@ __all__ = ["bench"]
     "bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE..."
 )
 @click.option(
+    "--runtime",
+    metavar="NAME",
+    help="onnx, native or both.  [default: each that a bundle is built for]",
+)
+@click.option(
     "--profile",
     "profiles",
     multiple=True,
     metavar="NAME",
-    help="Session: latency, low-memory, or all; may be repeated.  [default: each bundle's]",
+    help="Session of ONNX Runtime: latency, low-memory, or all; may be repeated.  [default: each "
+    "bundle's]",
 )
 @click.option("--batches", default="1,4", show_default=True, help="Samples a run.")
 @click.option("--threads", help="CPU threads, such as 1,4.  [default: 1 and one a physical core]")
@@ -67,6 +73,7 @@ __all__ = ["bench"]
 def bench(
     *,
     bundles: tuple[Path, ...],
+    runtime: str | None,
     profiles: tuple[str, ...],
     batches: str,
     threads: str | None,
@@ -83,8 +90,8 @@ def bench(
 ) -> int:
     """Measure latency, throughput and memory of bundles (or model files), here or over SSH.
 
-    Each configuration (bundle, profile, batch, threads) runs in a fresh process; those
-    of several bundles take turns, so that noise affects all alike.
+    Each configuration (bundle, runtime, profile, batch, threads) runs in a fresh process;
+    those of several bundles and runtimes take turns, so that noise affects all alike.
     """
     from primesvt_deploy.cli.tables.bench import print_uncompared
     from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
@@ -96,6 +103,7 @@ def bench(
     if limit is not None and baseline is None:
         raise SettingsError("--fail-if-slower needs a result to compare with: pass --baseline FILE")
     settings = BenchSettings(
+        runtimes=_runtimes(runtime),
         profiles=profiles,
         batches=whole_numbers(batches, "--batches"),
         threads=whole_numbers(threads, "--threads") if threads else (),
@@ -132,9 +140,14 @@ def bench(
 def _measured(
     bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None
 ) -> dict[str, Any]:
-    from primesvt_deploy.edge.bench.configurations import labels_of, open_subject
+    from primesvt_deploy.edge.bench.configurations import (
+        configurations_of,
+        labels_of,
+        open_subject,
+    )
     from primesvt_deploy.edge.bench.job import run_bench
     from primesvt_deploy.edge.runtime.profiles import read_session
+    from primesvt_deploy.edge.runtime.runtimes import ONNX, RUNTIMES
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
@@ -144,11 +157,18 @@ def _measured(
         return run_bench(bundles, named, tell=tell)
     from primesvt_deploy.devices.ssh.run_on_host import run_on_host
 
+    subjects = [
+        open_subject(path, label) for path, label in zip(bundles, named.labels, strict=True)
+    ]
+    chosen = configurations_of(subjects, settings, cores=1)  # refused here, not over there
+    runtimes = tuple(name for name in RUNTIMES if any(one.runtime == name for one in chosen))
     requires: dict[str, str] = {}
-    for path, label in zip(bundles, named.labels, strict=True):
-        open_subject(path, label).profiles(settings.profiles)  # refused here, not over there
-        requires |= read_session(path).requires if path.is_dir() else {}
-    content = run_on_host(host, bundles, named.to_dict(), requires=requires, tell=tell)
+    for one in chosen:
+        if one.runtime == ONNX and one.subject.manifest is not None:
+            requires |= read_session(one.subject.path).requires
+    content = run_on_host(
+        host, bundles, named.to_dict(), requires=requires, runtimes=runtimes, tell=tell
+    )
     return {**content, "host": host.destination}
 
 
@@ -162,6 +182,15 @@ def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json
     print_result(content)
     if compared:
         print_comparison("the baseline", {"this result": compared})
+
+
+def _runtimes(name: str | None) -> tuple[str, ...]:
+    """The runtimes of `--runtime`; empty: each that a bundle is built for."""
+    from primesvt_deploy.edge.runtime.runtimes import RUNTIMES
+
+    if name is None:
+        return ()
+    return RUNTIMES if name == "both" else (name,)
 
 
 def _percent(text: str | None) -> float | None:

@@ -63,6 +63,16 @@ _DECIDED_BY_FRONTIER = (
     show_default=True,
     help="What runs it on the device: ONNX Runtime, C without dependencies, or either.",
 )
+@click.option(
+    "--mcu",
+    is_flag=True,
+    help="With the native runtime: the model as C source too, for a microcontroller's firmware.",
+)
+@click.option(
+    "--integer-input",
+    is_flag=True,
+    help="The first layer takes pixels, with integer weights: nothing is normalised in float32.",
+)
 @click.option("--standard-ops", is_flag=True, help="Integers in standard ONNX operators alone.")
 @click.option("--ort-format", is_flag=True, help="Write model.ort too, for memory-mapped weights.")
 @click.option(
@@ -103,6 +113,8 @@ def build(
     budget_on: str,
     precision: str | None,
     runtime: str,
+    mcu: bool,
+    integer_input: bool,
     standard_ops: bool,
     ort_format: bool,
     output: Path,
@@ -139,6 +151,8 @@ def build(
         threads=threads,
         precision=_precision(precision, Runtime(runtime)),
         runtime=Runtime(runtime),
+        mcu=mcu,
+        integer_input=integer_input,
         budget_on=BudgetOn(budget_on),
         standard_ops=standard_ops,
         ort_format=ort_format,

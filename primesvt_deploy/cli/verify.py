@@ -50,7 +50,8 @@ def verify(
 
     Where torch is installed the artifact is compared with the pruned model on real images;
     elsewhere with the outputs that were stored when the bundle was built. With --arm it also runs
-    in the aarch64 onnxruntime under qemu, on up to 64 images; that needs apt, not a board.
+    under qemu, on up to 64 images: in the aarch64 onnxruntime, which needs apt, not a board, and in
+    the native runtime, which needs gcc-aarch64-linux-gnu.
     """
     from primesvt_deploy.edge.runtime.bundle import read_manifest
     from primesvt_deploy.edge.runtime.check import check_outputs

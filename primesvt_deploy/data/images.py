@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
 
@@ -39,8 +40,11 @@ class ImageList:
         """Number of images."""
         return len(self.numbers)
 
-    def inputs(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Preprocessed samples `start..stop-1`, float32 `[n, 3, H, W]` or `[n, T, C, H, W]`."""
+    def inputs(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Preprocessed samples `start..stop-1`, float32 `[n, 3, H, W]` or `[n, T, C, H, W]`.
+
+        Where the preprocessing leaves pixels as they are (`as_pixels`) they are uint8.
+        """
         return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
 
     def pixels(self, index: int) -> npt.NDArray[Any]:
@@ -54,6 +58,15 @@ class ImageList:
     def shuffled(self, seed: int) -> ImageList:
         """The same images in a random order fixed by `seed`; every prefix is a random sample."""
         return self._select(np.random.default_rng(seed).permutation(len(self)))
+
+    def as_pixels(self) -> ImageList:
+        """The same images, resized and cropped, but not normalised: uint8."""
+        assert isinstance(self.preprocessing, Preprocessing)
+        return replace(self, preprocessing=replace(self.preprocessing, pixels=True))
+
+    def for_model(self, sample_dtype: npt.DTypeLike) -> ImageList:
+        """The same images as a model takes them: as pixels where its samples are uint8."""
+        return self.as_pixels() if np.dtype(sample_dtype) == np.uint8 else self
 
     def _select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
         return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])

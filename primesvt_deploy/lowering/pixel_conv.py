@@ -1,14 +1,14 @@
 """The convolution that sees pixels, so that the first sums of a network are exact, too.
 
 A network's first convolution sees `(p / 255 - mean) / std` of a pixel p, and zeros around the
-image. With a whole number m next to `255 mean`, channel by channel,
+image. With the whole number m next to `255 mean`, channel by channel, it sums
 
-    sum of W (p / 255 - mean) / std + b  =  sum of W' (p - m) + b'
-    W' = W / (255 std)        b' = b - sum of W' (255 mean - m)
+    W (p / 255 - mean) / std  =  W' (p - m) + W' (m - 255 mean)        W' = W / (255 std)
 
-`p - m` is whole and W' is rounded to a grid, so that sums of products are whole multiples, too. The
-padding of `p - m` is zero: what lies around an image is m, where the network has `255 mean`, not
-half a gray level from it. Both b' and the padding are the same at every place.
+over the pixels of a window that are in the image. `p - m` is whole, and padded with zeros. The
+second term is a weight that each of these pixels adds once, whatever its value: that of one channel
+more, which is 1 in the image and 0 around it. So borders are right, and with W' on a grid all sums
+are whole multiples.
 """
 
 from __future__ import annotations
@@ -20,17 +20,26 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch.nn import functional
 
+from primesvt_deploy.lowering.integer.weight_grid import grid_of
 from primesvt_deploy.lowering.traced_graph import initializer_array
 
-__all__ = ["LARGEST_PIXEL", "CentredPixels", "PixelConv", "centred_pixels", "pixel_conv"]
+__all__ = [
+    "LARGEST_PIXEL",
+    "CentredPixels",
+    "PixelConv",
+    "centred_pixels",
+    "largest_inputs",
+    "pixel_conv",
+]
 
 LARGEST_PIXEL = 255
-"""Largest value of a pixel, and of its distance from m."""
+"""Largest value of a pixel."""
 
 
 class PixelConv(nn.Conv2d):
-    """A convolution of pixels, `[N, C, H, W]` uint8, less the whole number m of their channel.
+    """A convolution of pixels, `[N, C, H, W]` uint8, less m, and of one channel of ones.
 
     Args:
         layer: a convolution that pads with zeros; its geometry is taken over, weights are not.
@@ -41,7 +50,7 @@ class PixelConv(nn.Conv2d):
 
     def __init__(self, layer: nn.Conv2d, centre: torch.Tensor) -> None:
         super().__init__(
-            layer.in_channels,
+            layer.in_channels + 1,
             layer.out_channels,
             layer.kernel_size,  # type: ignore[arg-type]
             layer.stride,  # type: ignore[arg-type]
@@ -53,7 +62,8 @@ class PixelConv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Currents `[N, C', H', W']` of pixels `[N, C, H, W]`, of any type."""
-        return super().forward(x.to(self.weight.dtype) - self.centre)
+        centred = x.to(self.weight.dtype) - self.centre
+        return super().forward(functional.pad(centred, (0, 0, 0, 0, 0, 1), value=1.0))
 
 
 def pixel_conv(network: nn.Module) -> PixelConv | None:
@@ -62,9 +72,19 @@ def pixel_conv(network: nn.Module) -> PixelConv | None:
     return next(found, None)
 
 
+def largest_inputs(centre: torch.Tensor) -> torch.Tensor:
+    """Largest absolute value of each channel of `[C + 1]`: of p - m, and 1.
+
+    Args:
+        centre: m, of any shape with C values.
+    """
+    m = centre.flatten().long()
+    return torch.cat([torch.maximum(m, LARGEST_PIXEL - m), torch.ones(1, dtype=torch.long)])
+
+
 @dataclass(frozen=True)
 class CentredPixels:
-    """Pixels less m in a traced graph, which `PixelConv` takes its sums of.
+    """Pixels that a `PixelConv` sums, in a traced graph.
 
     Args:
         pixels: the graph's input, uint8.
@@ -76,17 +96,28 @@ class CentredPixels:
     centre: npt.NDArray[np.float32]
     nodes: tuple[ir.Node, ...]
 
+    def sums_are_exact(self, node: ir.Node) -> bool:
+        """Whether a convolution of it gives the same in any order of adding."""
+        weights, bias = (initializer_array(value) for value in (*node.inputs, None)[1:3])
+        grid = None if weights is None else grid_of(weights, bits=16)
+        if weights is None or grid is None:
+            return False
+        added = np.zeros(len(weights), dtype=np.float32) if bias is None else bias
+        return grid.sums_are_exact(added, largest_inputs(torch.from_numpy(self.centre)).numpy())
+
 
 def centred_pixels(value: ir.Value | None) -> CentredPixels | None:
-    """Find what a tensor of a traced graph is made of; None: it is no pixels less m."""
-    difference = None if value is None else value.producer()
-    if difference is None or (difference.op_type, difference.domain) != ("Sub", ""):
+    """Find how a tensor of a traced graph is made of pixels; None: it is not."""
+    nodes: list[ir.Node] = []
+    for operator in ("Pad", "Sub", "Cast"):
+        node = None if value is None else value.producer()
+        if node is None or (node.op_type, node.domain) != (operator, ""):
+            return None
+        nodes.append(node)
+        value = node.inputs[0]
+    centre = initializer_array(nodes[1].inputs[1])
+    if centre is None or value is None or value.dtype != ir.DataType.UINT8:
         return None
-    cast, centre = difference.inputs[0], initializer_array(difference.inputs[1])
-    converted = None if cast is None else cast.producer()
-    if converted is None or converted.op_type != "Cast" or centre is None:
-        return None
-    pixels = converted.inputs[0]
-    if pixels is None or pixels.dtype != ir.DataType.UINT8 or not pixels.is_graph_input():
-        return None
-    return CentredPixels(pixels, centre.reshape(-1), (converted, difference))
+    return (
+        CentredPixels(value, centre.reshape(-1), tuple(nodes)) if value.is_graph_input() else None
+    )

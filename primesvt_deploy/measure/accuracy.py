@@ -32,6 +32,7 @@ def artifact_hits(
         progress: receives a step for each run.
     """
     size = model.fixed_batch or batch_size
+    images = images.for_model(model.sample_dtype)
     flags = []
     for start in range(0, len(images), size):
         stop = min(start + size, len(images))
@@ -57,6 +58,7 @@ def torch_hits(
     lowered = lower_module(model.module)
     if model.module.couplings_declared:
         lowered = lowered.to(memory_format=torch.channels_last)
+    images = images.for_model(model.sample_dtype)
     size = model.batch_of(32)
     starts = range(0, len(images), size)
     progress.stage(stage, len(starts))

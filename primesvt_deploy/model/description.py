@@ -6,11 +6,13 @@ It stands in a model directory's `model.toml` and in a bundle's manifest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps, steps_from_dict
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import Family, family_named
@@ -121,7 +123,8 @@ def _preprocessing(description: Mapping[str, Any], config: NetworkConfig, path: 
             f"{path}: preprocessing gives images of {list(shape)} pixels, the model takes "
             f"{list(config.input_shape[1:])}: make height, width and image_size agree"
         )
-    return steps
+    # An artifact may take pixels (a bundle says so here); its model takes preprocessed values.
+    return replace(steps, pixels=False) if isinstance(steps, Preprocessing) else steps
 
 
 def _adopted(

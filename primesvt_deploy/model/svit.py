@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron
@@ -37,8 +40,8 @@ class SViT:
         name: name in reports.
         family: its family.
         config: constructor arguments before pruning; the module may be narrower.
-        module: the network; maps images `[N, C, H, W]` (preprocessed, float32), or frames
-            `[T, N, C, H, W]`, to logits `[N, K]`.
+        module: the network; maps images `[N, C, H, W]` (preprocessed, float32; a quantized one
+            may take pixels, uint8), or frames `[T, N, C, H, W]`, to logits `[N, K]`.
         preprocessing: steps from an RGB image, or event frames, to the module's input.
         labels: K class names, in the order of the logits.
         data: name of the bundled data set it was trained on, if it is bundled.
@@ -56,6 +59,13 @@ class SViT:
     def timesteps(self) -> int:
         """Number of timesteps, T."""
         return self.config.timesteps
+
+    @property
+    def sample_dtype(self) -> np.dtype[Any]:
+        """Type of samples: uint8 where they are pixels, float32 where they are preprocessed."""
+        steps = self.preprocessing
+        of_pixels = isinstance(steps, Preprocessing) and steps.pixels
+        return np.dtype(np.uint8 if of_pixels else np.float32)
 
     def batch_of(self, most: int) -> int:
         """Batch size that fits memory: `most` for inputs up to 64 pixels, less for larger ones."""

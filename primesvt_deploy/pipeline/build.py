@@ -23,6 +23,8 @@ from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.quantization.pixel_input import take_pixels
+from primesvt_deploy.quantization.quantize import lower_for_quantization
 from primesvt_deploy.settings import BuildSettings
 from primesvt_deploy.training.finetune import check_finetune
 
@@ -75,7 +77,8 @@ def build(
     Raises:
         OutputError: the output cannot be written.
         DataError: data that do not fit the model, or too few to fine-tune on.
-        SettingsError: a frontier of something else, or timesteps that cannot be.
+        SettingsError: a frontier of something else, timesteps that cannot be, or a first layer that
+            cannot take pixels.
         VerificationError: the artifact is not its model; nothing is written.
     """
     if settings.threads:
@@ -111,6 +114,8 @@ def _context(
     if known is not None:
         searched = replace(known.search, max_drop=settings.search.max_drop)
         settings = replace(settings, search=searched)
+    if settings.integer_input:
+        take_pixels(model, lower_for_quantization(model))
     if settings.finetune is not None:
         check_finetune(model, splits.train, settings.finetune, splits.name)
     if settings.ship_timesteps is not None:

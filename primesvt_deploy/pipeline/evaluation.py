@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,9 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
 def _latency(
     models: Mapping[str, OnnxModel | NativeModel], images: ImageList, batch: int
 ) -> dict[str, Latency]:
-    inputs = np.repeat(images.inputs(0, 1), batch, axis=0)
-    calls = {name: (lambda m=model: m.logits(inputs)) for name, model in models.items()}
+    def call(model: OnnxModel | NativeModel) -> Callable[[], object]:
+        inputs = np.repeat(images.for_model(model.sample_dtype).inputs(0, 1), batch, axis=0)
+        return lambda: model.logits(inputs)
+
+    calls = {name: call(model) for name, model in models.items()}
     return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)

@@ -63,8 +63,8 @@ def compose_manifest(
     return {
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": describe(chosen.model),
-        "input": _input(chosen.model, chosen.exported),
+        "model": describe(chosen.described),
+        "input": _input(chosen.quantized, chosen.exported),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],
         "notes": [model.family.note] if model.family.note else [],
@@ -105,7 +105,7 @@ def _runtimes(runtime: Runtime) -> Iterator[str]:
 
 
 def _native(findings: Findings) -> dict[str, Any] | None:
-    """What is known of the native engine's file; None: there is none."""
+    """Facts of the native engine's file; None: there is none."""
     native, verification = findings.chosen.native, findings.verified.native
     if native is None or verification is None:
         return None
@@ -120,7 +120,7 @@ def _native(findings: Findings) -> dict[str, Any] | None:
 
 
 def _verification(verified: Verified) -> dict[str, Any]:
-    """Of the ONNX artifact, or, without one, of the native one."""
+    """Verification of the ONNX artifact, or, without one, of the native one."""
     outcome = verified.artifact or verified.native
     assert outcome is not None
     return outcome.to_dict()
@@ -136,7 +136,7 @@ def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
     steps = [model.config.timesteps] if frames else []
     return {
         "name": input_name(model.config),
-        "dtype": "float32",
+        "dtype": model.sample_dtype.name,
         "shape": [*steps, artifact.batch or "batch", *model.config.input_shape],
         "layout": "TNCHW" if frames else "NCHW",
         "color": None if frames else "RGB",

@@ -64,7 +64,13 @@ def ship(
     quantized = model
     if precision is not Precision.FP32:
         samples = _samples(context) if precision is Precision.INT4 else None
-        quantized = quantize(model, precision.bits, samples, progress=progress)
+        quantized = quantize(
+            model,
+            precision.bits,
+            samples,
+            integer_input=settings.integer_input,
+            progress=progress,
+        )
     progress.stage(f"export, {precision.value}", 1)
     traced = trace_network(
         quantized.module.float(),
@@ -86,7 +92,13 @@ def ship(
         progress.stage(f"export for the native runtime, {precision.value}", 1)
         path = stem.with_name(f"{stem.name}-{precision.value}.svit")
         for_one = traced if settings.batch in (None, 1) else None
-        native = export_native(quantized, path, precision=precision, traced=for_one)
+        native = export_native(
+            quantized,
+            path,
+            precision=precision,
+            little_memory=settings.mcu,
+            traced=for_one,
+        )
         progress.step()
     counted = counted_bytes(settings, quantized, artifact, native)
     files = file_bytes(settings, artifact, native)
@@ -104,7 +116,9 @@ def _at_timesteps(context: BuildContext, model: SViT) -> SViT:
 
 
 def _samples(context: BuildContext) -> torch.Tensor:
-    """Calibration samples of error-compensated rounding, preprocessed."""
+    """Calibration samples of error-compensated rounding, as the quantized model takes them."""
     images = context.images.search
+    if context.settings.integer_input:
+        images = images.as_pixels()
     wanted = max(_FEWEST_CALIBRATION, context.model.batch_of(_CALIBRATION))
     return torch.from_numpy(images.inputs(0, min(wanted, len(images))))

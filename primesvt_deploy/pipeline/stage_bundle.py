@@ -41,10 +41,11 @@ def stage_bundle(
     Raises:
         VerificationError: the ORT-format file gives other logits than the ONNX file.
     """
-    images, logits = _check_set(context.images.verification, staged.model(context.settings.threads))
+    artifact = staged.model(context.settings.threads)
+    samples = context.images.verification.for_model(artifact.sample_dtype)
+    images, logits = _check_set(samples, artifact)
     if staged.ort_file is not None:
-        inputs = context.images.verification.preprocessing.normalise(images)
-        _require_same(staged.ort_file, inputs, logits)
+        _require_same(staged.ort_file, samples.preprocessing.normalise(images), logits)
     groups = context.search.prunable.groups
     parts = BundleParts(
         model=chosen.model,
@@ -118,7 +119,7 @@ def _unmeasured(group: Group) -> dict[str, Any]:
 
 
 def _require_same(
-    ort_file: Path, inputs: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
+    ort_file: Path, inputs: npt.NDArray[Any], expected: npt.NDArray[np.float32]
 ) -> None:
     """Refuse an ORT-format file that gives other logits than the file it was made of."""
     profile = make_profile(LOW_MEMORY, ort_file.name)

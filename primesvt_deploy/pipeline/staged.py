@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from primesvt_deploy.artifact.native_export import NativeArtifact
+from primesvt_deploy.artifact.native_source import write_native_source
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.artifact.ort_export import write_ort_file
-from primesvt_deploy.bundle.native_files import copy_engine
+from primesvt_deploy.bundle.native_files import copy_engine, copy_mcu_example
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.pipeline.context import BuildContext
@@ -85,6 +86,10 @@ def stage_artifact(
         native = replace(chosen.native, path=directory / "model.svit")
         shutil.copyfile(chosen.native.path, native.path)
         copy_engine(directory / "native")
+        if context.settings.mcu:
+            copy_mcu_example(directory / "native" / "mcu")
+            content = native.path.read_bytes()
+            write_native_source(directory / "native", content, labels=context.model.labels)
         # One a line, for `classify`.
         labels = "".join(f"{' '.join(label.split())}\n" for label in context.model.labels)
         (directory / "labels.txt").write_text(labels, encoding="utf-8")

@@ -9,7 +9,7 @@ is measured: if it is beyond the budget after all, the policy has to save as muc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from primesvt_deploy.analysis.cost import ShippedSize
@@ -80,6 +80,11 @@ class Variant:
     budget_bytes: int
     max_drop: float | None
     dense: Accuracy | None
+
+    @property
+    def described(self) -> SViT:
+        """The float32 model with the preprocessing of what is shipped."""
+        return replace(self.model, preprocessing=self.quantized.preprocessing)
 
     @property
     def steps(self) -> tuple[Candidate, ...]:

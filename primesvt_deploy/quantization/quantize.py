@@ -1,10 +1,11 @@
 """Put a SViT's weights on integer grids, layer by layer, on calibration samples.
 
 What reaches a layer decides how it is rounded: spike counts, whole multiples of a neuron's output
-value that fit a byte, or real numbers. The layer that sees the image and the classifier stay
-float32. With 8 bits weights are rounded to nearest on the grid of least error; with 4 bits errors
-are compensated on the calibration inputs. Each segment of the network is rounded on the outputs of
-the rounded segments before it, and biases take up the mean of what rounding leaves.
+value that fit a byte, or real numbers. The classifier stays float32, and so does the layer that
+sees the image, unless it takes pixels (`pixel_input`). With 8 bits weights are rounded to nearest
+on the grid of least error; with 4 bits errors are compensated on the calibration inputs. Each
+segment of the network is rounded on the outputs of the rounded segments before it, and biases take
+up the mean of what rounding leaves.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +23,7 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.integer.spike_counts import UINT8_MAX
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
+from primesvt_deploy.lowering.pixel_conv import LARGEST_PIXEL, pixel_conv
 from primesvt_deploy.model.layer_matrix import (
     Weighted,
     input_rows,
@@ -32,6 +35,7 @@ from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.quantization.fold_batchnorm import fold_following_norms
 from primesvt_deploy.quantization.gptq import round_compensated
+from primesvt_deploy.quantization.pixel_input import round_pixel_layer, take_pixels
 from primesvt_deploy.quantization.rounding import (
     channel_grid,
     group_grid,
@@ -64,27 +68,43 @@ class _LayerInputs:
 
 @torch.no_grad()
 def quantize(
-    model: SViT, bits: int, samples: torch.Tensor | None = None, *, progress: Progress = SILENT
+    model: SViT,
+    bits: int,
+    samples: torch.Tensor | None = None,
+    *,
+    integer_input: bool = False,
+    progress: Progress = SILENT,
 ) -> SViT:
     """Quantize a model: lower it, and round its weights to grids.
 
     Args:
         model: a SViT; it is left as it is.
         bits: 8 or 4. Grouped convolutions and layers that real numbers reach get 8 in any case.
-        samples: preprocessed samples as data sets give them, to calibrate on; None: noise, which
-            tells spikes from real numbers, and then nothing is compensated.
+        samples: preprocessed samples as data sets give them, to calibrate on, or pixels with
+            `integer_input`; None: noise, which tells spikes from real numbers, and then nothing is
+            compensated.
+        integer_input: have the first layer take pixels, uint8, with weights of 8 bits.
         progress: gets each segment.
 
     Returns:
         The quantized model; its weights are float32 that lie on grids.
+
+    Raises:
+        SettingsError: `integer_input`, and the first layer is no plain convolution of an image.
     """
     network = lower_for_quantization(model)
+    if integer_input:
+        model = take_pixels(model, network)
+        network = model.module
     calibrated = samples is not None
     batch = time_first(_noise(model) if samples is None else samples)
     sizes = model.batch_of(32)
     axis = 1 if batch.ndim == 5 else 0
     states = [network.fold(part) for part in batch.split(sizes, dim=axis)]
     names = {module: name for name, module in network.named_modules()}
+    first = pixel_conv(network)
+    if first is not None:
+        round_pixel_layer(first, samples)
     classifiers = {network.get_submodule(name) for name in network.classifiers}
     exempt = classifiers | _first_and_last(network, states[0])
     values = {m.constants.spike_value for m in network.modules() if isinstance(m, UnrolledNeuron)}
@@ -114,12 +134,15 @@ def lower_for_quantization(model: SViT) -> SpikingNetwork:
 
 def _noise(model: SViT) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
+    if model.sample_dtype == np.uint8:
+        shape = (2, *model.config.input_shape)
+        return torch.randint(LARGEST_PIXEL + 1, shape, generator=generator, dtype=torch.uint8)
     noise = torch.randn(model.config.example(2).shape, generator=generator)
     return time_first(noise)  # an example has time first; data sets have it second
 
 
 def _first_and_last(network: SpikingNetwork, state: torch.Tensor) -> set[nn.Module]:
-    """Layers that stay float32: the one called first, and the classifier of a user's own class."""
+    """Layers not rounded here: the one called first, and the classifier of a user's own class."""
     called: list[nn.Module] = []
     handles = [
         layer.register_forward_pre_hook(lambda module, _inputs: called.append(module))

@@ -103,9 +103,15 @@ def best_multipliers(
     return (errors.argmin(dim=0) + 1).to(weights.dtype)[:, None]
 
 
-def round_bias(bias: torch.Tensor, powers: torch.Tensor) -> torch.Tensor:
-    """A bias `[N]` rounded to the grid of its channels, `[N, 1]` powers of two."""
-    unit = powers.flatten() * 2.0**-_BIAS_BITS
+def round_bias(bias: torch.Tensor, powers: torch.Tensor, *, bits: int = _BIAS_BITS) -> torch.Tensor:
+    """A bias `[N]` rounded to the grid of its channels, `[N, 1]` powers of two.
+
+    Args:
+        bias: `[N]`.
+        powers: `[N, 1]`.
+        bits: by which the bias is finer than the weights.
+    """
+    unit = powers.flatten() * 2.0**-bits
     return (bias / unit).round() * unit
 
 

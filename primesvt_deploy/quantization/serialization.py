@@ -2,7 +2,7 @@
 
 The layer `name` has `name.codes` (int8, of the weight's shape) and `name.exponents` (int8, one an
 output channel) in place of `name.weight`: `weight = codes * 2 ** exponents`. Weights that lie on
-no grid stay float32.
+no grid stay float32. A first layer that takes pixels has `name.centre` as well.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.integer.weight_grid import grid_of
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.pixel_input import take_pixels
 from primesvt_deploy.quantization.quantize import lower_for_quantization
 
 __all__ = ["quantized_state", "with_quantized_state"]
+
+_CENTRE = "centre"
+"""What a layer that takes pixels has besides; see `lowering.pixel_conv`."""
 
 
 def quantized_state(quantized: SViT) -> dict[str, torch.Tensor]:
@@ -41,7 +46,7 @@ def with_quantized_state(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT
     """Quantized model from stored tensors.
 
     Args:
-        model: the model that was quantized.
+        model: the model that was quantized, with its own preprocessing.
         state: from `quantized_state`.
 
     Raises:
@@ -53,11 +58,17 @@ def with_quantized_state(model: SViT, state: Mapping[str, torch.Tensor]) -> SViT
         codes, exponents = whole.pop(key), whole.pop(f"{name}.exponents")
         powers = torch.exp2(exponents.float()).reshape(-1, *[1] * (codes.ndim - 1))
         whole[f"{name}.weight"] = codes.float() * powers
-    network = lower_module(model.module.float())
-    if network.state_dict().keys() != whole.keys():
-        network = lower_for_quantization(model)
-    network.load_state_dict(whole)
-    return model.with_module(network)
+    of_pixels = any(key.rpartition(".")[2] == _CENTRE for key in whole)
+    quantized = _empty(model, lower_module(model.module.float()), of_pixels)
+    if quantized.module.state_dict().keys() != whole.keys():
+        quantized = _empty(model, lower_for_quantization(model), of_pixels)
+    quantized.module.load_state_dict(whole)
+    return quantized
+
+
+def _empty(model: SViT, network: SpikingNetwork, of_pixels: bool) -> SViT:
+    """The quantized model, whose weights are not loaded yet."""
+    return take_pixels(model, network) if of_pixels else model.with_module(network)
 
 
 def _weights(network: nn.Module) -> dict[str, np.ndarray]:

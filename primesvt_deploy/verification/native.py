@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ def verify_native(
         reduced = without_neurons(model, folded)
         observed = NativeModel(instrumented.path)
 
-        def logits(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        def logits(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
             found = shipped.logits(batch)
             if not np.array_equal(found, observed.logits(batch)):
                 raise VerificationError(f"{path} gives other logits than the model's own program")
@@ -111,8 +112,10 @@ class NativeComparison(SpikeComparison):
         ]
 
     def _observe(
-        self, batch: npt.NDArray[np.float32]
+        self, batch: npt.NDArray[Any]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, torch.Tensor]]:
+        if batch.dtype == np.uint8:
+            batch = batch.transpose(0, 2, 3, 1)
         outputs = [self._engine.observe(sample) for sample in batch]
         found = {
             name: self._ordered(name, outputs) * np.float32(spike_value(neuron))

@@ -103,7 +103,7 @@ class SpikeComparison(ABC):
 
     @abstractmethod
     def _observe(
-        self, batch: npt.NDArray[np.float32]
+        self, batch: npt.NDArray[Any]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, torch.Tensor]]:
         """Run the artifact on a batch.
 
@@ -112,7 +112,7 @@ class SpikeComparison(ABC):
             is to take over.
         """
 
-    def compare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def compare(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Compare the spikes of a batch; the model's logits `[N, K]`."""
         found, given = self._observe(batch)
         logits, expected = observed(self._model, torch.from_numpy(batch), given)
@@ -190,7 +190,7 @@ class FlipCounter(SpikeComparison):
         )
 
     def _observe(
-        self, batch: npt.NDArray[np.float32]
+        self, batch: npt.NDArray[Any]
     ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, torch.Tensor]]:
         found = self._run(batch)
         given = {layer: torch.from_numpy(found[name]) for layer, name in self._shared.items()}
@@ -200,7 +200,7 @@ class FlipCounter(SpikeComparison):
         }
         return spikes, given
 
-    def _run(self, batch: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    def _run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Run the graph; its instrumented tensors by name."""
         names = [name for group in self._tensors.values() for name in group]
         names += self._shared.values()
@@ -216,14 +216,14 @@ class FlipCounter(SpikeComparison):
             values = values.transpose(0, 3, 1, 2)
         return values
 
-    def artifact_logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def artifact_logits(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Logits `[N, K]` of a batch, from the instrumented graph."""
         inputs = {self._session.get_inputs()[0].name: _time_first(batch)}
         logits: npt.NDArray[np.float32] = self._session.run([OUTPUT], inputs)[0]
         return logits
 
 
-def _time_first(batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _time_first(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(batch.swapaxes(0, 1)) if batch.ndim == 5 else batch
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +93,7 @@ def require_images(images: ImageList) -> None:
 
 def compare_with_model(
     model: SViT,
-    logits: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    logits: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]],
     comparison: Callable[[bool], SpikeComparison],
     images: ImageList,
     size: int,
@@ -108,6 +109,7 @@ def compare_with_model(
         size: images at a time.
         progress: gets each batch.
     """
+    images = images.for_model(model.sample_dtype)
     counter = comparison(False)
     expected, found = [], []
     progress.stage("verification", -(-len(images) // size))
@@ -153,7 +155,7 @@ def without_neurons(model: SViT, names: Collection[str]) -> SViT:
     return reduced
 
 
-def _batches(images: ImageList, size: int) -> Iterator[npt.NDArray[np.float32]]:
+def _batches(images: ImageList, size: int) -> Iterator[npt.NDArray[Any]]:
     for start in range(0, len(images), size):
         yield images.inputs(start, min(start + size, len(images)))
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from small_models import primesvt
+from native_bundles import small_bundle
+from small_models import TERMINAL, primesvt
+
+from primesvt_deploy.cli.tables.bench import print_result
 
 QUICK = ("--batches", "1", "--threads", "1", "--seconds", "0.1", "--rounds", "5", "--warmup", "0.2")
 
@@ -38,6 +43,48 @@ def test_bench_shows_latency_and_memory(place: Path) -> None:
         assert words in shown, words
     assert max(map(len, shown.splitlines())) <= 80
     assert "warming up" in (place / "stderr").read_text()
+
+
+def test_tables_name_the_runtime(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((place / "first.json").read_text())
+    (row,) = content["variants"]
+    assert row["runtime"] == "onnx" and row["native"] is None
+    own = {"kernels": "neon", "arena_bytes": 118_848, "program_peak_bytes": 2_310_000}
+    name = "model.onnx, native, batch 1, 1 thread"
+    content["variants"].append(
+        {**row, "name": name, "runtime": "native", "profile": None, "arena": None, "native": own}
+    )
+    content["comparisons"] = [
+        {"variant": name, "against": row["name"], "time_ratio": 0.5, "interval95": [0.4, 0.6]}
+    ]
+    for old in content["variants"][:1]:  # as results were before there was another runtime
+        del old["runtime"], old["native"]
+    with mock.patch.dict(os.environ, TERMINAL):
+        print_result(content)
+    shown = capsys.readouterr().out
+    assert shown.count("│ onnx, latency") == shown.count("│ native") == 2
+    assert f"{name}: 2.00x faster [1.67, 2.50] (95%) than" in " ".join(shown.split())
+    assert "model.onnx, native: neon kernels; as a C program 2.31 MB at its peak" in shown
+    assert " 0.12 " in shown  # MB of its arena
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.slow
+def test_runtimes_are_compared_in_one_command(place: Path) -> None:
+    small_bundle(place / "both")
+    found = primesvt("bench", "both", *QUICK, "--output", "both.json", cwd=place)
+    assert found.returncode == 0, found.stderr
+    assert "both, native, batch 1, 1 thread: " in " ".join(found.stdout.split())
+    assert "preparing the native runtime" in found.stderr
+    found = primesvt("bench", "both", *QUICK, "--runtime", "native", "--json", cwd=place)
+    (row,) = json.loads(found.stdout)["variants"]
+    assert (row["runtime"], row["profile"]) == ("native", None)
+    found = primesvt("bench", "both/model.svit", *QUICK, "--baseline", "both.json", cwd=place)
+    assert found.returncode == 0, found.stderr
+    assert "model.svit, native" in found.stdout
+    found = primesvt("compare", "both.json", "first.json", "--plot", "both.svg", cwd=place)
+    assert found.returncode == 0, found.stderr
+    assert (place / "both.svg").stat().st_size
 
 
 @pytest.mark.slow
@@ -122,6 +169,10 @@ def test_what_the_guard_did_not_compare_is_told(place: Path) -> None:
         (("bench", "first.json"), "neither a bundle directory nor a .onnx"),
         (("bench", "model.onnx", "--output", "no/where.json"), "there is no directory"),
         (("bench", "model.onnx", "--bootstrap"), "--host"),
+        (("bench", "model.onnx", "--cc", "gcc"), "--cc is for another machine: name it by --host"),
+        (("bench", "model.onnx", "--runtime", "fast"), "there is no runtime 'fast': pass onnx, n"),
+        (("bench", "model.onnx", "--runtime", "both"), "is built for the runtime onnx, expected"),
+        (("bench", "model.onnx", "--host", "pi", "--cc", "gcc"), "--cc compiles the native runt"),
         (("compare", "first.json"), "name two or more"),
         (("compare", "first.json", "model.onnx"), "not a complete JSON"),
         (("compare", "first.json", "first.json"), "named twice"),

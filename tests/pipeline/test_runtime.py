@@ -87,14 +87,25 @@ def _images(folder: Path) -> list[Path]:
 @pytest.mark.slow
 def test_a_native_bundle_needs_no_onnxruntime(model: SViT, data: DataSet, tmp_path: Path) -> None:
     result = build(
-        model, tmp_path / "b", settings(Runtime.NATIVE, precision=Precision.INT4), data=data
+        model,
+        tmp_path / "b",
+        settings(Runtime.NATIVE, precision=Precision.INT4, mcu=True),
+        data=data,
     )
     files = result.manifest["files"]
     assert "model.onnx" not in files and "session.json" not in files
     assert result.manifest["constraints"]["used_bytes"] == files["model.svit"]["bytes"]
+    assert {"native/model.c", "native/model.h", "native/mcu/main.c", "native/mcu/mps.ld"} <= set(
+        files
+    )
+    arena = result.manifest["native"]["arena_bytes"]
+    assert (
+        f"#define SVIT_MODEL_ARENA_BYTES {arena}\n" in (result.path / "native/model.h").read_text()
+    )
     (image,) = _images(tmp_path)
     hidden = "import runpy, sys; sys.modules['onnxruntime'] = None; "
-    program = f"{hidden}sys.path[0] = {str(result.path)!r}; sys.argv = ['run.py', {str(image)!r}, '--json']; "
+    program = f"{hidden}sys.path[0] = {str(result.path)!r}; "
+    program += f"sys.argv = ['run.py', {str(image)!r}, '--json']; "
     program += f"runpy.run_path({str(result.path / 'run.py')!r}, run_name='__main__')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -127,14 +138,16 @@ def test_a_file_of_another_model_is_caught(model: SViT, data: DataSet, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"mcu": True, "runtime": Runtime.ONNX}, "pass --runtime native as well"),
         ({"precision": Precision.FP32}, "the native runtime adds integer weights"),
         ({"ort_format": True}, "--ort-format is about the ONNX file"),
         ({"standard_ops": True}, "--standard-ops is about the ONNX file"),
     ],
 )
 def test_what_the_native_runtime_does_not_go_with(changes: dict[str, object], said: str) -> None:
+    runtime = changes.pop("runtime", Runtime.NATIVE)
     with pytest.raises(SettingsError, match=said):
-        settings(Runtime.NATIVE, **changes)
+        settings(runtime, **changes)  # type: ignore[arg-type]
 
 
 def test_auto_tries_integers_alone() -> None:

@@ -45,7 +45,13 @@ _OPTIONS = (
         "host_bootstrap",
         is_flag=True,
         default=None,
-        help="Make a virtual environment with onnxruntime and numpy there, once.",
+        help="Make a virtual environment with what is needed there, once.",
+    ),
+    click.option(
+        "--cc",
+        "host_compiler",
+        metavar="COMPILER",
+        help="Compile the native runtime here, such as by aarch64-linux-gnu-gcc.  [default: there]",
     ),
     click.option("--remote-python", "host_python", help="Its interpreter.  [default: python3]"),
     click.option(
@@ -66,6 +72,7 @@ _FIELDS = {
     "host_config": ("config", "--ssh-config"),
     "host_key": ("host_key", "--accept-host-key"),
     "host_bootstrap": ("bootstrap", "--bootstrap"),
+    "host_compiler": ("compiler", "--cc"),
     "host_python": ("python", "--remote-python"),
     "host_directory": ("directory", "--remote-directory"),
     "host_patience": ("patience_s", "--patience"),
@@ -87,7 +94,7 @@ def host_options(command: _F) -> _F:
         if destination is None:
             if chosen:
                 option = _FIELDS[next(iter(chosen))][1]
-                raise SettingsError(f"{option} says how a host is reached: name it by --host")
+                raise SettingsError(f"{option} is for another machine: name it by --host")
             return command(host=None, **options)
         fields = {_FIELDS[name][0]: value for name, value in chosen.items()}
         return command(host=HostSettings(destination, **fields), **options)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from primesvt_deploy.edge.runtime.runtimes import NATIVE
+
 if TYPE_CHECKING:
     from primesvt_deploy.edge.bench.comparison import Comparison
 
@@ -29,7 +31,7 @@ def print_result(content: Mapping[str, Any]) -> None:
     board = f"{facts['board']}, " if facts["board"] else ""
     console.print(
         f"{where}{board}{facts['cpu']}, {facts['physical_cores']} cores, {facts['architecture']}, "
-        f"onnxruntime {facts['onnxruntime']}, Python {facts['python']}",
+        f"{', '.join(_versions(content))}, Python {facts['python']}",
         highlight=False,
         markup=False,
     )
@@ -43,11 +45,43 @@ def print_result(content: Mapping[str, Any]) -> None:
             _print_ratio(console, ratios.get(row["name"]))
     first = next(iter(groups.values()))
     console.print(_loading_table(first))
+    _print_native(console, content["variants"])
     for row in content["variants"]:
         _print_operators(console, row)
         _print_energy(console, row)
     for note in content["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _versions(content: Mapping[str, Any]) -> list[str]:
+    """Versions of what ran the models: of onnxruntime, and of the native runtime's compiler."""
+    facts, native = content["machine"], [_is_native(row) for row in content["variants"]]
+    found = [] if all(native) else [f"onnxruntime {facts['onnxruntime']}"]
+    compiler = content.get("cross_compiler") or facts.get("c_compiler")
+    return [*found, *([compiler] if any(native) and compiler else [])]
+
+
+def _is_native(row: Mapping[str, Any]) -> bool:
+    return row.get("runtime") == NATIVE
+
+
+def _subject(row: Mapping[str, Any]) -> str:
+    """A configuration's bundle and runtime, as tables show it."""
+    way = "native" if _is_native(row) else f"onnx, {row['profile']}"
+    return escape(f"{row['bundle']}\n{way}")
+
+
+def _print_native(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the native runtime of each bundle takes as a C program, without Python."""
+    for row in {row["bundle"]: row for row in rows if _is_native(row)}.values():
+        found = row["native"]
+        peak = found.get("program_peak_bytes")
+        program = "" if peak is None else f"; as a C program {peak / 1e6:.2f} MB at its peak"
+        console.print(
+            f"{row['bundle']}, native: {found['kernels']} kernels{program}",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _latency_table(configurations: Sequence[Mapping[str, Any]], threads: int, batch: int) -> Table:
@@ -60,7 +94,7 @@ def _latency_table(configurations: Sequence[Mapping[str, Any]], threads: int, ba
         times = row["latency_ms"]
         p99 = _DASH if times["p99"] is None else f"{times['p99']:.2f}"
         table.add_row(
-            escape(f"{row['bundle']}\n{row['profile']}"),
+            _subject(row),
             *(f"{times[key]:.2f}" for key in ("min", "median", "p95")),
             p99,
             _sparkline(row["histogram"]["counts"]),
@@ -91,20 +125,26 @@ def _loading_table(configurations: Sequence[Mapping[str, Any]]) -> Table:
         title="Loading and memory",
     )
     for row in configurations:
-        seconds, memory, arena = row["seconds"], row["memory"], row["arena"]
+        seconds, memory = row["seconds"], row["memory"]
         table.add_row(
-            escape(f"{row['bundle']}\n{row['profile']}"),
+            _subject(row),
             "\n".join(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run")),
             _stages(memory, "VmHWM"),
             _stages(memory, "RssAnon"),
             f"{_megabytes(row['file_bytes'])}\n{_megabytes(row['initializer_bytes'])}\n"
-            + (
-                f"{_megabytes(arena['extended_bytes'])} + {_megabytes(arena['reserved_bytes'])}"
-                if arena
-                else _DASH
-            ),
+            + _arena(row),
         )
     return table
+
+
+def _arena(row: Mapping[str, Any]) -> str:
+    """Memory of runs, and of the weights where a runtime keeps a copy of them."""
+    if _is_native(row):
+        return _megabytes(row["native"]["arena_bytes"])
+    arena = row["arena"]
+    if not arena:
+        return _DASH
+    return f"{_megabytes(arena['extended_bytes'])} + {_megabytes(arena['reserved_bytes'])}"
 
 
 def _stages(memory: Mapping[str, Mapping[str, int | None]], figure: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.edge.runtime.bundle import read_manifest
-from primesvt_deploy.edge.runtime.steps import steps_from_dict
+from primesvt_deploy.edge.runtime.steps import InputSteps, steps_from_dict
 from primesvt_deploy.errors import DataError
 
 __all__ = ["Samples", "choose_samples"]
@@ -21,11 +22,12 @@ class Samples:
     """Preprocessed samples and their source.
 
     Args:
-        images: float32 `[n, C, H, W]`, or frames `[n, T, C, H, W]`.
+        images: float32 `[n, C, H, W]`, or frames `[n, T, C, H, W]`; uint8 where the model takes
+            pixels.
         source: their source in words, such as `held-out images of cifar10`.
     """
 
-    images: npt.NDArray[np.float32]
+    images: npt.NDArray[Any]
     source: str
 
 
@@ -49,10 +51,11 @@ def choose_samples(
         DataError: `data` is given and cannot be used.
     """
     manifest = read_manifest(bundle)
+    steps = steps_from_dict(manifest["model"]["preprocessing"])
     reason = "its data is not here: pass --data"
     if data is not None or manifest["model"].get("data"):
         try:
-            return _held_out(bundle, count=count, data=data, factory=factory)
+            return _held_out(bundle, steps, count=count, data=data, factory=factory)
         except ModuleNotFoundError as error:
             reason = f"there is no {error.name} here"
             if data is not None:
@@ -62,12 +65,12 @@ def choose_samples(
                 ) from error
     with np.load(Path(bundle) / "check.npz") as stored:
         pixels = stored["images"][:count]
-    images = steps_from_dict(manifest["model"]["preprocessing"]).normalise(pixels)
-    return Samples(images, f"images stored in the bundle ({reason})")
+    return Samples(steps.normalise(pixels), f"images stored in the bundle ({reason})")
 
 
 def _held_out(
     bundle: str | os.PathLike[str],
+    steps: InputSteps,
     *,
     count: int,
     data: str | os.PathLike[str] | None,
@@ -77,5 +80,6 @@ def _held_out(
     from primesvt_deploy.model.load import load
 
     opened = open_data(load(bundle, factory=factory), data)
-    chosen = opened.held_out.shuffled(0).first(count)
+    # The bundle's model may take pixels where the network of its weights takes normalised images.
+    chosen = replace(opened.held_out.shuffled(0).first(count), preprocessing=steps)
     return Samples(chosen.inputs(0, len(chosen)), f"held-out images of {opened.name}")

@@ -1,4 +1,4 @@
-"""The exact part of an integer artifact: all that comes after its float layers."""
+"""The exact part of an integer artifact: all that comes after its float layers, or its pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ class IntegerPart:
     """A model of integers alone, and its inputs.
 
     Args:
-        model: path of the model, from the float layers' outputs to every spike tensor after them.
-        inputs: path of an `.npz` with those outputs, as this machine computes them.
+        model: path of the model, from the float layers' outputs, or from pixels, to every spike
+            tensor after them.
+        inputs: path of an `.npz` with those inputs, as this machine computes them.
         images: images that the inputs are of.
         spikes: names of the spike tensors.
     """
@@ -41,7 +42,7 @@ class IntegerPart:
 
 
 def split_integer_part(
-    artifact: Path, images: npt.NDArray[np.float32], folder: Path
+    artifact: Path, images: npt.NDArray[Any], folder: Path
 ) -> IntegerPart | None:
     """Split an artifact after its float layers; None: all its layers are float layers.
 
@@ -49,7 +50,8 @@ def split_integer_part(
 
     Args:
         artifact: the `.onnx` file.
-        images: samples to run, `[n, C, H, W]` or `[n, T, C, H, W]`.
+        images: samples to run, `[n, C, H, W]` or `[n, T, C, H, W]`; uint8 where it takes pixels,
+            behind which all is exact up to a float layer.
         folder: an existing folder, to which the two files are written.
 
     Raises:
@@ -66,6 +68,8 @@ def split_integer_part(
         return None
     produced = {output for node in whole.graph.node for output in node.output}
     floats = _outputs_of(json.loads(properties[FLOAT_LAYERS_KEY]), produced)
+    if images.dtype == np.uint8:
+        floats.add(whole.graph.input[0].name)
     spikes = _spikes_after(whole.graph, floats)
     if not spikes:
         return None
@@ -100,7 +104,7 @@ def _outputs_of(layers: Iterable[str], produced: set[str]) -> set[str]:
 def _spikes_after(graph: onnx.GraphProto, floats: set[str]) -> tuple[str, ...]:
     """Spike tensors that depend on the graph's inputs through `floats` tensors alone."""
     constants = {entry.name for entry in graph.initializer}
-    direct = {value.name for value in graph.input} - constants
+    direct = {value.name for value in graph.input} - constants - floats
     spikes: list[str] = []
     for node in graph.node:
         if direct & set(node.input):
@@ -124,19 +128,21 @@ def _needed(
 
 
 def _run(
-    whole: onnx.ModelProto, wanted: list[str], images: npt.NDArray[np.float32], path: Path
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Run a model on images; the values of the tensors `wanted`, by name."""
+    whole: onnx.ModelProto, wanted: list[str], images: npt.NDArray[Any], path: Path
+) -> dict[str, npt.NDArray[Any]]:
+    """Run a model on images; the values of the tensors `wanted`, by name; its input may be one."""
     import onnx
 
+    given = whole.graph.input[0].name
+    names = [name for name in wanted if name != given]
     probe = onnx.ModelProto()
     probe.CopyFrom(whole)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     onnx.save(probe, path)
-    session = OnnxModel(path).session
     batch = np.ascontiguousarray(images.swapaxes(0, 1)) if images.ndim == 5 else images
-    found = session.run(wanted, {session.get_inputs()[0].name: batch})
-    return dict(zip(wanted, found, strict=True))
+    values = OnnxModel(path).session.run(names, {given: batch}) if names else []
+    found = dict(zip(names, values, strict=True))
+    return {name: batch if name == given else found[name] for name in wanted}
 
 
 def _reduce(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]) -> None:

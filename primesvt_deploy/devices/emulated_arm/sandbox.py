@@ -129,13 +129,44 @@ class Sandbox:
             raise EmulationError(parts.uncounted)
         return self._command(cpu, parts, counting=counting)
 
-    def _command(
-        self, cpu: str, parts: Parts, *, counting: bool = False
-    ) -> tuple[list[str], dict[str, str]]:
+    def emulator(self, *, counting: bool = False) -> list[str]:
+        """Command line of its qemu alone, for programs that are linked statically.
+
+        Args:
+            counting: use the qemu that counts instructions; see `counting_environment`.
+
+        Raises:
+            EmulationError: it is not there.
+        """
+        if counting:
+            if not (self.directory / _COUNTER).exists():
+                ready = (self.directory / _MARKER).is_file()
+                reason = self.parts.uncounted if ready else ""
+                raise EmulationError(reason or "no qemu that counts could be fetched: try again")
+            return plugin_command(self.directory / _COUNTER)
         qemu = find_qemu(self.directory)
         if qemu is None:
             raise EmulationError(f"{self.directory}: the qemu on PATH is gone: set it up again")
-        emulator = plugin_command(self.directory / _COUNTER) if counting else [str(qemu)]
+        return [str(qemu)]
+
+    def set_up_emulator(self, *, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Make the part that `emulator` needs, unless it is there; the rest is for Python.
+
+        Args:
+            tell: receives a line for each part.
+
+        Raises:
+            EmulationError: no qemu can be fetched.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with _locked(self.directory):
+            self._fetch_qemu(tell)
+            self._make_counter(tell)
+
+    def _command(
+        self, cpu: str, parts: Parts, *, counting: bool = False
+    ) -> tuple[list[str], dict[str, str]]:
+        emulator = self.emulator(counting=counting)
         root = self.directory / cpu
         environment = {name: text for name, text in os.environ.items() if name not in _HOST_ONLY}
         paths = [str(self.directory / parts.wheels), os.environ.get("PYTHONPATH", "")]
@@ -146,10 +177,7 @@ class Sandbox:
         return [*emulator, "-cpu", cpu, "-L", str(root), python], environment
 
     def _set_up(self, version: str, tell: Callable[[str], None]) -> None:
-        if find_qemu(self.directory) is None:
-            tell("fetching qemu-user-static")
-            with _building(self.directory / "qemu") as result:
-                fetch_qemu(result)
+        self._fetch_qemu(tell)
         root = self.directory / "root"
         if not root.exists():
             tell("fetching Debian's arm64 Python")
@@ -170,6 +198,12 @@ class Sandbox:
             self._check(parts, tell)
             write_whole(self.directory / _MARKER, json.dumps(asdict(parts)) + "\n")
         tell(f"{self.directory} is ready: {python}, onnxruntime {version}")
+
+    def _fetch_qemu(self, tell: Callable[[str], None]) -> None:
+        if find_qemu(self.directory) is None:
+            tell("fetching qemu-user-static")
+            with _building(self.directory / "qemu") as result:
+                fetch_qemu(result)
 
     def _make_counter(self, tell: Callable[[str], None]) -> str:
         """Make the qemu that counts instructions; one line on why there is none, or empty."""

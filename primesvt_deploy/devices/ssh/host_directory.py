@@ -176,6 +176,8 @@ class HostDirectory:
             sparse=False,
             progress_handler=(lambda _from, _to, sent, _all: step(done + sent)) if step else None,
         )
+        if upload.executable:
+            await sftp.chmod(f"{target}.part", 0o700)
         await sftp.posix_rename(f"{target}.part", target)
 
     async def _free(self, connection: Connection) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from primesvt_deploy.devices.ssh.host_directory import (
     check_python,
     make_host_directory,
 )
+from primesvt_deploy.devices.ssh.native_files import NativeFiles, cross_compiled
 from primesvt_deploy.devices.ssh.reconnect import ReconnectingConnection
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.devices.ssh.uploads import (
@@ -25,15 +27,17 @@ from primesvt_deploy.devices.ssh.uploads import (
     runner_uploads,
     total_bytes,
 )
-from primesvt_deploy.edge.bench.preflight import check
+from primesvt_deploy.edge.bench.preflight import check, packages_of
+from primesvt_deploy.edge.runtime.native_library import READY_LIBRARY
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.errors import RemoteError
 
 __all__ = ["RemoteRequest", "measure_on_host"]
 
 _MACHINE = "primesvt_deploy.edge.bench.machine"
 _MAKE_ENVIRONMENT = "environment.py"
+_ENV = "/usr/bin/env"
 _ENVIRONMENT = "~/.cache/primesvt-deploy/venv"
-_PACKAGES = ("onnxruntime", "numpy")
 _ILLEGAL_INSTRUCTION = 128 + signal.SIGILL
 _REPORTS = 4
 """Parts of a large upload that are reported."""
@@ -48,8 +52,14 @@ class RemoteRequest:
     bundles: tuple[Path, ...]
     settings: Mapping[str, Any]
     requires: Mapping[str, str]
+    runtimes: tuple[str, ...]
     need_bytes: int
     job: str
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the native runtime is measured."""
+        return NATIVE in self.runtimes
 
     @property
     def targets(self) -> list[str]:
@@ -72,7 +82,20 @@ async def measure_on_host(
     host: HostSettings, request: RemoteRequest, *, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Run a request on a host and clean up; see `run_on_host`."""
-    uploads = request.uploads()
+    with ExitStack() as stack:
+        native: NativeFiles | None = None
+        if host.compiler is not None:
+            native = stack.enter_context(cross_compiled(host.compiler, tell=tell))
+        return await _measured(host, request, native, tell)
+
+
+async def _measured(
+    host: HostSettings,
+    request: RemoteRequest,
+    native: NativeFiles | None,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    uploads = [*request.uploads(), *(native.uploads if native else [])]
     connection = await connect(host)
     tell(f"connected to {connection.route.login}")
     try:
@@ -87,24 +110,28 @@ async def measure_on_host(
     removed = True
     try:
         directory.refuse_if_small(connection, uploads)
-        await _copy_runner(connection, directory, host)
+        await _copy_runner(connection, directory, host, request)
         run = _Measurement(host, directory, link, tell)
-        python = await run.make_environment() if host.bootstrap else host.python
+        python = await run.make_environment(request) if host.bootstrap else host.python
         preflight = await run.check_machine(python, request)
         await run.copy(uploads)
-        result = await run.run_job(python, request)
+        result = await run.run_job(python, request, native)
     finally:
         removed = await link.close()
         if not removed:
             tell(f"what is left on {host.destination} is removed within {host.patience_s:g} s")
-    return {**result, "preflight": preflight}
+    compiled = {"cross_compiler": native.compiler} if native else {}
+    return {**result, "preflight": preflight, **compiled}
 
 
 async def _copy_runner(
-    connection: Connection, directory: HostDirectory, host: HostSettings
+    connection: Connection, directory: HostDirectory, host: HostSettings, request: RemoteRequest
 ) -> None:
     # The follower that makes a connection come back is among these files.
-    runner = [*runner_uploads(), Upload(Path(environment.__file__), _MAKE_ENVIRONMENT)]
+    runner = [
+        *runner_uploads(native=request.is_native),
+        Upload(Path(environment.__file__), _MAKE_ENVIRONMENT),
+    ]
     try:
         await directory.copy(connection, runner)
     except LOST as error:
@@ -127,10 +154,10 @@ class _Measurement:
     link: ReconnectingConnection
     tell: Callable[[str], None]
 
-    async def make_environment(self) -> str:
+    async def make_environment(self, request: RemoteRequest) -> str:
         """Make a virtual environment on the host unless there is one; its interpreter."""
-        python = self.host.python
-        code, error = await self.link.run([python, _MAKE_ENVIRONMENT, _ENVIRONMENT, *_PACKAGES])
+        python, packages = self.host.python, packages_of(request.runtimes)
+        code, error = await self.link.run([python, _MAKE_ENVIRONMENT, _ENVIRONMENT, *packages])
         if code:
             raise self._error(f"--bootstrap: {error.removeprefix('error: ') or f'status {code}'}")
         expand = "import os, sys; print(os.path.expanduser(sys.argv[1]))"
@@ -151,12 +178,19 @@ class _Measurement:
                 f"{python} does not tell what machine it is: "
                 f"{result.error or 'it printed no JSON'}; try another by --remote-python"
             ) from error
-        found = check(machine, request.requires, need_bytes=request.need_bytes)
+        found = check(
+            machine,
+            request.requires,
+            need_bytes=request.need_bytes,
+            runtimes=request.runtimes,
+            compiled=self.host.compiler is not None,
+        )
         if found.refusals:
             raise self._error("; ".join(found.refusals))
         for note in found.notes:
             self.tell(f"note: {note}")
-        await self._try_import(python, machine["fingerprint"].get("onnxruntime"))
+        if ONNX in request.runtimes:
+            await self._try_import(python, machine["fingerprint"].get("onnxruntime"))
         return {"machine": machine, "notes": list(found.notes)}
 
     async def copy(self, uploads: list[Upload]) -> None:
@@ -175,15 +209,16 @@ class _Measurement:
             lambda connection: self.directory.copy(connection, uploads, step=step)
         )
 
-    async def run_job(self, python: str, request: RemoteRequest) -> dict[str, Any]:
+    async def run_job(
+        self, python: str, request: RemoteRequest, native: NativeFiles | None
+    ) -> dict[str, Any]:
         """Run the job and fetch its result."""
         content = {"bundles": request.targets, "settings": dict(request.settings)}
         await self.link.persist(
             lambda connection: self.directory.write(connection, "REQUEST.json", content)
         )
-        code, error = await self.link.run(
-            [python, "-m", request.job, "REQUEST.json", "RESULT.json"]
-        )
+        job = [python, "-m", request.job, "REQUEST.json", "RESULT.json"]
+        code, error = await self.link.run([_ENV, *self._variables(native), *job])
         if code == -signal.SIGKILL:
             raise self._error(
                 "the job was killed (signal 9): out of memory, most likely; measure a smaller "
@@ -191,6 +226,9 @@ class _Measurement:
             )
         if code < 0:
             raise self._error(f"the job was ended by {signal.Signals(-code).name}; {error}")
+        if code and native and READY_LIBRARY in error:
+            found = error.removeprefix("error: ").partition(": compile it from")[0]
+            raise self._error(f"{found}: pass --cc a compiler for that machine, or leave it out")
         if code:
             raise self._error(error.removeprefix("error: ") or f"the job ended with {code}")
         text = await self.link.read("RESULT.json")
@@ -198,6 +236,14 @@ class _Measurement:
             raise self._error("the job wrote no result; run it again")
         result: dict[str, Any] = json.loads(text)
         return result
+
+    def _variables(self, native: NativeFiles | None) -> list[str]:
+        """Environment of the job, in which all that it writes is in the directory."""
+        here = self.directory.path
+        variables = {"TMPDIR": here, "XDG_CACHE_HOME": f"{here}/cache"}
+        for name, target in (native.variables if native else {}).items():
+            variables[name] = f"{here}/{target}"
+        return [f"{name}={value}" for name, value in variables.items()]
 
     async def _try_import(self, python: str, version: str | None) -> None:
         """Refuse an onnxruntime that is installed but does not run there."""

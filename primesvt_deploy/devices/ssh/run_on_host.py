@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.devices.ssh.settings import HostSettings
-from primesvt_deploy.errors import RemoteError
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
+from primesvt_deploy.errors import RemoteError, SettingsError
 
 __all__ = ["JOB", "run_on_host"]
 
@@ -22,6 +23,7 @@ def run_on_host(
     settings: Mapping[str, Any],
     *,
     requires: Mapping[str, str],
+    runtimes: Sequence[str] = (ONNX,),
     tell: Callable[[str], None],
     need_bytes: int = 0,
     job: str = JOB,
@@ -36,15 +38,17 @@ def run_on_host(
         bundles: bundle directories or model files on this machine.
         settings: the job's settings, as plain values of JSON.
         requires: oldest onnxruntime that will do, by operator, as in `session.json`.
+        runtimes: the runtimes that are measured; a host without any of the others will do.
         tell: receives a line for the user.
         need_bytes: memory that a run takes, bytes; 0: not known.
         job: the module to run on the host.
 
     Returns:
         The job's result, and `preflight`: `machine` (fingerprint and state before the job) and
-        `notes`.
+        `notes`; with a cross compiler also `cross_compiler`, its version.
 
     Raises:
+        SettingsError: a cross compiler that is not there, fails, or has nothing to compile.
         RemoteError: the host cannot be reached or used, or the job fails; one line.
         KeyboardInterrupt: after the host was cleaned up.
     """
@@ -55,6 +59,16 @@ def run_on_host(
             raise
         raise RemoteError("--host needs asyncssh: pip install 'primesvt-deploy[ssh]'") from error
     request = RemoteRequest(
-        bundles=tuple(bundles), settings=settings, requires=requires, need_bytes=need_bytes, job=job
+        bundles=tuple(bundles),
+        settings=settings,
+        requires=requires,
+        runtimes=tuple(runtimes),
+        need_bytes=need_bytes,
+        job=job,
     )
+    if host.compiler is not None and NATIVE not in request.runtimes:
+        raise SettingsError(
+            "--cc compiles the native runtime, in which nothing is measured: leave it out, or "
+            "build with --runtime both"
+        )
     return asyncio.run(measure_on_host(host, request, tell=tell))

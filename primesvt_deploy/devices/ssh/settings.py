@@ -27,6 +27,8 @@ class HostSettings:
             it, whatever the known hosts say.
         bootstrap: make a virtual environment with onnxruntime and numpy on the host, or use the
             one that was made before.
+        compiler: command of a cross compiler on this machine, which compiles the native runtime;
+            None: the host's own does.
         python: the host's interpreter.
         directory: parent of the temporary directory on the host; None: the home directory.
         patience_s: seconds that a lost connection may take to come back; after that the host ends
@@ -43,6 +45,7 @@ class HostSettings:
     known_hosts: Path | None = None
     host_key: str | None = None
     bootstrap: bool = False
+    compiler: str | None = None
     python: str = "python3"
     directory: str | None = None
     patience_s: float = 120.0

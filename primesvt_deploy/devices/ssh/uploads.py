@@ -11,6 +11,7 @@ from primesvt_deploy.errors import RemoteError
 __all__ = ["Upload", "bundle_uploads", "runner_uploads", "total_bytes"]
 
 _RUNNER = ("__init__.py", "version.py", "edge/*.py", "edge/runtime/*.py", "edge/bench/*.py")
+_ENGINE = ("edge/native/*.c", "edge/native/*.h", "edge/native/Makefile")
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class Upload:
     Attributes:
         source: the file here.
         target: its path in the directory on the host.
+        executable: whether it is a program.
     """
 
     source: Path
     target: str
+    executable: bool = False
 
     @property
     def bytes(self) -> int:
@@ -36,10 +39,15 @@ def total_bytes(uploads: list[Upload]) -> int:
     return sum(upload.bytes for upload in uploads)
 
 
-def runner_uploads() -> list[Upload]:
-    """The files of this package that measure on a device."""
+def runner_uploads(*, native: bool = False) -> list[Upload]:
+    """The files of this package that measure on a device.
+
+    Args:
+        native: with the sources of the native runtime, which is compiled there.
+    """
     package = Path(primesvt_deploy.edge.__file__).parents[1]
-    found = sorted(path for pattern in _RUNNER for path in package.glob(pattern))
+    patterns = (*_RUNNER, *(_ENGINE if native else ()))
+    found = sorted(path for pattern in patterns for path in package.glob(pattern))
     return [
         Upload(path, f"{package.name}/{path.relative_to(package).as_posix()}") for path in found
     ]

@@ -68,8 +68,8 @@ def require_same_machine(results: Mapping[str, Mapping[str, Any]]) -> None:
 def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Comparison]:
     """Compare the configurations of `one` with their counterparts in `other`.
 
-    Counterparts have the same profile, batch and threads, and the same bundle label; where both
-    results are of a single bundle, labels do not matter.
+    Counterparts have the same runtime, profile, batch and threads, and the same bundle label; where
+    both results are of a single bundle, labels do not matter.
 
     Raises:
         MeasurementError: there is no pair at all.
@@ -84,8 +84,8 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Co
     if not pairs:
         raise MeasurementError(
             f"nothing to compare: found {_names(one['variants'])} on one side and "
-            f"{_names(other['variants'])} on the other; measure the same profiles, batches, "
-            "threads and bundle names"
+            f"{_names(other['variants'])} on the other; measure the same runtimes, profiles, "
+            "batches, threads and bundle names"
         )
     return [_compared(*pair) for pair in pairs]
 

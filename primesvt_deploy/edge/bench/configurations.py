@@ -1,4 +1,4 @@
-"""Configurations to measure: each bundle under each profile, batch size and thread count."""
+"""Configurations to measure: each bundle in each runtime, at each batch size and thread count."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from primesvt_deploy.edge.bench.errors import BundleError, MeasurementError
 from primesvt_deploy.edge.bench.settings import ALL_PROFILES, BenchSettings
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.native import NATIVE_FILE
 from primesvt_deploy.edge.runtime.profiles import (
     LATENCY,
     LOW_MEMORY,
@@ -17,11 +18,11 @@ from primesvt_deploy.edge.runtime.profiles import (
     make_profile,
     read_session,
 )
-from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
 
 __all__ = ["Configuration", "Subject", "configurations_of", "grouped", "labels_of", "open_subject"]
 
-_MODEL_FILES = (".onnx", ".ort")
+_MODEL_FILES = {".onnx": ONNX, ".ort": ONNX, ".svit": NATIVE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,13 @@ class Subject:
     Args:
         label: its name in the result.
         path: directory of the bundle, or the model file.
+        runtimes: the runtimes that it can be measured in.
         manifest: manifest of the bundle; None for a model file.
     """
 
     label: str
     path: Path
+    runtimes: tuple[str, ...]
     manifest: dict[str, Any] | None
 
     @property
@@ -44,6 +47,21 @@ class Subject:
         sizes = (self.manifest or {}).get("size") or {}
         found: int | None = sizes.get("shipped", {}).get("weight_bytes")
         return found
+
+    def chosen_runtimes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The runtimes with these names; without names, all that it can be measured in.
+
+        Raises:
+            BundleError: it has no model file for one of them.
+        """
+        missing = [name for name in names if name not in self.runtimes]
+        if missing:
+            again = "" if self.manifest is None else ", or build the bundle again with both"
+            raise BundleError(
+                f"{self.path} is built for the runtime {' and '.join(self.runtimes)}, expected "
+                f"{missing[0]}: pass another --runtime{again}"
+            )
+        return tuple(names) or self.runtimes
 
     def profiles(self, names: Sequence[str]) -> list[SessionProfile]:
         """The session profiles with these names; without names, the default one.
@@ -81,27 +99,38 @@ class Configuration:
 
     Args:
         subject: the bundle or model file.
-        profile: session options it is loaded with.
+        profile: session options of ONNX Runtime; None: it runs in the native runtime.
         batch: samples a run.
-        threads: intra-op threads of ONNX Runtime.
+        threads: intra-op threads of ONNX Runtime, or threads of the native runtime.
     """
 
     subject: Subject
-    profile: SessionProfile
+    profile: SessionProfile | None
     batch: int
     threads: int
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime."""
+        return NATIVE if self.profile is None else ONNX
 
     @property
     def file(self) -> Path:
         """The model file."""
         path = self.subject.path
-        return path if self.subject.manifest is None else path / self.profile.file
+        if self.subject.manifest is None:
+            return path
+        return path / (NATIVE_FILE if self.profile is None else self.profile.file)
 
     @property
     def name(self) -> str:
-        """Name in results and messages, such as `bundle, latency, batch 1, 2 threads`."""
+        """Name in results and messages, such as `bundle, latency, batch 1, 2 threads`.
+
+        In place of a session profile, which the native runtime does not have, stands `native`.
+        """
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.subject.label}, {self.profile.name}, batch {self.batch}, {threads}"
+        way = NATIVE if self.profile is None else self.profile.name
+        return f"{self.subject.label}, {way}, batch {self.batch}, {threads}"
 
 
 def open_subject(path: Path, label: str) -> Subject:
@@ -111,20 +140,22 @@ def open_subject(path: Path, label: str) -> Subject:
         BundleError: it is neither, or a file of it is missing or altered.
     """
     if path.is_file() and path.suffix in _MODEL_FILES:
-        return Subject(label=label, path=path, manifest=None)
+        runtime = _MODEL_FILES[path.suffix]
+        return Subject(label=label, path=path, runtimes=(runtime,), manifest=None)
     if not path.exists():
         raise BundleError(f"there is nothing at {path}: expected a bundle or a model file")
     if path.is_file():
-        raise BundleError(f"{path} is neither a bundle directory nor a .onnx or .ort file")
+        raise BundleError(f"{path} is neither a bundle directory nor a .onnx, .ort or .svit file")
     manifest = read_manifest(path)
     check_files(path, manifest)
-    if ONNX not in runtimes_of(manifest):
+    found = runtimes_of(manifest)
+    known = tuple(runtime for runtime in (ONNX, NATIVE) if runtime in found)
+    if not known:
         raise BundleError(
-            f"{path} is built for the native runtime alone, expected a model of ONNX Runtime: "
-            f"build with --runtime both, or time it by `make -C {path}/native` and `classify --time "
-            "100`"
+            f"{path} is built for the runtime {' and '.join(found) or 'of no name'}, expected "
+            f"{ONNX} or {NATIVE}: use a newer primesvt-deploy, or build the bundle again"
         )
-    return Subject(label=label, path=path, manifest=manifest)
+    return Subject(label=label, path=path, runtimes=known, manifest=manifest)
 
 
 def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -148,27 +179,41 @@ def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
 def configurations_of(
     subjects: Sequence[Subject], settings: BenchSettings, *, cores: int
 ) -> list[Configuration]:
-    """Combine subjects, profiles, batch sizes and thread counts to configurations.
+    """Combine subjects, runtimes, profiles, batch sizes and thread counts to configurations.
 
     Args:
         subjects: bundles and model files to measure.
-        settings: profiles, batch sizes and thread counts.
+        settings: runtimes, profiles, batch sizes and thread counts.
         cores: number of physical cores, for the default thread counts.
 
     Returns:
-        All combinations; threads vary slowest, profiles fastest.
+        All combinations; threads vary slowest, profiles fastest, and the native runtime comes after
+        a subject's profiles.
 
     Raises:
-        BundleError: a profile that a bundle has not.
+        BundleError: a runtime or profile that a bundle has not.
+        MeasurementError: profiles, and nothing that runs in ONNX Runtime.
     """
+    ways = [(subject, way) for subject in subjects for way in _ways(subject, settings)]
+    if settings.profiles and all(profile is None for _, profile in ways):
+        raise MeasurementError(
+            f"found the session profile {settings.profiles[0]!r} and the native runtime alone, "
+            "which has none: leave --profile out"
+        )
     threads = settings.threads or tuple(dict.fromkeys((1, cores)))
     return [
         Configuration(subject=subject, profile=profile, batch=batch, threads=count)
         for count in threads
         for batch in settings.batches
-        for subject in subjects
-        for profile in subject.profiles(settings.profiles)
+        for subject, profile in ways
     ]
+
+
+def _ways(subject: Subject, settings: BenchSettings) -> list[SessionProfile | None]:
+    """The session profiles to measure a subject with; None stands for the native runtime."""
+    runtimes = subject.chosen_runtimes(settings.runtimes)
+    profiles = subject.profiles(settings.profiles) if ONNX in runtimes else []
+    return [*profiles, *([None] if NATIVE in runtimes else [])]
 
 
 def grouped(configurations: Sequence[Configuration]) -> list[list[Configuration]]:

@@ -39,7 +39,7 @@ def inspect_session(configuration: Configuration, *, operators: bool) -> dict[st
     """Measure allocations of the session and, if requested, times of operators.
 
     Args:
-        configuration: model file and options to load and run, in a fresh process.
+        configuration: model file of ONNX Runtime and options to load and run, in a fresh process.
         operators: whether to profile them.
 
     Returns:
@@ -50,6 +50,7 @@ def inspect_session(configuration: Configuration, *, operators: bool) -> dict[st
     Raises:
         MeasurementError: the process did not end well.
     """
+    assert configuration.profile is not None
     profile = json.dumps(configuration.profile.to_dict())
     command = [sys.executable, "-m", __name__, str(configuration.file.resolve()), profile]
     command += [str(configuration.threads), str(configuration.batch)]

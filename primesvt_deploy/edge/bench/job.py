@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,14 +27,18 @@ from primesvt_deploy.edge.bench.configurations import (
     labels_of,
     open_subject,
 )
-from primesvt_deploy.edge.bench.errors import DeployError, MeasurementError
+from primesvt_deploy.edge.bench.errors import BundleError, DeployError, MeasurementError
 from primesvt_deploy.edge.bench.inspection import inspect_session
+from primesvt_deploy.edge.bench.native_program import measure_programs
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.results import SCHEMA, write_results
 from primesvt_deploy.edge.bench.rounds import Warmup, in_turns, warm_up
+from primesvt_deploy.edge.bench.samples import write_samples
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import histogram, paired_ratio, summary
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.version import __version__
 
 __all__ = ["main", "run_bench"]
@@ -56,7 +61,8 @@ def run_bench(
         The result, of schema `primesvt-bench/1`.
 
     Raises:
-        BundleError: a bundle is damaged or has no such profile.
+        BundleError: a bundle is damaged or has no such profile or runtime, or the native runtime
+            cannot be compiled here.
         MeasurementError: a model cannot be loaded or run.
     """
     labels = settings.labels or labels_of(bundles)
@@ -65,18 +71,24 @@ def run_bench(
     subjects = [open_subject(p, label) for p, label in zip(bundles, labels, strict=True)]
     facts = machine.fingerprint()
     configurations = configurations_of(subjects, settings, cores=facts["physical_cores"] or 1)
+    notes, peaks = _prepare_native(configurations, settings, tell)
     before, begun, used = machine.state(), time.monotonic(), _cpu_seconds()
     rows: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     unmeasured: list[str] = []
-    for group in grouped(configurations):
-        measured = _measure_group(group, settings, tell, unmeasured)
-        comparisons += _compared(measured)
-        rows += measured
+    with tempfile.TemporaryDirectory(prefix="primesvt-bench-") as directory:
+        samples = {
+            subject.path: write_samples(subject, Path(directory, f"{number}.npy"))
+            for number, subject in enumerate(subjects)
+        }
+        for group in grouped(configurations):
+            measured = _measure_group(group, settings, samples, tell, unmeasured)
+            comparisons += _compared(measured)
+            rows += measured
     if not rows:
         raise MeasurementError("; ".join(unmeasured))
     after = machine.state()
-    notes = machine.state_notes(
+    notes += machine.state_notes(
         before, after, own_seconds=_cpu_seconds() - used, seconds=time.monotonic() - begun
     )
     return {
@@ -88,26 +100,64 @@ def run_bench(
         "notes": [*unmeasured, *notes, *_noise_notes(rows)],
         "settings": settings.to_dict(),
         "bundles": [subject.to_dict() for subject in subjects],
-        "variants": rows,
+        "variants": [_with_peak(row, peaks) for row in rows],
         "comparisons": comparisons,
     }
+
+
+def _prepare_native(
+    configurations: Sequence[Configuration], settings: BenchSettings, tell: Callable[[str], None]
+) -> tuple[list[str], dict[str, int]]:
+    """Compile the native runtime before its workers load it, and measure its C program's memory.
+
+    Returns:
+        Notes, one line each; and the program's peak memory, bytes, by the configuration's name.
+
+    Raises:
+        BundleError: it cannot be compiled, or a model file is damaged.
+    """
+    natives = [one for one in configurations if one.runtime == NATIVE]
+    if not natives:
+        return [], {}
+    tell("preparing the native runtime: it is compiled once")
+    files = {one.file for one in natives}
+    for path in files:
+        NativeModel(path)
+    notes = []
+    if any(one.batch > 1 for one in natives):
+        notes.append("the native runtime runs the samples of a batch one by one")
+    if settings.operators:
+        notes.append("operators are those of ONNX Runtime: the native runtime is not profiled")
+    try:
+        peaks = measure_programs(files)
+    except BundleError as error:
+        return [*notes, f"memory of the native C program: not measured: {error}"], {}
+    return notes, {one.name: peaks[one.file] for one in natives}
 
 
 def _measure_group(
     group: Sequence[Configuration],
     settings: BenchSettings,
+    samples: Mapping[Path, Path | None],
     tell: Callable[[str], None],
     unmeasured: list[str],
 ) -> list[dict[str, Any]]:
     """Measure configurations in turns, each in its process; one row of the result each.
 
     Why a configuration cannot be measured is appended to `unmeasured`.
+
+    Args:
+        group: configurations of one batch size and thread count.
+        settings: how they are measured.
+        samples: files of samples to run, by the bundle's path; None: noise.
+        tell: receives a line for each step.
+        unmeasured: lines of what is left out.
     """
     with ExitStack() as stack:
         workers: list[Worker] = []
         warmups: list[Warmup] = []
         for configuration in group:
-            worker = stack.enter_context(Worker(configuration))
+            worker = stack.enter_context(Worker(configuration, samples[configuration.subject.path]))
             if worker.loading["batch"] != configuration.batch:
                 only = f"its file takes batches of {worker.loading['batch']} alone"
                 unmeasured.append(f"not measured: {configuration.name}: {only}")
@@ -127,8 +177,10 @@ def _measure_group(
                 f"{worker.configuration.name}: median {found['median']:.2f} ms of {found['n']} runs"
             )
     for worker, row in zip(workers, rows, strict=True):
-        found = inspect_session(worker.configuration, operators=settings.operators)
-        row |= {"arena": found["arena"], "operators": found["operators"]}
+        inspected: dict[str, Any] = {"arena": None, "operators": None}
+        if worker.configuration.runtime == ONNX:
+            inspected = inspect_session(worker.configuration, operators=settings.operators)
+        row |= {"arena": inspected["arena"], "operators": inspected["operators"]}
     return rows
 
 
@@ -142,7 +194,8 @@ def _row(
     return {
         "name": configuration.name,
         "bundle": configuration.subject.label,
-        "profile": configuration.profile.name,
+        "runtime": configuration.runtime,
+        "profile": None if configuration.profile is None else configuration.profile.name,
         "batch": loading["batch"],
         "threads": configuration.threads,
         "file": configuration.file.name,
@@ -160,7 +213,17 @@ def _row(
         "histogram": histogram(rounds),
         "rounds_ms": rounds,
         "energy": energy,
+        "native": None
+        if configuration.profile is not None
+        else {"kernels": loading["kernels"], "arena_bytes": loading["arena_bytes"]},
     }
+
+
+def _with_peak(row: dict[str, Any], peaks: Mapping[str, int]) -> dict[str, Any]:
+    """A row; in one of the native runtime stands what its C program takes."""
+    if row["native"] is None:
+        return row
+    return {**row, "native": {**row["native"], "program_peak_bytes": peaks.get(row["name"])}}
 
 
 def _energy(worker: Worker, warmup: Warmup, settings: BenchSettings) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from primesvt_deploy.edge.bench.c_compiler import compiler_version
 from primesvt_deploy.edge.bench.machine_notes import same_machine, state_notes
 from primesvt_deploy.edge.bench.vcgencmd import read_throttled
 
@@ -72,7 +73,7 @@ def fingerprint(root: Path = _ROOT) -> dict[str, Any]:
         runs: `armv8l` for a 32-bit Python on a 64-bit kernel), `board`, `logical_cores` and
         `physical_cores` (those this process may use), `features` (sorted instruction sets that
         matter to inference), `memory_bytes`, `system`, and versions: `kernel`, `python`, `numpy`,
-        `onnxruntime`; None for what the system does not report.
+        `onnxruntime`, `c_compiler`; None for what the system does not report.
     """
     cpuinfo = _cpuinfo(root)
     parts = _distinct(cpuinfo.get("CPU part", ()))
@@ -92,6 +93,7 @@ def fingerprint(root: Path = _ROOT) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": _version("numpy"),
         "onnxruntime": _version("onnxruntime"),
+        "c_compiler": compiler_version(),
     }
 
 

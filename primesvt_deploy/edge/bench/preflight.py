@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from primesvt_deploy.edge.bench.machine_notes import standing_notes
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.edge.runtime.versions import UPGRADE, lacking, version_numbers
 
-__all__ = ["KNOWN_BAD", "KnownBad", "Preflight", "check"]
+__all__ = ["KNOWN_BAD", "KnownBad", "Preflight", "check", "packages_of"]
 
 _OLDEST_PYTHON = (3, 11)
 _WITH_WHEELS = ("x86_64", "aarch64", "arm64", "AMD64")
 _OF_32_BITS = ("armv6l", "armv7l", "armv8l", "arm", "i386", "i486", "i586", "i686", "x86")
-_INSTALL = "pip install onnxruntime numpy there, or pass --bootstrap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,18 @@ class Preflight:
     notes: tuple[str, ...]
 
 
+def packages_of(runtimes: Sequence[str]) -> tuple[str, ...]:
+    """Packages that runtimes need, by their names for pip and for import."""
+    return ("onnxruntime", "numpy") if ONNX in runtimes else ("numpy",)
+
+
 def check(
-    machine: Mapping[str, Any], requires: Mapping[str, str], *, need_bytes: int = 0
+    machine: Mapping[str, Any],
+    requires: Mapping[str, str],
+    *,
+    need_bytes: int = 0,
+    runtimes: Sequence[str] = (ONNX,),
+    compiled: bool = False,
 ) -> Preflight:
     """Check whether a machine can run a bundle.
 
@@ -67,30 +77,49 @@ def check(
             and `state`.
         requires: the least onnxruntime, by `domain::Operator` or `opset`, as in `session.json`.
         need_bytes: memory that a run takes; 0 if it has not been measured.
+        runtimes: the runtimes that it shall run the bundle in.
+        compiled: whether the native runtime comes compiled.
     """
     facts, state = machine["fingerprint"], machine["state"]
     notes = [*_memory_notes(state, need_bytes), *standing_notes(state)]
-    return Preflight(refusals=tuple(_refusals(facts, requires)), notes=tuple(notes))
+    refusals = tuple(_refusals(facts, requires, runtimes, compiled))
+    return Preflight(refusals=refusals, notes=tuple(notes))
 
 
-def _refusals(facts: Mapping[str, Any], requires: Mapping[str, str]) -> Iterator[str]:
-    architecture = facts["architecture"]
-    if architecture in _OF_32_BITS:
-        yield (
-            f"{architecture} is a 32-bit system, for which onnxruntime has no wheels: "
-            "a 64-bit OS is needed (such as Raspberry Pi OS 64-bit)"
-        )
-        return
-    if architecture not in _WITH_WHEELS:
-        yield f"onnxruntime has no wheels for {architecture}: x86_64 or aarch64 is needed"
+def _refusals(
+    facts: Mapping[str, Any], requires: Mapping[str, str], runtimes: Sequence[str], compiled: bool
+) -> Iterator[str]:
+    without_wheels = _without_wheels(facts["architecture"])
+    if without_wheels and ONNX in runtimes:
+        yield without_wheels + (", or pass --runtime native" if NATIVE in runtimes else "")
         return
     if version_numbers(facts["python"]) < _OLDEST_PYTHON:
         yield f"Python {facts['python']} is too old: 3.11 or newer is needed"
-    missing = [package for package in ("onnxruntime", "numpy") if facts[package] is None]
+    packages = packages_of(runtimes)
+    missing = [package for package in packages if facts[package] is None]
     if missing:
-        yield f"{' and '.join(missing)} missing: {_INSTALL}"
-    if facts["onnxruntime"] is not None:
+        install = f"pip install {' '.join(packages)} there, or pass --bootstrap"
+        yield f"{' and '.join(missing)} missing: {install}"
+    if ONNX in runtimes and facts["onnxruntime"] is not None:
         yield from _runtime_refusals(facts, requires)
+    if NATIVE in runtimes and not compiled and facts.get("c_compiler") is None:
+        others = ", or measure --runtime onnx" if ONNX in runtimes else ""
+        yield (
+            "no C compiler there to build the native runtime with: apt install gcc libc6-dev "
+            f"there, or pass --cc, such as aarch64-linux-gnu-gcc, to compile it here{others}"
+        )
+
+
+def _without_wheels(architecture: str) -> str:
+    """One line on why onnxruntime cannot be installed; empty: it can."""
+    if architecture in _OF_32_BITS:
+        return (
+            f"{architecture} is a 32-bit system, for which onnxruntime has no wheels: "
+            "a 64-bit OS is needed (such as Raspberry Pi OS 64-bit)"
+        )
+    if architecture not in _WITH_WHEELS:
+        return f"onnxruntime has no wheels for {architecture}: x86_64 or aarch64 is needed"
+    return ""
 
 
 def _runtime_refusals(facts: Mapping[str, Any], requires: Mapping[str, str]) -> Iterator[str]:

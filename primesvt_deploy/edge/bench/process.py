@@ -16,8 +16,23 @@ from typing import Any
 from primesvt_deploy.edge.bench import worker
 from primesvt_deploy.edge.bench.configurations import Configuration
 from primesvt_deploy.edge.bench.errors import MeasurementError
+from primesvt_deploy.edge.runtime.runtimes import NATIVE
 
 __all__ = ["Worker", "module_environment"]
+
+_MEMORY = "is there enough memory?"
+_HINTS = {
+    "SIGKILL": _MEMORY,
+    "SIGILL": "this onnxruntime uses instructions that this CPU lacks: try another version",
+    "": "try another onnxruntime version",
+}
+_HINTS_NATIVE = {
+    "SIGKILL": _MEMORY,
+    "SIGILL": "the native runtime was compiled for another CPU: compile it on this machine",
+    "SIGBUS": "the model file was cut short while it was in use: copy it again",
+    "": "please report it, with the model file",
+}
+"""What to do about the signal that ended a process; the last one is for any other signal."""
 
 
 class Worker:
@@ -25,24 +40,28 @@ class Worker:
 
     Args:
         configuration: model file and options that it loads and runs.
+        samples: an `.npy` of samples to run; None: noise.
 
     Attributes:
         loading: cost of loading: `seconds` (`import`, `load`, `first_run`), `memory` by stage
-            (bytes), `batch` (the file's own where it is fixed), `sample_shape`.
+            (bytes), `batch` (the file's own where it is fixed), `sample_shape`; of the native
+            runtime also `kernels` and `arena_bytes`.
 
     Raises:
         MeasurementError: the model cannot be loaded or run there.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, samples: Path | None = None) -> None:
         self.configuration = configuration
         self._errors = tempfile.TemporaryFile(  # noqa: SIM115  (closed with the process)
             "w+", encoding="utf-8", errors="replace"
         )
-        profile = json.dumps(configuration.profile.to_dict())
-        command = [sys.executable, "-m", worker.__name__, str(configuration.file), profile]
+        profile = configuration.profile
+        options = json.dumps(None if profile is None else profile.to_dict())
+        command = [sys.executable, "-m", worker.__name__, str(configuration.file), options]
+        command += [str(configuration.threads), str(configuration.batch)]
         self._process = subprocess.Popen(
-            [*command, str(configuration.threads), str(configuration.batch)],
+            [*command, *([] if samples is None else [str(samples)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -96,11 +115,8 @@ class Worker:
         code = self._process.wait()
         if code < 0:
             name = signal.Signals(-code).name
-            hint = {
-                "SIGKILL": "is there enough memory?",
-                "SIGILL": "this onnxruntime uses instructions that this CPU lacks: "
-                "try another version",
-            }.get(name, "try another onnxruntime version")
+            hints = _HINTS_NATIVE if self.configuration.runtime == NATIVE else _HINTS
+            hint = hints.get(name, hints[""])
             return f"the process was ended by {name}: {hint}"
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines() or [f"it ended with {code}"]

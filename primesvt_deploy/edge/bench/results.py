@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.bench.errors import MeasurementError, OutputError
+from primesvt_deploy.edge.runtime.runtimes import ONNX, RUNTIMES
 from primesvt_deploy.edge.whole_file import write_whole
 
 __all__ = ["SCHEMA", "check_target", "key_of", "read_results", "write_results"]
@@ -56,8 +57,11 @@ def _wrong(content: dict[str, Any]) -> Iterator[str]:
         return
     for number, variant in enumerate(variants):
         where = f"variants[{number}]"
-        for key, kind in (("name", str), ("bundle", str), ("profile", str), ("batch", int),
-                          ("threads", int)):  # fmt: skip
+        runtime = variant.get("runtime", ONNX)  # results before there was another have none
+        if runtime not in RUNTIMES:
+            yield f"{where}.runtime is {runtime!r:.40}"
+        for key, kind in (("name", str), ("bundle", str), ("batch", int), ("threads", int),
+                          ("profile", str if runtime == ONNX else type(None))):  # fmt: skip
             if type(variant.get(key)) is not kind:
                 yield f"{where}.{key} is {variant.get(key)!r:.40}"
         rounds = variant.get("rounds_ms")
@@ -124,6 +128,7 @@ def write_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> N
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 
 
-def key_of(variant: Mapping[str, Any]) -> tuple[str, int, int]:
-    """Profile, batch and threads, which must agree for entries of one label to be comparable."""
-    return variant["profile"], variant["batch"], variant["threads"]
+def key_of(variant: Mapping[str, Any]) -> tuple[str, str | None, int, int]:
+    """Runtime, profile, batch and threads, which comparable entries of one label agree in."""
+    runtime = variant.get("runtime", ONNX)
+    return runtime, variant["profile"], variant["batch"], variant["threads"]

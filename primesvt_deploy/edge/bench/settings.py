@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from primesvt_deploy.edge.bench.errors import MeasurementError
+from primesvt_deploy.edge.runtime.runtimes import RUNTIMES
 
 __all__ = ["ALL_PROFILES", "BenchSettings"]
 
@@ -17,12 +18,16 @@ _MOST = {"batches": 65536, "threads": 1024}
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """How bundles are measured; each combination of the first three is a `Configuration`.
+    """How bundles are measured; each combination of the first four is a `Configuration`.
 
     Args:
-        profiles: names of session profiles, or `all` of each bundle's; empty: the bundle's default.
-        batches: samples a run. A file with a fixed batch size is measured at that one.
-        threads: intra-op threads of ONNX Runtime; empty: one, and one for each physical core.
+        runtimes: names of runtimes; empty: each that a bundle is built for.
+        profiles: names of session profiles of ONNX Runtime, or `all` of each bundle's; empty: the
+            bundle's default. The native runtime has none.
+        batches: samples a run. A file with a fixed batch size is measured at that one; the native
+            runtime runs the samples of a batch one by one.
+        threads: intra-op threads of ONNX Runtime, or threads of the native runtime; empty: one, and
+            one for each physical core.
         seconds: seconds of timed runs of a configuration.
         rounds: number of blocks of these; in each round every configuration has one block.
         warmup_seconds: seconds after which one is measured though its times are not stable.
@@ -34,6 +39,7 @@ class BenchSettings:
         MeasurementError: a value out of range.
     """
 
+    runtimes: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     batches: tuple[int, ...] = (1, 4)
     threads: tuple[int, ...] = ()
@@ -52,7 +58,12 @@ class BenchSettings:
                 raise MeasurementError(
                     f"{name} are {_list(values)}: expected 1 to {_MOST[name]} each"
                 )
-        for name in ("profiles", "batches", "threads"):
+        for runtime in self.runtimes:
+            if runtime not in RUNTIMES:
+                raise MeasurementError(
+                    f"there is no runtime {runtime!r}: pass {', '.join(RUNTIMES)} or both"
+                )
+        for name in ("runtimes", "profiles", "batches", "threads"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise MeasurementError(f"{name} are {_list(values)}: name each once")

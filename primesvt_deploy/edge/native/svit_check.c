@@ -333,9 +333,10 @@ static int pixels_op_ok(const limits *l, const op_pixels *op) {
     if (w->channels != h->channels || w->height != h->height || w->width != h->width) return 0;
     if (w->dilation_y != 1 || w->dilation_x != 1 || w->kernel_height > SVIT_PIXEL_ROWS) return 0;
     /* Lines can be measured in 32 bits. */
-    const int64_t pairs = ((int64_t)w->kernel_width * w->channels + 1) / 2;
+    const int64_t pairs = ((int64_t)w->kernel_width * (w->channels + 1) + 1) / 2;
     const int64_t columns = (int64_t)(w->out_width - 1) * w->stride_x + w->kernel_width;
-    if (w->kernel_height * pairs > INT16_MAX || columns * w->channels >= MOST_ELEMENTS) return 0;
+    if (w->kernel_height * pairs > INT16_MAX || columns * (w->channels + 1) >= MOST_ELEMENTS)
+        return 0;
     const uint64_t outputs = (uint64_t)op->outputs;
     return data_ok(l, op->weights_offset, (uint64_t)(w->kernel_height * pairs) * outputs * 2, 2) &&
            data_ok(l, op->centre_offset, (uint64_t)w->channels, 1) &&

@@ -223,8 +223,9 @@ typedef struct op_copy {
 } op_copy;
 
 /* A convolution of the caller's pixels, of a model that takes nothing else. Rows of the kernel are
- * pairs of weight rows, `[kernel_height, pairs, outputs, 2]`, of kernel_width * channels weights,
- * and a zero where these are odd. Windows are not dilated. */
+ * pairs of weight rows, `[kernel_height, pairs, outputs, 2]`, of kernel_width * (channels + 1)
+ * weights, and a zero where these are odd: the last channel is 1 in the image, 0 around it. Windows
+ * are not dilated. */
 typedef struct op_pixels {
     op_head head;
     window_ref window;

@@ -183,9 +183,10 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 #define BLOCK 16 /* columns that are summed at a time */
 #define PAIRS (BLOCK / 2)
 
-/* Sums of a list's rows, BLOCK columns of them from `at` on: pairs of columns side by side. */
-static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const int8_t *at, size_t stride,
-                     pair *sums) {
+/* Sums of a list's rows, BLOCK columns of them from `at` on: pairs of columns side by side. Per row
+ * and four columns: a load, and two instructions that each widen two bytes and add them. */
+static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const int8_t *at,
+                              size_t stride, pair *sums) {
     pair even0 = 0, even1 = 0, even2 = 0, even3 = 0, odd0 = 0, odd1 = 0, odd2 = 0, odd3 = 0;
     while (list < end) {
         const int8_t *row = row_at(at, *list++, stride);
@@ -366,7 +367,7 @@ static void add_bit(nibble_rows *rows, int32_t bit) {
 
 /* Have rows of a list be added to the sums of a bit. */
 static NOINLINE void add_rows(nibble_rows *rows, const row_weights *weights, int32_t bit,
-                     const uint16_t *list, const uint16_t *end) {
+                              const uint16_t *list, const uint16_t *end) {
     int32_t count = rows->counts[bit];
     for (; list < end; list++) {
         if (count == MOST_ROWS) {

@@ -1,7 +1,8 @@
 /* The convolution that sees the image: pixels, less a whole number a channel, times integers.
  *
  * A line is a row of the image that is ready to be multiplied, with zeros around it, so that what
- * a window reads of a row lies side by side. Lines are kept for as many rows as a window has.
+ * a window reads of a row lies side by side. Pixels have a channel more, which is 1 in the image: its
+ * weights are what a pixel adds whatever its value. Lines are kept for as many rows as a window has.
  */
 #include <string.h>
 
@@ -21,7 +22,7 @@ static pixel_layout layout_of(const op_pixels *op) {
     const window_ref *w = &op->window;
     pixel_layout l;
     l.columns = (w->out_width - 1) * w->stride_x + w->kernel_width;
-    l.pitch = padded(l.columns * w->channels + 1);
+    l.pitch = padded(l.columns * (w->channels + 1) + 1);
     l.zeros_at = (uint64_t)w->kernel_height * l.pitch * sizeof(int16_t);
     l.sums_at = l.zeros_at + l.pitch * sizeof(int16_t);
     l.sink_at = l.sums_at + TILE * (uint64_t)padded(op->outputs) * sizeof(int32_t);
@@ -31,7 +32,7 @@ static pixel_layout layout_of(const op_pixels *op) {
 
 uint64_t svit_pixels_scratch(const op_pixels *op) { return layout_of(op).bytes; }
 
-/* Make the line of a row of the image. */
+/* Make the line of a row of the image: by pixel its channels, and 1. */
 static void make_line(const run_state *run, const op_pixels *op, const pixel_layout *l, int32_t row,
                       int16_t *line) {
     const window_ref *w = &op->window;
@@ -41,10 +42,11 @@ static void make_line(const run_state *run, const op_pixels *op, const pixel_lay
     const uint8_t *pixels = run->pixels + (size_t)row * (size_t)w->width * (size_t)channels;
     const uint8_t *centre = run->data + op->centre_offset;
     memset(line, 0, (size_t)l->pitch * sizeof *line);
-    line += (size_t)left * (size_t)channels;
-    for (int32_t x = 0; x < count; x++)
-        for (int32_t c = 0; c < channels; c++, pixels++, line++)
-            *line = (int16_t)(*pixels - centre[c]);
+    line += (size_t)left * (size_t)(channels + 1);
+    for (int32_t x = 0; x < count; x++) {
+        for (int32_t c = 0; c < channels; c++) *line++ = (int16_t)(*pixels++ - centre[c]);
+        *line++ = 1;
+    }
 }
 
 void svit_run_pixels(const run_state *run, const op_pixels *op) {
@@ -61,8 +63,8 @@ void svit_run_pixels(const run_state *run, const op_pixels *op) {
     const int16_t *weights = (const int16_t *)(const void *)(run->data + op->weights_offset);
     pixel_rows rows;
     rows.count = w->kernel_height;
-    rows.pairs = (w->kernel_width * w->channels + 1) / 2;
-    rows.step = (size_t)(w->stride_x * w->channels);
+    rows.pairs = (w->kernel_width * (w->channels + 1) + 1) / 2;
+    rows.step = (size_t)(w->stride_x * (w->channels + 1));
     memset(zeros, 0, (size_t)l.pitch * sizeof *zeros);
     int32_t made = 0; /* rows of the image that were made so far, or passed over */
     int32_t first, end;

@@ -27,6 +27,8 @@ READY_LIBRARY = "PRIMESVT_NATIVE_LIBRARY"
 """Environment variable that names a library which was compiled elsewhere, for a device without a
 compiler; see `compile_library`."""
 
+_HEADERS = ("svit.h", "svit_threads.h")
+_FUNCTION = r"^(?!typedef)\w[\w *]*\b(svit_\w+)\("
 _COMPILERS = ("cc", "gcc", "clang")
 _INSTALL = "apt install gcc libc6-dev"
 # The last two: results are bit-identical only where no multiplication is fused with an addition.
@@ -52,7 +54,7 @@ def load_library(sources: str | os.PathLike[str] = OWN_SOURCES) -> ctypes.CDLL:
     files = _engine_files(Path(sources))
     ready = os.environ.get(READY_LIBRARY, "")
     if ready:
-        return _loaded_ready(Path(ready), Path(sources))
+        return _loaded_ready(Path(ready), files)
     compiler = _find_compiler()
     kept = _cache() / f"svit-{_key(files, compiler)}.so"
     return _loaded_if_ours(kept) or _compiled(files, compiler, kept)
@@ -74,17 +76,17 @@ def compile_library(
     return _compile(_engine_files(Path(sources)), compiler, directory)
 
 
-def _loaded_ready(library: Path, sources: Path) -> ctypes.CDLL:
-    """A library that was compiled elsewhere, with all functions of the engine's header."""
-    machine = os.uname().machine
-    remedy = f"compile it from {sources} for this machine ({machine}), or unset {READY_LIBRARY}"
+def _loaded_ready(library: Path, files: Sequence[Path]) -> ctypes.CDLL:
+    """A library that was compiled elsewhere, with all functions of the engine's headers."""
+    source, machine = files[0].parent, os.uname().machine
+    remedy = f"compile it from {source} for this machine ({machine}), or unset {READY_LIBRARY}"
     try:
         loaded = ctypes.CDLL(os.path.abspath(library))
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise BundleError(f"{library} cannot be loaded ({reason}): {remedy}") from error
-    header = (sources / "svit.h").read_text(encoding="utf-8")
-    functions = re.findall(r"^(?!typedef)\w[\w *]*\b(svit_\w+)\(", header, re.MULTILINE)
+    headers = [file.read_text(encoding="utf-8") for file in files if file.name in _HEADERS]
+    functions = re.findall(_FUNCTION, "\n".join(headers), re.MULTILINE)
     missing = [name for name in functions if not hasattr(loaded, name)]
     if missing:
         raise BundleError(f"{library} has no {', '.join(missing)}: {remedy}")

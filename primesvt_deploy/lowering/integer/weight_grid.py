@@ -1,4 +1,4 @@
-"""Read weights as 8-bit integers times a power of two, one power a channel.
+"""Read weights as integers of 8 or 16 bits times a power of two, one power a channel.
 
 On such a grid products with spike counts are whole multiples of the channel's power of two, and
 float32 holds their sums exactly while they stay below 2^24 of them. So any order of adding, any
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOAT_BITS", "GridWeights", "grid_of"]
+__all__ = ["FLOAT_BITS", "MAX_INT16", "GridWeights", "grid_of"]
 
 FLOAT_BITS = 24
 """Bits of a float32's significand."""
-_MOST = 127
+MAX_INT16 = 2**15 - 1
+"""Largest absolute value of 16 bits here."""
+_MAX_INT8 = 127
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class GridWeights:
     """`weights[n] = codes[n] * 2 ** exponents[n]`.
 
     Args:
-        codes: int8, of the weights' shape, -127..127.
+        codes: int8, -127..127, or int16, of the weights' shape.
         exponents: int, one for each output channel (the first axis).
     """
 
-    codes: npt.NDArray[np.int8]
+    codes: npt.NDArray[np.signedinteger[Any]]
     exponents: npt.NDArray[np.int64]
 
     @property
@@ -37,29 +39,43 @@ class GridWeights:
         """`2 ** exponents`, float32."""
         return np.ldexp(np.float32(1), self.exponents).astype(np.float32)
 
-    def sums_are_exact(self, biases: npt.NDArray[np.floating[Any]], largest_input: int) -> bool:
+    def sums_are_exact(
+        self,
+        biases: npt.NDArray[np.floating[Any]],
+        largest_input: int | npt.NDArray[np.integer[Any]],
+    ) -> bool:
         """Whether current plus bias is exact in float32, whatever the order of the sum.
 
         Args:
             biases: one for each output channel.
-            largest_input: bound of the inputs' absolute values, which are whole.
+            largest_input: bound of the inputs' absolute values, which are whole; or one for each
+                input channel (the second axis).
         """
-        sums = np.abs(self.codes.astype(np.int64)).reshape(len(self.codes), -1).sum(axis=1)
+        bounds = np.reshape(largest_input, (1, -1, *[1] * (self.codes.ndim - 2)))
+        sums = (
+            (np.abs(self.codes.astype(np.int64)) * bounds).reshape(len(self.codes), -1).sum(axis=1)
+        )
         step = np.minimum(_lowest_bit(biases.astype(np.float64)[:, None]), self.exponents)
-        most = sums * largest_input * np.ldexp(1.0, self.exponents) + np.abs(biases)
+        most = sums * np.ldexp(1.0, self.exponents) + np.abs(biases)
         return bool((most < np.ldexp(1.0, step + FLOAT_BITS)).all())
 
 
-def grid_of(weights: npt.NDArray[np.float32]) -> GridWeights | None:
-    """Find the grid that `weights` (output channels first) lie on; None if they lie on none."""
+def grid_of(weights: npt.NDArray[np.float32], bits: int = 8) -> GridWeights | None:
+    """Find the grid that weights lie on; None if they lie on none.
+
+    Args:
+        weights: output channels first.
+        bits: of the grid, 8 or 16.
+    """
     flat = weights.reshape(len(weights), -1).astype(np.float64)
     if not np.isfinite(flat).all():
         return None
     exponents = _lowest_bit(flat)
     codes = np.ldexp(flat, -exponents[:, None])
-    if np.abs(codes).max(initial=0.0) > _MOST:
+    if np.abs(codes).max(initial=0.0) > (_MAX_INT8 if bits == 8 else MAX_INT16):
         return None
-    return GridWeights(codes.astype(np.int8).reshape(weights.shape), exponents)
+    whole = codes.reshape(weights.shape)
+    return GridWeights(whole.astype(np.int8 if bits == 8 else np.int16), exponents)
 
 
 def _lowest_bit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

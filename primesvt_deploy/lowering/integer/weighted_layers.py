@@ -21,7 +21,7 @@ from primesvt_deploy.lowering.integer.tensor_layout import AS_TRACED, Layout
 from primesvt_deploy.lowering.integer.weight_grid import GridWeights, grid_of
 from primesvt_deploy.lowering.integer.weighted_nodes import integer_grid, linear_weights
 from primesvt_deploy.lowering.lif_operators import Currents, can_prescale_decay
-from primesvt_deploy.lowering.pixel_conv import LARGEST_PIXEL, centred_pixels
+from primesvt_deploy.lowering.pixel_conv import centred_pixels
 from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 
 __all__ = ["WeightedLayer", "WeightedLayers"]
@@ -89,12 +89,13 @@ class WeightedLayers:
             reason = "its convolution is grouped" if window else "it is no plain 2-d convolution"
             window = None
         if grid is None or window is None:
-            bits = self._float_convolution(node, array)
             # Sums of whole multiples are exact in float32, too.
-            exact = grid is not None
-            if centred_pixels(source) is not None and _sums_pixels_exactly(node, array):
-                reason, exact = _OF_PIXELS, True
-            return WeightedLayer(name=layer, float_reason=reason, weight_bits=bits, exact=exact)
+            exact, bits = grid is not None, 8
+            pixels = centred_pixels(source)
+            if pixels is not None and pixels.sums_are_exact(node):
+                reason, exact, bits = _OF_PIXELS, True, 16
+            stored = self._float_convolution(node, array, bits)
+            return WeightedLayer(name=layer, float_reason=reason, weight_bits=stored, exact=exact)
         codes = grid.codes.transpose(2, 3, 1, 0).reshape(-1, len(grid.codes))
         layout = Layout(channels_last=True, per_timestep=self._steps_pay(codes, output))
         parts = self._target.layouts.get(
@@ -175,9 +176,9 @@ class WeightedLayers:
 
     # On float32
 
-    def _float_convolution(self, node: ir.Node, weights: np.ndarray) -> int | None:
-        """Append a float convolution; bits of its weights if they are stored as bytes."""
-        grid = _grid_worth_bytes(weights)
+    def _float_convolution(self, node: ir.Node, weights: np.ndarray, bits: int) -> int | None:
+        """Append a float convolution; bits of its weights if they are stored as integers."""
+        grid = _grid_worth_bytes(weights, bits)
         if grid is None:
             self._target.copy_node(node)
             return None
@@ -186,7 +187,7 @@ class WeightedLayers:
         as_traced = self._target.as_traced
         inputs = [as_traced(node.inputs[0]), restored, *map(as_traced, node.inputs[2:])]
         self._target.copy_node(node, inputs)
-        return 8
+        return bits
 
     def _float_linear(self, node: ir.Node, weights: np.ndarray) -> int | None:
         """Append a float product; bits of its weights if they are stored as bytes."""
@@ -212,17 +213,7 @@ class WeightedLayers:
         return tape.node("Mul", "weight", values, scale)
 
 
-def _sums_pixels_exactly(node: ir.Node, weights: np.ndarray) -> bool:
-    """Whether a convolution of pixels less a whole number gives the same in any order of adding."""
-    grid = grid_of(weights)
-    bias = initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    if grid is None:
-        return False
-    added = np.zeros(len(weights), dtype=np.float32) if bias is None else bias
-    return grid.sums_are_exact(added, LARGEST_PIXEL)
-
-
-def _grid_worth_bytes(weights: np.ndarray) -> GridWeights | None:
-    """Grid of weights that are worth storing as bytes; None: they lie on none, or are few."""
-    grid = grid_of(weights)
+def _grid_worth_bytes(weights: np.ndarray, bits: int = 8) -> GridWeights | None:
+    """Grid of weights that are worth storing as integers; None: they lie on none, or are few."""
+    grid = grid_of(weights, bits)
     return grid if grid is not None and weights.size >= _WORTH_BYTES else None

@@ -129,7 +129,7 @@ def _roles(
 
 
 def _tail(node: ir.Node) -> tuple[list[ir.Node], float, ir.Node] | None:
-    """What follows a product up to its neuron: what moves its elements, and their factor."""
+    """Nodes between a product and its neuron that move elements, their factor, and the neuron."""
     chain: list[ir.Node] = []
     unit = np.float32(1.0)
     following = _only_user(node.outputs[0])

@@ -2,12 +2,14 @@
 
 Its operator reads the caller's pixels, so that a program has no buffer for its input. Weights are
 pairs of rows, as the engine adds two products at a time; a row of the kernel is filled up with a
-row of zeros where its number of weights is odd, and a dilated kernel with zeros in between.
+row of zeros where its number of weights is odd, and a dilated kernel with zeros in between. The
+channel of ones, which `PixelConv` has besides those of the image, is made by the engine.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from primesvt_deploy.lowering.native.program import ProgramBuilder, unsupported
 from primesvt_deploy.lowering.native.records import PixelsOp
 from primesvt_deploy.lowering.native.sinks import sink_of
 from primesvt_deploy.lowering.native.windows import window_ref
-from primesvt_deploy.lowering.pixel_conv import LARGEST_PIXEL, centred_pixels
+from primesvt_deploy.lowering.pixel_conv import centred_pixels
 from primesvt_deploy.lowering.traced_graph import initializer_array, layer_name
 
 __all__ = ["MOST_KERNEL_ROWS", "lower_pixels"]
@@ -39,14 +41,19 @@ def lower_pixels(builder: ProgramBuilder, node: ir.Node) -> bool:
     weights, name = initializer_array(node.inputs[1]) if source else None, layer_name(node)
     if source is None or weights is None:
         return False
-    window, grid = window_of(node), grid_of(weights)
+    window, grid = window_of(node), grid_of(weights, bits=16)
     bias = initializer_array(node.inputs[2])
     if window is None or window.groups > 1 or grid is None or bias is None:
-        raise unsupported(name, "a convolution of pixels that is no plain 2-d one of 8 bits")
-    if not grid.sums_are_exact(bias, LARGEST_PIXEL):
+        raise unsupported(name, "a convolution of pixels that is no plain 2-d one of integers")
+    if not source.sums_are_exact(node):
         raise unsupported(name, "sums of pixels beyond 24 bits")
     codes = _undilated(grid.codes, window)
-    window = replace(window, kernel=(codes.shape[2], codes.shape[3]), dilations=(1, 1))
+    window = replace(
+        window,
+        channels=window.channels - 1,
+        kernel=(codes.shape[2], codes.shape[3]),
+        dilations=(1, 1),
+    )
     if window.kernel[0] > MOST_KERNEL_ROWS or window.kernel[0] * window.kernel[1] > _MOST_TAPS:
         raise unsupported(name, f"a kernel of {window.kernel[0]}x{window.kernel[1]} pixels")
     sink = sink_of(builder, node, steps=1, width=window.places[1], exact=True)
@@ -67,16 +74,18 @@ def lower_pixels(builder: ProgramBuilder, node: ir.Node) -> bool:
     return True
 
 
-def _undilated(codes: npt.NDArray[np.int8], window: Window) -> npt.NDArray[np.int8]:
+def _undilated(
+    codes: npt.NDArray[np.signedinteger[Any]], window: Window
+) -> npt.NDArray[np.signedinteger[Any]]:
     """Codes `[N, C, kernel height, kernel width]`, with zeros between those of a dilated kernel."""
     rows, columns = window.dilations
     height, width = (d * (k - 1) + 1 for d, k in zip((rows, columns), window.kernel, strict=True))
-    whole = np.zeros((*codes.shape[:2], height, width), dtype=np.int8)
+    whole = np.zeros((*codes.shape[:2], height, width), dtype=codes.dtype)
     whole[:, :, ::rows, ::columns] = codes
     return whole
 
 
-def _paired(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+def _paired(codes: npt.NDArray[np.signedinteger[Any]]) -> npt.NDArray[np.signedinteger[Any]]:
     """Codes `[N, C, kernel height, kernel width]` as `[kernel height, pairs, N, 2]`."""
     outputs, channels, height, width = codes.shape
     rows = codes.transpose(2, 3, 1, 0).reshape(height, width * channels, outputs)

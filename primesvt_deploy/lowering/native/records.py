@@ -76,7 +76,7 @@ class Data:
 
 
 class SinkKind(IntEnum):
-    """Where currents go."""
+    """Destination of a layer's currents."""
 
     NEURON = 1
     VALUES = 2
@@ -92,7 +92,7 @@ class WeightFormat(IntEnum):
 
 
 class OperandKind(IntEnum):
-    """What an operand is."""
+    """Kind of an operand."""
 
     VALUES = 1
     SPIKES = 2
@@ -111,7 +111,7 @@ class Function(IntEnum):
 
 
 class Reduction(IntEnum):
-    """What becomes of the values along the reduced axes."""
+    """Reduction of the values along axes."""
 
     SUM = 1
     MEAN = 2
@@ -210,7 +210,7 @@ class OperandRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """What every operator begins with; `KIND` is its number in the file.
+    """Common beginning of all operators; `KIND` is an operator's number in the file.
 
     Args:
         name: of the layer.

@@ -16,6 +16,7 @@ from primesvt_deploy.lowering.native.records import (
     SinkRef,
     SparseOp,
     WeightFormat,
+    WindowRef,
 )
 
 __all__ = ["scratch_bytes"]
@@ -72,7 +73,7 @@ def _dense(op: DenseOp) -> int:
 def _pixels(op: PixelsOp) -> int:
     window, pitch = op.window, _padded(op.outputs)
     columns = (window.out_width - 1) * window.stride_x + window.kernel_width
-    lines = (window.kernel_height + 1) * _padded(columns * window.channels + 1) * 2
+    lines = (window.kernel_height + 1) * _padded(columns * (window.channels + 1) + 1) * 2
     return lines + _TILE * pitch * 4 + _sink(op.sink, pitch, _Current.INT32)
 
 
@@ -87,9 +88,18 @@ def _sink(sink: SinkRef, pitch: int, current: _Current) -> int:
     fires = sink.kind is SinkKind.NEURON and (current is _Current.INT16 or not sink.pooled)
     total = 0 if current is _Current.FLOAT or fires else position * 4
     if sink.pooled:
-        rows = -(-sink.pool.kernel_height // sink.pool.stride_y)
-        total += rows * sink.pool.out_width * position * (2 if current is _Current.INT16 else 4)
+        total += _cells(sink.pool) * position * (2 if current is _Current.INT16 else 4)
     return total
+
+
+def _cells(pool: WindowRef) -> int:
+    """Windows of a pool that are open at a time."""
+    rows = -(-pool.kernel_height // pool.stride_y)
+    columns = -(-pool.kernel_width // pool.stride_x)
+    shares_one = pool.kernel_height - pool.stride_y <= 1
+    if shares_one and rows > 1 and columns < pool.out_width:
+        return pool.out_width + columns
+    return rows * pool.out_width
 
 
 def _padded(count: int) -> int:

@@ -41,7 +41,7 @@ __all__ = ["Sink", "lower_neuron", "neuron_ref", "pool_window", "sink_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sink:
-    """Where currents go.
+    """Destination of a layer's currents.
 
     Args:
         ref: of the operator.

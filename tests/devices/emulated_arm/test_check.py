@@ -112,7 +112,7 @@ def test_an_illegal_instruction_is_told_in_a_line(place: Path, faked: Faked) -> 
         ("kill -SEGV $$", "1 cortex-a72: onnxruntime 1.2.3 dies of a segmentation fault"),
         ("exit 132", "1 cortex-a72: onnxruntime 1.2.3 dies of an illegal instruction"),
         (f"echo 'it is too old' >&2; exit {REFUSED}", "1 cortex-a72: it is too old"),
-        ("echo a >&2; echo 'Error: b' >&2; exit 1", "2 cortex-a72: the emulated Python ended"),
+        ("echo a >&2; echo 'Error: b' >&2; exit 1", "2 cortex-a72: the emulated program ended"),
         ("exec sleep 60", "2 cortex-a72: the emulator did not end within"),
     ],
 )

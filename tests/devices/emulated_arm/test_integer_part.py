@@ -37,6 +37,25 @@ def outputs(model: Path, names: tuple[str, ...], inputs: dict[str, np.ndarray]) 
     return found
 
 
+@pytest.mark.slow
+def test_behind_pixels_all_is_exact(tmp_path: Path) -> None:
+    """The first layer's sums are exact, so that its spikes belong to the part, too."""
+    twin = quantize(make_model(), 8, None, integer_input=True)
+    artifact = export_onnx(twin, tmp_path / "model.onnx", precision=Precision.INT8)
+    pixels = np.random.default_rng(0).integers(0, 256, IMAGES.shape, dtype=np.uint8)
+    part = split(artifact.path, tmp_path, pixels)
+    assert "stem.0.spikes.t0" in part.spikes
+    with np.load(part.inputs) as arrays:
+        inputs = dict(arrays)
+    assert [value.dtype for value in inputs.values()] == [np.uint8]
+    fired = outputs(part.model, part.spikes, inputs)
+    whole = onnx.load(artifact.path)
+    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in part.spikes)
+    onnx.save(whole, tmp_path / "probe.onnx")
+    expected = outputs(tmp_path / "probe.onnx", part.spikes, {"images": pixels})
+    assert all(np.array_equal(a, b) for a, b in zip(fired, expected, strict=True))
+
+
 def test_its_spikes_are_those_of_the_whole(integers: Artifact, tmp_path: Path) -> None:
     part = split(integers.path, tmp_path)
     assert part.images == 4

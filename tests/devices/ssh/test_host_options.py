@@ -33,7 +33,8 @@ def test_all_options_arrive() -> None:
     assert parse() is None
     assert parse("--host", "pi") == HostSettings("pi")
     options = (
-        "--host pi@board -p 2222 -i key -F config --bootstrap --remote-python python3.12 "
+        "--host pi@board -p 2222 -i key -F config --bootstrap --cc arm-gcc "
+        "--remote-python python3.12 "
         f"--remote-directory /data --patience 30 --accept-host-key {FINGERPRINT}"
     )
     assert parse(*options.split()) == HostSettings(
@@ -42,6 +43,7 @@ def test_all_options_arrive() -> None:
         identity=Path("key"),
         config=Path("config"),
         bootstrap=True,
+        compiler="arm-gcc",
         python="python3.12",
         directory="/data",
         patience_s=30.0,
@@ -49,7 +51,9 @@ def test_all_options_arrive() -> None:
     )
 
 
-@pytest.mark.parametrize("option", ["--port=22", "--bootstrap", "--patience=3", "-i=key"])
+@pytest.mark.parametrize(
+    "option", ["--port=22", "--bootstrap", "--patience=3", "-i=key", "--cc=gcc"]
+)
 def test_options_of_a_host_need_one(option: str) -> None:
     with pytest.raises(SettingsError, match="name it by --host"):
         parse(option)

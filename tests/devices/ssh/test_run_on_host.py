@@ -250,7 +250,12 @@ def test_two_runs_at_once_do_not_meet(server: Server, host: HostSettings, bundle
     from primesvt_deploy.devices.ssh.remote_benchmark import RemoteRequest, measure_on_host
 
     request = RemoteRequest(
-        bundles=(bundle,), settings={"lines": 1}, requires={}, need_bytes=0, job=STANDIN
+        bundles=(bundle,),
+        settings={"lines": 1},
+        requires={},
+        runtimes=("onnx",),
+        need_bytes=0,
+        job=STANDIN,
     )
 
     async def both() -> list[dict[str, Any]]:

@@ -135,6 +135,33 @@ def test_versions_are_found_without_importing_and_none_where_missing(
     assert fingerprint()["onnxruntime"] is None and fingerprint()["numpy"] is None
 
 
+@pytest.mark.parametrize(
+    ("name", "script", "variables", "expected"),
+    [
+        ("gcc", "echo 'gcc 12.2.0'; echo 'Copyright'", {}, "gcc 12.2.0"),
+        ("tcc", 'echo "$1"', {"CC": "tcc -O1"}, "-O1"),
+        ("gcc", "echo 1", {"CC": "clang"}, None),
+        ("cc", "exit 1", {}, None),
+        ("cc", "", {}, None),
+    ],
+)
+def test_the_c_compiler_says_its_version(
+    pi: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    script: str,
+    variables: dict[str, str],
+    expected: str | None,
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    assert fingerprint(pi)["c_compiler"] is None
+    write(pi, {f"bin/{name}": f"#!/bin/sh\n{script}\n"})
+    (pi / "bin" / name).chmod(0o755)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert fingerprint(pi)["c_compiler"] == expected
+
+
 def test_the_state_of_a_board(pi: Path) -> None:
     found = state(pi)
     assert found["load"] == [0.52, 0.58, 0.59]
@@ -281,6 +308,7 @@ def test_it_runs_on_a_bare_python_with_the_package_next_to_it(tmp_path: Path) ->
     [
         *("__init__.py", "version.py", "edge/__init__.py", "edge/bench/__init__.py"),
         *("edge/bench/machine.py", "edge/bench/machine_notes.py", "edge/bench/vcgencmd.py"),
+        "edge/bench/c_compiler.py",
     ],
 )
 def test_a_python_too_old_for_a_bundle_can_still_say_so(file: str) -> None:

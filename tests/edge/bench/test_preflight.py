@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from primesvt_deploy.edge.bench.preflight import check
+from primesvt_deploy.edge.bench.preflight import check, packages_of
 
 FACTS: dict[str, Any] = {
     "cpu": "Cortex-A76",
@@ -17,6 +17,7 @@ FACTS: dict[str, Any] = {
     "python": "3.11.2",
     "numpy": "2.0.0",
     "onnxruntime": "1.22.0",
+    "c_compiler": "gcc 12.2.0",
 }
 STATE: dict[str, Any] = {
     "governor": ["performance"],
@@ -88,6 +89,36 @@ def test_an_onnxruntime_too_old_for_the_bundle_names_what_it_lacks() -> None:
 
 def test_several_lacks_are_named_at_once() -> None:
     assert len(refusals(python="3.8.1", onnxruntime=None)) == 2
+
+
+def native(*runtimes: str, compiled: bool = False, **facts: Any) -> tuple[str, ...]:
+    """Refusals where the native runtime is measured, with other runtimes or alone."""
+    machine = {"fingerprint": {**FACTS, **facts}, "state": STATE}
+    return check(machine, {}, runtimes=(*runtimes, "native"), compiled=compiled).refusals
+
+
+def test_the_native_runtime_needs_no_onnxruntime_but_a_compiler() -> None:
+    assert native(onnxruntime=None, architecture="armv7l") == ()
+    assert native("onnx") == ()
+    assert native("onnx", c_compiler=None, compiled=True) == ()
+    (line,) = native(c_compiler=None)
+    assert line == (
+        "no C compiler there to build the native runtime with: apt install gcc libc6-dev there, or "
+        "pass --cc, such as aarch64-linux-gnu-gcc, to compile it here"
+    )
+    (line,) = native("onnx", c_compiler=None)
+    assert line.endswith(", or measure --runtime onnx")
+    assert native("onnx", numpy=None) == (
+        "numpy missing: pip install onnxruntime numpy there, or pass --bootstrap",
+    )
+    assert native(numpy=None) == ("numpy missing: pip install numpy there, or pass --bootstrap",)
+    (line,) = native("onnx", architecture="armv7l")
+    assert line.endswith("64-bit), or pass --runtime native")
+
+
+def test_packages_are_those_of_the_runtimes() -> None:
+    assert packages_of(("onnx", "native")) == ("onnxruntime", "numpy")
+    assert packages_of(("native",)) == ("numpy",)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from primesvt_deploy.errors import MeasurementError
 
 
 def test_settings_survive_json() -> None:
-    settings = BenchSettings(profiles=("all",), threads=(1, 2), labels=("a", "b"), operators=True)
+    settings = BenchSettings(
+        runtimes=("native",), profiles=("all",), threads=(1, 2), labels=("a", "b"), operators=True
+    )
     told = json.loads(json.dumps(settings.to_dict()))
     assert BenchSettings.from_dict(told) == settings
 
@@ -22,6 +24,8 @@ def test_settings_survive_json() -> None:
         ({"batches": (0,)}, "expected 1 to 65536"),
         ({"threads": (100_000,)}, "expected 1 to 1024"),
         ({"profiles": ("latency", "latency")}, "name each once"),
+        ({"runtimes": ("onnx", "onnx")}, "name each once"),
+        ({"runtimes": ("fast",)}, "there is no runtime 'fast': pass onnx, native or both"),
         ({"threads": (2, 2)}, "name each once"),
         ({"rounds": 2}, "expected 5 or more"),
         ({"seconds": 0.0}, "expected more than 0"),

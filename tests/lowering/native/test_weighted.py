@@ -62,7 +62,7 @@ class Layer(nn.Module):
                 offset=0.0,
                 v_threshold=threshold,
                 v_reset=0.0,
-            )  # fmt: skip
+            )
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
