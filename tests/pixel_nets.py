@@ -39,7 +39,7 @@ class Small(nn.Module):
         return self.conv(x)  # type: ignore[no-any-return]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        spikes = self.lif(self.currents(x).unsqueeze(0).repeat(self.T, 1, 1, 1, 1))
+        spikes = self.lif(torch.stack([self.currents(x)] * self.T))
         return self.head(spikes.mean(dim=(0, 3, 4)))  # type: ignore[no-any-return]
 
 

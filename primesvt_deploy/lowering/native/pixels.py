@@ -42,8 +42,10 @@ def lower_pixels(builder: ProgramBuilder, node: ir.Node) -> bool:
     if source is None or weights is None:
         return False
     window, grid = window_of(node), grid_of(weights, bits=16)
-    bias = initializer_array(node.inputs[2])
-    if window is None or window.groups > 1 or grid is None or bias is None:
+    bias = initializer_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is None:  # the exporter drops zeros
+        bias = np.zeros(len(weights), dtype=np.float32)
+    if window is None or window.groups > 1 or grid is None:
         raise unsupported(name, "a convolution of pixels that is no plain 2-d one of integers")
     if not source.sums_are_exact(node):
         raise unsupported(name, "sums of pixels beyond 24 bits")

@@ -87,7 +87,7 @@ def test_samples_of_another_kind_are_refused(models: dict[str, SViT], tmp_path: 
 
 
 def test_no_image_is_kept_in_the_arena(models: dict[str, SViT], tmp_path: Path) -> None:
-    alone = export_native(models["3x3"], tmp_path / "a.svit", precision=Precision.INT8)
-    both = quantize(own(**GEOMETRIES["3x3"]), 8)
+    alone = export_native(models["patches"], tmp_path / "a.svit", precision=Precision.INT8)
+    both = quantize(own(**GEOMETRIES["patches"]), 8)
     values = export_native(both, tmp_path / "b.svit", precision=Precision.INT8)
     assert values.arena_bytes - alone.arena_bytes > 2 * 16 * 16 * 3
