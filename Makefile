@@ -9,10 +9,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 READY := $(VENV)/.ready
+TIDY := $(VENV)/.tidy
+C_FOLDERS := primesvt_deploy/edge/native primesvt_deploy/edge/native/mcu tools/fuzz tests/edge/native
+C_FILES := $(wildcard $(C_FOLDERS:%=%/*.c))
+# mcu/ compares addresses of the linker, and needs files of a model to be compiled.
+CPPCHECK := cppcheck --quiet --std=c99 --enable=warning,portability,performance --inline-suppr \
+            --suppress=comparePointers:*/mcu/* --error-exitcode=1
+CLANG_TIDY := clang-tidy --quiet
+TIDY_FILES := $(filter-out %/mcu/main.c %/mcu/startup.c,$(C_FILES))
 # Containers often set it: each process that a test starts would then compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check lint style lowest bench setup clean
+.PHONY: demo test check lint style cppcheck tidy lowest bench setup clean
 
 setup: $(READY)
 
@@ -30,14 +38,27 @@ test: style
 check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-lint: style
+lint: style tidy
 	$(BIN)/mypy
 
 # What takes no time; `make test` checks types beside the tests (tests/test_types.py).
-style: $(READY)
+style: $(READY) cppcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+cppcheck:
+	@if command -v cppcheck >/dev/null; then $(CPPCHECK) $(C_FILES); \
+	else echo "cppcheck is not installed: C files were not checked"; fi
+
+# Half a minute, so that it looks at C files again only when one of them has changed.
+tidy: $(READY) $(TIDY)
+
+$(TIDY): .clang-tidy $(C_FILES) $(wildcard $(C_FOLDERS:%=%/*.h))
+	@if command -v clang-tidy >/dev/null; then \
+	printf '%s\n' $(TIDY_FILES) | xargs -P 2 -n 4 sh -c '$(CLANG_TIDY) "$$@" -- -std=c99 \
+	-Iprimesvt_deploy/edge/native -Itools/fuzz 2>/dev/null' tidy && touch $@; \
+	else echo "clang-tidy is not installed: C files were not checked"; fi
 
 lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

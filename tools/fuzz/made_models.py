@@ -140,9 +140,7 @@ class _Maker:
                 elements=self.elements,
             )
         neuron = self.neuron(levels)
-        self.operators.append(
-            NeuronOp(name=self.name, input=self.given, neuron=neuron, output=ref)
-        )
+        self.operators.append(NeuronOp(name=self.name, input=self.given, neuron=neuron, output=ref))
         return ref
 
     def spikes(self) -> SpikesRef:

@@ -11,8 +11,8 @@ static double taps_of(const window_ref *w) { return area(w->kernel_height, w->ke
 static double sink_work(const sink_ref *s, double outputs) {
     double windows = 1.0; /* of the pool that cover it */
     if (s->pooled)
-        windows = area((s->pool.kernel_height - 1) / s->pool.stride_y + 1,
-                       (s->pool.kernel_width - 1) / s->pool.stride_x + 1);
+        windows = area(1.0 + (double)s->pool.kernel_height / s->pool.stride_y,
+                       1.0 + (double)s->pool.kernel_width / s->pool.stride_x);
     const double fired = s->kind == SINK_NEURON ? s->spikes.steps * (1.0 + s->neuron.levels) : 1.0;
     return outputs * (s->steps * (1.0 + windows) + fired);
 }

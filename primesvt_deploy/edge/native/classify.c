@@ -190,7 +190,7 @@ static size_t ppm_number(const uint8_t *content, size_t bytes, size_t at, long *
 
 /* Where the pixels of a PPM begin; 0: it is none. Its numbers are width, height, largest value. */
 static size_t ppm_pixels(const uint8_t *content, size_t bytes, long numbers[3]) {
-    if (bytes < 2 || memcmp(content, "P6", 2)) return 0;
+    if (bytes < 2 || memcmp(content, "P6", 2) != 0) return 0;
     size_t at = 2;
     for (int i = 0; i < 3; i++) {
         at = ppm_number(content, bytes, at, &numbers[i]);
@@ -257,7 +257,7 @@ static int32_t next_best(const classifier *c, int32_t last) {
     int32_t best = -1;
     for (int32_t i = 0; i < c->info.classes; i++) {
         const int after = last < 0 || c->logits[i] < c->logits[last] ||
-                          (c->logits[i] == c->logits[last] && i > last);
+                          (i > last && c->logits[i] == c->logits[last]);
         if (after && (best < 0 || c->logits[i] > c->logits[best])) best = i;
     }
     return best;
@@ -307,7 +307,7 @@ static int measure(classifier *c, char **paths, int count, long rounds, double f
     if (!times) return fail_for_memory();
     int error = 0;
     for (size_t i = 0; i < runs && !error; i++) {
-        const uint8_t *sample;
+        const uint8_t *sample = NULL;
         error = read_sample(c, paths[i % (size_t)count], &sample);
         const double start = milliseconds();
         if (!error) error = run(c, sample);
@@ -330,7 +330,7 @@ static int measure(classifier *c, char **paths, int count, long rounds, double f
 static int classify(classifier *c, char **paths, int count, long rounds, double started) {
     double first_ms = 0.0;
     for (int i = 0; i < count; i++) {
-        const uint8_t *sample;
+        const uint8_t *sample = NULL;
         int error = read_sample(c, paths[i], &sample);
         if (!error) error = run(c, sample);
         if (error) return error;

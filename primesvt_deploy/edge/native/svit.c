@@ -23,7 +23,7 @@ int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
     model->file = NULL; /* so that nothing runs what was refused */
     if (!is_little_endian()) return SVIT_ERROR_BYTE_ORDER;
     const svit_header *header = file;
-    if (bytes < sizeof magic || memcmp(file, magic, sizeof magic)) return SVIT_ERROR_MAGIC;
+    if (bytes < sizeof magic || memcmp(file, magic, sizeof magic) != 0) return SVIT_ERROR_MAGIC;
     if (bytes < sizeof *header) return SVIT_ERROR_SIZE;
     if (header->version != SVIT_FORMAT_VERSION) return SVIT_ERROR_VERSION;
     if (header->file_bytes != bytes) return SVIT_ERROR_SIZE;
@@ -39,7 +39,7 @@ int svit_open(svit_model *model, const void *file, size_t bytes) {
     if (error) return error;
     uint8_t digest[32];
     svit_sha256(file, bytes, offsetof(svit_header, sha256), digest);
-    if (!memcmp(digest, header_of(model)->sha256, sizeof digest)) return SVIT_OK;
+    if (memcmp(digest, header_of(model)->sha256, sizeof digest) == 0) return SVIT_OK;
     model->file = NULL;
     return SVIT_ERROR_HASH;
 }
@@ -104,9 +104,8 @@ static int describe_output(const run_state *run, const op_head *op, svit_layer *
         spikes = &((const op_neuron *)(const void *)op)->output;
     } else if (op->kind == OP_ATTENTION) {
         spikes = &((const op_attention *)(const void *)op)->output;
-    } else {
-        return 0;
     }
+    if (!spikes && !values) return 0;
     memset(layer, 0, sizeof *layer);
     layer->name = (const char *)(run->data + op->name_offset);
     layer->channels = op->observed;

@@ -27,8 +27,8 @@ void svit_run_attention(const run_state *run, const op_attention *op) {
     const uint32_t fires = (1u << steps) - 1;
     const int is_narrow = (int64_t)op->key_size * op->positions <= INT16_MAX;
     const svit_kernels *kernels = run->kernels;
-    const size_t keys = (size_t)(op->heads * op->key_size);
-    const size_t values = (size_t)(op->heads * op->value_size);
+    const size_t keys = (size_t)op->heads * (size_t)op->key_size;
+    const size_t values = (size_t)op->heads * (size_t)op->value_size;
     int32_t first_head, end_head;
     share_of(run, op->heads, &first_head, &end_head);
     for (int32_t head = first_head; head < end_head; head++) {

@@ -471,7 +471,14 @@ INLINE void store_bytes(const fire_task *task, int32_t byte, int32_t n, vec_i va
 #define SCALED(read) ((read) * scale + bias)
 #define CURRENT_INT16 SCALED(CONVERT(vec_f, WIDEN_SHORTS(LOAD(vec_h, currents + step + n))))
 #define CURRENT_INT32 SCALED(CONVERT(vec_f, LOAD(vec_i, currents + step + n)))
-#define CURRENT_FLOAT LOAD(vec_f, currents + step + n)
+/* Not beyond the last neuron: another thread may write there. */
+INLINE vec_f load_floats(const float *from, int32_t left) {
+    if (left >= LANES) return LOAD(vec_f, from);
+    vec_f loaded = {0};
+    memcpy(&loaded, from, (size_t)left * sizeof *from);
+    return loaded;
+}
+#define CURRENT_FLOAT load_floats(currents + step + n, task->size - n)
 
 DEFINE_FIRE(int16, int16_t, CURRENT_INT16)
 DEFINE_FIRE(int32, int32_t, CURRENT_INT32)
@@ -546,6 +553,7 @@ static void add_products(const uint8_t *k, const uint8_t *v, int32_t keys, int32
             for (uint32_t bits = k[e] & steps; bits; bits &= bits - 1) {
                 const int32_t t = __builtin_ctz(bits);
                 uint16_t *to = table + (size_t)(t * keys + e) * pitch + at;
+                /* cppcheck-suppress uninitvar ; t is one of the steps */
                 STORE(to, LOAD(wide_h, to) + fired[t]);
             }
     }

@@ -64,7 +64,7 @@ void svit_run_pixels(const run_state *run, const op_pixels *op) {
     pixel_rows rows;
     rows.count = w->kernel_height;
     rows.pairs = (w->kernel_width * (w->channels + 1) + 1) / 2;
-    rows.step = (size_t)(w->stride_x * (w->channels + 1));
+    rows.step = (size_t)w->stride_x * ((size_t)w->channels + 1);
     memset(zeros, 0, (size_t)l.pitch * sizeof *zeros);
     int32_t made = 0; /* rows of the image that were made so far, or passed over */
     int32_t first, end;

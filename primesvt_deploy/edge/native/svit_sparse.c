@@ -133,8 +133,12 @@ static void compare_counts(const spikes_ref *spikes, const uint8_t *bytes, int32
         const uint8_t *from = bytes + (size_t)plane * (size_t)spikes->elements;
         const uint32_t wanted = (least >> plane & 1) ? UINT32_MAX : 0;
         for (int32_t i = 0; i < words; i++) {
-            uint32_t bits;
-            memcpy(&bits, from + 4 * i, sizeof bits);
+            const size_t at = 4 * (size_t)i;
+            uint32_t bits = 0;
+            if (i < n / 4)
+                memcpy(&bits, from + at, sizeof bits);
+            else /* another thread may write behind the last input */
+                memcpy(&bits, from + at, (size_t)n - at);
             more[i] |= equal[i] & bits & ~wanted;
             equal[i] &= ~(bits ^ wanted);
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,25 @@ def test_an_empty_batch_and_views() -> None:
     images = noise(np.random.default_rng(6), 20, 22, 3)
     view = images[::-2, ::2]
     np.testing.assert_array_equal(p.apply(view), p.apply(view.copy()))
+
+
+def test_pixels_are_cropped_alone() -> None:
+    images = noise(np.random.default_rng(7), 3, 40, 50, 3)
+    p = make(32, 28, 36, "bilinear")
+    taken = replace(p, pixels=True)
+    result = taken.apply_batch(images)
+    assert result.dtype == np.uint8 and result.shape == (3, 3, 32, 28)
+    np.testing.assert_array_equal(result, p.crop_batch(images).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(result[0], taken.apply(images[0]))
+
+
+def test_only_what_takes_pixels_says_so() -> None:
+    taken = replace(make(32, 32, 36), pixels=True)
+    assert taken.to_dict() == {**GOOD, "pixels": True}
+    assert Preprocessing.from_dict(taken.to_dict()) == taken
+    assert Preprocessing.from_dict({**GOOD, "pixels": False}) == make(32, 32, 36)
+    with pytest.raises(PreprocessingError, match="pixels: found 1, expected true or false"):
+        Preprocessing.from_dict({**GOOD, "pixels": 1})
 
 
 def test_dict_round_trip_through_json() -> None:

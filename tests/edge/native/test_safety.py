@@ -1,0 +1,300 @@
+"""Model files that may be anything: each is refused or runs, within its memory and without races.
+
+The engine is compiled with sanitizers, which end it where it reads or writes what is not its own.
+`tools/fuzz` looks for such files at random; what is altered here is the same every time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from families.zoo import model_of
+from fuzz.made_models import made_models
+
+from primesvt_deploy.artifact.native_export import export_native
+from primesvt_deploy.edge.runtime.native_library import OWN_SOURCES
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+
+HERE = Path(__file__).parent
+FUZZ = HERE.parents[2] / "tools" / "fuzz"
+SOURCES = sorted(OWN_SOURCES.glob("svit*.c"))
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror")
+COMPILERS = {
+    "gcc": (),
+    "clang": (),
+    "aarch64-linux-gnu-gcc": (),
+    "arm-none-eabi-gcc": ("-mcpu=cortex-m7", "-mthumb"),
+}
+FAMILIES = {"spikformer, SpikingJelly": 8, "qkformer, DVS form, frames": 4, "sdt-v3": 8}
+"""Networks, and the bits of their weights."""
+OPERATORS = 13
+"""Kinds of operators in the engine."""
+RAN, TOO_LARGE, ERRORS = 0, 100, range(1, 12)
+FILE_BYTES = 12
+"""Place of the field that says how long a file is."""
+EXTREMES = (0, 1, 2, 33, 255, 65535, 65536, 2**28 + 1, 2**31 - 64, 2**31 - 1, 2**31, 2**32 - 1)
+NAN, INFINITY = 0x7FC00000, 0x7F800000
+HEADER = struct.Struct("<8s2I32s7I10i")
+
+Patches = Sequence[tuple[int, Sequence[tuple[int, int]]]]
+"""Altered files: how many bytes are kept, and the place and new value of words."""
+slow = pytest.mark.slow  # the engine is compiled
+
+
+def compiled(target: Path, sources: Iterable[Path], *options: str) -> Path:
+    command = ["gcc", "-std=c99", "-O0", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
+    folders = (f"-I{OWN_SOURCES}", f"-I{FUZZ}")
+    subprocess.run([*command, *options, *folders, "-o", target, *sources], check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that runs altered files, which ends with the first mistake in memory."""
+    sources = (HERE / "run_patched.c", FUZZ / "guarded_run.c", FUZZ / "work.c", *SOURCES)
+    target = tmp_path_factory.mktemp("checked") / "run_patched"
+    return compiled(target, sources, "-fsanitize=address,undefined", "-pthread")
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, bytes]:
+    return made_models(each=4)
+
+
+def without_randomized_addresses() -> list[str]:
+    """What sanitizers of some versions need on some kernels, where a container allows it."""
+    prefix = ["setarch", "-R"]
+    allowed = shutil.which("setarch") and not subprocess.run([*prefix, "true"]).returncode
+    return prefix if allowed else []
+
+
+def run(program: Path, *arguments: str | Path) -> str:
+    """What a program prints; it must end well, without a word of a sanitizer."""
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    ended = subprocess.run(
+        [*without_randomized_addresses(), program, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **options},
+    )
+    assert ended.returncode == 0 and not ended.stderr, ended.stderr[-4000:]
+    return ended.stdout
+
+
+def outcomes(
+    program: Path,
+    kernels: str,
+    altered: Sequence[tuple[bytes, Patches]],
+    folder: Path,
+    *,
+    most_work: float = 1e5,
+) -> list[tuple[int, str, bool]]:
+    """Of each altered file what became of it, the digest of its results, whether parts agree."""
+    parts = []
+    for model, patches in altered:
+        whole = model.ljust(-(-len(model) // 4) * 4, b"\0")
+        words = [x for size, changed in patches for x in (size, len(changed), *sum(changed, ()))]
+        parts += [struct.pack("<I", len(whole) // 4), whole, struct.pack("<I", len(patches))]
+        parts.append(np.array(words, dtype="<u4").tobytes())
+    (folder / "list").write_bytes(b"".join(parts))
+    lines = run(program, kernels, str(most_work), folder / "list").splitlines()
+    assert len(lines) == sum(len(patches) for _, patches in altered)
+    return [(int(a), b, c == "1") for a, b, c in (line.split() for line in lines)]
+
+
+def whole(model: bytes) -> Patches:
+    """A file that is not altered."""
+    return [(len(model), ())]
+
+
+def available_kernels() -> list[str]:
+    """Tables of kernels that this processor can run."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if os.uname().machine == "aarch64":
+        return ["neon", "mcu"]
+    if os.uname().machine != "x86_64":
+        return ["portable", "mcu"]
+    extra = [name for name, flag in (("avx2", "avx2"), ("avx512", "avx512vl")) if flag in flags]
+    return ["portable", "mcu", *extra]
+
+
+def records_of(model: bytes) -> list[tuple[int, int, int]]:
+    """Kind, place and words of each operator."""
+    at = HEADER.unpack_from(model)[5]
+    found = []
+    for _ in range(HEADER.unpack_from(model)[4]):
+        kind, words = struct.unpack_from("<2i", model, at)
+        found.append((kind, at, words))
+        at += 4 * words
+    return found
+
+
+def near(model: bytes, place: int) -> tuple[int, ...]:
+    """Values next to that of a word."""
+    (old,) = struct.unpack_from("<I", model, place)
+    return (old + 1) % 2**32, (old - 1) % 2**32, old ^ 2**31
+
+
+def one_of_each(models: dict[str, bytes]) -> dict[str, bytes]:
+    """The smallest model of each kind."""
+    smallest: dict[str, bytes] = {}
+    for name, model in models.items():
+        kind = name.rsplit("-", 1)[0]
+        if kind not in smallest or len(model) < len(smallest[kind]):
+            smallest[kind] = model
+    return smallest
+
+
+def require_refused_or_run(found: Sequence[tuple[int, str, bool]]) -> Counter[str]:
+    codes = [code for code, *_ in found]
+    assert set(codes) <= {RAN, TOO_LARGE, *ERRORS}
+    return Counter("refused" if code in ERRORS else "accepted" for code in codes)
+
+
+# -- The same numbers -----------------------------------------------------------------------------
+
+
+def require_same_numbers(program: Path, models: dict[str, bytes], folder: Path) -> None:
+    """All kernels, and the parts of a run, give what the simplest ones give, to the last bit."""
+    altered = [(model, whole(model)) for model in models.values()]
+    found = {
+        kernels: dict(
+            zip(models, outcomes(program, kernels, altered, folder, most_work=1e8), strict=True)
+        )
+        for kernels in available_kernels()
+    }
+    for name, (code, _, parts_agree) in found["mcu"].items():
+        assert code == RAN and parts_agree, name
+    for kernels, results in found.items():
+        differ = [name for name in models if results[name] != found["mcu"][name]]
+        assert not differ, f"{kernels}: {differ}"
+
+
+@slow
+def test_kernels_and_parts_give_the_same_numbers(
+    checked: Path, made: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Every operator, with options at random, and within its memory."""
+    require_same_numbers(checked, made, tmp_path)
+
+
+@slow
+def test_kernels_agree_on_networks(checked: Path, tmp_path: Path) -> None:
+    models = {}
+    for name, bits in FAMILIES.items():
+        network, path = quantize(model_of(name), bits), tmp_path / "network.svit"
+        export_native(network, path, precision=Precision.INT8 if bits == 8 else Precision.INT4)
+        models[name] = path.read_bytes()
+    require_same_numbers(checked, models, tmp_path)
+
+
+# -- Altered files --------------------------------------------------------------------------------
+
+
+@slow
+def test_files_that_are_cut_short(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    model = one_of_each(made)["sparse"]
+    edges = [0, 8, 16, HEADER.size, *(at for _, at, _ in records_of(model))]
+    edges += [HEADER.unpack_from(model)[7], len(model) - 256, len(model)]
+    lengths = sorted({n for e in edges for n in range(max(e - 5, 0), min(e + 5, len(model)))})
+    as_it_says = [(n, ()) for n in lengths]
+    as_it_is = [(n, ((FILE_BYTES, n),)) for n in lengths if n >= FILE_BYTES + 4]
+    found = outcomes(checked, "mcu", [(model, as_it_says), (model, as_it_is)], tmp_path)
+    assert require_refused_or_run(found)["accepted"] == 0
+
+
+@slow
+def test_words_of_the_header(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    model = one_of_each(made)["sparse"]
+    patches = [
+        (len(model), ((place, value),))
+        for place in range(0, HEADER.size, 4)
+        for value in (*EXTREMES, *near(model, place))
+    ]
+    found = outcomes(checked, "mcu", [(model, patches)], tmp_path)
+    assert require_refused_or_run(found)["refused"] > len(patches) / 2
+
+
+@slow
+def test_words_of_operators(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    """Each word of each kind of operator, set to what is at an edge of something."""
+    altered, done = [], set[int]()
+    for model in one_of_each(made).values():
+        patches = []
+        for kind, at, words in records_of(model):
+            if kind in done:
+                continue
+            done.add(kind)
+            patches += [
+                (len(model), ((place, value),))
+                for place in range(at, at + 4 * words, 4)
+                for value in (*EXTREMES, NAN, INFINITY, *near(model, place))
+            ]
+        altered.append((model, patches))
+    assert len(done) == OPERATORS
+    seen = require_refused_or_run(outcomes(checked, available_kernels()[-1], altered, tmp_path))
+    assert min(seen["refused"], seen["accepted"]) > 1000
+
+
+@slow
+def test_buffers_that_overlap(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    """Several words of an operator become what others are, so that its buffers may be shared."""
+    random = np.random.default_rng(0)
+    altered = []
+    for model in made.values():
+        records, patches = records_of(model), []
+        for _ in range(20):
+            _, at, words = records[random.integers(len(records))]
+            places, sources = at + 4 * random.integers(2, words, (2, 3))
+            values = [struct.unpack_from("<I", model, x)[0] for x in sources]
+            patches.append((len(model), tuple(zip(places.tolist(), values, strict=True))))
+        altered.append((model, patches))
+    for number, kernels in enumerate(available_kernels()):
+        part = altered[number :: len(available_kernels())]
+        seen = require_refused_or_run(outcomes(checked, kernels, part, tmp_path))
+        assert min(seen["refused"], seen["accepted"]) > 50
+
+
+# -- Threads --------------------------------------------------------------------------------------
+
+
+@slow
+def test_threads_share_a_model_without_races(
+    made: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("threads")
+    sources = (HERE / "share_model.c", *SOURCES)
+    program = compiled(folder / "share_model", sources, "-fsanitize=thread", "-pthread")
+    for name in ("sparse-0", "dense-1", "attention-0", "spike-add-0", "value-pool-1"):
+        (folder / "model.svit").write_bytes(made[name])
+        run(program, folder / "model.svit")
+
+
+# -- What compilers and checkers say --------------------------------------------------------------
+
+
+@slow
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_compilers_have_nothing_to_warn_of(compiler: str) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"{compiler} is not installed")
+    command = [compiler, "-fsyntax-only", *STRICT, *COMPILERS[compiler], *SOURCES]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_cppcheck_finds_nothing() -> None:
+    if not shutil.which("cppcheck"):
+        pytest.skip("cppcheck is not installed")
+    root = HERE.parents[2]
+    ended = subprocess.run(["make", "-s", "cppcheck"], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
