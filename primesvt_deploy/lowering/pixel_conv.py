@@ -97,7 +97,7 @@ class CentredPixels:
     nodes: tuple[ir.Node, ...]
 
     def sums_are_exact(self, node: ir.Node) -> bool:
-        """Whether a convolution of it gives the same in any order of adding."""
+        """Whether this convolution of them is the same in any order of adding."""
         weights, bias = (initializer_array(value) for value in (*node.inputs, None)[1:3])
         grid = None if weights is None else grid_of(weights, bits=16)
         if weights is None or grid is None:
@@ -116,8 +116,7 @@ def centred_pixels(value: ir.Value | None) -> CentredPixels | None:
         nodes.append(node)
         value = node.inputs[0]
     centre = initializer_array(nodes[1].inputs[1])
-    if centre is None or value is None or value.dtype != ir.DataType.UINT8:
+    of_pixels = value is not None and value.is_graph_input() and value.dtype == ir.DataType.UINT8
+    if centre is None or value is None or not of_pixels:
         return None
-    return (
-        CentredPixels(value, centre.reshape(-1), tuple(nodes)) if value.is_graph_input() else None
-    )
+    return CentredPixels(value, centre.reshape(-1), tuple(nodes))

@@ -23,30 +23,10 @@ from primesvt_deploy.model.layer_matrix import Weighted, set_weights, weight_mat
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.rounding import Grid, round_bias, round_to_grid
 
-__all__ = ["check_pixel_input", "round_pixel_layer", "take_pixels"]
+__all__ = ["round_pixel_layer", "take_pixels"]
 
 _ADVICE = "build without --integer-input"
 _TOLERANCE = 1e-9
-
-
-def check_pixel_input(model: SViT) -> Preprocessing:
-    """Preprocessing of a model whose first layer may take pixels, as far as its input says.
-
-    Raises:
-        SettingsError: it takes event frames, or its mean is none of pixels.
-    """
-    steps = model.preprocessing
-    if not isinstance(steps, Preprocessing):
-        raise SettingsError(
-            f"{model.name} takes event frames: an integer first layer takes pixels of RGB images; "
-            f"{_ADVICE}"
-        )
-    if not all(0.0 <= mean <= 1.0 for mean in steps.mean):
-        raise SettingsError(
-            f"{model.name} is normalised by the mean {list(steps.mean)}, an integer first layer by "
-            f"one from 0 to 1: {_ADVICE}"
-        )
-    return steps
 
 
 @torch.no_grad()
@@ -55,17 +35,19 @@ def take_pixels(model: SViT, network: SpikingNetwork) -> SViT:
 
     Args:
         model: a SViT, for its preprocessing.
-        network: its lowered network; it is left as it is.
+        network: its lowered network, whose first convolution is replaced.
 
     Raises:
-        SettingsError: it takes event frames, or its first layer is no plain convolution of the
-            image.
+        SettingsError: it takes event frames, its mean is none of pixels, or its first layer is no
+            plain convolution of the image.
     """
-    steps = check_pixel_input(model)
-    taken = _replaced(network, _first_convolution(model, network), steps)
+    steps = _steps(model)
+    name = _first_convolution(model, network)
+    layer = _pixel_layer(network.get_submodule(name), steps)
     if not network.couplings_declared:
-        _require_equal(model, network, taken)
-    return replace(model, module=taken.to(torch.float32), preprocessing=replace(steps, pixels=True))
+        _require_equal(model, network, name, layer)
+    _replace(network, name, layer.float())
+    return replace(model, module=network, preprocessing=replace(steps, pixels=True))
 
 
 @torch.no_grad()
@@ -100,6 +82,21 @@ def round_pixel_layer(layer: PixelConv, pixels: torch.Tensor | None) -> None:
     layer.bias.copy_(bias)
 
 
+def _steps(model: SViT) -> Preprocessing:
+    steps = model.preprocessing
+    if not isinstance(steps, Preprocessing):
+        raise SettingsError(
+            f"{model.name} takes event frames: an integer first layer takes pixels of RGB images; "
+            f"{_ADVICE}"
+        )
+    if not all(0.0 <= mean <= 1.0 for mean in steps.mean):
+        raise SettingsError(
+            f"{model.name} is normalised by the mean {list(steps.mean)}, an integer first layer by "
+            f"one from 0 to 1: {_ADVICE}"
+        )
+    return steps
+
+
 def _first_convolution(model: SViT, network: SpikingNetwork) -> str:
     """Name of the convolution that takes the image as it is.
 
@@ -112,9 +109,9 @@ def _first_convolution(model: SViT, network: SpikingNetwork) -> str:
         for layer in network.modules()
         if isinstance(layer, Weighted)
     ]
-    image = _noise(model, "image")
+    image = torch.randn(model.config.example(2).shape, generator=_generator())
     try:
-        network(image)
+        network.segments()[0].run(network.fold(image))
     finally:
         for handle in handles:
             handle.remove()
@@ -131,36 +128,37 @@ def _first_convolution(model: SViT, network: SpikingNetwork) -> str:
     return name
 
 
-def _replaced(network: SpikingNetwork, name: str, steps: Preprocessing) -> SpikingNetwork:
-    """A copy of a network whose first convolution, of that name, takes pixels; float64."""
-    copied = copy.deepcopy(network).double()
-    layer = copied.get_submodule(name)
+def _pixel_layer(layer: nn.Module, steps: Preprocessing) -> PixelConv:
+    """The convolution of pixels that is a convolution of the normalised image; float64."""
     assert isinstance(layer, nn.Conv2d)
-    mean, std = (
-        LARGEST_PIXEL * _channels(values).reshape(-1, 1, 1) for values in (steps.mean, steps.std)
-    )
-    weights = layer.weight / std
+    mean, std = (LARGEST_PIXEL * _channels(values) for values in (steps.mean, steps.std))
+    weights = layer.weight.double() / std
     left = (weights * (mean.round() - mean)).sum(dim=1, keepdim=True)
     taken = PixelConv(layer, mean.round()).double().eval()
     assert taken.bias is not None
     taken.weight.copy_(torch.cat([weights, left], dim=1))
-    taken.bias.copy_(weights.new_zeros(len(weights)) if layer.bias is None else layer.bias)
+    taken.bias.copy_(torch.zeros(len(weights)) if layer.bias is None else layer.bias)
+    return taken
+
+
+def _replace(network: SpikingNetwork, name: str, layer: PixelConv) -> None:
     parent, _, child = name.rpartition(".")
-    setattr(copied.get_submodule(parent), child, taken)
-    return copied
+    setattr(network.get_submodule(parent), child, layer)
 
 
-def _require_equal(model: SViT, network: SpikingNetwork, replaced: SpikingNetwork) -> None:
+def _require_equal(model: SViT, network: SpikingNetwork, name: str, layer: PixelConv) -> None:
     """Refuse a user's own network that does something else with the image besides.
 
     Raises:
         SettingsError: it gives other logits once its first convolution takes pixels.
     """
-    steps = check_pixel_input(model)
-    pixels = _noise(model, "pixels").double()
-    mean, std = (_channels(values).reshape(-1, 1, 1) for values in (steps.mean, steps.std))
-    expected = copy.deepcopy(network).double()((pixels / LARGEST_PIXEL - mean) / std)
-    difference = (replaced(pixels) - expected).abs().max()
+    steps = _steps(model)
+    shape = (2, *model.config.input_shape)
+    pixels = torch.randint(LARGEST_PIXEL + 1, shape, generator=_generator()).double()
+    exact = copy.deepcopy(network).double()
+    expected = exact((pixels / LARGEST_PIXEL - _channels(steps.mean)) / _channels(steps.std))
+    _replace(exact, name, layer)
+    difference = (exact(pixels) - expected).abs().max()
     if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):
         raise SettingsError(
             f"{model.name} does more with the image than its first convolution, and so cannot take "
@@ -169,12 +167,8 @@ def _require_equal(model: SViT, network: SpikingNetwork, replaced: SpikingNetwor
 
 
 def _channels(values: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(tuple(values), dtype=torch.float64)
+    return torch.tensor(tuple(values), dtype=torch.float64).reshape(-1, 1, 1)
 
 
-def _noise(model: SViT, kind: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, *model.config.input_shape)
-    if kind == "image":
-        return torch.randn(shape, generator=generator)
-    return torch.randint(LARGEST_PIXEL + 1, shape, generator=generator, dtype=torch.uint8)
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -16,12 +16,12 @@ def read(name: str) -> str:
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:
     makefile = read("Makefile")
-    assert "\nlint: style\n" in makefile
+    assert "\nlint: style tidy\n" in makefile and "\nstyle: $(READY) cppcheck\n" in makefile
     recipes = re.findall(r"^(?:style|lint):.*\n((?:\t.*\n)+)", makefile, re.M)
     commands = "".join(recipes).replace("\t", "").replace("$(BIN)", ".venv/bin").splitlines()
     hooks = re.findall(r"^ +entry: (.*)$", read(".pre-commit-config.yaml"), re.M)
-    assert len(hooks) == 4
-    assert sorted(hooks) == sorted(commands)
+    assert len(hooks) == 5
+    assert sorted(hooks) == sorted([*commands, "make --silent cppcheck tidy"])
 
 
 def test_the_version_is_in_the_change_log_and_in_the_citation() -> None:

@@ -7,8 +7,10 @@ places that makes logits of the output. They are seeds of the fuzzer, and models
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -197,13 +199,13 @@ class _Maker:
             levels = self.levels()
             store = new_spikes(self.steps, elements, levels=levels)
             neuron = self.neuron(levels)
-            return SinkRef(kind=kind, neuron=neuron, spikes=store.ref, **common)  # type: ignore[arg-type]
+            return SinkRef(kind=kind, neuron=neuron, spikes=store.ref, **common)
         values = new_values(steps, elements).ref
         if kind is SinkKind.VALUES:
-            return SinkRef(kind=kind, values=values, **common)  # type: ignore[arg-type]
+            return SinkRef(kind=kind, values=values, **common)
         other = new_values(self.pick(1, steps), elements).ref
         self.fill(other)
-        return SinkRef(kind=kind, values=values, other=other, **common)  # type: ignore[arg-type]
+        return SinkRef(kind=kind, values=values, other=other, **common)
 
     def fill(self, values: ValuesRef) -> None:
         """Write constants."""
@@ -334,7 +336,7 @@ def _sparse(m: _Maker) -> NativeProgram:
             input=spikes,
             window=window,
             outputs=outputs,
-            **stored,  # type: ignore[arg-type]
+            **stored,
             scale=Data(m.random.uniform(0.001, 0.01, outputs).astype("<f4")),
             bias=m.floats(outputs),
             block_rows=m.pick(0, 2, 15),
@@ -369,8 +371,8 @@ def _dense(m: _Maker) -> NativeProgram:
         DenseOp(
             name=m.name,
             observed=outputs,
-            **given,  # type: ignore[arg-type]
-            **weights,  # type: ignore[arg-type]
+            **given,
+            **weights,
             window=window,
             outputs=outputs,
             groups=groups,
@@ -578,9 +580,7 @@ def _copy(m: _Maker) -> NativeProgram:
         strides=_filled((0, channels, channels * height, 1)),
         spikes=_like(spikes, m.elements),
     )
-    m.operators.append(
-        CopyOp(name=m.name, **moved, input=_spikes(spikes, sizes), output=turned)  # type: ignore[arg-type]
-    )
+    m.operators.append(CopyOp(name=m.name, **moved, input=_spikes(spikes, sizes), output=turned))
     return m.ended(turned.spikes, channels)
 
 
@@ -601,3 +601,17 @@ _MAKERS: dict[str, Callable[[_Maker], NativeProgram]] = {
 }
 
 _OFTEN = ("sparse", "dense", "pixels")
+
+
+def main() -> None:
+    """Write the models to a directory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--each", type=int, default=12, help="models of an operator")
+    options = parser.parse_args()
+    for name, content in made_models(options.each).items():
+        (options.directory / f"{name}.svit").write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()

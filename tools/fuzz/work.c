@@ -41,7 +41,8 @@ static double pixels_work(const op_pixels *op) {
     const window_ref *w = &op->window;
     const double position = taps_of(w) * w->channels * op->outputs / 2.0 +
                             sink_work(&op->sink, op->outputs);
-    return outputs_of(w) * position + area(w->out_height, w->kernel_height) * w->width * w->channels;
+    const double lines = area(w->out_height, w->kernel_height) * w->width * w->channels;
+    return outputs_of(w) * position + lines;
 }
 
 static double attention_work(const op_attention *op) {
@@ -85,7 +86,8 @@ double work_of(const op_head *op) {
     case OP_VALUE_POOL:
         return (double)value_pool->output.elements * value_pool->input.steps *
                taps_of(&value_pool->window);
-    case OP_SPIKE_ADD: return (double)add->output.elements * add->output.groups * add->output.planes;
+    case OP_SPIKE_ADD:
+        return (double)add->output.elements * add->output.groups * add->output.planes;
     case OP_ELEMENTWISE:
         return product(elementwise->sizes, elementwise->rank) *
                (planes_of(&elementwise->a) + planes_of(&elementwise->b));

@@ -343,7 +343,7 @@ static int classify(classifier *c, char **paths, int count, long rounds, double 
 /* Read `--time RUNS`, which may be missing; gives where the model's path is, or 0. */
 static int read_rounds(int count, char **arguments, long *rounds) {
     *rounds = 0;
-    if (count < 2 || strcmp(arguments[1], "--time")) return 1;
+    if (count < 2 || strcmp(arguments[1], "--time") != 0) return 1;
     char *end = NULL;
     errno = 0;
     if (count > 2) *rounds = strtol(arguments[2], &end, 10);

@@ -53,10 +53,11 @@ static int values_ok(const limits *l, const values_ref *v) {
 static int spikes_ok(const limits *l, const spikes_ref *s) {
     if (!in_range(s->steps, 1, SVIT_MAX_STEPS) || !in_range(s->groups, 1, 4) ||
         !in_range(s->binary, 0, 1) || !in_range(s->planes, 1, s->binary ? 8 : 255) ||
-        !in_range(s->step_bits, 1, 8) || !in_range(s->steps_per_group, 1, 8) || !in_range(s->elements, 1, MOST_ELEMENTS))
+        !in_range(s->step_bits, 1, 8) || !in_range(s->steps_per_group, 1, 8) ||
+        !in_range(s->elements, 1, MOST_ELEMENTS))
         return 0;
-    if (s->step_bits * s->steps_per_group > 8 || s->groups * s->steps_per_group < s->steps)
-        return 0;
+    const int32_t groups = (s->steps + s->steps_per_group - 1) / s->steps_per_group;
+    if (s->step_bits * s->steps_per_group > 8 || s->groups != groups) return 0;
     if (s->groups > 1 && (s->steps_per_group != 8 || s->step_bits != 1)) return 0;
     const uint64_t bytes = (uint64_t)s->groups * (uint64_t)s->planes * (uint64_t)s->elements;
     return buffer_ok(l, s->offset, bytes);
@@ -178,7 +179,8 @@ static int dense_ok(const limits *l, const op_dense *op) {
     const uint64_t weights = (uint64_t)w->kernel_height * (uint64_t)w->kernel_width *
                              (uint64_t)(w->channels / op->groups) * outputs;
     if (op->weights == WEIGHTS_INT8) {
-        if (!data_ok(l, op->weights_offset, weights, 1) || !data_ok(l, op->scale_offset, outputs, 4))
+        if (!data_ok(l, op->weights_offset, weights, 1) ||
+            !data_ok(l, op->scale_offset, outputs, 4))
             return 0;
     } else if (op->weights != WEIGHTS_FLOAT || op->scale_offset != 0 ||
                !data_ok(l, op->weights_offset, weights, 4)) {
@@ -411,7 +413,6 @@ static int header_ok(const svit_header *h, limits *l) {
         return 0;
     const int64_t size = (int64_t)h->channels * h->height * h->width;
     if (size > MOST_ELEMENTS) return 0;
-    if ((int64_t)h->channels * h->height * h->width > MOST_ELEMENTS) return 0;
     const values_ref input = {h->input_offset, h->frames ? h->frames : 1, (int32_t)size};
     const values_ref logits = {h->logits_offset, 1, h->classes};
     l->buffers = h->arena_bytes - SVIT_SLACK;

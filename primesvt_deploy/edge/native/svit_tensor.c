@@ -160,15 +160,16 @@ static int sums_runs(const op_reduce *op) {
 }
 
 /* Bits of `mask` in `n` bytes. */
-static int32_t bits_in(const uint8_t *bytes, int32_t n, uint32_t mask) {
+static uint32_t bits_in(const uint8_t *bytes, int32_t n, uint32_t mask) {
     const uint64_t masks = mask * UINT64_C(0x0101010101010101);
-    int32_t count = 0, i = 0;
+    uint32_t count = 0;
+    int32_t i = 0;
     for (; i + 8 <= n; i += 8) {
         uint64_t word;
         memcpy(&word, bytes + i, sizeof word);
-        count += __builtin_popcountll(word & masks);
+        count += (uint32_t)__builtin_popcountll(word & masks);
     }
-    for (; i < n; i++) count += __builtin_popcount(bytes[i] & mask);
+    for (; i < n; i++) count += (uint32_t)__builtin_popcount(bytes[i] & mask);
     return count;
 }
 
@@ -181,11 +182,12 @@ static void sum_runs(const run_state *run, const op_reduce *op) {
         const uint32_t one = (1u << spikes->step_bits) - 1;
         const uint32_t mask = one << t % spikes->steps_per_group * spikes->step_bits;
         const int32_t first = t / spikes->steps_per_group * spikes->planes;
-        int32_t total = 0;
+        int64_t total = 0;
         for (int32_t plane = 0; plane < spikes->planes; plane++) {
             const size_t skipped = (size_t)(first + plane) * (size_t)spikes->elements;
             const uint8_t *bytes = run->arena + spikes->offset + skipped + at;
-            total += bits_in(bytes, op->sizes[op->kept], mask) << (spikes->binary ? plane : 0);
+            const int64_t fired = bits_in(bytes, op->sizes[op->kept], mask);
+            total += fired << (spikes->binary ? plane : 0);
         }
         to[address(&op->output, &p, op->kept)] = (float)total * op->input.unit;
     } while (next(&p, op->sizes, op->kept));

@@ -50,7 +50,8 @@ int main(int count, char **arguments) {
     for (const uint32_t *at = list; at < list + words;) {
         const uint32_t model_words = *at++, *const model = at;
         at += model_words;
-        for (uint32_t left = *at++; left > 0; left--) at = run_altered(&run, model, model_words, at);
+        for (uint32_t left = *at++; left > 0; left--)
+            at = run_altered(&run, model, model_words, at);
     }
     free(list);
     return 0;
