@@ -189,34 +189,79 @@ static void run_whole(guarded_run *run, const svit_model *model, const svit_head
     free(arena);
 }
 
-/* Run operators one by one, in parts one after the other, and see what each changes. */
+/* Operators that are run one by one. */
+typedef struct apart {
+    const svit_header *header;
+    run_state state;
+    uint8_t *before; /* what the arena was before an operator */
+    uint8_t *scratch, *scratch_end;
+    uint32_t random;
+} apart;
+
+static apart begin_apart(const guarded_run *run, const svit_header *h, const uint8_t *pixels) {
+    apart a;
+    memset(&a, 0, sizeof a);
+    a.header = h;
+    a.random = run->seed;
+    a.state.kernels = run->kernels ? run->kernels : svit_choose_kernels();
+    a.state.data = (const uint8_t *)h + h->data_offset;
+    a.state.arena = random_bytes(h->arena_bytes, &a.random);
+    a.state.pixels = pixels;
+    a.before = memory(h->arena_bytes);
+    a.scratch = random_bytes(h->scratch_bytes, &a.random);
+    a.scratch_end = a.scratch + h->scratch_bytes;
+    return a;
+}
+
+static void end_apart(apart *a) {
+    free(a->scratch);
+    free(a->before);
+    free(a->state.arena);
+}
+
+/* Run an operator, in parts one after the other, in scratch memory that ends where it may end, and
+ * see what it changes. */
+static void run_operator_apart(apart *a, const op_head *op) {
+    const size_t bytes = (size_t)svit_scratch_bytes(op);
+    const size_t room = (bytes + SVIT_SLACK + SVIT_ALIGNMENT - 1) / SVIT_ALIGNMENT * SVIT_ALIGNMENT;
+    uint8_t slack[SVIT_SLACK];
+    a->state.scratch = bytes ? a->scratch_end - room : a->scratch;
+    if (bytes) memcpy(slack, a->state.scratch + bytes, sizeof slack);
+    memcpy(a->before, a->state.arena, a->header->arena_bytes);
+    a->state.parts = svit_is_shared(op) ? PARTS : 1;
+    for (a->state.part = 0; a->state.part < a->state.parts; a->state.part++)
+        svit_run_operator(&a->state, op);
+    expect_same(a->before, a->state.arena, a->header->arena_bytes, output_of(op), op);
+    if (bytes && memcmp(slack, a->state.scratch + bytes, sizeof slack) != 0) {
+        fprintf(stderr, "an operator of kind %d wrote behind its scratch memory\n", (int)op->kind);
+        abort();
+    }
+}
+
+/* Run operators one after another, which gives what a whole run gives. */
 static void run_in_parts(guarded_run *run, const svit_header *h, const float *values,
                          const uint8_t *pixels) {
-    uint32_t random = run->seed;
-    uint8_t *arena = random_bytes(h->arena_bytes, &random), *before = memory(h->arena_bytes);
-    uint8_t *scratch = random_bytes(h->scratch_bytes, &random);
+    apart a = begin_apart(run, h, pixels);
     if (h->takes_pixels != SVIT_PIXELS_ALONE)
-        memcpy(arena + h->input_offset, values, count_of(h) * sizeof *values);
-    run_state state;
-    memset(&state, 0, sizeof state);
-    state.kernels = run->kernels ? run->kernels : svit_choose_kernels();
-    state.data = (const uint8_t *)h + h->data_offset;
-    state.arena = arena;
-    state.scratch = scratch;
-    state.pixels = pixels;
+        memcpy(a.state.arena + h->input_offset, values, count_of(h) * sizeof *values);
+    const op_head *op = first_of(h);
+    for (uint32_t i = 0; i < h->operators; i++, op = next_of(op)) run_operator_apart(&a, op);
+    run->logits_in_parts = no_bytes;
+    add_values(&run->logits_in_parts,
+               (const float *)(const void *)(a.state.arena + h->logits_offset), (size_t)h->classes);
+    end_apart(&a);
+}
+
+/* Run each operator on whatever bytes there may be in its buffers. */
+static void run_on_garbage(const guarded_run *run, const svit_header *h, const uint8_t *pixels) {
+    apart a = begin_apart(run, h, pixels);
     const op_head *op = first_of(h);
     for (uint32_t i = 0; i < h->operators; i++, op = next_of(op)) {
-        memcpy(before, arena, h->arena_bytes);
-        state.parts = svit_is_shared(op) ? PARTS : 1;
-        for (state.part = 0; state.part < state.parts; state.part++) svit_run_operator(&state, op);
-        expect_same(before, arena, h->arena_bytes, output_of(op), op);
+        for (uint32_t at = 0; at < h->arena_bytes; at++)
+            a.state.arena[at] = (uint8_t)next_random(&a.random);
+        run_operator_apart(&a, op);
     }
-    run->logits_in_parts = no_bytes;
-    add_values(&run->logits_in_parts, (const float *)(const void *)(arena + h->logits_offset),
-               (size_t)h->classes);
-    free(scratch);
-    free(before);
-    free(arena);
+    end_apart(&a);
 }
 
 static int run_open(guarded_run *run, const svit_model *model, const svit_header *h) {
@@ -228,8 +273,10 @@ static int run_open(guarded_run *run, const svit_model *model, const svit_header
     float *values = random_values(count_of(h), &random);
     uint8_t *pixels = random_bytes(count_of(h), &random);
     run_whole(run, model, h, values, pixels);
-    if ((double)h->operators * h->arena_bytes < run->most_work)
+    if ((double)h->operators * h->arena_bytes < run->most_work) {
         run_in_parts(run, h, values, pixels);
+        run_on_garbage(run, h, pixels);
+    }
     free(pixels);
     free(values);
     return GUARDED_RAN;

@@ -24,9 +24,10 @@ typedef struct guarded_run {
 double work_of(const op_head *op);
 
 /* Open a copy of the file that ends where its memory ends, and run it in an arena that does, too;
- * then operator by operator, in three parts whose scratch memory is apart from the arena. Gives
- * GUARDED_RAN, GUARDED_SKIPPED (valid, but too large to run here), or the svit_error that it was
- * refused with. Ends the process where an operator writes outside its output. */
+ * then operator by operator, in three parts whose scratch memory is apart from the arena; and each
+ * operator on random bytes. Gives GUARDED_RAN, GUARDED_SKIPPED (valid, but too large to run here), or
+ * the svit_error that it was refused with. Ends the process where an operator writes outside its
+ * output. */
 int run_guarded(guarded_run *run, const uint8_t *file, size_t bytes);
 
 /* Kernels by name; null: this processor has none of that name. */

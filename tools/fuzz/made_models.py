@@ -312,7 +312,7 @@ def _spikes(ref: SpikesRef, shape: tuple[int, ...], unit: float = 1.0) -> Operan
 
 def _sparse(m: _Maker) -> NativeProgram:
     spikes, window = m.spikes(), m.window()
-    outputs = m.pick(1, 3, 16, 33, 65, 100)
+    outputs = m.pick(1, 3, 16, 33, 65, 100, 160)
     rows = window.kernel_height * window.kernel_width * window.channels
     codes = m.random.integers(-_INT8, _INT8 + 1, (rows, outputs)).astype(np.int8)
     stored = {"weights": WeightFormat.INT8, "rows": Data(codes)}

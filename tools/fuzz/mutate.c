@@ -3,9 +3,6 @@
 
 #include <string.h>
 
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
-
 #define MOST_OPERATORS 24
 
 uint32_t roll(dice *d, uint32_t sides) {
@@ -84,6 +81,14 @@ static void mix(uint8_t *file, dice *d) {
             (1 + roll(d, words - first)) * sizeof(int32_t));
 }
 
+/* Have scratch memory begin where something else of the operator may be. */
+static void move_scratch(uint8_t *file, dice *d) {
+    svit_header *h = (svit_header *)(void *)file;
+    op_head *op = operator_at(file, roll(d, h->operators));
+    const uint32_t word = ((uint32_t *)(void *)op)[2 + roll(d, (uint32_t)op->words - 2)];
+    op->scratch_offset = (int32_t)(word / SVIT_ALIGNMENT * SVIT_ALIGNMENT);
+}
+
 /* Remove an operator or repeat it; the data moves. Gives the size of the file. */
 static size_t move_operators(uint8_t *file, size_t bytes, size_t most, dice *d) {
     static uint8_t copy[1 << 20];
@@ -122,5 +127,6 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
         default: change_word(data, &d); break;
         }
     if (roll(&d, 8) && is_in_order(data, size)) mend(data, size, &d);
+    if (roll(&d, 16) == 0 && is_in_order(data, size)) move_scratch(data, &d);
     return size;
 }

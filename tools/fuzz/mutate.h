@@ -11,6 +11,10 @@ typedef struct dice {
 /* A number below `sides`, which is at least 1. */
 uint32_t roll(dice *d, uint32_t sides);
 
+/* The mutator, and libFuzzer's own one, which it calls. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
+
 /* Whether header, records and data lie in the file one after another, as they are written. */
 int is_in_order(const uint8_t *file, size_t bytes);
 
