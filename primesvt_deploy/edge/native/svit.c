@@ -21,6 +21,7 @@ static int is_little_endian(void) {
 int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
     if (!model || !file || (uintptr_t)file % SVIT_ALIGNMENT) return SVIT_ERROR_ARGUMENT;
     model->file = NULL; /* so that nothing runs what was refused */
+    model->unpacked = NULL;
     if (!is_little_endian()) return SVIT_ERROR_BYTE_ORDER;
     const svit_header *header = file;
     if (bytes < sizeof magic || memcmp(file, magic, sizeof magic) != 0) return SVIT_ERROR_MAGIC;
@@ -144,9 +145,15 @@ static void run_operators(const svit_model *model, run_state *run, svit_observer
     /* Other parts have scratch memory of their own, behind the arena of the first one. */
     const size_t before = run->part ? (size_t)(run->part - 1) * header->scratch_bytes : 0;
     uint8_t *const own = run->arena + header->arena_bytes + before;
+    const int8_t *unpacked = model->unpacked;
     for (uint32_t i = 0; i < header->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
         run->scratch = run->part ? own : run->arena + op->scratch_offset;
+        if (model->unpacked) {
+            const size_t bytes = (size_t)svit_unpacked_size(op);
+            run->unpacked = bytes ? unpacked : NULL;
+            unpacked += bytes;
+        }
         if (run->part == 0 || svit_is_shared(op)) svit_run_operator(run, op);
         if (barrier) barrier(context);
         svit_layer layer;
@@ -194,7 +201,7 @@ static run_state part_of(const svit_model *model, void *arena, const uint8_t *pi
                          int32_t parts) {
     const svit_header *h = header_of(model);
     const run_state run = {model->kernels, model->file + h->data_offset, arena, arena, part, parts,
-                           pixels};
+                           pixels, NULL};
     return run;
 }
 

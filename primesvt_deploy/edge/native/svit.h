@@ -54,6 +54,7 @@ typedef struct svit_info {
 typedef struct svit_model {
     const uint8_t *file;
     const void *kernels;
+    const int8_t *unpacked;
 } svit_model;
 
 /* Output of one layer, passed to an observer while the arena still holds it. */
@@ -77,6 +78,11 @@ svit_info svit_describe(const svit_model *model);
 
 /* Bytes of the arena of a run. */
 size_t svit_arena_bytes(const svit_model *model);
+
+/* Weights of 4 bits are read as they are, in little memory, or faster once they are bytes: give memory
+ * for these, aligned to SVIT_ALIGNMENT, before the first run, and keep it as long as the model. */
+size_t svit_unpacked_bytes(const svit_model *model); /* 0: there are none */
+int svit_unpack(svit_model *model, void *memory);
 
 /* Classify uint8 pixels [height, width, channels]; gives float logits [classes]. */
 int svit_run(const svit_model *model, void *arena, const uint8_t *pixels, float *logits);
