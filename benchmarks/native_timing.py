@@ -17,7 +17,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ LIMITED = (NO_VNNI, AVX2)
 _CORE = re.escape(bytes.fromhex("4181e2000002c0"))  # and r10d, the bits of AVX-512 BW, DQ and VL
 _VNNI = re.compile(_CORE + b".{0,400}?" + re.escape(bytes.fromhex("81e700080000")), re.DOTALL)
 _AVX512 = re.compile(re.escape(bytes.fromhex("a8e00f84")) + b".{0,400}?" + _CORE, re.DOTALL)
-_NO_AVX512 = "-D__builtin_cpu_supports(x)=((x)[3]==50)"
+NO_AVX512 = "-D__builtin_cpu_supports(x)=((x)[3]==50)"
 """avx2 and bmi2 have a 2 where avx512f and its extensions have a 5."""
 Run = Callable[[npt.NDArray[Any]], object]
 
@@ -92,7 +93,7 @@ def with_fewer_instructions(folder: Path, kept: str, *, runs: int, warmup: int) 
     """Time the artifacts in a folder in a process without some vector instructions.
 
     Args:
-        folder: of artifacts and `inputs.npy`; a copy of ONNX Runtime is put beside it.
+        folder: of artifacts and `inputs.npy`.
         kept: `NO_VNNI` or `AVX2`.
         runs: rounds.
         warmup: untimed rounds before.
@@ -100,16 +101,29 @@ def with_fewer_instructions(folder: Path, kept: str, *, runs: int, warmup: int) 
     Returns:
         Latencies by thread count, or why there are none.
     """
-    site = folder.with_name(f"{folder.name}-{kept.replace(' ', '-')}")
-    missing = _limit_onnxruntime(site, kept)
-    if missing:
-        return {"not_measured": missing}
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-    if kept == AVX2:
-        environment[READY_LIBRARY] = str(compile_library(["cc", _NO_AVX512], site))
-    line = [sys.executable, __file__, str(folder), str(runs), str(warmup)]
-    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    shutil.rmtree(site)
+    return run_limited([__file__, str(folder), str(runs), str(warmup)], kept)
+
+
+def run_limited(program: Sequence[str], kept: str) -> Any:
+    """Run a Python program without some vector instructions; the JSON of its last line.
+
+    Args:
+        program: its file and arguments.
+        kept: `NO_VNNI` or `AVX2`.
+
+    Returns:
+        Its answer; or, under `not_measured`, why it was not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxruntime-") as name:
+        site = Path(name)
+        missing = _limit_onnxruntime(site, kept)
+        if missing:
+            return {"not_measured": missing}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+        if kept == AVX2:
+            environment[READY_LIBRARY] = str(compile_library(["cc", NO_AVX512], site))
+        line = [sys.executable, *program]
+        done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
