@@ -1,9 +1,10 @@
 /* Time one layer of the native engine on spikes of a density; prints milliseconds a run.
  *
- *     native_density CHANNELS SIZE KERNEL OUTPUTS TIMESTEPS DENSITY RUNS [same]
+ *     native_density CHANNELS SIZE KERNEL OUTPUTS TIMESTEPS DENSITY RUNS LARGEST [same]
  *
  * Spikes are drawn for each input and timestep, or with `same` for each input alone, and then fire
- * in all timesteps. Neurons fire behind the layer, as in a network.
+ * in all timesteps. With LARGEST above 1 an input counts the spikes of so many, as on a residual
+ * stream. Neurons fire behind the layer, as in a network.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,12 +31,15 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static op_sparse layer_of(int channels, int size, int kernel, int outputs, int steps) {
+static op_sparse layer_of(int channels, int size, int kernel, int outputs, int steps,
+                          int largest) {
     op_sparse op;
     memset(&op, 0, sizeof op);
     const int elements = channels * size * size;
-    op.input = (spikes_ref){.steps = steps, .groups = 1, .planes = 1, .step_bits = 1,
-                            .steps_per_group = 8, .elements = elements};
+    int planes = 1;
+    while (largest >> planes) planes++;
+    op.input = (spikes_ref){.steps = steps, .groups = 1, .planes = planes, .binary = planes > 1,
+                            .step_bits = 1, .steps_per_group = 8, .elements = elements};
     op.window = (window_ref){.channels = channels, .height = size, .width = size,
                              .kernel_height = kernel, .kernel_width = kernel,
                              .stride_y = 1, .stride_x = 1, .pad_top = kernel / 2,
@@ -45,14 +49,15 @@ static op_sparse layer_of(int channels, int size, int kernel, int outputs, int s
     op.weights = WEIGHTS_INT8;
     op.set_bits = 4;
     op.joins = kernel > 1;
-    op.listed = kernel > 1 ? 0 : (channels < 512 ? (channels > 64 ? channels : 64) : 512);
-    op.largest = 1;
+    const int most = channels * largest < 512 ? channels * largest : 512;
+    op.listed = kernel > 1 ? 0 : (most > 64 * largest ? most : 64 * largest);
+    op.largest = largest;
     op.sink.kind = SINK_NEURON;
     op.sink.steps = steps;
     op.sink.width = size;
     op.sink.neuron = (neuron_ref){.decay = 0.5f, .gain = 0.5f, .threshold = 1.0f, .hard_reset = 1,
                                   .levels = 1};
-    op.sink.spikes = (spikes_ref){.offset = elements, .steps = steps, .groups = 1, .planes = 1,
+    op.sink.spikes = (spikes_ref){.offset = planes * elements, .steps = steps, .groups = 1, .planes = 1,
                                   .step_bits = 1, .steps_per_group = 8,
                                   .elements = outputs * size * size};
     return op;
@@ -65,31 +70,53 @@ static void *memory_of(size_t bytes) {
     return memory;
 }
 
-static void draw_spikes(uint8_t *bytes, int count, int steps, double density, int same) {
+/* Draw counts, the sums of `largest` spikes each, into planes of bits. */
+static void draw_counts(uint8_t *bytes, const spikes_ref *to, int largest, double density,
+                        int same) {
     const uint32_t below = (uint32_t)(density * 16777216.0);
-    for (int i = 0; i < count; i++) {
-        unsigned pattern = 0;
-        for (int t = 0; t < steps; t++) pattern |= (unsigned)(drawn() < below) << t;
-        bytes[i] = (uint8_t)(same ? (pattern & 1 ? (1u << steps) - 1 : 0) : pattern);
+    for (int i = 0; i < to->elements; i++)
+        for (int t = 0, sum = 0; t < to->steps; t++) {
+            if (!same || t == 0) sum = 0;
+            for (int k = 0; k < largest && (!same || t == 0); k++) sum += drawn() < below;
+            for (int plane = 0; plane < to->planes; plane++)
+                bytes[plane * to->elements + i] |= (uint8_t)((sum >> plane & 1) << t);
+        }
+}
+
+/* Draw weights; rows whose sum fits 16 bits, 0 where all sums do, as the exporter decides. */
+static int32_t draw_weights(int8_t *weights, int rows, int outputs, int largest) {
+    long most = 0;
+    for (int i = 0; i < rows * outputs; i++)
+        weights[i] = (int8_t)((int)(drawn() % 64 + drawn() % 64 + drawn() % 64) - 94);
+    for (int n = 0; n < outputs; n++) {
+        long sums[2] = {0, 0};
+        for (int i = 0; i < rows; i++) {
+            const int code = weights[i * outputs + n];
+            sums[code < 0] += labs((long)code);
+        }
+        for (int k = 0; k < 2; k++) most = sums[k] > most ? sums[k] : most;
     }
+    return most * largest > INT16_MAX ? INT16_MAX / 94 : 0;
 }
 
 int main(int count, char **arguments) {
-    if (count < 8) return 1;
+    if (count < 9) return 1;
     const int channels = atoi(arguments[1]), size = atoi(arguments[2]);
     const int kernel = atoi(arguments[3]), outputs = atoi(arguments[4]);
     const int steps = atoi(arguments[5]), runs = atoi(arguments[7]);
-    op_sparse op = layer_of(channels, size, kernel, outputs, steps);
+    const int largest = atoi(arguments[8]);
+    op_sparse op = layer_of(channels, size, kernel, outputs, steps, largest);
     const int rows = channels * kernel * kernel, places = size * size;
     uint8_t *data = memory_of((size_t)rows * (size_t)outputs + 8 * (size_t)outputs);
     float *scale = (float *)(void *)data;
     for (int n = 0; n < outputs; n++) scale[n] = 1.0f / 512.0f;
     op.bias_offset = 4 * outputs;
     op.weights_offset = 8 * outputs;
-    for (int i = 0; i < rows * outputs; i++) /* small: no sum may exceed 16 bits */
-        data[op.weights_offset + i] = (uint8_t)(int8_t)((int)(drawn() % 15) - 7);
-    uint8_t *arena = memory_of((size_t)(channels + outputs) * (size_t)places);
-    draw_spikes(arena, channels * places, steps, atof(arguments[6]), count > 8);
+    op.block_rows =
+        draw_weights((int8_t *)data + op.weights_offset, rows, outputs, largest);
+    uint8_t *arena =
+        memory_of((size_t)(channels * op.input.planes + outputs) * (size_t)places);
+    draw_counts(arena, &op.input, largest, atof(arguments[6]), count > 9);
     const run_state run = {.kernels = svit_choose_kernels(), .data = data, .arena = arena,
                            .scratch = memory_of((size_t)svit_sparse_scratch(&op)), .parts = 1};
     double *times = malloc((size_t)runs * sizeof *times);

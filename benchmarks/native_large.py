@@ -3,9 +3,10 @@
     python benchmarks/native_large.py [NAME ...]
 
 224 pixels, T = 4, random weights. Norms are calibrated on natural images, CIFAR-10's, resized: each
-takes its statistics from what reaches it, and one shift in its bias is then moved until the neurons
-behind it fire at a target rate; the rates that are reached are in the results. Each network is a
-process of its own; only named ones are measured again. Other images than those are timed.
+takes its statistics from what reaches it, and one shift of its bias is then moved until the neurons
+behind it fire at the rate that the trained reference model has in layers of that role
+(`results/models.json`); the rates that are reached are in the results. Each network is a process
+of its own; only named ones are measured again. Other images than those are timed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from common import MEASURED, RESULTS, write
-from native_timing import AS_IT_IS, LIMITED, THREADS, artifacts_of, timed, with_fewer_instructions
+from native_operations import operations_by_layer
+from native_timing import AS_IT_IS, NO_VNNI, THREADS, artifacts_of, timed, with_fewer_instructions
 from torch import nn
 from wide import network
 
@@ -37,10 +39,13 @@ from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.spikes import neuron_layers
 
+MODELS = Path(__file__).parent / "results" / "models.json"
 NETWORKS = ("Spikformer-8-512", "SDT-8-512", "QKFormer-10-384")
-TARGET = 0.2
-PASSES, CALIBRATION = 8, 4
+PASSES, CALIBRATION = 8, 2
 RUNS, WARMUP, IMAGES = 20, 2, 8
+STREAM = {"sdt-v1": ("entry", "fc1")}
+"""Roles of neurons on a residual stream, by family: they fire as the stem's do."""
+_LEAST, _MOST = 0.005, 0.5
 
 
 def main() -> None:
@@ -57,7 +62,7 @@ def main() -> None:
             {
                 "precision": "int8",
                 "images": f"CIFAR-10, resized: {CALIBRATION} to calibrate, {IMAGES} timed",
-                "target_rate": TARGET,
+                "target_rates": rates_by_role(),
                 "models": {name: rows[name] for name in NETWORKS if name in rows},
             },
         )
@@ -84,6 +89,9 @@ def measured(name: str) -> dict[str, Any]:
         paths = [folder / f"int8.{suffix}" for suffix in ("onnx", "svit")]
         onnx = export_onnx(quantized, paths[0], precision=Precision.INT8, traced=traced)
         native = export_native(quantized, paths[1], precision=Precision.INT8, traced=traced)
+        counted = operations_by_layer(
+            quantized, torch.from_numpy(inputs[:1]), native.integer_layers
+        )
         del traced, quantized
         engine = NativeModel(paths[1])
         rates = densities(engine, inputs)
@@ -100,6 +108,11 @@ def measured(name: str) -> dict[str, Any]:
                 "most": max(rates.values()),
                 "layers": rates,
             },
+            "operations": {
+                key: sum(layer[key] for layer in counted.values())
+                for key in ("dense_operations", "synaptic_operations", "grouped_additions")
+            },
+            "input_density": {layer: row["density"] for layer, row in counted.items()},
             "timings": timings(folder, inputs),
         }
 
@@ -135,32 +148,65 @@ def timings(folder: Path, inputs: npt.NDArray[np.float32]) -> dict[str, Any]:
     found: dict[str, Any] = {AS_IT_IS: {"by_threads": rows}}
     one, two = (row["native_int8"]["median_ms"] for row in rows)
     found["two_threads_times_faster_than_one"] = round(one / two, 3)
-    for kept in LIMITED:
-        found[kept] = with_fewer_instructions(folder, kept, runs=RUNS, warmup=WARMUP)
+    found[NO_VNNI] = with_fewer_instructions(
+        folder, NO_VNNI, runs=RUNS, warmup=WARMUP, threads=(1,)
+    )
     return found
+
+
+def rates_by_role() -> dict[str, float]:
+    """Mean firing rate of the trained reference model's neurons by the role of their layer."""
+    firing = json.loads(MODELS.read_text())["models"][MEASURED]["firing"]
+    roles: dict[str, list[float]] = {}
+    for row in firing:
+        roles.setdefault(role_of(row["layer"]), []).append(row["rate"])
+    return {role: round(statistics.mean(rates), 4) for role, rates in roles.items()}
+
+
+def role_of(layer: str) -> str:
+    """Last part of a layer's name that is no number."""
+    parts = layer.removesuffix(".neuron").split(".")
+    return next(part for part in reversed(parts) if not part.isdigit())
 
 
 @torch.no_grad()
 def calibrate(model: SViT, inputs: torch.Tensor) -> None:
-    """Set norms so that neurons fire at the target rate on samples.
+    """Set norms so that neurons fire at the reference's rates on samples.
 
     A pass sets the statistics of every norm to those of its input, which the norms before it have
     made; between passes the norm before a neuron layer is shifted by the distance of normal
-    quantiles between its rate and the target. Layers without a norm of their own follow.
+    quantiles between its rate and the wanted one. Attention, whose neurons have no norm, is brought
+    to its rate by the rates that are wanted of q, k and v.
     """
+    by_role, stream = rates_by_role(), STREAM.get(model.family.name, ())
+    target = {
+        name: by_role["stem" if role_of(name) in stream else role_of(name)]
+        if role_of(name) in (*by_role, *stream)
+        else by_role["stem"]
+        for name in neuron_layers(model)
+    }
+    wanted = dict(target)
     for layer in model.module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.bias.sub_(layer.bias.mean())
     for _ in range(PASSES):
-        for norm, rate in _observed_rates(model, inputs):
-            distance = _quantile(TARGET) - _quantile(min(max(rate, 1e-3), 1.0 - 1e-3))
-            norm.bias.add_(0.7 * distance * float(norm.weight.abs().mean()))
+        for name, norm, rate in _observed_rates(model, inputs):
+            if norm is None:
+                factor = min(max((target[name] / max(rate, _LEAST)) ** (1 / 3), 0.5), 2.0)
+                for other in wanted:
+                    if other.startswith(f"{name}.") and role_of(other) in ("q", "k", "v"):
+                        wanted[other] = min(max(wanted[other] * factor, _LEAST), _MOST)
+            else:
+                distance = _quantile(wanted[name]) - _quantile(rate)
+                norm.bias.add_(0.7 * distance * float(norm.weight.abs().mean()))
     _observed_rates(model, inputs)
 
 
-def _observed_rates(model: SViT, inputs: torch.Tensor) -> list[tuple[nn.BatchNorm2d, float]]:
-    """Run a pass that sets norms' statistics; norms, each with the rate of the neurons behind."""
-    found: list[tuple[nn.BatchNorm2d, float]] = []
+def _observed_rates(
+    model: SViT, inputs: torch.Tensor
+) -> list[tuple[str, nn.BatchNorm2d | None, float]]:
+    """Run a pass that sets norms' statistics; by neuron layer the norm before it, and its rate."""
+    found: list[tuple[str, nn.BatchNorm2d | None, float]] = []
     waiting: list[nn.BatchNorm2d] = []
 
     def take(norm: nn.BatchNorm2d, given: tuple[torch.Tensor]) -> None:
@@ -169,14 +215,17 @@ def _observed_rates(model: SViT, inputs: torch.Tensor) -> list[tuple[nn.BatchNor
         norm.running_var.copy_(x.var(dim=(0, 2, 3)) + 1e-6)
         waiting.append(norm)
 
-    def fire(_: nn.Module, given: Any, output: torch.Tensor) -> None:
-        if waiting:
-            found.append((waiting[-1], float((output > 0).float().mean())))
-            waiting.clear()
+    def fire(name: str, output: torch.Tensor) -> None:
+        rate = float((output > 0).float().mean())
+        found.append((name, waiting[-1] if waiting else None, rate))
+        waiting.clear()
 
     norms = [layer for layer in model.module.modules() if isinstance(layer, nn.BatchNorm2d)]
     handles = [norm.register_forward_pre_hook(take) for norm in norms]
-    handles += [neuron.register_forward_hook(fire) for neuron in neuron_layers(model).values()]
+    handles += [
+        neuron.register_forward_hook(lambda _, given, output, name=name: fire(name, output))
+        for name, neuron in neuron_layers(model).items()
+    ]
     try:
         model.module(time_first(inputs))
     finally:
@@ -186,7 +235,7 @@ def _observed_rates(model: SViT, inputs: torch.Tensor) -> list[tuple[nn.BatchNor
 
 
 def _quantile(share: float) -> float:
-    return statistics.NormalDist().inv_cdf(share)
+    return statistics.NormalDist().inv_cdf(min(max(share, 1e-3), 1.0 - 1e-3))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time ONNX Runtime and the native engine side by side, with fewer vector instructions if need be.
 
-    python benchmarks/native_timing.py FOLDER RUNS WARMUP
+    python benchmarks/native_timing.py FOLDER RUNS WARMUP THREADS...
 
 times the artifacts in a folder on the samples of its `inputs.npy` and prints JSON. ONNX Runtime
 chooses its kernels by what `cpuid` says and has no switch for it, so a copy of its library is made
@@ -89,7 +89,9 @@ def _ratio(found: Mapping[str, Latency], slow: str, fast: str) -> float:
     return round(float(np.median(rounds)), 3)
 
 
-def with_fewer_instructions(folder: Path, kept: str, *, runs: int, warmup: int) -> Any:
+def with_fewer_instructions(
+    folder: Path, kept: str, *, runs: int, warmup: int, threads: Sequence[int] = THREADS
+) -> Any:
     """Time the artifacts in a folder in a process without some vector instructions.
 
     Args:
@@ -97,11 +99,12 @@ def with_fewer_instructions(folder: Path, kept: str, *, runs: int, warmup: int) 
         kept: `NO_VNNI` or `AVX2`.
         runs: rounds.
         warmup: untimed rounds before.
+        threads: thread counts.
 
     Returns:
         Latencies by thread count, or why there are none.
     """
-    return run_limited([__file__, str(folder), str(runs), str(warmup)], kept)
+    return run_limited([__file__, *map(str, (folder, runs, warmup, *threads))], kept)
 
 
 def run_limited(program: Sequence[str], kept: str) -> Any:
@@ -157,7 +160,7 @@ def main() -> None:
             "threads": threads,
             **timed(artifacts_of(folder, threads), samples, runs=runs, warmup=warmup),
         }
-        for threads in THREADS
+        for threads in map(int, sys.argv[4:])
     ]
     (native,) = list(folder.glob("int8.svit"))
     print(json.dumps({"kernels": NativeModel(native).kernels, "by_threads": rows}))

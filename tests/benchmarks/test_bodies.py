@@ -296,13 +296,14 @@ def test_native_large(run: Run, model: SViT, script: Script) -> None:
         in_own_process=large.measured,
     )
     row = content["models"]["tiny"]
-    assert 0.1 < row["density"]["median"] < 0.35, "near the target"
-    assert [time["threads"] for time in row["timings"]["AVX2"]["by_threads"]] == [1, 2]
+    assert 0.03 < row["density"]["median"] < 0.3, "near the reference's"
+    (limited,) = row["timings"]["AVX-512 without VNNI"]["by_threads"]
+    assert limited["native_int8"]["median_ms"] > 0.0
     assert row["timings"]["two_threads_times_faster_than_one"] > 0.0
 
 
 def test_native_density(run: Run) -> None:
-    layers = {"1x1": (8, 4, 1, 16), "3x3": (8, 4, 3, 16)}
+    layers = {"1x1": (8, 4, 1, 16, 3), "3x3": (8, 4, 3, 16, 1)}
     content = run("native_density", LAYERS=layers, RUNS=3, WARMUP=1, DENSITIES=(0.0, 0.2, 0.9))
     for row in content["layers"].values():
         assert len(row["as it is"]["independent_ms"]) == 3
