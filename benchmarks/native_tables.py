@@ -248,7 +248,8 @@ def _density_table(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"One thread, T = {found['timesteps']}, spikes drawn independently for each timestep (the "
-        f"least that can be grouped), medians of {found['runs']} runs, {found['machine']['cpu']}.",
+        f"least that can be grouped); medians of {found['runs']} runs, or of those of a quarter "
+        f"second; {found['machine']['cpu']}.",
     ]
     return "\n".join(lines)
 

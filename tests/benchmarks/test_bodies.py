@@ -335,7 +335,7 @@ def test_native_arm(run: Run, model: SViT, script: Script) -> None:
     content = run(
         "native_arm",
         ARM_IMAGES=4,
-        SAVINGS={Precision.INT8: 20.0},
+        PRECISIONS=(Precision.INT8,),
         CORES=("m7",),
         verify_on_arm=verified,
     )
