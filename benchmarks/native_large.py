@@ -192,13 +192,13 @@ def calibrate(model: SViT, inputs: torch.Tensor) -> None:
     for _ in range(PASSES):
         for name, norm, rate in _observed_rates(model, inputs):
             if norm is None:
-                factor = min(max((target[name] / max(rate, _LEAST)) ** (1 / 3), 0.5), 2.0)
+                factor = min(max((target[name] / max(rate, _LEAST)) ** (1 / 6), 0.7), 1.4)
                 for other in wanted:
                     if other.startswith(f"{name}.") and role_of(other) in ("q", "k", "v"):
                         wanted[other] = min(max(wanted[other] * factor, _LEAST), _MOST)
             else:
                 distance = _quantile(wanted[name]) - _quantile(rate)
-                norm.bias.add_(0.7 * distance * float(norm.weight.abs().mean()))
+                norm.bias.add_(distance * float(norm.weight.abs().mean()))
     _observed_rates(model, inputs)
 
 

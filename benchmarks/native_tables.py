@@ -69,7 +69,10 @@ def _time_table(found: dict[str, Any]) -> str:
 
 
 def _times(faster: dict[str, float], name: str) -> str:
-    return f"{faster[name]:.2f}x faster" if name in faster else "-"
+    if name not in faster:
+        return "-"
+    ratio = faster[name]
+    return f"{ratio:.2f}x faster" if ratio >= 1.0 else f"{1.0 / ratio:.2f}x slower"
 
 
 def _size_table(found: dict[str, Any]) -> str:
