@@ -136,8 +136,7 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
         return 0;
     /* Rows are numbered in 16 bits, and the entries of a record. */
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
-    const int64_t listed = op->tile ? (int64_t)w->kernel_height * w->channels
-                                    : (int64_t)op->listed + MOST_UNCOUNTED;
+    const int64_t listed = op->tile ? rows : (int64_t)op->listed + MOST_UNCOUNTED;
     if (rows > UINT16_MAX || listed > UINT16_MAX - SVIT_RECORD_HEAD) return 0;
     if (!in_range(op->tile, 0, MOST_TILE) || op->listed < 0) return 0;
     if (op->set_bits != 1 && op->set_bits != 2 && op->set_bits != 4) return 0;

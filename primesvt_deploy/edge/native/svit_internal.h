@@ -243,21 +243,12 @@ typedef struct op_pixels {
  * record[p + 1] are their numbers, in order; bit p of record[0] says whether there are any. */
 #define SVIT_RECORD_HEAD (SVIT_PATTERNS + 1)
 
-/* A part of a window: the active inputs of a column of its pixels. */
-typedef struct list_part {
-    const uint16_t *record;
-    size_t first; /* added to the numbers of the record's inputs: their weight rows */
-} list_part;
-
-#define SVIT_PART_BYTES 16 /* of a list_part, on any machine */
-
 enum { CURRENTS_CLEARED, CURRENTS_KEPT, CURRENTS_DOUBLED };
 
-/* The active inputs of a window. */
+/* The active inputs of a window, whose numbers are those of their weight rows. */
 typedef struct row_lists {
-    const list_part *parts;
-    int32_t count;     /* of parts */
-    uint32_t patterns; /* that any part has, a bit for each */
+    const uint16_t *record;
+    uint32_t patterns; /* whose rows are added, a bit for each */
     int32_t set_bits;
     int32_t bits;   /* that are used: the last set of a byte may have fewer */
     int32_t before; /* what becomes of currents before sums are added: CURRENTS_... */
@@ -314,6 +305,10 @@ typedef struct svit_kernels {
                           int32_t *currents, size_t pitch);
     void (*sum_rows_int4_wide)(const row_lists *lists, const row_weights *weights,
                                int32_t block_rows, int32_t *currents, size_t pitch);
+    /* Add the sums of a block of rows, 16 bits of each of `bits` steps, to currents of which
+     * `before` says what becomes of them first; both are padded. */
+    void (*add_block)(const int16_t *block, int32_t bits, int32_t before, int32_t outputs,
+                      int32_t *currents, size_t pitch);
     /* Fire neurons on integer currents, current * scale + bias, or on float ones as they are. */
     void (*fire_int16)(const fire_task *task, const int16_t *currents);
     void (*fire_int32)(const fire_task *task, const int32_t *currents);

@@ -123,24 +123,20 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
         (sum)[j_] = ADD((sum)[j_], WIDEN_BYTES(LOAD(wide_b, (row) + j_ * WIDE)));
 #endif
 
-/* Add the int8 rows numbered from `list` to `end`, of columns from `base` on. */
+/* Add the int8 rows numbered from `list` to `end`, one at least, of columns from `base` on. */
 #define SUM_LIST(v, sum, list, end, base, stride)                           \
     const uint16_t *number_ = (list), *const behind_ = (end);               \
-    for (; number_ < behind_; number_++) {                                  \
+    do {                                                                    \
         const int8_t *row_ = (base) + (size_t)*number_ * (stride);          \
         ADD_ROW(v, sum, row_)                                               \
-    }
+    } while (++number_ < behind_);
 
 /* Sum of the int8 rows of a pattern. */
 #define SUM_PATTERN(v, sum, lists, pattern, base, stride)                                     \
     wide_h sum[v];                                                                            \
     UNROLL for (int j_ = 0; j_ < (v); j_++) sum[j_] = (wide_h){0};                            \
-    for (int32_t part_ = 0; part_ < (lists)->count; part_++) {                                \
-        const uint16_t *record_ = (lists)->parts[part_].record;                               \
-        const int8_t *from_ = (base) + (lists)->parts[part_].first * (stride);                \
-        SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], from_, \
-                 stride)                                                                      \
-    }
+    const uint16_t *const record_ = (lists)->record;                                          \
+    SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], base, stride)
 
 /* What currents begin with, in memory: `count` columns of any type. */
 #define DEFINE_BEGIN(suffix, type, unsigned_type)                                             \
@@ -274,19 +270,27 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
     for (int32_t at = 0; at < weights->outputs; at += WIDE)
         for (uint32_t left = lists->patterns; left; left &= left - 1) {
             const int pattern = __builtin_ctz(left);
-            for (int32_t i = 0; i < lists->count; i++) {
-                const uint16_t *record = lists->parts[i].record;
-                const int8_t *base = weights->rows + lists->parts[i].first * stride + at;
-                const uint16_t *const end = record + record[pattern + 1];
-                for (const uint16_t *list = record + record[pattern]; list < end;) {
-                    const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
-                    wide_h sum[1] = {{0}};
-                    SUM_LIST(1, sum, list, last, base, stride)
-                    add_widened(sum[0], weights->outputs - at, pattern, lists->bits,
-                                currents + at, pitch);
-                    list = last;
-                }
+            const uint16_t *const record = lists->record, *list = record + record[pattern];
+            const uint16_t *const end = record + record[pattern + 1];
+            while (list < end) {
+                const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
+                wide_h sum[1] = {{0}};
+                SUM_LIST(1, sum, list, last, weights->rows + at, stride)
+                add_widened(sum[0], weights->outputs - at, pattern, lists->bits, currents + at,
+                            pitch);
+                list = last;
             }
+        }
+}
+
+static void add_block(const int16_t *block, int32_t bits, int32_t before, int32_t outputs,
+                      int32_t *currents, size_t pitch) {
+    for (int32_t b = 0; b < bits; b++, block += pitch, currents += pitch)
+        for (int32_t n = 0; n < outputs; n += LANES) {
+            vec_ui sums = LOAD(vec_ui, currents + n);
+            if (before == CURRENTS_CLEARED) sums = (vec_ui){0};
+            if (before == CURRENTS_DOUBLED) sums += sums;
+            STORE(currents + n, sums + (vec_ui)WIDEN_SHORTS(LOAD(vec_h, block + n)));
         }
 }
 
@@ -295,18 +299,15 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
  * The low nibbles of a row are the first half of the columns, the high ones the second. Rows of one
  * group share a multiplier a column. */
 
-/* The rows of a pattern in a part of a window. */
+/* The rows of a pattern. */
 typedef struct nibble_list {
     const row_weights *weights;
     const uint16_t *list, *end;
-    size_t first;
 } nibble_list;
 
-INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights, int32_t part,
-                              int pattern) {
-    const uint16_t *record = lists->parts[part].record;
-    const nibble_list n = {weights, record + record[pattern], record + record[pattern + 1],
-                           lists->parts[part].first};
+INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights, int pattern) {
+    const uint16_t *record = lists->record;
+    const nibble_list n = {weights, record + record[pattern], record + record[pattern + 1]};
     return n;
 }
 
@@ -314,13 +315,13 @@ INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights
 INLINE void sum_nibbles(nibble_list *n, int32_t most, int32_t at, wide_h *low, wide_h *high) {
     const row_weights *weights = n->weights;
     const size_t each = (size_t)weights->group_rows;
-    const size_t group = (*n->list + n->first) / each, start = group * each;
+    const size_t group = *n->list / each, start = group * each;
     const uint8_t *rows = (const uint8_t *)weights->rows + at;
     const uint16_t *const begin = n->list;
     const uint16_t *const end = n->end - begin > most ? begin + most : n->end;
     wide_h part_low = {0}, part_high = {0};
-    for (; n->list < end && *n->list + n->first - start < each; n->list++) {
-        const wide_ub bytes = LOAD(wide_ub, rows + (*n->list + n->first) * weights->stride);
+    for (; n->list < end && *n->list - start < each; n->list++) {
+        const wide_ub bytes = LOAD(wide_ub, rows + *n->list * weights->stride);
         part_low = ADD(part_low, WIDEN_UBYTES((wide_ub)(bytes & 15)));
         part_high = ADD(part_high, WIDEN_UBYTES((wide_ub)(bytes >> 4)));
     }
@@ -350,10 +351,8 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
         for (uint32_t left = lists->patterns; left; left &= left - 1) {
             const int pattern = __builtin_ctz(left);
             wide_h low = {0}, high = {0};
-            for (int32_t part = 0; part < lists->count; part++) {
-                nibble_list n = nibbles_of(lists, weights, part, pattern);
-                while (n.list < n.end) sum_nibbles(&n, INT16_MAX, at, &low, &high);
-            }
+            nibble_list n = nibbles_of(lists, weights, pattern);
+            while (n.list < n.end) sum_nibbles(&n, INT16_MAX, at, &low, &high);
             for (uint32_t bits = (uint32_t)pattern; bits; bits &= bits - 1) {
                 int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch + at;
                 add_lows(to, low, half - at);
@@ -369,15 +368,12 @@ static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weight
     for (int32_t at = 0; at < half; at += WIDE)
         for (uint32_t left = lists->patterns; left; left &= left - 1) {
             const int pattern = __builtin_ctz(left);
-            for (int32_t part = 0; part < lists->count; part++) {
-                nibble_list n = nibbles_of(lists, weights, part, pattern);
-                while (n.list < n.end) {
-                    wide_h low = {0}, high = {0};
-                    sum_nibbles(&n, block_rows, at, &low, &high);
-                    add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
-                    add_widened(high, half - at, pattern, lists->bits, currents + at + half,
-                                pitch);
-                }
+            nibble_list n = nibbles_of(lists, weights, pattern);
+            while (n.list < n.end) {
+                wide_h low = {0}, high = {0};
+                sum_nibbles(&n, block_rows, at, &low, &high);
+                add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
+                add_widened(high, half - at, pattern, lists->bits, currents + at + half, pitch);
             }
         }
 }
@@ -706,6 +702,7 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 
 const svit_kernels SVIT_KERNELS = {
     SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
+    add_block,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
     count_bits, add_products, read_products, max_int16,
     sum_pixels,

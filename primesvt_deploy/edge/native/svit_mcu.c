@@ -228,62 +228,57 @@ static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const i
 DEFINE_BEGIN(int16, int16_t, uint16_t)
 DEFINE_BEGIN(int32, int32_t, uint32_t)
 
-/* The rows of a pattern in a part of a window. */
-typedef struct part_rows {
-    const uint16_t *list, *end;
-    const int8_t *rows;
-} part_rows;
-
-INLINE part_rows rows_of(const row_lists *lists, const row_weights *weights, int32_t part,
-                         int pattern) {
-    const uint16_t *record = lists->parts[part].record;
-    const part_rows found = {record + record[pattern], record + record[pattern + 1],
-                             weights->rows + lists->parts[part].first * weights->stride};
-    return found;
-}
-
 static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch) {
+    const uint16_t *const record = lists->record;
     begin_int16(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (uint32_t left = lists->patterns; left; left &= left - 1)
-            for (int32_t part = 0; part < lists->count; part++) {
-                const int pattern = __builtin_ctz(left);
-                const part_rows r = rows_of(lists, weights, part, pattern);
-                if (r.list == r.end) continue;
-                pair sums[PAIRS];
-                sum_list(r.list, r.end, r.rows + at, weights->stride, sums);
-                int16_t *to = currents;
-                for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
-                    if (bits & 1)
-                        UNROLL for (int32_t j = 0; j < PAIRS; j++)
-                            store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
-            }
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int pattern = __builtin_ctz(left);
+            pair sums[PAIRS];
+            sum_list(record + record[pattern], record + record[pattern + 1], weights->rows + at,
+                     weights->stride, sums);
+            int16_t *to = currents;
+            for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+                if (bits & 1)
+                    UNROLL for (int32_t j = 0; j < PAIRS; j++)
+                        store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
+        }
 }
 
 /* In 32 bits: blocks of rows whose sums fit 16 bits, widened one after the other. */
 static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
                           int32_t *currents, size_t pitch) {
+    const uint16_t *const record = lists->record;
     begin_int32(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (uint32_t left = lists->patterns; left; left &= left - 1)
-            for (int32_t part = 0; part < lists->count; part++) {
-                const int pattern = __builtin_ctz(left);
-                part_rows r = rows_of(lists, weights, part, pattern);
-                while (r.list < r.end) {
-                    const uint16_t *const last =
-                        r.end - r.list > block_rows ? r.list + block_rows : r.end;
-                    pair sums[PAIRS];
-                    sum_list(r.list, last, r.rows + at, weights->stride, sums);
-                    r.list = last;
-                    int32_t *to = currents;
-                    for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
-                        for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
-                            to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
-                            to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
-                        }
-                }
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int pattern = __builtin_ctz(left);
+            const uint16_t *list = record + record[pattern];
+            const uint16_t *const end = record + record[pattern + 1];
+            while (list < end) {
+                const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
+                pair sums[PAIRS];
+                sum_list(list, last, weights->rows + at, weights->stride, sums);
+                list = last;
+                int32_t *to = currents;
+                for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+                    for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
+                        to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
+                        to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
+                    }
             }
+        }
+}
+
+static void add_block(const int16_t *block, int32_t bits, int32_t before, int32_t outputs,
+                      int32_t *currents, size_t pitch) {
+    for (int32_t b = 0; b < bits; b++, block += pitch, currents += pitch)
+        for (int32_t n = 0; n < outputs; n++) {
+            int32_t sum = before == CURRENTS_CLEARED ? 0 : currents[n];
+            if (before == CURRENTS_DOUBLED) sum = add_wrapping(sum, sum);
+            currents[n] = add_wrapping(sum, block[n]);
+        }
 }
 
 /* -- Sums of rows of nibbles ------------------------------------------------------------------
@@ -393,66 +388,57 @@ static void add_bit(nibble_rows *rows, int32_t bit) {
 
 /* Have rows of a list be added to the sums of a bit. */
 static NOINLINE void add_rows(nibble_rows *rows, const row_weights *weights, int32_t bit,
-                              const uint16_t *list, const uint16_t *end, size_t first) {
+                              const uint16_t *list, const uint16_t *end) {
     int32_t count = rows->counts[bit];
-    const int8_t *const base = weights->rows + first * weights->stride;
     for (; list < end; list++) {
         if (count == MOST_ROWS) {
             rows->counts[bit] = count;
             add_bit(rows, bit);
             count = 0;
         }
-        rows->rows[bit][count++] = (const uint8_t *)row_at(base, *list, weights->stride);
+        rows->rows[bit][count++] = (const uint8_t *)row_at(weights->rows, *list, weights->stride);
     }
     rows->counts[bit] = count;
 }
 
 /* Number of the first row that is still in a list. */
-static size_t next_row(const list_part *part, uint32_t patterns, const uint16_t *at) {
-    size_t next = SIZE_MAX;
+static uint32_t next_row(const uint16_t *record, uint32_t patterns, const uint16_t *at) {
+    uint32_t next = UINT32_MAX;
     for (; patterns; patterns &= patterns - 1) {
         const int p = __builtin_ctz(patterns);
-        if (at[p] < part->record[p + 1] && part->record[at[p]] + part->first < next)
-            next = part->record[at[p]] + part->first;
+        if (at[p] < record[p + 1] && record[at[p]] < next) next = record[at[p]];
     }
     return next;
 }
 
-/* Add the rows of a part of a window, group by group. */
-static void sum_part(nibble_rows *rows, const row_lists *lists, const row_weights *weights,
-                     const list_part *part) {
-    const uint16_t *const record = part->record;
-    uint16_t at[SVIT_PATTERNS]; /* where each list goes on */
-    memcpy(at, record, sizeof at);
-    for (;;) {
-        const size_t next = next_row(part, lists->patterns, at);
-        if (next == SIZE_MAX) return;
-        const size_t size = (size_t)weights->group_rows;
-        const size_t group = next / size, first = group * size;
-        rows->multipliers = weights->multipliers + group * weights->multiplier_stride;
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int p = __builtin_ctz(left);
-            const uint16_t begin = at[p];
-            while (at[p] < record[p + 1] && record[at[p]] + part->first - first < size) at[p]++;
-            for (uint32_t bits = begin < at[p] ? (uint32_t)p : 0; bits; bits &= bits - 1)
-                add_rows(rows, weights, __builtin_ctz(bits), record + begin, record + at[p],
-                         part->first);
-        }
-        for (int32_t bit = 0; bit < lists->bits; bit++)
-            if (rows->counts[bit]) add_bit(rows, bit);
-    }
-}
-
+/* Add the rows of a window, group by group. */
 static void sum_nibbles(const row_lists *lists, const row_weights *weights, int wide,
                         void *currents, size_t pitch) {
+    const uint16_t *const record = lists->record;
     nibble_rows rows;
     memset(rows.counts, 0, sizeof rows.counts);
     rows.outputs = weights->outputs;
     rows.wide = wide;
     rows.currents = currents;
     rows.pitch = pitch;
-    for (int32_t part = 0; part < lists->count; part++)
-        sum_part(&rows, lists, weights, lists->parts + part);
+    uint16_t at[SVIT_PATTERNS]; /* where each list goes on */
+    memcpy(at, record, sizeof at);
+    for (;;) {
+        const uint32_t next = next_row(record, lists->patterns, at);
+        if (next == UINT32_MAX) return;
+        const uint32_t size = (uint32_t)weights->group_rows;
+        const uint32_t group = next / size, first = group * size;
+        rows.multipliers = weights->multipliers + (size_t)group * weights->multiplier_stride;
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int p = __builtin_ctz(left);
+            const uint16_t begin = at[p];
+            while (at[p] < record[p + 1] && record[at[p]] - first < size) at[p]++;
+            for (uint32_t bits = begin < at[p] ? (uint32_t)p : 0; bits; bits &= bits - 1)
+                add_rows(&rows, weights, __builtin_ctz(bits), record + begin, record + at[p]);
+        }
+        for (int32_t bit = 0; bit < lists->bits; bit++)
+            if (rows.counts[bit]) add_bit(&rows, bit);
+    }
 }
 
 static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
@@ -698,7 +684,7 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 }
 
 const svit_kernels svit_kernels_mcu = {
-    "mcu",      list_active,  sum_rows,      sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
+    "mcu",      list_active,  sum_rows,      sum_rows_int4, sum_rows_wide, sum_rows_int4_wide, add_block,
     fire_int16, fire_int32,   fire_float,    sum_scaled,    sum_scaled_int8,
     count_bits, add_products, read_products, max_int16,     sum_pixels,
 };

@@ -3,11 +3,11 @@
  * Inputs are listed by their firing pattern over four timesteps; the kernels add the rows of a list
  * once and spread their sum over the timesteps in which the pattern fires.
  *
- * What a window reads is listed by columns of its pixels, one record each, which windows side by
- * side share. Records are kept for a tile of positions, so that weight rows that were read for one
- * position are still in the cache for the next: SVIT_COLUMNS outputs are computed of all positions of
- * a tile before the next ones. Where memory is short, nothing is kept, and a window's inputs are
- * listed a piece at a time.
+ * What a window reads is listed by columns of its pixels, which windows side by side share; a window
+ * joins the lists of its columns. They are kept for a tile of positions, so that weight rows that
+ * were read for one position are still in the cache for the next: SVIT_COLUMNS outputs are computed
+ * of all positions of a tile before the next ones. Where memory is short, nothing is kept, and a
+ * window's inputs are listed a few at a time.
  */
 #include <string.h>
 
@@ -16,17 +16,29 @@
 
 #define COPIED 8 /* entries that are copied at a time */
 #define CHUNK 64 /* inputs that are looked at at a time, at most, where lists are short */
+#define MOST_LISTED 640 /* inputs that are listed together, at most, where they are not */
 #define NO_COLUMN (-1)
+#define PART_BYTES 16 /* of a list_part, on any machine */
+
+/* A column of pixels is listed in pieces, each of some runs of channels of one pixel. */
+typedef struct column_pieces {
+    int32_t channels; /* of a run */
+    int32_t runs;     /* of a pixel */
+    int32_t each;     /* runs of a piece */
+    int32_t count;    /* of pieces */
+} column_pieces;
 
 typedef struct sparse_layout {
+    column_pieces pieces;
     int32_t sets;    /* of bits, of one group */
-    int32_t records; /* of a column: one for each group, plane and set */
+    int32_t records; /* of a column: one for each group, plane, piece and set */
     int32_t slots;   /* columns whose records are kept */
+    int32_t parts;   /* records that a window joins, at most */
     size_t list;     /* entries of a list */
     size_t record;   /* entries of a record, its head included */
     size_t pitch;    /* of currents */
     /* In 64 bits everywhere: a file whose sizes overflow a 32-bit size_t must be refused. */
-    uint64_t records_at, columns_at, parts_at, currents_at, sink_at, bytes;
+    uint64_t records_at, columns_at, parts_at, joined_at, block_at, currents_at, sink_at, bytes;
 } sparse_layout;
 
 static uint64_t aligned(uint64_t bytes) {
@@ -44,26 +56,52 @@ static int32_t current_type(const op_sparse *op) {
     return op->block_rows ? CURRENT_INT32 : CURRENT_INT16;
 }
 
-static sparse_layout layout_of(const op_sparse *op) {
+static column_pieces pieces_of(const window_ref *w) {
+    column_pieces p;
+    p.runs = (w->channels + MOST_LISTED - 1) / MOST_LISTED;
+    p.channels = (w->channels + p.runs - 1) / p.runs;
+    p.each = MOST_LISTED / p.channels;
+    if (p.each > w->kernel_height) p.each = w->kernel_height;
+    p.count = (w->kernel_height * p.runs + p.each - 1) / p.each;
+    return p;
+}
+
+/* Parts of the scratch memory that depend on how many records are kept. */
+static void lay_out_lists(const op_sparse *op, sparse_layout *l) {
     const window_ref *w = &op->window;
-    sparse_layout l; /* where sums of int32_t are safe, see svit_check.c */
+    const uint64_t entry = sizeof(uint16_t);
+    size_t inputs = (size_t)op->listed + CHUNK, joined = SVIT_RECORD_HEAD + COPIED;
+    l->records = l->sets;
+    l->slots = l->parts = 1;
+    if (op->tile) {
+        l->pieces = pieces_of(w);
+        inputs = (size_t)l->pieces.channels * (size_t)l->pieces.each;
+        l->records *= op->input.groups * op->input.planes * l->pieces.count;
+        const int64_t reach = (int64_t)(w->kernel_width - 1) * w->dilation_x + 1;
+        l->slots = (int32_t)((int64_t)(op->tile - 1) * w->stride_x + reach);
+        l->parts = w->kernel_width * l->pieces.count;
+        const int32_t rows = w->kernel_height * w->kernel_width * w->channels;
+        if (l->parts > 1) joined += (size_t)rows;
+    }
+    l->list = inputs + COPIED;
+    l->record = SVIT_RECORD_HEAD + inputs + COPIED;
+    l->records_at = aligned(((uint64_t)l->sets << op->set_bits) * l->list * entry);
+    const uint64_t records = (uint64_t)l->slots * (uint64_t)l->records;
+    l->columns_at = l->records_at + aligned(records * l->record * entry);
+    l->parts_at = l->columns_at + aligned((uint64_t)l->slots * sizeof(int32_t));
+    l->joined_at = l->parts_at + aligned((uint64_t)l->parts * PART_BYTES);
+    l->block_at = l->joined_at + aligned(joined * entry);
+}
+
+static sparse_layout layout_of(const op_sparse *op) {
+    sparse_layout l;
+    memset(&l, 0, sizeof l);
     const int32_t bits = op->input.step_bits * op->input.steps_per_group;
     l.sets = (bits + op->set_bits - 1) / op->set_bits;
-    l.records = op->tile ? l.sets * op->input.groups * op->input.planes : l.sets;
-    const int64_t reach = (int64_t)(w->kernel_width - 1) * w->dilation_x + 1;
-    l.slots = op->tile ? (int32_t)((int64_t)(op->tile - 1) * w->stride_x + reach) : 1;
-    const size_t inputs = op->tile ? (size_t)w->kernel_height * (size_t)w->channels
-                                   : (size_t)op->listed + CHUNK;
-    const uint64_t entry = sizeof(uint16_t);
-    l.list = inputs + COPIED;
-    l.record = SVIT_RECORD_HEAD + inputs + COPIED;
     l.pitch = current_pitch(op);
-    l.records_at = aligned(((uint64_t)l.sets << op->set_bits) * l.list * entry);
-    const uint64_t records = (uint64_t)l.slots * (uint64_t)l.records;
-    l.columns_at = l.records_at + aligned(records * l.record * entry);
-    l.parts_at = l.columns_at + aligned((uint64_t)l.slots * sizeof(int32_t));
-    l.currents_at =
-        l.parts_at + aligned((uint64_t)(op->tile ? w->kernel_width : 1) * SVIT_PART_BYTES);
+    lay_out_lists(op, &l);
+    const uint64_t block = op->block_rows ? (uint64_t)op->set_bits * l.pitch : 0;
+    l.currents_at = l.block_at + aligned(block * sizeof(int16_t));
     const uint64_t sums = (uint64_t)(l.sets * op->input.groups * op->set_bits) * l.pitch;
     l.sink_at = l.currents_at +
                 aligned(sums * (op->block_rows ? sizeof(int32_t) : sizeof(int16_t)));
@@ -73,6 +111,12 @@ static sparse_layout layout_of(const op_sparse *op) {
 }
 
 uint64_t svit_sparse_scratch(const op_sparse *op) { return layout_of(op).bytes; }
+
+/* A record of some of a window's inputs, and what is added to their numbers. */
+typedef struct list_part {
+    const uint16_t *record;
+    uint16_t first;
+} list_part;
 
 /* A layer at work. */
 typedef struct layer {
@@ -84,6 +128,8 @@ typedef struct layer {
     uint16_t *records;
     int32_t *columns; /* by slot the column that is listed there */
     list_part *parts;
+    uint16_t *joined; /* the record of a window */
+    int16_t *block; /* sums of a block of rows, where `currents` have 32 bits */
     uint8_t *currents;
     list_ends buckets; /* beginnings of the lists that are being made */
     list_ends made;    /* and their ends so far */
@@ -123,24 +169,71 @@ static void keep_lists(const layer *l, uint16_t *record) {
     }
 }
 
-/* List a column of a window's pixels, by group and plane. */
+/* List a piece of a column of a window's pixels, whose bytes begin at `plane`. */
+static void list_piece(layer *l, const uint8_t *plane, int32_t top, int32_t column, int32_t piece) {
+    const window_ref *g = &l->op->window;
+    const column_pieces *p = &l->layout.pieces;
+    int32_t end = (piece + 1) * p->each;
+    if (end > g->kernel_height * p->runs) end = g->kernel_height * p->runs;
+    for (int32_t run = piece * p->each; run < end; run++) {
+        const int32_t ky = p->runs == 1 ? run : run / p->runs;
+        const int32_t row = top + ky * g->dilation_y;
+        if (row < 0 || row >= g->height) continue;
+        const int32_t first = (run - ky * p->runs) * p->channels;
+        const int32_t left = g->channels - first;
+        const size_t pixel = (size_t)row * (size_t)g->width + (size_t)column;
+        (void)l->run->kernels->list_active(
+            plane + pixel * (size_t)g->channels + first, left < p->channels ? left : p->channels,
+            ky * g->kernel_width * g->channels + first, &l->made);
+    }
+}
+
+/* List a column of a window's pixels, by group and plane, piece and set. */
 static void list_column(layer *l, int32_t top, int32_t column, uint16_t *record) {
     const op_sparse *op = l->op;
-    const window_ref *g = &op->window;
     const uint8_t *plane = l->run->arena + op->input.offset;
     for (int32_t i = 0; i < op->input.groups * op->input.planes; i++) {
-        begin_lists(l);
-        for (int32_t ky = 0; ky < g->kernel_height; ky++) {
-            const int32_t row = top + ky * g->dilation_y;
-            if (row < 0 || row >= g->height) continue;
-            const size_t pixel = (size_t)row * (size_t)g->width + (size_t)column;
-            (void)l->run->kernels->list_active(plane + pixel * (size_t)g->channels, g->channels,
-                                               ky * g->kernel_width * g->channels, &l->made);
+        for (int32_t piece = 0; piece < l->layout.pieces.count; piece++) {
+            begin_lists(l);
+            list_piece(l, plane, top, column, piece);
+            keep_lists(l, record);
+            record += (size_t)l->layout.sets * l->layout.record;
         }
-        keep_lists(l, record);
-        record += (size_t)l->layout.sets * l->layout.record;
         plane += op->input.elements;
     }
+}
+
+typedef uint16_t copied_entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
+
+/* to[i] = from[i] + first, and some beyond, as in keep_lists. */
+static inline void copy_entries(const uint16_t *from, int32_t count, uint16_t first, uint16_t *to) {
+    int32_t i = 0;
+    do {
+        copied_entries taken;
+        memcpy(&taken, from + i, sizeof taken);
+        taken += first;
+        memcpy(to + i, &taken, sizeof taken);
+        i += COPIED;
+    } while (i < count);
+}
+
+/* Join records, `moved` entries behind those that parts point to, list by list. */
+static void join(const layer *l, int32_t parts, size_t moved) {
+    uint16_t *const joined = l->joined;
+    uint32_t patterns = 0, end = SVIT_RECORD_HEAD;
+    for (int32_t i = 0; i < parts; i++) patterns |= l->parts[i].record[moved];
+    joined[0] = (uint16_t)patterns;
+    for (int32_t p = 1; p < SVIT_PATTERNS; p++) {
+        joined[p] = (uint16_t)end;
+        if (!(patterns >> p & 1)) continue;
+        for (int32_t i = 0; i < parts; i++) {
+            const uint16_t *record = l->parts[i].record + moved;
+            const int32_t count = record[p + 1] - record[p];
+            copy_entries(record + record[p], count, l->parts[i].first, joined + end);
+            end += (uint32_t)count;
+        }
+    }
+    joined[SVIT_PATTERNS] = (uint16_t)end;
 }
 
 /* -- Sums ------------------------------------------------------------------------------------ */
@@ -166,25 +259,60 @@ static row_weights weights_of(const layer *l, int32_t first, int32_t outputs) {
     return part;
 }
 
+/* Of the patterns that are left those whose rows can be added in 16 bits; one at least. */
+static uint32_t block_of(const row_lists *lists, uint32_t left, int32_t most, int32_t *rows) {
+    uint32_t block = 0;
+    *rows = 0;
+    for (; left; left &= left - 1) {
+        const int pattern = __builtin_ctz(left);
+        const int32_t more = lists->record[pattern + 1] - lists->record[pattern];
+        if (block && more > most - *rows) continue;
+        block |= left & -left;
+        *rows += more;
+    }
+    return block;
+}
+
+/* Add rows whose sums 16 bits may not hold: block by block, each of which they do hold. */
+static void add_rows_wide(const layer *l, const row_lists *lists, const row_weights *weights,
+                          int32_t *currents) {
+    const svit_kernels *kernels = l->run->kernels;
+    const int32_t most = l->op->block_rows;
+    const size_t pitch = l->layout.pitch;
+    row_lists block = *lists;
+    uint32_t left = lists->patterns;
+    do { /* once even where there are none: currents may have to be cleared or doubled */
+        int32_t rows;
+        block.patterns = block_of(lists, left, most, &rows);
+        left &= ~block.patterns;
+        if (rows > most) { /* of one pattern */
+            (l->is_int4 ? kernels->sum_rows_int4_wide : kernels->sum_rows_wide)(
+                &block, weights, most, currents, pitch);
+        } else {
+            row_lists part = block;
+            part.before = CURRENTS_CLEARED;
+            (l->is_int4 ? kernels->sum_rows_int4 : kernels->sum_rows)(&part, weights, l->block,
+                                                                      pitch);
+            kernels->add_block(l->block, block.bits, block.before, weights->outputs, currents,
+                               pitch);
+        }
+        block.before = CURRENTS_KEPT;
+    } while (left);
+}
+
 /* Add the weight rows of a list to the currents that begin at `at`. */
 static void add_rows(const layer *l, row_lists *lists, int32_t set, const row_weights *weights,
                      size_t at) {
     const op_sparse *op = l->op;
     const svit_kernels *kernels = l->run->kernels;
-    const size_t pitch = l->layout.pitch;
-    int16_t *narrow = (int16_t *)(void *)l->currents + at;
-    int32_t *wide = (int32_t *)(void *)l->currents + at;
     const int32_t bits = op->input.step_bits * op->input.steps_per_group - op->set_bits * set;
     lists->set_bits = op->set_bits;
     lists->bits = bits < op->set_bits ? bits : op->set_bits;
-    if (op->block_rows && l->is_int4)
-        kernels->sum_rows_int4_wide(lists, weights, op->block_rows, wide, pitch);
-    else if (op->block_rows)
-        kernels->sum_rows_wide(lists, weights, op->block_rows, wide, pitch);
-    else if (l->is_int4)
-        kernels->sum_rows_int4(lists, weights, narrow, pitch);
+    if (op->block_rows)
+        add_rows_wide(l, lists, weights, (int32_t *)(void *)l->currents + at);
     else
-        kernels->sum_rows(lists, weights, narrow, pitch);
+        (l->is_int4 ? kernels->sum_rows_int4 : kernels->sum_rows)(
+            lists, weights, (int16_t *)(void *)l->currents + at, l->layout.pitch);
 }
 
 /* Have each step's current be the sum of those of its bits. */
@@ -230,16 +358,19 @@ static void list_tile(layer *l, int32_t y, int32_t x, int32_t count) {
         }
 }
 
-/* The first records of a window's columns; gives how many there are. */
+/* The first records of a window's columns, piece by piece; gives how many there are. */
 static int32_t find_parts(const layer *l, int32_t x) {
     const window_ref *g = &l->op->window;
+    const size_t piece = (size_t)l->layout.sets * l->layout.record;
     int32_t count = 0;
     for (int32_t kx = 0; kx < g->kernel_width; kx++) {
         const int32_t column = x * g->stride_x - g->pad_left + kx * g->dilation_x;
         if (column < 0 || column >= g->width) continue;
-        l->parts[count].record = records_of(l, column);
-        l->parts[count].first = (size_t)kx * (size_t)g->channels;
-        count++;
+        const uint16_t *record = records_of(l, column);
+        for (int32_t i = 0; i < l->layout.pieces.count; i++, record += piece, count++) {
+            l->parts[count].record = record;
+            l->parts[count].first = (uint16_t)(kx * g->channels);
+        }
     }
     return count;
 }
@@ -247,22 +378,23 @@ static int32_t find_parts(const layer *l, int32_t x) {
 /* Currents of a window, of some outputs. */
 static void sum_window(layer *l, int32_t x, const row_weights *weights) {
     const op_sparse *op = l->op;
-    row_lists lists;
-    lists.parts = l->parts;
-    lists.count = find_parts(l, x);
-    const int32_t planes = op->input.planes, sets = l->layout.sets;
-    int32_t now = 0; /* number of the records that parts point to */
+    const sparse_layout *layout = &l->layout;
+    const int32_t parts = find_parts(l, x), planes = op->input.planes;
+    const size_t plane_size =
+        (size_t)layout->pieces.count * (size_t)layout->sets * layout->record;
     for (int32_t group = 0; group < op->input.groups; group++)
         for (int32_t plane = planes - 1; plane >= 0; plane--)
-            for (int32_t set = 0; set < sets; set++) {
-                const int32_t number = (group * planes + plane) * sets + set;
-                const ptrdiff_t moved = (ptrdiff_t)(number - now) * (ptrdiff_t)l->layout.record;
-                now = number;
-                lists.patterns = 0;
-                for (int32_t i = 0; i < lists.count; i++) {
-                    l->parts[i].record += moved;
-                    lists.patterns |= l->parts[i].record[0];
+            for (int32_t set = 0; set < layout->sets; set++) {
+                const size_t moved = (size_t)(group * planes + plane) * plane_size +
+                                     (size_t)set * layout->record;
+                row_lists lists;
+                if (parts == 1 && layout->parts == 1) {
+                    lists.record = l->parts[0].record + moved;
+                } else {
+                    join(l, parts, moved);
+                    lists.record = l->joined;
                 }
+                lists.patterns = lists.record[0];
                 lists.before = before_plane(op, plane);
                 add_rows(l, &lists, set, weights, sums_of(l, group, set));
             }
@@ -316,12 +448,9 @@ static void add_piece(pieces *p) {
     layer *l = p->layer;
     keep_lists(l, l->records);
     for (int32_t set = 0; set < l->layout.sets; set++) {
-        l->parts[0].record = l->records + (size_t)set * l->layout.record;
-        l->parts[0].first = 0;
         row_lists lists;
-        lists.parts = l->parts;
-        lists.count = 1;
-        lists.patterns = l->parts[0].record[0];
+        lists.record = l->records + (size_t)set * l->layout.record;
+        lists.patterns = lists.record[0];
         lists.before = p->before;
         const size_t at = sums_of(l, p->group, set);
         const int32_t outputs = l->op->outputs;
@@ -421,6 +550,8 @@ static void begin_layer(layer *l, const run_state *run, const op_sparse *op) {
     l->records = (uint16_t *)(void *)(run->scratch + l->layout.records_at);
     l->columns = (int32_t *)(void *)(run->scratch + l->layout.columns_at);
     l->parts = (list_part *)(void *)(run->scratch + l->layout.parts_at);
+    l->joined = (uint16_t *)(void *)(run->scratch + l->layout.joined_at);
+    l->block = (int16_t *)(void *)(run->scratch + l->layout.block_at);
     l->currents = run->scratch + l->layout.currents_at;
     uint16_t *at = (uint16_t *)(void *)run->scratch;
     for (int32_t set = 0; set < l->layout.sets; set++)

@@ -27,6 +27,7 @@ COLUMNS = 192
 _RECORD_HEAD = 17
 _PART = 16
 _CHUNK = 64
+_MOST_LISTED = 640
 _COPIED = 8
 _LANE_PAD = 32
 _SLACK = 256
@@ -50,25 +51,45 @@ def scratch_bytes(operator: Operator) -> int:
 
 def record_bytes(op: SparseOp, tile: int) -> int:
     """Bytes of the lists of a tile of positions."""
-    window = op.window
-    slots = (tile - 1) * window.stride_x + (window.kernel_width - 1) * window.dilation_x + 1
-    each = _RECORD_HEAD + window.kernel_height * window.channels + _COPIED
-    return slots * _sets(op) * op.input.groups * op.input.planes * each * 2
+    inputs, pieces = _pieces(op.window)
+    records = _sets(op) * op.input.groups * op.input.planes * pieces
+    return _slots(op.window, tile) * records * (_RECORD_HEAD + inputs + _COPIED) * 2
+
+
+def _slots(window: WindowRef, tile: int) -> int:
+    """Columns of pixels that the windows of a tile read."""
+    return (tile - 1) * window.stride_x + (window.kernel_width - 1) * window.dilation_x + 1
+
+
+def _pieces(window: WindowRef) -> tuple[int, int]:
+    """Inputs that are listed together, and how many such pieces a column of pixels has."""
+    runs = -(-window.channels // _MOST_LISTED)
+    channels = -(-window.channels // runs)
+    each = min(_MOST_LISTED // channels, window.kernel_height)
+    return channels * each, -(-window.kernel_height * runs // each)
+
+
+def _lists(op: SparseOp) -> int:
+    window, sets = op.window, _sets(op)
+    if op.tile:
+        listed, pieces = _pieces(window)
+        slots, parts = _slots(window, op.tile), window.kernel_width * pieces
+        records = record_bytes(op, op.tile)
+    else:
+        listed, slots, parts = op.listed + _CHUNK, 1, 1
+        records = sets * (_RECORD_HEAD + listed + _COPIED) * 2
+    rows = window.kernel_height * window.kernel_width * window.channels
+    joined = _RECORD_HEAD + _COPIED + (rows if parts > 1 else 0)
+    total = _aligned(sets * 2**op.set_bits * (listed + _COPIED) * 2) + _aligned(records)
+    return total + _aligned(4 * slots) + _aligned(_PART * parts) + _aligned(2 * joined)
 
 
 def _sparse(op: SparseOp) -> int:
-    window, sets = op.window, _sets(op)
-    listed = window.kernel_height * window.channels if op.tile else op.listed + _CHUNK
-    total = _aligned(sets * 2**op.set_bits * (listed + _COPIED) * 2)
-    if op.tile:
-        slots = (op.tile - 1) * window.stride_x + (window.kernel_width - 1) * window.dilation_x + 1
-        records, parts = record_bytes(op, op.tile), window.kernel_width
-    else:
-        slots, records, parts = 1, sets * (_RECORD_HEAD + listed + _COPIED) * 2, 1
-    total += _aligned(records) + _aligned(4 * slots) + _aligned(_PART * parts)
+    sets, total = _sets(op), _lists(op)
     pitch = _padded(min(op.outputs, COLUMNS) if op.tile else op.outputs)
     pitch += _LANE_PAD if op.weights is WeightFormat.INT4 else 0
     size = 4 if op.block_rows else 2
+    total += _aligned(op.set_bits * pitch * 2) if op.block_rows else 0
     total += _aligned(sets * op.input.groups * op.set_bits * pitch * size)
     current = _Current.INT32 if op.block_rows else _Current.INT16
     return total + _sink(op.sink, pitch, _padded(op.outputs), current)

@@ -1,7 +1,7 @@
 """Have a native program work in little memory, for a microcontroller; the numbers are the same.
 
-Lists of active inputs are kept for one position alone, or, where that needs less, not at all: they are
-made anew for each window, and few at a time.
+Lists of active inputs are kept for one position alone, or, where that needs less, not at all: they
+are made anew for each window, and few at a time.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from primesvt_deploy.lowering.native.records import (
     DenseOp,
     Operator,
     SparseOp,
-    SpikesRef,
     WeightFormat,
     WindowRef,
 )
@@ -38,8 +37,8 @@ __all__ = ["lower_weighted"]
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
 _MOST_TAPS = 256
-_LIST_BYTES, _LIST_SHARE, _LONGEST_TILE = 8192, 8, 32
-"""Lists of a tile of positions take so many bytes, or a share of a layer's weights."""
+_TILE_BYTES, _TILE_SHARE, _LONGEST_TILE = 4096, 32, 32
+"""Lists of a tile of positions take so many bytes, or that share of a layer's weights."""
 
 
 def lower_weighted(builder: ProgramBuilder, node: ir.Node, *, pack_int4: bool) -> bool:
@@ -129,7 +128,6 @@ def _sparse(
     assert source.spikes is not None
     codes = grid.codes.transpose(2, 3, 1, 0).reshape(-1, len(grid.codes))
     fits = source.spikes.largest * _largest_sum(codes) <= _INT16_MAX
-    largest_code = int(np.abs(codes.astype(np.int64)).max(initial=1))
     parts = pack(codes) if pack_int4 else None
     if parts is None:
         stored = {"weights": WeightFormat.INT8, "rows": builder.data(codes)}
@@ -149,30 +147,25 @@ def _sparse(
         **stored,  # type: ignore[arg-type]
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
-        block_rows=0 if fits else _INT16_MAX // largest_code,
-        set_bits=_set_bits(source.spikes.ref),
+        block_rows=0 if fits else _block_rows(codes),
+        set_bits=1 if source.spikes.ref.steps * source.spikes.ref.step_bits == 1 else 4,
         tile=1,
         sink=sink.ref,
     )
     return replace(layer, tile=_tile(layer, codes.size))
 
 
-def _set_bits(spikes: SpikesRef) -> int:
-    """Bits of the firing patterns by which inputs are listed.
-
-    Rows of a list are added once for all its bits, but each list costs some adding of its own. The
-    planes of counts have lists of their own, which are short (`benchmarks/native_patterns.py`).
-    """
-    if spikes.steps * spikes.step_bits == 1:
-        return 1
-    return 2 if spikes.planes > 1 else 4
-
-
 def _tile(layer: SparseOp, weights: int) -> int:
     """Positions whose lists are kept, for weights to be read from a cache: little memory for it."""
-    allowed = max(_LIST_BYTES, weights // _LIST_SHARE)
+    allowed = max(_TILE_BYTES, weights // _TILE_SHARE)
     fitting = (t for t in range(2, _LONGEST_TILE + 1) if record_bytes(layer, t) <= allowed)
     return min(max(fitting, default=1), layer.window.out_width)
+
+
+def _block_rows(codes: npt.NDArray[np.int8]) -> int:
+    """Rows of codes `[K, N]` of which any so many have sums of 16 bits."""
+    largest = -np.sort(-np.abs(codes.astype(np.int64)), axis=0)
+    return int((largest.cumsum(axis=0) <= _INT16_MAX).all(axis=1).sum())
 
 
 def _largest_sum(codes: npt.NDArray[np.int8]) -> int:
