@@ -26,6 +26,12 @@ static inline __attribute__((always_inline)) long long narrow_ints(__m256i ints)
 #define ADD_PAIRS(total, a, b) \
     ((total) + (vec_i)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
 #define MAX_SHORTS(a, b) ((wide_h)_mm256_max_epi16((__m256i)(a), (__m256i)(b)))
+#define PREFETCHED 6
+#define PREFETCH(row, bytes)                                                     \
+    {                                                                            \
+        const int8_t *next_ = (row);                                             \
+        for (int l_ = 0; l_ < (bytes); l_ += 64) __builtin_prefetch(next_ + l_); \
+    }
 #define SVIT_BYTES 32
 #define SVIT_REGISTERS 16
 #define SVIT_KERNELS svit_kernels_avx2

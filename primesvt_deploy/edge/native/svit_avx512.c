@@ -19,6 +19,12 @@
 #define ADD_PAIRS(total, a, b) \
     ((total) + (vec_i)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
 #define MAX_SHORTS(a, b) ((wide_h)_mm512_max_epi16((__m512i)(a), (__m512i)(b)))
+#define PREFETCHED 6
+#define PREFETCH(row, bytes)                                                     \
+    {                                                                            \
+        const int8_t *next_ = (row);                                             \
+        for (int l_ = 0; l_ < (bytes); l_ += 64) __builtin_prefetch(next_ + l_); \
+    }
 #define SVIT_BYTES 64
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_avx512

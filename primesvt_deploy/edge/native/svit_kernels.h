@@ -116,6 +116,10 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 
 /* -- Sums of weight rows ----------------------------------------------------------------- */
 
+/* Rows of the next lists follow those of one in a record. */
+#ifndef PREFETCH
+#define PREFETCH(row, bytes)
+#endif
 /* sum[j] += a row's values from `row` on, `v` registers of them. */
 #ifndef ADD_ROW
 #define ADD_ROW(v, sum, row)                \
@@ -128,6 +132,7 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
     const uint16_t *number_ = (list), *const behind_ = (end);               \
     do {                                                                    \
         const int8_t *row_ = (base) + (size_t)*number_ * (stride);          \
+        PREFETCH((base) + (size_t)number_[PREFETCHED] * (stride), (v) * WIDE) \
         ADD_ROW(v, sum, row_)                                               \
     } while (++number_ < behind_);
 
@@ -138,20 +143,21 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
     const uint16_t *const record_ = (lists)->record;                                          \
     SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], base, stride)
 
-/* What currents begin with, in memory: `count` columns of any type. */
-#define DEFINE_BEGIN(suffix, type, unsigned_type)                                             \
+/* What currents begin with, in memory: `count` columns, or as many as fill registers. */
+#define DEFINE_BEGIN(suffix, type, vector, lanes)                                             \
     INLINE void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
                                int32_t count) {                                               \
-        for (int32_t k = 0; k < lists->bits; k++, currents += pitch) {                        \
-            if (lists->before == CURRENTS_CLEARED)                                            \
-                memset(currents, 0, (size_t)count * sizeof *currents);                        \
-            for (int32_t n = 0; n < count && lists->before == CURRENTS_DOUBLED; n++)          \
-                currents[n] = (type)((unsigned_type)currents[n] * 2u);                        \
-        }                                                                                     \
+        if (lists->before == CURRENTS_KEPT) return;                                           \
+        for (int32_t k = 0; k < lists->bits; k++, currents += pitch)                          \
+            UNROLL for (int32_t n = 0; n < count; n += (lanes)) {                             \
+                vector sums = {0};                                                            \
+                if (lists->before == CURRENTS_DOUBLED) sums = LOAD(vector, currents + n) * 2; \
+                STORE(currents + n, sums);                                                    \
+            }                                                                                 \
     }
 
-DEFINE_BEGIN(int16, int16_t, uint16_t)
-DEFINE_BEGIN(int32, int32_t, uint32_t)
+DEFINE_BEGIN(int16, int16_t, wide_uh, WIDE)
+DEFINE_BEGIN(int32, int32_t, vec_ui, LANES)
 
 /* Columns of `v` registers: a pattern's rows are added once, and their sum to the current of each of
  * its bits. */
