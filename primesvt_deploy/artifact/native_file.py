@@ -121,7 +121,7 @@ def native_bytes(
 def _records_and_table(
     last: _Stage, others: Sequence[_Stage], margins: Sequence[float]
 ) -> tuple[bytes, int]:
-    """Records of all stages with the table of the early ones, and that table's place in the file."""
+    """Records of all stages with the table of the early ones, and the place of that table."""
     table_at = _HEADER.size + len(last.records)
     at = table_at + len(others) * _EARLY.size
     table = b""

@@ -50,6 +50,7 @@ def stage_bundle(
     parts = BundleParts(
         model=chosen.model,
         quantized=None if chosen.quantized is chosen.model else chosen.quantized,
+        stages={stage.model.timesteps: stage.layers for stage in chosen.stages},
         manifest=manifest,
         session=_session(staged),
         plan=_plan(chosen, groups),

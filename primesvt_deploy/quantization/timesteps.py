@@ -20,12 +20,22 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.pixel_input import take_pixels
 from primesvt_deploy.quantization.quantize import lower_for_quantization
 
-__all__ = ["RescaledLayer", "find_rescaling", "rescaled", "rescaling_from_state", "rescaling_state"]
+__all__ = [
+    "STAGES_FILE",
+    "RescaledLayer",
+    "find_rescaling",
+    "rescaled",
+    "stages_from_state",
+    "stages_state",
+]
+
+STAGES_FILE = "stages.safetensors"
+"""File of a bundle that holds them."""
 
 _RATIO_BITS = 6
 _SAME = 1e-5
 """Relative difference of two biases that only rounding sets apart."""
-_RATIO, _BIAS = "ratio", "bias"
+_RATIO, _BIAS = ".ratio", ".bias"
 
 
 @dataclass(frozen=True)
@@ -81,20 +91,31 @@ def rescaled(quantized: SViT, fewer: SViT, layers: Mapping[str, RescaledLayer]) 
     return fewer.with_module(network)
 
 
-def rescaling_state(layers: Mapping[str, RescaledLayer]) -> dict[str, torch.Tensor]:
-    """Tensors of `RescaledLayer`s, to be stored: `NAME.ratio` and `NAME.bias`."""
-    state = {f"{name}.{_RATIO}": layer.ratio for name, layer in layers.items()}
-    biases = {f"{name}.{_BIAS}": x.bias for name, x in layers.items() if x.bias is not None}
-    return {key: tensor.contiguous().clone() for key, tensor in {**state, **biases}.items()}
+def stages_state(stages: Mapping[int, Mapping[str, RescaledLayer]]) -> dict[str, torch.Tensor]:
+    """Tensors of rescaled layers, to be stored: `T/NAME.ratio` and `T/NAME.bias`, if it has one.
+
+    Args:
+        stages: by number of timesteps, then by name.
+    """
+    state = {}
+    for timesteps, layers in stages.items():
+        for name, layer in layers.items():
+            state[f"{timesteps}/{name}{_RATIO}"] = layer.ratio.contiguous().clone()
+            if layer.bias is not None:
+                state[f"{timesteps}/{name}{_BIAS}"] = layer.bias.contiguous().clone()
+    return state
 
 
-def rescaling_from_state(state: Mapping[str, torch.Tensor]) -> dict[str, RescaledLayer]:
-    """`RescaledLayer`s by name, from stored tensors."""
-    names = [key.removesuffix(f".{_RATIO}") for key in state if key.endswith(f".{_RATIO}")]
-    return {
-        name: RescaledLayer(state[f"{name}.{_RATIO}"], state.get(f"{name}.{_BIAS}"))
-        for name in names
-    }
+def stages_from_state(state: Mapping[str, torch.Tensor]) -> dict[int, dict[str, RescaledLayer]]:
+    """Rescaled layers from stored tensors, by number of timesteps and name."""
+    stages: dict[int, dict[str, RescaledLayer]] = {}
+    for key, ratio in state.items():
+        if key.endswith(_RATIO):
+            whole = key.removesuffix(_RATIO)
+            timesteps, _, name = whole.partition("/")
+            layer = RescaledLayer(ratio, state.get(whole + _BIAS))
+            stages.setdefault(int(timesteps), {})[name] = layer
+    return stages
 
 
 def _rescaled_layer(layer: Weighted, before: Weighted, after: Weighted) -> RescaledLayer:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .errors import BundleError
 from .native_library import OWN_SOURCES, load_library
 
-__all__ = ["NATIVE_FILE", "NativeModel", "Stage"]
+__all__ = ["NATIVE_FILE", "NativeModel", "Stage", "margins_of"]
 
 NATIVE_FILE = "model.svit"
 """Name of the model file in a bundle."""
@@ -362,6 +362,18 @@ class _Team:
             if not error:
                 timesteps[0] = self._engine.svit_timesteps(self._model, self._arena.ctypes.data)
         return error
+
+
+def margins_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Largest logit less the second of logits `[N, K]`, as the engine has it: float32 `[N]`.
+
+    With a single class a margin is infinite.
+    """
+    if logits.shape[1] == 1:
+        return np.full(len(logits), np.inf, np.float32)
+    ordered = np.partition(logits, -2, axis=1)
+    margins: npt.NDArray[np.float32] = ordered[:, -1] - ordered[:, -2]
+    return margins
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

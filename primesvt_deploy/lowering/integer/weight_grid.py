@@ -1,8 +1,8 @@
 """Read weights as integers of 8 or 16 bits times a power of two, one power a channel.
 
-A channel of 8 bits may have a small whole factor besides, which its integers have in common: scaling
-a channel (`quantization.timesteps`) then changes its factor and its power, and no integer. On such a
-grid products with spike counts are whole multiples of the channel's power of two, and
+A channel of 8 bits may have a small whole factor besides, which its integers have in common:
+scaling a channel (`quantization.timesteps`) changes its factor and its power, and no integer. On
+such a grid products with spike counts are whole multiples of the channel's power of two, and
 float32 holds their sums exactly while they stay below 2^24 of them. So any order of adding, any
 machine, and torch with the weights as floats give the same currents to the last bit.
 """
@@ -59,10 +59,9 @@ class GridWeights:
                 input channel (the second axis).
         """
         bounds = np.reshape(largest_input, (1, -1, *[1] * (self.codes.ndim - 2)))
-        sums = (
-            (np.abs(self.codes.astype(np.int64)) * bounds).reshape(len(self.codes), -1).sum(axis=1)
-            * self.factors
-        )
+        sums = (np.abs(self.codes.astype(np.int64)) * bounds).reshape(len(self.codes), -1).sum(
+            axis=1
+        ) * self.factors
         step = np.minimum(_lowest_bit(biases.astype(np.float64)[:, None]), self.exponents)
         most = sums * np.ldexp(1.0, self.exponents) + np.abs(biases)
         return bool((most < np.ldexp(1.0, step + FLOAT_BITS)).all())
