@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from families.zoo import ZOO, model_of, samples_of
 from small_models import SHALLOW, make_model
+from staged_models import export_stages, middle_margin, normalised
 
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.artifact.native_file import native_bytes
@@ -135,8 +136,19 @@ def test_a_small_model_gives_the_same_logits(small: Path, core: str) -> None:
     print(f"{small.parent.name} on {core}: arena {arena}, stack {stack}, ticks {found['ticks']}")
     assert int(arena) == host.arena_bytes <= 16 * KB
     assert int(stack) <= MOST_STACK
+    assert found["timesteps"] == [str(host.stages[-1].timesteps)] * len(IMAGES)
     engine_calls_nothing_else(built)
     assert flash_of_engine(built) <= MOST_ENGINE
+
+
+@needs_arm
+def test_a_run_stops_early_as_on_the_host(tmp_path: Path) -> None:
+    path = tmp_path / "model.svit"
+    export_stages(path, margin=middle_margin(IMAGES), little_memory=True)
+    found, host = firmware(path, IMAGES, "m7").run(), NativeModel(path)
+    require_logits(found, host.logits_of_pixels(IMAGES))
+    _, timesteps = host.logits_and_timesteps(normalised(IMAGES))
+    assert found["timesteps"] == [str(t) for t in timesteps] and len(set(timesteps)) == 2
 
 
 def engine_objects(built: Firmware) -> list[str]:
