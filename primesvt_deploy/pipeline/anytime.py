@@ -25,6 +25,7 @@ from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.quantization.timesteps import RescaledLayer, find_rescaling, rescaled
 
@@ -53,28 +54,30 @@ class Stage:
         return EarlyModel(self.model, margin)
 
 
-def make_stages(context: BuildContext, model: SViT, quantized: SViT) -> tuple[Stage, ...]:
+def make_stages(
+    model: SViT, quantized: SViT, images: ImageList, progress: Progress = SILENT
+) -> tuple[Stage, ...]:
     """Every stage that may be worth it: of 1, 2 and 3 timesteps, and the powers of two beyond.
 
     Args:
-        context: of the build.
         model: the float32 model that is shipped, at its number of timesteps.
         quantized: the same, quantized.
+        images: to re-estimate norms on.
+        progress: gets each stage.
 
     Raises:
         ModelError: its number of timesteps cannot be chosen.
     """
-    images = context.images.calibration
-    count = min(len(images), context.model.batch_of(_CALIBRATION))
+    count = min(len(images), model.batch_of(_CALIBRATION))
     samples = torch.from_numpy(images.inputs(0, count))
     steps = [t for t in range(1, model.timesteps) if t == 3 or t & (t - 1) == 0]
-    context.progress.stage("stages of fewer timesteps", len(steps))
+    progress.stage("stages of fewer timesteps", len(steps))
     stages = []
     for timesteps in steps:
         fewer = with_timesteps(model, timesteps, samples)
         layers = find_rescaling(quantized, model, fewer)
         stages.append(Stage(rescaled(quantized, fewer, layers), layers))
-        context.progress.step(f"T = {timesteps}")
+        progress.step(f"T = {timesteps}")
     return tuple(stages)
 
 

@@ -98,7 +98,7 @@ def _anytime(path: Path, images: ImageList, progress: Progress) -> Anytime | Non
     model = NativeModel(path)
     if len(model.stages) == 1:
         return None
-    whole = NativeModel(path, stage=len(model.stages) - 1)
+    whole = model.whole()
     images = images.for_model(model.sample_dtype)
     progress.stage("held-out accuracy of stages", -(-len(images) // _EVALUATION_BATCH))
     hits, whole_hits, timesteps = [], [], []

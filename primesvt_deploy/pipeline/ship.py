@@ -94,7 +94,7 @@ def ship(
     native: NativeArtifact | None = None
     stages: tuple[Stage, ...] = ()
     if settings.anytime is not None:
-        stages = make_stages(context, model, quantized)
+        stages = make_stages(model, quantized, context.images.calibration, progress)
     if settings.runtime.has_native:
         progress.stage(f"export for the native runtime, {precision.value}", 1)
         path = stem.with_name(f"{stem.name}-{precision.value}.svit")

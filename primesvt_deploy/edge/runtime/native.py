@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -129,6 +130,7 @@ class NativeModel:
         checked: bool = False,
         stage: int | None = None,
     ) -> None:
+        self._again = partial(NativeModel, path, threads=threads, sources=sources, checked=True)
         self._file = _map_file(path)
         self._engine = _declared(load_library(sources))
         self._model = ctypes.create_string_buffer(_MODEL_BYTES)
@@ -151,6 +153,11 @@ class NativeModel:
         self.sample_dtype = np.dtype(np.uint8 if info.takes_pixels == _PIXELS_ALONE else np.float32)
         self.arena_bytes: int = self._engine.svit_arena_bytes(self._model)
         self.kernels: str = self._engine.svit_kernels_name(self._model).decode()
+
+    def whole(self) -> NativeModel:
+        """The model that takes all timesteps: this one, unless it has several stages."""
+        last = len(self.stages) - 1
+        return self._again(stage=last) if last else self
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model on preprocessed samples.

@@ -72,6 +72,13 @@ def test_runs_stop_at_the_first_stage_that_is_sure(path: Path, threads: int) -> 
     np.testing.assert_array_equal(timesteps, np.where(is_sure, 1, 3))
 
 
+def test_the_whole_model_takes_all_timesteps(path: Path) -> None:
+    whole, inputs = NativeModel(path).whole(), normalised(IMAGES)
+    logits, timesteps = whole.logits_and_timesteps(inputs)
+    np.testing.assert_array_equal(logits, NativeModel(path, stage=2).logits(inputs))
+    assert set(timesteps) == {3} and len(whole.stages) == 3
+
+
 def test_layers_are_observed_of_the_stage_that_decides(path: Path) -> None:
     model, (sample, *_) = NativeModel(path), normalised(IMAGES)
     _, (timesteps,) = model.logits_and_timesteps(sample[None])
