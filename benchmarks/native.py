@@ -102,7 +102,7 @@ def measured(
         runners[f"onnx_{name}"] = OnnxModel(folder / f"{name}.onnx", threads=threads).logits
     for name in ("int8", "int4"):
         runners[f"native_{name}"] = NativeModel(folder / f"{name}.svit", threads=threads).logits
-    calls = {name: _over_images(run, inputs) for name, run in runners.items()}
+    calls = {name: over_images(run, inputs) for name, run in runners.items()}
     latencies = measure_latency(calls, runs=RUNS, warmup=WARMUP)
     ours = latencies["native_int8"].median
     return {
@@ -116,7 +116,7 @@ def measured(
     }
 
 
-def _over_images(
+def over_images(
     run: Callable[[npt.NDArray[np.float32]], object], inputs: npt.NDArray[np.float32]
 ) -> Callable[[], object]:
     """A call that runs another image each time."""
