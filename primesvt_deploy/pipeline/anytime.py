@@ -103,7 +103,7 @@ def choose_stages(context: BuildContext, path: Path, max_drop: float) -> Ladder:
 def stage_results(
     path: Path, images: ImageList, *, step: Callable[[], object] = lambda: None
 ) -> list[StageResult]:
-    """What each stage of a file alone does with images, and how long it takes, on one thread.
+    """Run each stage of a file alone on images, and time it on one thread.
 
     Args:
         path: a `model.svit`.

@@ -29,7 +29,7 @@ _WORTH = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What one stage alone does with the search images.
+    """Accuracy and time of one stage alone on the search images.
 
     Args:
         timesteps: T.

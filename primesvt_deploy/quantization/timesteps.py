@@ -40,7 +40,7 @@ _RATIO, _BIAS = ".ratio", ".bias"
 
 @dataclass(frozen=True)
 class RescaledLayer:
-    """What a layer has in place of the quantized model's at another T.
+    """Scales and bias of a layer at another T, relative to the quantized model's.
 
     Args:
         ratio: `[N]`, by which the weights of each output channel are multiplied.
@@ -53,7 +53,7 @@ class RescaledLayer:
 
 @torch.no_grad()
 def find_rescaling(quantized: SViT, model: SViT, fewer: SViT) -> dict[str, RescaledLayer]:
-    """What sets the layers of a quantized model apart at another T, by name.
+    """Find the rescaled layers of a quantized model at another T, by name.
 
     Args:
         quantized: from `quantize`.
