@@ -18,6 +18,10 @@ SCRIPTS = (
     "memory_layout.py",
     "frontier.py",
     "frontier_models.py",
+    "native.py",
+    "native_large.py",
+    "native_arm.py",
+    "native_density.py",
     "tables.py",
 )
 

@@ -21,6 +21,7 @@ from frontier_tables import (
     recovery_table,
     timesteps_table,
 )
+from native_tables import native_sections
 from precision_tables import exactness_table, memory_table, precision_table, widths_table
 
 from primesvt_deploy.edge.whole_file import write_whole
@@ -184,6 +185,7 @@ def filled(path: Path) -> str:
         "timesteps": timesteps_table(frontier),
         "finetuned": finetuned_table(frontier),
         "models": models_table(models),
+        **native_sections(RESULTS),
     }
     if path.parent.name in models["models"]:
         sections["card"] = card(path.parent.name, models, layouts)

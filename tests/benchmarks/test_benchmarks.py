@@ -20,7 +20,8 @@ def test_a_benchmark_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look themselves up
     spec.loader.exec_module(module)
     parts = ("cards", "common", "wide", "frontier_parts", "frontier_plot", "frontier_series")
-    parts += ("frontier_tables", "precision_tables")
+    parts += ("frontier_tables", "precision_tables", "native_agreement", "native_operations")
+    parts += ("native_tables",)
     assert path.stem in parts or callable(module.main)
 
 

@@ -212,7 +212,9 @@ def test_alternatives(run: Run) -> None:
     assert all(content[key] for key in content)
 
 
-def test_latency(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def theirs(tmp_path: Path) -> dict[str, Any]:
+    """Values that make `load` and `open_data` give SpikingJelly's class with its weights."""
     from safetensors.torch import save_file
     from spikingjelly.activation_based.model.spikformer import Spikformer
 
@@ -229,19 +231,119 @@ def test_latency(run: Run, tmp_path: Path) -> None:
     save_file(dict(theirs.state_dict()), directory / "weights.safetensors")
     model = load(directory)
     data = open_data(model, write_arrays(tmp_path / "d.npz", model))
-    values = {
+    return {
         "load": lambda _: model,
         "open_data": lambda _: data,
-        "pruned_as_measured": lambda model: model,
         "models_root": lambda: tmp_path,
         "RUNS": 3,
         "WARMUP": 1,
     }
-    content = run("latency", **values)
+
+
+def test_latency(run: Run, theirs: dict[str, Any]) -> None:
+    content = run("latency", pruned_as_measured=lambda model: model, **theirs)
     assert [row["threads"] for row in content["by_threads"]] == [1, 2]
     for row in content["by_threads"]:
         assert row["naive"]["median_ms"] > 0.0
         assert row["times_faster"]["dense_than_naive"] > 0.0
+
+
+def test_native(run: Run, theirs: dict[str, Any]) -> None:
+    small = {"IMAGES": 4, "CALIBRATION": 32, "COMPARED": 16, "COUNTED": 4, "STARTS": 1}
+    content = run("native", parts={"latency": theirs}, **theirs, **small)
+    for kind, timing in content["timings"].items():
+        for row in timing["by_threads"]:
+            assert row["native_int8"]["median_ms"] > 0.0
+            assert row["times_faster"]["native_int8"]["onnx_int8"] > 0.0
+            assert ("spikingjelly_eager" in row) == (kind == "as it is")
+    assert content["timings"]["AVX2"]["kernels"] != "avx512"
+    for row in content["agreement"].values():
+        assert row["flips_where_the_float_layer_agrees"] == 0
+        assert row["spikes_compared"] > 1000
+    for row in content["memory"].values():
+        assert row["weights_bytes"] < row["parameters_bytes"] < row["native_file_bytes"]
+        assert 0.0 < row["first_result_ms"] < row["whole_process_ms"]
+    whole = content["operations"]["an_image"]
+    assert whole["grouped_additions"] < whole["synaptic_operations"] < whole["dense_operations"]
+    for row in content["integer_input"].values():
+        assert row["pixels"]["n"] == row["normalised"]["n"] == 120
+
+
+def test_operations_are_counted(script: Script) -> None:
+    operations = script("native_operations")
+    layer = torch.nn.Conv2d(2, 3, 3, padding=1)
+    spikes = (torch.rand(2, 1, 2, 4, 4) < 0.5).float()
+    outputs = torch.nn.functional.conv2d(spikes[:, 0], torch.ones(3, 2, 3, 3), padding=1)
+    assert operations._fan_out(layer, spikes.sum(dim=0)) == float(outputs.sum())
+    counts = torch.tensor([1.0, 0.0, 2.0, 0.0, 0.0, 1.0]).reshape(6, 1, 1)
+    assert operations._grouped(counts).item() == 3.0, "2 in the first four timesteps, 1 behind"
+
+
+def test_native_large(run: Run, model: SViT, script: Script) -> None:
+    large = script("native_large")
+    content = run(
+        "native_large",
+        NETWORKS=("tiny",),
+        PASSES=6,
+        CALIBRATION=8,
+        IMAGES=2,
+        RUNS=2,
+        WARMUP=1,
+        network=lambda name: make_prunable(SHALLOW),
+        samples=lambda model, start, stop: torch.randn(
+            stop - start, *model.config.input_shape
+        ).numpy(),
+        in_own_process=large.measured,
+    )
+    row = content["models"]["tiny"]
+    assert 0.03 < row["density"]["median"] < 0.3, "near the reference's"
+    (limited,) = row["timings"]["AVX-512 without VNNI"]["by_threads"]
+    assert limited["native_int8"]["median_ms"] > 0.0
+    assert row["timings"]["two_threads_times_faster_than_one"] > 0.0
+
+
+def test_native_density(run: Run) -> None:
+    layers = {"1x1": (8, 4, 1, 16, 3), "3x3": (8, 4, 3, 16, 1)}
+    content = run("native_density", LAYERS=layers, RUNS=3, WARMUP=1, DENSITIES=(0.0, 0.2, 0.9))
+    for row in content["layers"].values():
+        assert len(row["as it is"]["independent_ms"]) == 3
+        assert row["AVX2"]["kernels"] != "avx512"
+        assert row["dense"]["as it is"]["product_ms"] > 0.0
+
+
+def test_the_density_of_a_crossover_lies_between_measured_ones(
+    script: Script, monkeypatch: Patch
+) -> None:
+    density = script("native_density")
+    monkeypatch.setattr(density, "DENSITIES", (0.0, 0.2, 0.6))
+    assert density.crossover([1.0, 2.0, 4.0], 3.0) == 0.4
+    assert density.crossover([1.0, 2.0, 4.0], 5.0) is None
+
+
+def test_native_arm(run: Run, model: SViT, script: Script) -> None:
+    arm = script("native_arm")
+    if any(shutil.which(tool) is None for tool in arm.TOOLS):
+        pytest.skip("there is no cross compiler or emulator")
+    outcome = SimpleNamespace(cpu="cortex-a72", to_dict=lambda: {"instruction_ratio": 5.0})
+    settings: list[Any] = []
+
+    def verified(path: Path, arm: Any, tell: Any) -> list[Any]:
+        assert (path / "model.svit").is_file() and (path / "model.onnx").is_file()
+        settings.append(arm)
+        return [outcome]
+
+    content = run(
+        "native_arm",
+        ARM_IMAGES=4,
+        PRECISIONS=(Precision.INT8,),
+        CORES=("m7",),
+        verify_on_arm=verified,
+    )
+    assert content["precisions"]["int8"]["cortex-a72"]["instruction_ratio"] == 5.0
+    assert settings[0].images == 4 and "cortex-a76" in settings[0].cpus
+    core = content["microcontrollers"]["cores"]["m7"]
+    assert core["same_logits"]
+    assert core["flash_bytes_without_images"] > content["microcontrollers"]["model_bytes"]
 
 
 def test_bench_agreement(run: Run) -> None:

@@ -325,7 +325,7 @@ def _spikes(ref: SpikesRef, shape: tuple[int, ...], unit: float = 1.0) -> Operan
 
 def _sparse(m: _Maker) -> NativeProgram:
     spikes, window = m.spikes(), m.window()
-    outputs = m.pick(1, 3, 16, 33, 65, 100, 160)
+    outputs = m.pick(1, 3, 16, 33, 65, 100, 193)
     rows = window.kernel_height * window.kernel_width * window.channels
     codes = m.random.integers(-_INT8, _INT8 + 1, (rows, outputs)).astype(np.int8)
     stored = {"weights": WeightFormat.INT8, "rows": Data(codes)}
@@ -339,8 +339,7 @@ def _sparse(m: _Maker) -> NativeProgram:
             "multipliers": Data(factors),
             "group_rows": group,
         }
-    joins = m.pick(0, 1)
-    largest = _largest_of(spikes) if spikes.planes > 1 else 1
+    tile = m.pick(0, 1, 3, 9)
     sink = m.sink(window, outputs, m.steps)
     m.operators.append(
         SparseOp(
@@ -354,9 +353,8 @@ def _sparse(m: _Maker) -> NativeProgram:
             bias=m.floats(outputs),
             block_rows=m.pick(0, 2, 15),
             set_bits=m.pick(1, 2, 4),
-            joins=joins,
-            listed=0 if joins else 64 * largest + m.pick(0, 5, rows * largest),
-            largest=largest,
+            tile=tile,
+            listed=0 if tile else m.pick(0, 5, rows),
             sink=sink,
         )
     )

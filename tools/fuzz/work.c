@@ -19,13 +19,13 @@ static double sink_work(const sink_ref *s, double outputs) {
 
 static double sparse_work(const op_sparse *op) {
     const window_ref *w = &op->window;
-    const double each = (double)w->channels * op->input.groups * op->largest;
+    const double each = (double)w->channels * op->input.groups * op->input.planes;
     const double bits = (double)op->input.groups * op->input.step_bits * op->input.steps_per_group;
     const double position = taps_of(w) * each * (1.0 + op->outputs / 4.0) +
                             (bits + op->input.steps) * op->outputs +
                             sink_work(&op->sink, op->outputs);
-    const double kept = op->joins ? area(w->height, w->width) * (each + 16.0 * bits) : 0.0;
-    return outputs_of(w) * position + kept;
+    const double lists = taps_of(w) * 16.0 * bits * op->input.planes;
+    return outputs_of(w) * (position + lists) + op->tile * (double)w->stride_x * w->out_height;
 }
 
 static double dense_work(const op_dense *op) {

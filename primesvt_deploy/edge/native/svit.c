@@ -30,6 +30,7 @@ static int is_little_endian(void) {
 int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
     if (!model || !file || (uintptr_t)file % SVIT_ALIGNMENT) return SVIT_ERROR_ARGUMENT;
     model->file = NULL; /* so that nothing runs what was refused */
+    model->unpacked = NULL;
     if (!is_little_endian()) return SVIT_ERROR_BYTE_ORDER;
     const svit_header *header = file;
     if (bytes < sizeof magic || memcmp(file, magic, sizeof magic) != 0) return SVIT_ERROR_MAGIC;
@@ -161,8 +162,9 @@ int svit_is_shared(const op_head *op) {
     }
 }
 
-static void run_operators(const svit_header *header, const svit_early *stage, run_state *run,
-                          svit_observer *observer, svit_barrier *barrier, void *context) {
+static void run_operators(const svit_header *header, const svit_early *stage,
+                          const int8_t *unpacked, run_state *run, svit_observer *observer,
+                          svit_barrier *barrier, void *context) {
     const uint8_t *at = (const uint8_t *)header + stage->operators_offset;
     /* Other parts have scratch memory of their own, behind the arena of the first one. */
     const size_t before = run->part ? (size_t)(run->part - 1) * header->scratch_bytes : 0;
@@ -170,6 +172,7 @@ static void run_operators(const svit_header *header, const svit_early *stage, ru
     for (uint32_t i = 0; i < stage->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
         run->scratch = run->part ? own : run->arena + op->scratch_offset;
+        run->unpacked = unpacked ? svit_unpacked_rows(header, op, unpacked) : NULL;
         if (run->part == 0 || svit_is_shared(op)) svit_run_operator(run, op);
         if (barrier) barrier(context);
         svit_layer layer;
@@ -216,7 +219,7 @@ static run_state part_of(const svit_model *model, void *arena, const uint8_t *pi
                          int32_t parts) {
     const svit_header *h = header_of(model);
     const run_state run = {model->kernels, model->file + h->data_offset, arena, arena, part, parts,
-                           pixels};
+                           pixels, NULL};
     return run;
 }
 
@@ -251,7 +254,7 @@ static void run_stages(const svit_model *model, run_state *run, const float *val
         const svit_early stage = svit_stage_at(h, number);
         if (is_first) take_sample(h, &stage, run->arena, run->pixels, values);
         if (barrier) barrier(context);
-        run_operators(h, &stage, run, observer, barrier, context);
+        run_operators(h, &stage, model->unpacked, run, observer, barrier, context);
         uint32_t *const last = last_stage(h, run->arena);
         const int may_go_on = is_anytime && number < h->early;
         if (is_first) {

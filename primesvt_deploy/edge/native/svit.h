@@ -66,6 +66,7 @@ typedef struct svit_stage {
 typedef struct svit_model {
     const uint8_t *file;
     const void *kernels;
+    const int8_t *unpacked;
     int32_t stage;
 } svit_model;
 
@@ -97,6 +98,11 @@ int svit_use_stage(svit_model *model, int32_t stage);
 
 /* Bytes of the arena of a run. */
 size_t svit_arena_bytes(const svit_model *model);
+
+/* Weights of 4 bits are read as they are, in little memory, or faster once they are bytes: give memory
+ * for these, aligned to SVIT_ALIGNMENT, before the first run, and keep it as long as the model. */
+size_t svit_unpacked_bytes(const svit_model *model); /* 0: there are none */
+int svit_unpack(svit_model *model, void *memory);
 
 /* Classify uint8 pixels [height, width, channels]; gives float logits [classes]. */
 int svit_run(const svit_model *model, void *arena, const uint8_t *pixels, float *logits);

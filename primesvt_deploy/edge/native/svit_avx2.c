@@ -25,6 +25,7 @@ static inline __attribute__((always_inline)) long long narrow_ints(__m256i ints)
         _mm256_loadu_si256((const __m256i *)(const void *)(from)), _mm256_setzero_si256()))
 #define ADD_PAIRS(total, a, b) \
     ((total) + (vec_i)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
+#define MAX_SHORTS(a, b) ((wide_h)_mm256_max_epi16((__m256i)(a), (__m256i)(b)))
 #define SVIT_BYTES 32
 #define SVIT_REGISTERS 16
 #define SVIT_KERNELS svit_kernels_avx2

@@ -18,6 +18,7 @@
     (uint64_t)_mm512_test_epi8_mask(_mm512_loadu_si512(from), _mm512_loadu_si512(from))
 #define ADD_PAIRS(total, a, b) \
     ((total) + (vec_i)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
+#define MAX_SHORTS(a, b) ((wide_h)_mm512_max_epi16((__m512i)(a), (__m512i)(b)))
 #define SVIT_BYTES 64
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_avx512

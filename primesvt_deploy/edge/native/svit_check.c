@@ -15,6 +15,8 @@
 #define MOST_ELEMENTS (1 << 28) /* of a tensor; products with it fit 64 bits */
 #define MOST_SIDE (1 << 16)     /* channels, pixels along a side, sizes of an axis */
 #define MOST_NAME 4096          /* bytes of a name */
+#define MOST_TILE 1024          /* positions whose lists are kept */
+#define MOST_UNCOUNTED 64       /* inputs that a piece may have beyond those it is told */
 
 typedef struct limits {
     uint64_t buffers; /* bytes of the arena */
@@ -132,16 +134,12 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
     if (!spikes_ok(l, &op->input) || !window_ok(w)) return 0;
     if (pixels_in(w) * w->channels != op->input.elements || !in_range(op->outputs, 1, MOST_SIDE))
         return 0;
+    /* Rows are numbered in 16 bits, and the entries of a record. */
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
-    const int64_t entries = rows * op->largest;
-    if (rows > UINT16_MAX || entries > MOST_ELEMENTS || !in_range(op->joins, 0, 1)) return 0;
-    if (!in_range(op->largest, op->input.binary ? 1 : op->input.planes, 255) ||
-        (!op->input.binary && op->largest != op->input.planes))
-        return 0;
-    if ((int64_t)w->channels * op->largest > UINT16_MAX) return 0;
-    if (!op->joins && !in_range(op->listed, 0, UINT16_MAX)) return 0;
-    const int64_t ring = (int64_t)(w->kernel_height - 1) * w->dilation_y + 1;
-    if (op->joins && ring * w->width * entries > MOST_ELEMENTS) return 0;
+    const int64_t listed = op->tile ? (int64_t)w->kernel_height * w->channels
+                                    : (int64_t)op->listed + MOST_UNCOUNTED;
+    if (rows > UINT16_MAX || listed > UINT16_MAX - SVIT_RECORD_HEAD) return 0;
+    if (!in_range(op->tile, 0, MOST_TILE) || op->listed < 0) return 0;
     if (op->set_bits != 1 && op->set_bits != 2 && op->set_bits != 4) return 0;
     const uint64_t outputs = (uint64_t)op->outputs;
     if (op->weights == WEIGHTS_INT4) {

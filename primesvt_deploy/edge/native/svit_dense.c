@@ -29,7 +29,8 @@ static size_t own_scratch(const op_dense *op) {
 }
 
 uint64_t svit_dense_scratch(const op_dense *op) {
-    return own_scratch(op) + svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_FLOAT);
+    const size_t pitch = padded(op->outputs);
+    return own_scratch(op) + svit_sink_scratch(&op->sink, pitch, pitch, CURRENT_FLOAT);
 }
 
 static float input_at(const run_state *run, const op_dense *op, int32_t t, size_t at) {
@@ -41,11 +42,24 @@ static float input_at(const run_state *run, const op_dense *op, int32_t t, size_
     return floats_at(run, op->values.offset)[step + at];
 }
 
-/* Gather the inputs of a pixel's channels from `first` to `first + each`. */
+/* Gather the inputs of a pixel's channels from `first` to `first + each`: of spikes those that are
+ * there. */
 static void gather(const run_state *run, const op_dense *op, int32_t t, int32_t tap, int32_t pixel,
                    int32_t first, window_inputs *inputs) {
     const int32_t channels = op->window.channels, each = channels / op->groups;
     const size_t at = (size_t)pixel * (size_t)channels + (size_t)first;
+    if (!op->input_is_spikes) {
+        const size_t step = op->values.steps == 1 ? 0 : (size_t)t * (size_t)op->values.elements;
+        const float *from = floats_at(run, op->values.offset) + step + at;
+        float *x = inputs->x + inputs->count;
+        int32_t *rows = inputs->rows + inputs->count;
+        for (int32_t c = 0; c < each; c++) {
+            x[c] = from[c];
+            rows[c] = tap * each + c;
+        }
+        inputs->count += each;
+        return;
+    }
     for (int32_t c = 0; c < each; c++) {
         const float x = input_at(run, op, t, at + (size_t)c);
         if (x == 0.0f) continue;
@@ -126,23 +140,22 @@ static void finish(const run_state *run, const op_dense *op, float *sums) {
 void svit_run_dense(const run_state *run, const op_dense *op) {
     const window_ref *w = &op->window;
     const size_t pitch = padded(op->outputs);
-    float *currents = (float *)(void *)run->scratch, *x = currents + sums_of(op);
-    window_inputs inputs = {x, (int32_t *)(void *)(x + inputs_of(op)), 0};
+    float *currents = (float *)(void *)run->scratch, *gathered = currents + sums_of(op);
+    window_inputs inputs = {gathered, (int32_t *)(void *)(gathered + inputs_of(op)), 0};
     sink sink = svit_sink(run, &op->sink, run->scratch + own_scratch(op), op->outputs, pitch,
-                          CURRENT_FLOAT,
-                          w->out_height);
-    int32_t first, end;
-    svit_sink_rows(&sink, w->out_height, &first, &end);
-    for (int32_t y = first; y < end; y++)
-        for (int32_t x = 0; x < w->out_width; x++) {
-            for (int32_t t = 0; t < op->sink.steps; t++) {
-                float *sums = currents + (size_t)t * pitch;
-                if (w->channels == op->groups)
-                    sum_channelwise(run, op, t, y, x, sums);
-                else
-                    sum_groups(run, op, t, y, x, &inputs, sums);
-                finish(run, op, sums);
-            }
-            svit_sink_position(&sink, y, x, currents);
+                          CURRENT_FLOAT);
+    int32_t begin, end;
+    svit_sink_positions(&sink, w, &begin, &end);
+    for (int32_t at = begin; at < end; at++) {
+        const int32_t y = at / w->out_width, x = at % w->out_width;
+        for (int32_t t = 0; t < op->sink.steps; t++) {
+            float *sums = currents + (size_t)t * pitch;
+            if (w->channels == op->groups)
+                sum_channelwise(run, op, t, y, x, sums);
+            else
+                sum_groups(run, op, t, y, x, &inputs, sums);
+            finish(run, op, sums);
         }
+        svit_sink_position(&sink, y, x, currents, 0, op->outputs);
+    }
 }

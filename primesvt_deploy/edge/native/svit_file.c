@@ -1,6 +1,7 @@
 /* Mapping a model file. */
 #if defined(__unix__) || defined(__APPLE__)
 #define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #define _FILE_OFFSET_BITS 64 /* large files are told from small ones on 32 bits, too */
 
 #include "svit_file.h"
@@ -10,6 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int unpack(svit_mapping *mapping) {
+    const size_t bytes = svit_unpacked_bytes(&mapping->model);
+    if (!bytes) return SVIT_OK;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return SVIT_ERROR_MEMORY;
+    mapping->unpacked = memory;
+    mapping->unpacked_bytes = bytes;
+    return svit_unpack(&mapping->model, memory);
+}
+
 static int map_open_file(svit_mapping *mapping, int file) {
     struct stat status;
     if (fstat(file, &status) || !S_ISREG(status.st_mode)) return SVIT_ERROR_READ;
@@ -18,15 +29,12 @@ static int map_open_file(svit_mapping *mapping, int file) {
     const size_t bytes = (size_t)status.st_size;
     void *address = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (address == MAP_FAILED) return SVIT_ERROR_READ;
-    const int error = svit_open(&mapping->model, address, bytes);
-    if (error) {
-        munmap(address, bytes);
-        *mapping = (svit_mapping){0};
-        return error;
-    }
     mapping->address = address;
     mapping->bytes = bytes;
-    return SVIT_OK;
+    int error = svit_open(&mapping->model, address, bytes);
+    if (!error) error = unpack(mapping);
+    if (error) svit_unmap(mapping);
+    return error;
 }
 
 int svit_map(svit_mapping *mapping, const char *path) {
@@ -43,6 +51,7 @@ int svit_map(svit_mapping *mapping, const char *path) {
 void svit_unmap(svit_mapping *mapping) {
     if (!mapping || !mapping->address) return;
     munmap(mapping->address, mapping->bytes);
+    if (mapping->unpacked) munmap(mapping->unpacked, mapping->unpacked_bytes);
     *mapping = (svit_mapping){0};
 }
 #else

@@ -23,9 +23,12 @@ typedef struct svit_mapping {
     svit_model model;
     void *address; /* null: nothing is mapped */
     size_t bytes;
+    void *unpacked; /* memory of svit_unpack; null: there is none */
+    size_t unpacked_bytes;
 } svit_mapping;
 
-/* Map a file for reading and open it as svit_open does; nothing stays mapped after an error. */
+/* Map a file for reading, open it as svit_open does, and unpack weights of 4 bits; nothing stays
+ * mapped after an error. */
 int svit_map(svit_mapping *mapping, const char *path);
 
 /* Unmap the file, after which its model cannot be used; nothing happens the second time. */

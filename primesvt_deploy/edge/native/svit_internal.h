@@ -21,6 +21,7 @@
 #define SVIT_PATTERNS 16 /* firing patterns of up to four bits */
 #define SVIT_SETS 8      /* sets of bits in a byte */
 #define SVIT_LANE_PAD 32    /* what rows of currents are padded to, in values */
+#define SVIT_COLUMNS 192    /* outputs whose weight rows are added at a time */
 #define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
 #define SVIT_PIXEL_ROWS 32  /* rows of a kernel on pixels */
 #define SVIT_MAX_EARLY 31   /* stages before the last one */
@@ -118,7 +119,8 @@ enum {
 enum { WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_FLOAT = 3 };
 
 /* A convolution, or a linear layer as one of a single pixel, of spikes with integer weights.
- * Weights are rows, one for each pixel of the kernel and input channel, of `outputs` values. */
+ * Weights are rows, one for each pixel of the kernel and input channel, of `outputs` values. Those
+ * of 4 bits are nibbles: of each SVIT_COLUMNS columns of a row the low ones are the first half. */
 typedef struct op_sparse {
     op_head head;
     spikes_ref input;
@@ -128,9 +130,8 @@ typedef struct op_sparse {
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
     int32_t set_bits; /* inputs are listed by their pattern in so many bits: 1, 2 or 4 */
-    int32_t joins;   /* whether lists of pixels are kept and joined */
-    int32_t listed;  /* else: active inputs that are listed at a time, and 64 more */
-    int32_t largest; /* count of an input */
+    int32_t tile;     /* positions whose lists are kept at a time; 0: no lists are kept */
+    int32_t listed;   /* then: active inputs that are listed at a time, and 64 more */
     sink_ref sink;
 } op_sparse;
 
@@ -250,13 +251,28 @@ typedef struct op_pixels {
 
 /* -- Kernels --------------------------------------------------------------------------------- */
 
-/* Lists of the active inputs of a window, by their firing pattern in a set of bits. */
+/* A record of active inputs by their firing pattern p in a set of bits: entries record[p] to
+ * record[p + 1] are their numbers, in order; bit p of record[0] says whether there are any. */
+#define SVIT_RECORD_HEAD (SVIT_PATTERNS + 1)
+
+/* A part of a window: the active inputs of a column of its pixels. */
+typedef struct list_part {
+    const uint16_t *record;
+    size_t first; /* added to the numbers of the record's inputs: their weight rows */
+} list_part;
+
+#define SVIT_PART_BYTES 16 /* of a list_part, on any machine */
+
+enum { CURRENTS_CLEARED, CURRENTS_KEPT, CURRENTS_DOUBLED };
+
+/* The active inputs of a window. */
 typedef struct row_lists {
-    const uint16_t *rows[SVIT_PATTERNS];
-    int32_t counts[SVIT_PATTERNS];
+    const list_part *parts;
+    int32_t count;     /* of parts */
+    uint32_t patterns; /* that any part has, a bit for each */
     int32_t set_bits;
-    int32_t bits; /* that are used: the last set of a byte may have fewer */
-    int32_t more; /* whether sums are added to what currents hold already */
+    int32_t bits;   /* that are used: the last set of a byte may have fewer */
+    int32_t before; /* what becomes of currents before sums are added: CURRENTS_... */
 } row_lists;
 
 /* Lists that are being made: ends[s * SVIT_PATTERNS + p] is the end of set s's pattern p. */
@@ -265,10 +281,12 @@ typedef struct list_ends {
     int32_t sets, set_bits;
 } list_ends;
 
+/* Weights of SVIT_COLUMNS outputs at most. */
 typedef struct row_weights {
     const int8_t *rows;
     const uint8_t *multipliers; /* int4 */
     size_t stride;              /* bytes of a row */
+    size_t multiplier_stride;   /* of the multipliers of a group of rows */
     int32_t group_rows;         /* int4: rows that share a multiplier */
     int32_t outputs;
 } row_weights;
@@ -317,8 +335,9 @@ typedef struct svit_kernels {
                        size_t stride, float *sums, int32_t n);
     void (*sum_scaled_int8)(const float *x, const int32_t *rows, int32_t count,
                             const int8_t *weights, size_t stride, float *sums, int32_t n);
-    /* sums[i] += bit `bit` of bytes[i] */
-    void (*add_bits)(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n);
+    /* sums[i] += bit `bit` of bytes[p * stride + i], for each of the places p */
+    void (*count_bits)(const uint8_t *bytes, size_t stride, int32_t places, int32_t bit, int32_t n,
+                       uint16_t *sums);
     /* Attention: sums of v where k fires, by step and key; and sums of these where q fires. Rows
      * of `pitch` are padded; `steps` of add_products has a bit for each step; no sum of narrow
      * ones exceeds 15 bits. */
@@ -345,6 +364,7 @@ typedef struct run_state {
     uint8_t *scratch;
     int32_t part, parts; /* which part of each operator's output this is; 0 of 1: all of it */
     const uint8_t *pixels; /* of the caller, in a model that takes pixels alone */
+    const int8_t *unpacked; /* the operator's rows of 4-bit weights as bytes, or null */
 } run_state;
 
 /* The range of `count` places that belongs to a part of a run. */
@@ -385,12 +405,20 @@ fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uin
 /* Count of a spike tensor at a step, for an element of it. */
 int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step, int32_t element);
 
+/* Bytes of an operator's 4-bit weights once they are unpacked; 0: it has none. */
+uint64_t svit_unpacked_size(const op_head *op);
+
 /* Bytes of scratch memory of an operator; 0 where it needs none. */
 uint64_t svit_scratch_bytes(const op_head *op);
 uint64_t svit_sparse_scratch(const op_sparse *op);
 uint64_t svit_dense_scratch(const op_dense *op);
 uint64_t svit_attention_scratch(const op_attention *op);
 uint64_t svit_pixels_scratch(const op_pixels *op);
+
+/* Where the rows of an operator of any stage are unpacked, behind one another for the operators of
+ * the last stage, with which others share them; null: nowhere. */
+const int8_t *svit_unpacked_rows(const svit_header *header, const op_head *op,
+                                 const int8_t *unpacked);
 
 /* Any stage of a model; of the last one with a margin of 0. */
 svit_early svit_stage_at(const svit_header *header, uint32_t stage);

@@ -22,6 +22,8 @@ typedef int16_t vec_h __attribute__((vector_size(LANES * 2)));
 typedef uint16_t vec_uh __attribute__((vector_size(LANES * 2)));
 typedef uint8_t vec_b __attribute__((vector_size(LANES)));
 typedef int16_t wide_h __attribute__((vector_size(WIDE * 2)));
+typedef uint16_t wide_uh __attribute__((vector_size(WIDE * 2)));
+typedef uint32_t vec_ui __attribute__((vector_size(LANES * 4)));
 typedef int8_t wide_b __attribute__((vector_size(WIDE)));
 typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
 
@@ -30,12 +32,15 @@ typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
     (__extension__({ type loaded_; memcpy(&loaded_, (from), sizeof loaded_); loaded_; }))
 #define STORE(to, value) \
     (__extension__({ __typeof__(value) stored_ = (value); memcpy((to), &stored_, sizeof stored_); }))
+/* Sums and products of 16 bits that wrap where a file lies about its sums. */
+#define ADD(a, b) ((wide_h)((wide_uh)(a) + (wide_uh)(b)))
+#define MULTIPLY(a, b) ((wide_h)((wide_uh)(a) * (wide_uh)(b)))
 #define CONVERT(type, value) __builtin_convertvector((value), type)
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 #endif
 
 #ifndef WIDEN_BYTES
@@ -46,16 +51,20 @@ typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
 #define WIDEN_CHARS(chars) CONVERT(vec_i, chars)
 #endif
 
+/* Have the compiler address what is at a pointer by it, and not by sums of what made it. */
+#define KEEP_POINTER(pointer) __asm__("" : "+r"(pointer))
+
 /* A mask of the bytes at `from` that are not zero: one bit for each, SCAN_STEP bits apart. */
-#ifndef SCAN_MASK
-#define SCAN_BYTES 8
-#define SCAN_STEP 8
-INLINE uint64_t scan_mask(const uint8_t *from) {
+INLINE uint64_t scan_word(const uint8_t *from) {
     const uint64_t low = UINT64_C(0x7f7f7f7f7f7f7f7f);
     const uint64_t word = LOAD(uint64_t, from);
     return (((word & low) + low) | word) & ~low;
 }
-#define SCAN_MASK(from) scan_mask(from)
+#define WORD_BYTES 8
+#ifndef SCAN_MASK
+#define SCAN_BYTES WORD_BYTES
+#define SCAN_STEP 8
+#define SCAN_MASK(from) scan_word(from)
 #endif
 
 /* -- Active inputs ------------------------------------------------------------------------- */
@@ -66,7 +75,7 @@ INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t *
     const uint16_t number = (uint16_t)(first + i);
     if (sets == 1) {
         /* The mask costs nothing, and keeps whatever a buffer may hold within the lists. */
-        *ends[byte & (SVIT_PATTERNS - 1)]++ = number;
+        *ends[byte & ((1u << set_bits) - 1)]++ = number;
         return;
     }
     UNROLL for (int32_t set = 0; set < sets; set++) {
@@ -84,6 +93,9 @@ INLINE int32_t list_active_of(const uint8_t *bytes, int32_t n, int32_t first, ui
     for (; i + SCAN_BYTES <= n; i += SCAN_BYTES)
         for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1, listed++)
             list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, ends, sets, set_bits);
+    for (; i + WORD_BYTES <= n; i += WORD_BYTES)
+        for (uint64_t mask = scan_word(bytes + i); mask; mask &= mask - 1, listed++)
+            list_byte(bytes, i + __builtin_ctzll(mask) / 8, first, ends, sets, set_bits);
     for (; i < n; i++)
         if (bytes[i]) {
             list_byte(bytes, i, first, ends, sets, set_bits);
@@ -94,7 +106,8 @@ INLINE int32_t list_active_of(const uint8_t *bytes, int32_t n, int32_t first, ui
 
 static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_ends *lists) {
     uint16_t **ends = lists->ends;
-    if (lists->sets == 1) return list_active_of(bytes, n, first, ends, 1, 4);
+    if (lists->sets == 1 && lists->set_bits == 4)
+        return list_active_of(bytes, n, first, ends, 1, 4);
     if (lists->set_bits == 4) return list_active_of(bytes, n, first, ends, 2, 4);
     if (lists->set_bits == 2 && lists->sets == 2)
         return list_active_of(bytes, n, first, ends, 2, 2);
@@ -103,39 +116,70 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 
 /* -- Sums of weight rows ----------------------------------------------------------------- */
 
-/* Sum of the int8 rows of a list, `v` registers from column `at`. */
-#define SUM_LIST(v, sum, list, count, base, stride)                           \
-    for (int32_t i_ = 0; i_ < (count); i_++) {                                \
-        const int8_t *row_ = (base) + (size_t)(list)[i_] * (stride);          \
-        UNROLL for (int j_ = 0; j_ < (v); j_++)                               \
-            (sum)[j_] += WIDEN_BYTES(LOAD(wide_b, row_ + j_ * WIDE));         \
+/* sum[j] += a row's values from `row` on, `v` registers of them. */
+#ifndef ADD_ROW
+#define ADD_ROW(v, sum, row)                \
+    UNROLL for (int j_ = 0; j_ < (v); j_++) \
+        (sum)[j_] = ADD((sum)[j_], WIDEN_BYTES(LOAD(wide_b, (row) + j_ * WIDE)));
+#endif
+
+/* Add the int8 rows numbered from `list` to `end`, of columns from `base` on. */
+#define SUM_LIST(v, sum, list, end, base, stride)                           \
+    const uint16_t *number_ = (list), *const behind_ = (end);               \
+    for (; number_ < behind_; number_++) {                                  \
+        const int8_t *row_ = (base) + (size_t)*number_ * (stride);          \
+        ADD_ROW(v, sum, row_)                                               \
     }
 
-/* All patterns of `b` bits, of one block of `v` registers: a pattern's rows are added once, and
- * their sum to the current of each of its bits. */
-#define DEFINE_SUM_BLOCK(b, v)                                                                \
-    static void sum_block_##b##_##v(const row_lists *lists, const int8_t *base, size_t stride, \
-                                    int16_t *currents, size_t pitch) {                        \
-        wide_h c[b][v];                                                                       \
-        UNROLL for (int k = 0; k < (b); k++)                                                  \
-            UNROLL for (int j = 0; j < (v); j++)                                              \
-                c[k][j] = lists->more                                                         \
-                              ? LOAD(wide_h, currents + (size_t)k * pitch + j * WIDE)         \
-                              : (wide_h){0};                                                  \
-        for (int32_t pattern = 1; pattern < 1 << (b); pattern++) {                            \
-            const int32_t count = lists->counts[pattern];                                     \
-            if (count == 0) continue;                                                         \
-            const uint16_t *list = lists->rows[pattern];                                      \
-            wide_h sum[v];                                                                    \
-            UNROLL for (int j = 0; j < (v); j++) sum[j] = (wide_h){0};                        \
-            SUM_LIST(v, sum, list, count, base, stride)                                       \
-            UNROLL for (int k = 0; k < (b); k++) {                                            \
+/* Sum of the int8 rows of a pattern. */
+#define SUM_PATTERN(v, sum, lists, pattern, base, stride)                                     \
+    wide_h sum[v];                                                                            \
+    UNROLL for (int j_ = 0; j_ < (v); j_++) sum[j_] = (wide_h){0};                            \
+    for (int32_t part_ = 0; part_ < (lists)->count; part_++) {                                \
+        const uint16_t *record_ = (lists)->parts[part_].record;                               \
+        const int8_t *from_ = (base) + (lists)->parts[part_].first * (stride);                \
+        SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], from_, \
+                 stride)                                                                      \
+    }
+
+/* What currents begin with, in memory: `count` columns of any type. */
+#define DEFINE_BEGIN(suffix, type, unsigned_type)                                             \
+    INLINE void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
+                               int32_t count) {                                               \
+        for (int32_t k = 0; k < lists->bits; k++, currents += pitch) {                        \
+            if (lists->before == CURRENTS_CLEARED)                                            \
+                memset(currents, 0, (size_t)count * sizeof *currents);                        \
+            for (int32_t n = 0; n < count && lists->before == CURRENTS_DOUBLED; n++)          \
+                currents[n] = (type)((unsigned_type)currents[n] * 2u);                        \
+        }                                                                                     \
+    }
+
+DEFINE_BEGIN(int16, int16_t, uint16_t)
+DEFINE_BEGIN(int32, int32_t, uint32_t)
+
+/* Columns of `v` registers: a pattern's rows are added once, and their sum to the current of each of
+ * its bits. */
+#define DEFINE_SUM_BLOCK(v)                                                                   \
+    static void sum_block_##v(const row_lists *lists, const int8_t *base, size_t stride,      \
+                              int16_t *currents, size_t pitch) {                              \
+        wide_h c[4][v];                                                                       \
+        UNROLL for (int k = 0; k < 4; k++)                                                    \
+            UNROLL for (int j = 0; j < (v); j++) {                                            \
+                c[k][j] = (wide_h){0};                                                        \
+                if (lists->before != CURRENTS_CLEARED && k < lists->bits)                     \
+                    c[k][j] = LOAD(wide_h, currents + (size_t)k * pitch + j * WIDE);          \
+                if (lists->before == CURRENTS_DOUBLED) c[k][j] = ADD(c[k][j], c[k][j]);       \
+            }                                                                                 \
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {                       \
+            const int pattern = __builtin_ctz(left);                                          \
+            SUM_PATTERN(v, sum, lists, pattern, base, stride)                                 \
+            UNROLL for (int k = 0; k < 4; k++) {                                              \
                 if (pattern >> k & 1) {                                                       \
-                    UNROLL for (int j = 0; j < (v); j++) c[k][j] += sum[j];                   \
+                    UNROLL for (int j = 0; j < (v); j++) c[k][j] = ADD(c[k][j], sum[j]);      \
                 }                                                                             \
             }                                                                                 \
         }                                                                                     \
-        UNROLL for (int k = 0; k < (b); k++) {                                                \
+        UNROLL for (int k = 0; k < 4; k++) {                                                  \
             if (k < lists->bits) {                                                            \
                 UNROLL for (int j = 0; j < (v); j++)                                          \
                     STORE(currents + (size_t)k * pitch + j * WIDE, c[k][j]);                  \
@@ -147,19 +191,15 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 #define DEFINE_SUM_COLUMNS(v)                                                                 \
     static void sum_columns_##v(const row_lists *lists, const int8_t *base, size_t stride,    \
                                 int16_t *currents, size_t pitch) {                            \
-        for (int32_t k = 0; k < lists->bits && !lists->more; k++)                             \
-            memset(currents + (size_t)k * pitch, 0, (v) * SVIT_BYTES);                        \
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {                \
-            const int32_t count = lists->counts[pattern];                                     \
-            if (count == 0) continue;                                                         \
-            const uint16_t *list = lists->rows[pattern];                                      \
-            wide_h sum[v];                                                                    \
-            UNROLL for (int j = 0; j < (v); j++) sum[j] = (wide_h){0};                        \
-            SUM_LIST(v, sum, list, count, base, stride)                                       \
-            for (uint32_t left = (uint32_t)pattern; left; left &= left - 1) {                 \
-                int16_t *to = currents + (size_t)__builtin_ctz(left) * pitch;                 \
+        begin_int16(lists, currents, pitch, (v) * WIDE);                                      \
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {                       \
+            const int pattern = __builtin_ctz(left);                                          \
+            SUM_PATTERN(v, sum, lists, pattern, base, stride)                                 \
+            for (uint32_t bits = (uint32_t)pattern; bits; bits &= bits - 1) {                 \
+                int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch;                 \
+                KEEP_POINTER(to);                                                             \
                 UNROLL for (int j = 0; j < (v); j++)                                          \
-                    STORE(to + j * WIDE, LOAD(wide_h, to + j * WIDE) + sum[j]);               \
+                    STORE(to + j * WIDE, ADD(LOAD(wide_h, to + j * WIDE), sum[j]));           \
             }                                                                                 \
         }                                                                                     \
     }
@@ -167,128 +207,47 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 typedef void sum_block(const row_lists *lists, const int8_t *base, size_t stride,
                        int16_t *currents, size_t pitch);
 
-/* As many registers as the currents of all bits and one sum leave room for. */
-DEFINE_SUM_BLOCK(4, 1)
-DEFINE_SUM_BLOCK(4, 2)
-DEFINE_SUM_BLOCK(4, 3)
-DEFINE_SUM_BLOCK(2, 1)
-DEFINE_SUM_BLOCK(2, 2)
-DEFINE_SUM_BLOCK(2, 3)
-DEFINE_SUM_BLOCK(1, 1)
-DEFINE_SUM_BLOCK(1, 2)
-DEFINE_SUM_BLOCK(1, 3)
-DEFINE_SUM_BLOCK(1, 6)
+/* By registers of columns, where there is one: as many as there are registers for, or as make up
+ * SVIT_COLUMNS. */
+DEFINE_SUM_BLOCK(1)
+DEFINE_SUM_BLOCK(2)
+DEFINE_SUM_BLOCK(3)
 #if SVIT_REGISTERS > 16
-DEFINE_SUM_BLOCK(4, 4)
-DEFINE_SUM_BLOCK(4, 5)
-DEFINE_SUM_BLOCK(4, 6)
-DEFINE_SUM_BLOCK(2, 6)
-DEFINE_SUM_BLOCK(1, 12)
-static sum_block *const blocks_of_4[] = {sum_block_4_1, sum_block_4_2, sum_block_4_3,
-                                         sum_block_4_4, sum_block_4_5, sum_block_4_6};
-static sum_block *const blocks_of_2[] = {sum_block_2_1, sum_block_2_2, sum_block_2_3,
-                                         NULL,          NULL,          sum_block_2_6};
-static sum_block *const blocks_of_1[] = {
-    sum_block_1_1, sum_block_1_2, sum_block_1_3, NULL, NULL, sum_block_1_6,
-    NULL,          NULL,          NULL,          NULL, NULL, sum_block_1_12};
+DEFINE_SUM_BLOCK(4)
+DEFINE_SUM_BLOCK(6)
 #else
 DEFINE_SUM_COLUMNS(6)
-DEFINE_SUM_COLUMNS(12)
-static sum_block *const blocks_of_4[] = {
-    sum_block_4_1, sum_block_4_2, sum_block_4_3, NULL, NULL, sum_columns_6,
-    NULL,          NULL,          NULL,          NULL, NULL, sum_columns_12};
-static sum_block *const blocks_of_2[] = {
-    sum_block_2_1, sum_block_2_2, sum_block_2_3, NULL, NULL, sum_columns_6,
-    NULL,          NULL,          NULL,          NULL, NULL, sum_columns_12};
-static sum_block *const blocks_of_1[] = {sum_block_1_1, sum_block_1_2, sum_block_1_3,
-                                         NULL,          NULL,          sum_block_1_6};
+#define sum_block_4 NULL
+#define sum_block_6 sum_columns_6
 #endif
+#if SVIT_BYTES < 64
+DEFINE_SUM_COLUMNS(12)
+#endif
+#if SVIT_BYTES < 32 && SVIT_REGISTERS > 16
+DEFINE_SUM_COLUMNS(24)
+#endif
+static sum_block *const blocks[] = {
+    sum_block_1, sum_block_2, sum_block_3, sum_block_4, NULL, sum_block_6,
+#if SVIT_BYTES < 64
+    NULL, NULL, NULL, NULL, NULL, sum_columns_12,
+#endif
+#if SVIT_BYTES < 32 && SVIT_REGISTERS > 16
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, sum_columns_24,
+#endif
+};
 #define LENGTH(array) ((int32_t)(sizeof(array) / sizeof *(array)))
 
 static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch) {
-    sum_block *const *blocks = blocks_of_4;
-    int32_t most = LENGTH(blocks_of_4);
-    if (lists->set_bits == 2) {
-        blocks = blocks_of_2;
-        most = LENGTH(blocks_of_2);
-    } else if (lists->set_bits == 1) {
-        blocks = blocks_of_1;
-        most = LENGTH(blocks_of_1);
-    }
     const int8_t *base = weights->rows;
     for (int32_t left = weights->outputs; left > 0;) {
         int32_t registers = (left + WIDE - 1) / WIDE;
-        if (registers > most) registers = most;
+        if (registers > LENGTH(blocks)) registers = LENGTH(blocks);
         while (!blocks[registers - 1]) registers--;
         blocks[registers - 1](lists, base, weights->stride, currents, pitch);
         base += registers * WIDE;
         currents += registers * WIDE;
         left -= registers * WIDE;
-    }
-}
-
-/* Rows of nibbles: the low ones of a row are the first half of the columns, the high ones the
- * second. Rows of one group share a multiplier a column. Sums of part of a list in one group, from
- * entry `i` on, of at most `most` rows, end up in `low` and `high`; gives the entry behind them. */
-INLINE int32_t sum_nibbles(const row_weights *weights, const uint16_t *list, int32_t i,
-                           int32_t count, int32_t most, int32_t at, wide_h *low, wide_h *high) {
-    const int32_t half = (weights->outputs + 1) / 2;
-    const int32_t group = list[i] / weights->group_rows;
-    const int32_t start = group * weights->group_rows, first = i;
-    if (count - i > most) count = i + most;
-    wide_h part_low = {0}, part_high = {0};
-    for (; i < count && (uint32_t)(list[i] - start) < (uint32_t)weights->group_rows; i++) {
-        const wide_ub bytes = LOAD(wide_ub, weights->rows + list[i] * weights->stride + at);
-        part_low += WIDEN_UBYTES((wide_ub)(bytes & 15));
-        part_high += WIDEN_UBYTES((wide_ub)(bytes >> 4));
-    }
-    const int16_t offset = (int16_t)(8 * (i - first));
-    const uint8_t *factors =
-        weights->multipliers + (size_t)group * (size_t)weights->outputs + at;
-    *low += (part_low - offset) * WIDEN_UBYTES(LOAD(wide_ub, factors));
-    *high += (part_high - offset) * WIDEN_UBYTES(LOAD(wide_ub, factors + half));
-    return i;
-}
-
-/* Store a block of low halves; columns behind the half are those of the second half. */
-INLINE void store_lows(int16_t *to, wide_h lows, int32_t columns) {
-    if (columns >= WIDE)
-        STORE(to, lows);
-    else
-        memcpy(to, &lows, (size_t)columns * sizeof *to);
-}
-
-static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
-                          size_t pitch) {
-    const int32_t half = (weights->outputs + 1) / 2;
-    for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
-        wide_h low[4], high[4];
-        UNROLL for (int b = 0; b < 4; b++) {
-            const int16_t *from = currents + (size_t)b * pitch + at;
-            const int more = lists->more && b < lists->bits;
-            low[b] = more ? LOAD(wide_h, from) : (wide_h){0};
-            high[b] = more ? LOAD(wide_h, from + half) : (wide_h){0};
-        }
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
-            const int32_t count = lists->counts[pattern];
-            if (count == 0) continue;
-            wide_h sum_low = {0}, sum_high = {0};
-            for (int32_t i = 0; i < count;)
-                i = sum_nibbles(weights, lists->rows[pattern], i, count, count, at, &sum_low,
-                                &sum_high);
-            UNROLL for (int b = 0; b < 4; b++)
-                if (pattern >> b & 1) {
-                    low[b] += sum_low;
-                    high[b] += sum_high;
-                }
-        }
-        UNROLL for (int b = 0; b < 4; b++)
-            if (b < lists->bits) {
-                int16_t *to = currents + (size_t)b * pitch + at;
-                store_lows(to, low[b], half - at);
-                STORE(to + half, high[b]);
-            }
     }
 }
 
@@ -302,34 +261,8 @@ INLINE void add_widened(wide_h sum, int32_t columns, int32_t pattern, int32_t bi
         int32_t *to = currents + (size_t)b * pitch;
         if (pattern >> b & 1)
             UNROLL for (int j = 0; j < WIDE / LANES; j++)
-                STORE(to + j * LANES, LOAD(vec_i, to + j * LANES) +
-                      WIDEN_SHORTS(LOAD(vec_h, narrow + j * LANES)));
-    }
-}
-
-INLINE void clear_columns(int32_t bits, int32_t *currents, size_t pitch) {
-    for (int32_t b = 0; b < bits; b++)
-        memset(currents + (size_t)b * pitch, 0, WIDE * sizeof *currents);
-}
-
-static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
-                               int32_t block_rows, int32_t *currents, size_t pitch) {
-    const int32_t half = (weights->outputs + 1) / 2;
-    for (int32_t at = (half - 1) / WIDE * WIDE; at >= 0; at -= WIDE) {
-        if (!lists->more) {
-            clear_columns(lists->bits, currents + at, pitch);
-            clear_columns(lists->bits, currents + at + half, pitch);
-        }
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
-            const int32_t count = lists->counts[pattern];
-            for (int32_t i = 0; i < count;) {
-                wide_h low = {0}, high = {0};
-                i = sum_nibbles(weights, lists->rows[pattern], i, count, block_rows, at, &low,
-                                &high);
-                add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
-                add_widened(high, half - at, pattern, lists->bits, currents + at + half, pitch);
-            }
-        }
+                STORE(to + j * LANES, LOAD(vec_ui, to + j * LANES) +
+                      (vec_ui)WIDEN_SHORTS(LOAD(vec_h, narrow + j * LANES)));
     }
 }
 
@@ -337,20 +270,116 @@ static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weight
 static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
                           int32_t *currents, size_t pitch) {
     const size_t stride = weights->stride;
-    for (int32_t at = 0; at < weights->outputs; at += WIDE) {
-        if (!lists->more) clear_columns(lists->bits, currents + at, pitch);
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
-            const uint16_t *list = lists->rows[pattern];
-            for (int32_t left = lists->counts[pattern]; left > 0;) {
-                const int32_t count = left < block_rows ? left : block_rows;
-                wide_h sum[1] = {{0}};
-                SUM_LIST(1, sum, list, count, weights->rows + at, stride)
-                add_widened(sum[0], weights->outputs - at, pattern, lists->bits, currents + at, pitch);
-                list += count;
-                left -= count;
+    begin_int32(lists, currents, pitch, (weights->outputs + WIDE - 1) / WIDE * WIDE);
+    for (int32_t at = 0; at < weights->outputs; at += WIDE)
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int pattern = __builtin_ctz(left);
+            for (int32_t i = 0; i < lists->count; i++) {
+                const uint16_t *record = lists->parts[i].record;
+                const int8_t *base = weights->rows + lists->parts[i].first * stride + at;
+                const uint16_t *const end = record + record[pattern + 1];
+                for (const uint16_t *list = record + record[pattern]; list < end;) {
+                    const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
+                    wide_h sum[1] = {{0}};
+                    SUM_LIST(1, sum, list, last, base, stride)
+                    add_widened(sum[0], weights->outputs - at, pattern, lists->bits,
+                                currents + at, pitch);
+                    list = last;
+                }
             }
         }
+}
+
+/* -- Sums of rows of nibbles ---------------------------------------------------------------
+ *
+ * The low nibbles of a row are the first half of the columns, the high ones the second. Rows of one
+ * group share a multiplier a column. */
+
+/* The rows of a pattern in a part of a window. */
+typedef struct nibble_list {
+    const row_weights *weights;
+    const uint16_t *list, *end;
+    size_t first;
+} nibble_list;
+
+INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights, int32_t part,
+                              int pattern) {
+    const uint16_t *record = lists->parts[part].record;
+    const nibble_list n = {weights, record + record[pattern], record + record[pattern + 1],
+                           lists->parts[part].first};
+    return n;
+}
+
+/* Add the next rows that share a group, `most` at most, columns from `at` on. */
+INLINE void sum_nibbles(nibble_list *n, int32_t most, int32_t at, wide_h *low, wide_h *high) {
+    const row_weights *weights = n->weights;
+    const size_t each = (size_t)weights->group_rows;
+    const size_t group = (*n->list + n->first) / each, start = group * each;
+    const uint8_t *rows = (const uint8_t *)weights->rows + at;
+    const uint16_t *const begin = n->list;
+    const uint16_t *const end = n->end - begin > most ? begin + most : n->end;
+    wide_h part_low = {0}, part_high = {0};
+    for (; n->list < end && *n->list + n->first - start < each; n->list++) {
+        const wide_ub bytes = LOAD(wide_ub, rows + (*n->list + n->first) * weights->stride);
+        part_low = ADD(part_low, WIDEN_UBYTES((wide_ub)(bytes & 15)));
+        part_high = ADD(part_high, WIDEN_UBYTES((wide_ub)(bytes >> 4)));
     }
+    const int32_t half = (weights->outputs + 1) / 2;
+    const uint16_t offset = (uint16_t)(8 * (n->list - begin));
+    const uint8_t *factors = weights->multipliers + group * weights->multiplier_stride + at;
+    const wide_h low_factors = WIDEN_UBYTES(LOAD(wide_ub, factors));
+    const wide_h high_factors = WIDEN_UBYTES(LOAD(wide_ub, factors + half));
+    *low = ADD(*low, MULTIPLY((wide_uh)part_low - offset, low_factors));
+    *high = ADD(*high, MULTIPLY((wide_uh)part_high - offset, high_factors));
+}
+
+/* Add the low halves of `columns` columns; those behind them are the second half's. */
+INLINE void add_lows(int16_t *to, wide_h lows, int32_t columns) {
+    const wide_h sums = ADD(LOAD(wide_h, to), lows);
+    if (columns >= WIDE)
+        STORE(to, sums);
+    else
+        memcpy(to, &sums, (size_t)columns * sizeof *to);
+}
+
+static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                          size_t pitch) {
+    const int32_t half = (weights->outputs + 1) / 2;
+    begin_int16(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
+    for (int32_t at = 0; at < half; at += WIDE)
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int pattern = __builtin_ctz(left);
+            wide_h low = {0}, high = {0};
+            for (int32_t part = 0; part < lists->count; part++) {
+                nibble_list n = nibbles_of(lists, weights, part, pattern);
+                while (n.list < n.end) sum_nibbles(&n, INT16_MAX, at, &low, &high);
+            }
+            for (uint32_t bits = (uint32_t)pattern; bits; bits &= bits - 1) {
+                int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch + at;
+                add_lows(to, low, half - at);
+                STORE(to + half, ADD(LOAD(wide_h, to + half), high));
+            }
+        }
+}
+
+static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
+                               int32_t block_rows, int32_t *currents, size_t pitch) {
+    const int32_t half = (weights->outputs + 1) / 2;
+    begin_int32(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
+    for (int32_t at = 0; at < half; at += WIDE)
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int pattern = __builtin_ctz(left);
+            for (int32_t part = 0; part < lists->count; part++) {
+                nibble_list n = nibbles_of(lists, weights, part, pattern);
+                while (n.list < n.end) {
+                    wide_h low = {0}, high = {0};
+                    sum_nibbles(&n, block_rows, at, &low, &high);
+                    add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
+                    add_widened(high, half - at, pattern, lists->bits, currents + at + half,
+                                pitch);
+                }
+            }
+        }
 }
 
 /* -- Neurons ------------------------------------------------------------------------------- */
@@ -503,10 +532,13 @@ DEFINE_FIRE(float, float, CURRENT_FLOAT)
 DEFINE_SUM_SCALED(1)
 DEFINE_SUM_SCALED(2)
 DEFINE_SUM_SCALED(4)
+DEFINE_SUM_SCALED(6)
 
 static void sum_scaled(const float *x, const int32_t *rows, int32_t count, const float *weights,
                        size_t stride, float *sums, int32_t n) {
     int32_t at = 0;
+    for (; n - at > 4 * LANES; at += 6 * LANES)
+        sum_scaled_6(x, rows, count, weights + at, stride, sums + at);
     for (; n - at > 2 * LANES; at += 4 * LANES)
         sum_scaled_4(x, rows, count, weights + at, stride, sums + at);
     for (; n - at > LANES; at += 2 * LANES)
@@ -530,13 +562,23 @@ static void sum_scaled_int8(const float *x, const int32_t *rows, int32_t count,
     }
 }
 
-/* sums[i] += bit `bit` of bytes[i] */
-static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n) {
-    int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        STORE(sums + i, LOAD(vec_uh, sums + i) +
-              CONVERT(vec_uh, (vec_b)(LOAD(vec_b, bytes + i) >> bit & 1)));
-    for (; i < n; i++) sums[i] = (uint16_t)(sums[i] + (bytes[i] >> bit & 1));
+/* Bits are counted in bytes as long as these hold the counts. */
+static void count_bits(const uint8_t *bytes, size_t stride, int32_t places, int32_t bit, int32_t n,
+                       uint16_t *sums) {
+    typedef uint8_t vec_ub __attribute__((vector_size(SVIT_BYTES)));
+    const vec_ub wanted = (vec_ub){0} + (uint8_t)(1u << bit);
+    for (int32_t at = 0; at < n; at += SVIT_BYTES) {
+        const uint8_t *from = bytes + at;
+        for (int32_t left = places; left > 0;) {
+            const int32_t count = left < UINT8_MAX ? left : UINT8_MAX;
+            vec_ub counts = {0};
+            for (int32_t p = 0; p < count; p++, from += stride)
+                counts -= (vec_ub)((LOAD(vec_ub, from) & wanted) == wanted);
+            for (int32_t i = 0; i < SVIT_BYTES && at + i < n; i++)
+                sums[at + i] = (uint16_t)(sums[at + i] + counts[i]);
+            left -= count;
+        }
+    }
 }
 
 /* table[(t * keys + e) * pitch + d] += v[d] in step t, for every e whose k fires then. */
@@ -593,12 +635,17 @@ static void read_products(const uint8_t *q, const uint16_t *table, int32_t keys,
         }
 }
 
+#ifndef MAX_SHORTS
+INLINE wide_h max_shorts(wide_h a, wide_h b) {
+    const wide_h larger = a > b;
+    return (a & larger) | (b & ~larger);
+}
+#define MAX_SHORTS(a, b) max_shorts(a, b)
+#endif
+
 static void max_int16(int16_t *most, const int16_t *row, int32_t n) {
-    for (int32_t i = 0; i < n; i += WIDE) {
-        const wide_h a = LOAD(wide_h, most + i), b = LOAD(wide_h, row + i);
-        const wide_h larger = a > b;
-        STORE(most + i, (a & larger) | (b & ~larger));
-    }
+    for (int32_t i = 0; i < n; i += WIDE)
+        STORE(most + i, MAX_SHORTS(LOAD(wide_h, most + i), LOAD(wide_h, row + i)));
 }
 
 /* -- Pixels ----------------------------------------------------------------------------------- */
@@ -660,6 +707,6 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 const svit_kernels SVIT_KERNELS = {
     SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
-    add_bits,   add_products, read_products, max_int16,
+    count_bits, add_products, read_products, max_int16,
     sum_pixels,
 };

@@ -164,7 +164,7 @@ INLINE int32_t list_active_of(const uint8_t *bytes, int32_t n, int32_t first, li
             if (byte == 0) continue;
             const uint16_t number = (uint16_t)(first + i);
             if (one_set)
-                *lists->ends[byte & (SVIT_PATTERNS - 1)]++ = number;
+                *lists->ends[byte & ((1u << lists->set_bits) - 1)]++ = number;
             else
                 list_byte(byte, number, lists);
             listed++;
@@ -213,51 +213,77 @@ static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const i
     sums[7] = second_of(even3, odd3);
 }
 
-static void clear(const row_lists *lists, void *currents, size_t pitch, int32_t outputs,
-                  size_t size) {
-    if (lists->more) return;
-    for (int32_t b = 0; b < lists->bits; b++)
-        memset((uint8_t *)currents + (size_t)b * pitch * size, 0, (size_t)outputs * size);
+/* What the currents of each bit begin with, in memory. */
+#define DEFINE_BEGIN(suffix, type, unsigned_type)                                             \
+    static void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
+                               int32_t count) {                                               \
+        for (int32_t b = 0; b < lists->bits; b++, currents += pitch) {                        \
+            if (lists->before == CURRENTS_CLEARED)                                            \
+                memset(currents, 0, (size_t)count * sizeof *currents);                        \
+            for (int32_t n = 0; n < count && lists->before == CURRENTS_DOUBLED; n++)          \
+                currents[n] = (type)((unsigned_type)currents[n] * 2u);                        \
+        }                                                                                     \
+    }
+
+DEFINE_BEGIN(int16, int16_t, uint16_t)
+DEFINE_BEGIN(int32, int32_t, uint32_t)
+
+/* The rows of a pattern in a part of a window. */
+typedef struct part_rows {
+    const uint16_t *list, *end;
+    const int8_t *rows;
+} part_rows;
+
+INLINE part_rows rows_of(const row_lists *lists, const row_weights *weights, int32_t part,
+                         int pattern) {
+    const uint16_t *record = lists->parts[part].record;
+    const part_rows found = {record + record[pattern], record + record[pattern + 1],
+                             weights->rows + lists->parts[part].first * weights->stride};
+    return found;
 }
 
 static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch) {
-    clear(lists, currents, pitch, weights->outputs, sizeof *currents);
+    begin_int16(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
-            const int32_t count = lists->counts[pattern];
-            if (count == 0) continue;
-            const uint16_t *list = lists->rows[pattern];
-            pair sums[PAIRS];
-            sum_list(list, list + count, weights->rows + at, weights->stride, sums);
-            int16_t *to = currents;
-            for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
-                if (bits & 1)
-                    UNROLL for (int32_t j = 0; j < PAIRS; j++)
-                        store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
-        }
+        for (uint32_t left = lists->patterns; left; left &= left - 1)
+            for (int32_t part = 0; part < lists->count; part++) {
+                const int pattern = __builtin_ctz(left);
+                const part_rows r = rows_of(lists, weights, part, pattern);
+                if (r.list == r.end) continue;
+                pair sums[PAIRS];
+                sum_list(r.list, r.end, r.rows + at, weights->stride, sums);
+                int16_t *to = currents;
+                for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+                    if (bits & 1)
+                        UNROLL for (int32_t j = 0; j < PAIRS; j++)
+                            store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
+            }
 }
 
 /* In 32 bits: blocks of rows whose sums fit 16 bits, widened one after the other. */
 static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
                           int32_t *currents, size_t pitch) {
-    clear(lists, currents, pitch, weights->outputs, sizeof *currents);
+    begin_int32(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (int32_t pattern = 1; pattern < 1 << lists->set_bits; pattern++) {
-            const uint16_t *list = lists->rows[pattern];
-            for (int32_t left = lists->counts[pattern]; left > 0; left -= block_rows) {
-                const int32_t count = left < block_rows ? left : block_rows;
-                pair sums[PAIRS];
-                sum_list(list, list + count, weights->rows + at, weights->stride, sums);
-                list += count;
-                int32_t *to = currents;
-                for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
-                    for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
-                        to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
-                        to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
-                    }
+        for (uint32_t left = lists->patterns; left; left &= left - 1)
+            for (int32_t part = 0; part < lists->count; part++) {
+                const int pattern = __builtin_ctz(left);
+                part_rows r = rows_of(lists, weights, part, pattern);
+                while (r.list < r.end) {
+                    const uint16_t *const last =
+                        r.end - r.list > block_rows ? r.list + block_rows : r.end;
+                    pair sums[PAIRS];
+                    sum_list(r.list, last, r.rows + at, weights->stride, sums);
+                    r.list = last;
+                    int32_t *to = currents;
+                    for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+                        for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
+                            to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
+                            to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
+                        }
+                }
             }
-        }
 }
 
 /* -- Sums of rows of nibbles ------------------------------------------------------------------
@@ -367,27 +393,54 @@ static void add_bit(nibble_rows *rows, int32_t bit) {
 
 /* Have rows of a list be added to the sums of a bit. */
 static NOINLINE void add_rows(nibble_rows *rows, const row_weights *weights, int32_t bit,
-                              const uint16_t *list, const uint16_t *end) {
+                              const uint16_t *list, const uint16_t *end, size_t first) {
     int32_t count = rows->counts[bit];
+    const int8_t *const base = weights->rows + first * weights->stride;
     for (; list < end; list++) {
         if (count == MOST_ROWS) {
             rows->counts[bit] = count;
             add_bit(rows, bit);
             count = 0;
         }
-        rows->rows[bit][count++] =
-            (const uint8_t *)row_at(weights->rows, *list, weights->stride);
+        rows->rows[bit][count++] = (const uint8_t *)row_at(base, *list, weights->stride);
     }
     rows->counts[bit] = count;
 }
 
 /* Number of the first row that is still in a list. */
-static uint32_t next_row(const row_lists *lists, const uint16_t *const *at) {
-    uint32_t next = UINT32_MAX;
-    for (int32_t p = 1; p < 1 << lists->set_bits; p++)
-        if (lists->counts[p] && at[p] < lists->rows[p] + lists->counts[p] && *at[p] < next)
-            next = *at[p]; /* rows of empty lists are not set */
+static size_t next_row(const list_part *part, uint32_t patterns, const uint16_t *at) {
+    size_t next = SIZE_MAX;
+    for (; patterns; patterns &= patterns - 1) {
+        const int p = __builtin_ctz(patterns);
+        if (at[p] < part->record[p + 1] && part->record[at[p]] + part->first < next)
+            next = part->record[at[p]] + part->first;
+    }
     return next;
+}
+
+/* Add the rows of a part of a window, group by group. */
+static void sum_part(nibble_rows *rows, const row_lists *lists, const row_weights *weights,
+                     const list_part *part) {
+    const uint16_t *const record = part->record;
+    uint16_t at[SVIT_PATTERNS]; /* where each list goes on */
+    memcpy(at, record, sizeof at);
+    for (;;) {
+        const size_t next = next_row(part, lists->patterns, at);
+        if (next == SIZE_MAX) return;
+        const size_t size = (size_t)weights->group_rows;
+        const size_t group = next / size, first = group * size;
+        rows->multipliers = weights->multipliers + group * weights->multiplier_stride;
+        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+            const int p = __builtin_ctz(left);
+            const uint16_t begin = at[p];
+            while (at[p] < record[p + 1] && record[at[p]] + part->first - first < size) at[p]++;
+            for (uint32_t bits = begin < at[p] ? (uint32_t)p : 0; bits; bits &= bits - 1)
+                add_rows(rows, weights, __builtin_ctz(bits), record + begin, record + at[p],
+                         part->first);
+        }
+        for (int32_t bit = 0; bit < lists->bits; bit++)
+            if (rows->counts[bit]) add_bit(rows, bit);
+    }
 }
 
 static void sum_nibbles(const row_lists *lists, const row_weights *weights, int wide,
@@ -398,38 +451,20 @@ static void sum_nibbles(const row_lists *lists, const row_weights *weights, int 
     rows.wide = wide;
     rows.currents = currents;
     rows.pitch = pitch;
-    clear(lists, currents, pitch, weights->outputs, wide ? sizeof(int32_t) : sizeof(int16_t));
-    const uint16_t *at[SVIT_PATTERNS];
-    memcpy(at, lists->rows, sizeof at);
-    for (;;) {
-        const uint32_t next = next_row(lists, at);
-        if (next == UINT32_MAX) return;
-        const uint32_t size = (uint32_t)weights->group_rows;
-        const uint32_t group = next / size, first = group * size;
-        rows.multipliers = weights->multipliers + (size_t)group * (size_t)weights->outputs;
-        for (int32_t p = 1; p < 1 << lists->set_bits; p++) {
-            if (lists->counts[p] == 0) continue;
-            const uint16_t *const begin = at[p];
-            const uint16_t *const end = lists->rows[p] + lists->counts[p];
-            const uint16_t *same = begin;
-            while (same < end && *same - first < size) same++;
-            at[p] = same;
-            for (uint32_t bits = begin < same ? (uint32_t)p : 0; bits; bits &= bits - 1)
-                add_rows(&rows, weights, __builtin_ctz(bits), begin, same);
-        }
-        for (int32_t bit = 0; bit < lists->bits; bit++)
-            if (rows.counts[bit]) add_bit(&rows, bit);
-    }
+    for (int32_t part = 0; part < lists->count; part++)
+        sum_part(&rows, lists, weights, lists->parts + part);
 }
 
 static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
                           size_t pitch) {
+    begin_int16(lists, currents, pitch, weights->outputs);
     sum_nibbles(lists, weights, 0, currents, pitch);
 }
 
 static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
                                int32_t block_rows, int32_t *currents, size_t pitch) {
     (void)block_rows; /* which is more than MOST_ROWS */
+    begin_int32(lists, currents, pitch, weights->outputs);
     sum_nibbles(lists, weights, 1, currents, pitch);
 }
 
@@ -588,6 +623,7 @@ DEFINE_FIRE(float, float, CURRENTS_FLOAT)
 DEFINE_SUM_SCALED(sum_scaled, float)
 DEFINE_SUM_SCALED(sum_scaled_int8, int8_t)
 
+/* sums[i] += bit `bit` of bytes[i] */
 static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t n) {
     int32_t i = 0;
     for (; i + 4 <= n; i += 4) {
@@ -598,6 +634,11 @@ static void add_bits(uint16_t *sums, const uint8_t *bytes, int32_t bit, int32_t 
         store(sums + i + 2, add_pairs(load(sums + i + 2), second_of(even, odd)));
     }
     for (; i < n; i++) sums[i] = (uint16_t)(sums[i] + (bytes[i] >> bit & 1));
+}
+
+static void count_bits(const uint8_t *bytes, size_t stride, int32_t places, int32_t bit, int32_t n,
+                       uint16_t *sums) {
+    for (int32_t p = 0; p < places; p++, bytes += stride) add_bits(sums, bytes, bit, n);
 }
 
 /* table[(t * keys + e) * pitch + d] += v[d] in step t, for every e whose k fires then. */
@@ -659,5 +700,5 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 const svit_kernels svit_kernels_mcu = {
     "mcu",      list_active,  sum_rows,      sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
     fire_int16, fire_int32,   fire_float,    sum_scaled,    sum_scaled_int8,
-    add_bits,   add_products, read_products, max_int16,     sum_pixels,
+    count_bits, add_products, read_products, max_int16,     sum_pixels,
 };

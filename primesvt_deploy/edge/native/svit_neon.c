@@ -19,6 +19,18 @@
     ((total) + (vec_i)vpaddq_s32(                                                            \
                    vmull_s16(vget_low_s16((int16x8_t)(a)), vget_low_s16((int16x8_t)(b))),    \
                    vmull_high_s16((int16x8_t)(a), (int16x8_t)(b))))
+#define MAX_SHORTS(a, b) ((wide_h)vmaxq_s16((int16x8_t)(a), (int16x8_t)(b)))
+/* Sixteen values a load. Compilers would rather load the whole row before they add it, for which
+ * there are not registers enough: they must not move loads past the empty instruction. */
+#define ADD_ROW(v, sum, row)                                                              \
+    UNROLL for (int j_ = 0; j_ + 1 < (v); j_ += 2) {                                      \
+        const int8x16_t values_ = vld1q_s8((row) + j_ * WIDE);                            \
+        (sum)[j_] = (wide_h)vaddw_s8((int16x8_t)(sum)[j_], vget_low_s8(values_));         \
+        (sum)[j_ + 1] = (wide_h)vaddw_high_s8((int16x8_t)(sum)[j_ + 1], values_);         \
+        if (j_ % 8 == 6) __asm__ volatile("" ::: "memory");                               \
+    }                                                                                     \
+    if ((v) % 2)                                                                          \
+        (sum)[(v)-1] = (wide_h)vaddw_s8((int16x8_t)(sum)[(v)-1], vld1_s8((row) + ((v)-1) * WIDE));
 #define SVIT_BYTES 16
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_neon

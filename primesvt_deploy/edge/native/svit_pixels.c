@@ -26,7 +26,8 @@ static pixel_layout layout_of(const op_pixels *op) {
     l.zeros_at = (uint64_t)w->kernel_height * l.pitch * sizeof(int16_t);
     l.sums_at = l.zeros_at + l.pitch * sizeof(int16_t);
     l.sink_at = l.sums_at + TILE * (uint64_t)padded(op->outputs) * sizeof(int32_t);
-    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, padded(op->outputs), CURRENT_INT32);
+    const size_t pitch = padded(op->outputs);
+    l.bytes = l.sink_at + svit_sink_scratch(&op->sink, pitch, pitch, CURRENT_INT32);
     return l;
 }
 
@@ -49,15 +50,47 @@ static void make_line(const run_state *run, const op_pixels *op, const pixel_lay
     }
 }
 
+/* The image at work: lines that were made so far. */
+typedef struct image_lines {
+    const run_state *run;
+    const op_pixels *op;
+    pixel_layout layout;
+    int16_t *lines, *zeros;
+    int32_t made; /* rows of the image that were made, or passed over */
+} image_lines;
+
+static image_lines begin_lines(const run_state *run, const op_pixels *op) {
+    image_lines i = {run, op, layout_of(op), (int16_t *)(void *)run->scratch, NULL, 0};
+    i.zeros = (int16_t *)(void *)(run->scratch + i.layout.zeros_at);
+    memset(i.zeros, 0, (size_t)i.layout.pitch * sizeof *i.zeros);
+    return i;
+}
+
+/* Find the lines of a row of windows, and make those that are missing. */
+static void find_lines(image_lines *i, int32_t y, pixel_rows *rows) {
+    const window_ref *w = &i->op->window;
+    for (int32_t ky = 0; ky < w->kernel_height; ky++) {
+        const int32_t row = y * w->stride_y - w->pad_top + ky;
+        if (row < 0 || row >= w->height) {
+            rows->lines[ky] = i->zeros;
+            continue;
+        }
+        int16_t *line = i->lines + (size_t)(row % w->kernel_height) * i->layout.pitch;
+        if (row >= i->made) {
+            make_line(i->run, i->op, &i->layout, row, line);
+            i->made = row + 1;
+        }
+        rows->lines[ky] = line;
+    }
+}
+
 void svit_run_pixels(const run_state *run, const op_pixels *op) {
     const window_ref *w = &op->window;
-    const pixel_layout l = layout_of(op);
-    int16_t *lines = (int16_t *)(void *)run->scratch;
-    int16_t *zeros = (int16_t *)(void *)(run->scratch + l.zeros_at);
-    int32_t *sums = (int32_t *)(void *)(run->scratch + l.sums_at);
+    image_lines image = begin_lines(run, op);
+    int32_t *sums = (int32_t *)(void *)(run->scratch + image.layout.sums_at);
     const size_t pitch = padded(op->outputs);
-    sink sink = svit_sink(run, &op->sink, run->scratch + l.sink_at, op->outputs, pitch,
-                          CURRENT_INT32, w->out_height);
+    sink sink = svit_sink(run, &op->sink, run->scratch + image.layout.sink_at, op->outputs, pitch,
+                          CURRENT_INT32);
     sink.scale = (const float *)(const void *)(run->data + op->scale_offset);
     sink.bias = (const float *)(const void *)(run->data + op->bias_offset);
     const int16_t *weights = (const int16_t *)(const void *)(run->data + op->weights_offset);
@@ -65,27 +98,16 @@ void svit_run_pixels(const run_state *run, const op_pixels *op) {
     rows.count = w->kernel_height;
     rows.pairs = (w->kernel_width * (w->channels + 1) + 1) / 2;
     rows.step = (size_t)w->stride_x * ((size_t)w->channels + 1);
-    memset(zeros, 0, (size_t)l.pitch * sizeof *zeros);
-    int32_t made = 0; /* rows of the image that were made so far, or passed over */
-    int32_t first, end;
-    svit_sink_rows(&sink, w->out_height, &first, &end);
-    for (int32_t y = first; y < end; y++) {
-        const int32_t top = y * w->stride_y - w->pad_top;
-        for (int32_t ky = 0; ky < w->kernel_height; ky++) {
-            const int32_t row = top + ky;
-            const int is_inside = row >= 0 && row < w->height;
-            int16_t *line = lines + (size_t)(is_inside ? row % w->kernel_height : 0) * l.pitch;
-            if (is_inside && row >= made) {
-                make_line(run, op, &l, row, line);
-                made = row + 1;
-            }
-            rows.lines[ky] = is_inside ? line : zeros;
-        }
-        for (int32_t x = 0; x < w->out_width; x += TILE) {
-            const int32_t count = w->out_width - x < TILE ? w->out_width - x : TILE;
-            run->kernels->sum_pixels(&rows, x, count, weights, op->outputs, sums, pitch);
-            for (int32_t i = 0; i < count; i++)
-                svit_sink_position(&sink, y, x + i, sums + (size_t)i * pitch);
-        }
+    int32_t begin, end;
+    svit_sink_positions(&sink, w, &begin, &end);
+    for (int32_t at = begin; at < end;) {
+        const int32_t y = at / w->out_width, x = at % w->out_width;
+        int32_t count = w->out_width - x < TILE ? w->out_width - x : TILE;
+        if (count > end - at) count = end - at;
+        if (at == begin || x == 0) find_lines(&image, y, &rows);
+        run->kernels->sum_pixels(&rows, x, count, weights, op->outputs, sums, pitch);
+        for (int32_t i = 0; i < count; i++)
+            svit_sink_position(&sink, y, x + i, sums + (size_t)i * pitch, 0, op->outputs);
+        at += count;
     }
 }

@@ -1,7 +1,6 @@
 /* Where the currents of a layer go, position by position: maxima, neurons, real values. */
 #include "svit_sink.h"
 
-#include <float.h>
 #include <string.h>
 
 /* Windows that are open at a time, at most, numbered row by row: where windows share one row at
@@ -20,18 +19,18 @@ static size_t values_bytes(const sink_ref *to, size_t pitch, int32_t type) {
     return type == CURRENT_FLOAT || fires ? 0 : (size_t)to->steps * pitch * sizeof(float);
 }
 
-uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type) {
+uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, size_t cell_pitch, int32_t type) {
     uint64_t bytes = values_bytes(to, pitch, type);
     if (to->pooled) {
         const uint64_t cells = (uint64_t)cells_open(&to->pool);
         const size_t size = type == CURRENT_INT16 ? sizeof(int16_t) : sizeof(float);
-        bytes += cells * (uint64_t)to->steps * pitch * size;
+        bytes += cells * (uint64_t)to->steps * cell_pitch * size;
     }
     return bytes;
 }
 
 sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32_t outputs,
-               size_t pitch, int32_t type, int32_t height) {
+               size_t pitch, int32_t type) {
     sink s;
     memset(&s, 0, sizeof s);
     s.run = run;
@@ -40,115 +39,132 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
     s.steps = to->steps;
     s.type = type;
     s.pitch = pitch;
+    s.cell_pitch = padded(outputs);
     s.values = (float *)(void *)scratch;
     s.pooled = scratch + values_bytes(to, pitch, type);
     s.cells = to->pooled ? cells_open(&to->pool) : 0;
-    share_of(run, to->pooled ? to->pool.out_height : height, &s.first_row, &s.end_row);
+    if (to->pooled) share_of(run, to->pool.out_height, &s.first_row, &s.end_row);
     return s;
 }
 
-void svit_sink_rows(const sink *s, int32_t height, int32_t *first, int32_t *end) {
-    *first = s->first_row;
-    *end = s->end_row;
-    if (!s->to->pooled) return;
-    const window_ref *pool = &s->to->pool;
-    *first = s->first_row * pool->stride_y - pool->pad_top;
-    *end = (s->end_row - 1) * pool->stride_y - pool->pad_top + pool->kernel_height;
-    if (*first < 0) *first = 0;
-    if (*end > height || s->end_row == pool->out_height) *end = height;
-    if (s->first_row == s->end_row) *end = *first;
-}
-
-/* Integer currents of a position as values. */
-static void to_values(const sink *s, int32_t type, const void *currents, float *values) {
-    for (int32_t t = 0; t < s->steps; t++) {
-        float *to = values + (size_t)t * s->pitch;
-        const size_t at = (size_t)t * s->pitch;
-        for (int32_t n = 0; n < s->outputs; n++) {
-            const float sum = type == CURRENT_INT16
-                                  ? (float)((const int16_t *)currents)[at + (size_t)n]
-                                  : (float)((const int32_t *)currents)[at + (size_t)n];
-            const float scaled = sum * s->scale[n];
-            to[n] = scaled + s->bias[n];
-        }
+void svit_sink_positions(const sink *s, const window_ref *window, int32_t *begin, int32_t *end) {
+    const int32_t width = window->out_width, height = window->out_height;
+    if (!s->to->pooled) {
+        share_of(s->run, height * width, begin, end);
+        return;
     }
+    const window_ref *pool = &s->to->pool;
+    int32_t first = s->first_row * pool->stride_y - pool->pad_top;
+    int32_t last = (s->end_row - 1) * pool->stride_y - pool->pad_top + pool->kernel_height;
+    if (first < 0) first = 0;
+    if (last > height || s->end_row == pool->out_height) last = height;
+    if (s->first_row == s->end_row) last = first;
+    *begin = first * width;
+    *end = last * width;
 }
 
-static void fire(const sink *s, int32_t type, const void *currents, int32_t position) {
+/* Currents of some outputs of a position: step t's are at t * pitch. */
+typedef struct outputs_of {
+    void *currents;
+    int32_t type, first, count;
+    size_t pitch;
+} outputs_of;
+
+/* Integer currents as values, in the scratch memory. */
+static outputs_of to_values(const sink *s, const outputs_of *o) {
+    const float *scale = s->scale + o->first, *bias = s->bias + o->first;
+    const int16_t *narrow = o->currents;
+    const int32_t *wide = o->currents;
+    float *values = s->values;
+    for (int32_t t = 0; t < s->steps; t++) {
+        for (int32_t n = 0; n < o->count; n++) {
+            const float scaled = (float)(o->type == CURRENT_INT16 ? narrow[n] : wide[n]) * scale[n];
+            values[n] = scaled + bias[n];
+        }
+        narrow += o->pitch;
+        wide += o->pitch;
+        values += s->pitch;
+    }
+    const outputs_of converted = {s->values, CURRENT_FLOAT, o->first, o->count, s->pitch};
+    return converted;
+}
+
+static void fire(const sink *s, const outputs_of *o, size_t at) {
     const spikes_ref *spikes = &s->to->spikes;
     fire_task task =
-        svit_fire_task(&s->to->neuron, spikes,
-                       s->run->arena + spikes->offset + (size_t)position * (size_t)s->outputs);
-    task.scale = s->scale;
-    task.bias = s->bias;
-    task.pitch = s->pitch;
-    task.size = s->outputs;
+        svit_fire_task(&s->to->neuron, spikes, s->run->arena + spikes->offset + at);
+    if (o->type != CURRENT_FLOAT) {
+        task.scale = s->scale + o->first;
+        task.bias = s->bias + o->first;
+    }
+    task.pitch = o->pitch;
+    task.size = o->count;
     task.is_static = s->steps == 1;
-    if (type == CURRENT_INT16)
-        s->run->kernels->fire_int16(&task, currents);
-    else if (type == CURRENT_INT32)
-        s->run->kernels->fire_int32(&task, currents);
+    if (o->type == CURRENT_INT16)
+        s->run->kernels->fire_int16(&task, o->currents);
+    else if (o->type == CURRENT_INT32)
+        s->run->kernels->fire_int32(&task, o->currents);
     else
-        s->run->kernels->fire_float(&task, currents);
+        s->run->kernels->fire_float(&task, o->currents);
 }
 
 /* Give a position's currents, pooled or not, to their neurons or real values. */
-static void emit(const sink *s, int32_t type, const void *currents, int32_t position) {
+static void emit(const sink *s, const outputs_of *o, int32_t position) {
+    const size_t at = (size_t)position * (size_t)s->outputs + (size_t)o->first;
     if (s->to->kind == SINK_NEURON) {
-        fire(s, type, currents, position);
+        fire(s, o, at);
         return;
     }
-    const float *values = currents;
-    if (type != CURRENT_FLOAT) {
-        to_values(s, type, currents, s->values);
-        values = s->values;
-    }
-    const size_t at = (size_t)position * (size_t)s->outputs;
+    const outputs_of v = o->type == CURRENT_FLOAT ? *o : to_values(s, o);
     const values_ref *other = &s->to->other;
+    const size_t count = (size_t)o->count;
     for (int32_t t = 0; t < s->steps; t++) {
-        const float *from = values + (size_t)t * s->pitch;
+        const float *from = (const float *)v.currents + (size_t)t * v.pitch;
         float *to = floats_at(s->run, s->to->values.offset) +
                     (size_t)t * (size_t)s->to->values.elements + at;
         if (s->to->kind == SINK_VALUES) {
-            memcpy(to, from, (size_t)s->outputs * sizeof *to);
+            memcpy(to, from, count * sizeof *to);
             continue;
         }
         const size_t step = other->steps == 1 ? 0 : (size_t)t * (size_t)other->elements;
         const float *added = floats_at(s->run, other->offset) + step + at;
-        for (int32_t n = 0; n < s->outputs; n++) to[n] = added[n] + from[n];
+        for (size_t n = 0; n < count; n++) to[n] = added[n] + from[n];
     }
 }
 
-static void *pooled_cell(const sink *s, int32_t py, int32_t px) {
+/* Maxima of a window of the pool, of some outputs. */
+static outputs_of pooled_cell(const sink *s, int32_t py, int32_t px, const outputs_of *o) {
     const size_t cell = (size_t)((py * s->to->pool.out_width + px) % s->cells);
-    const size_t at = cell * (size_t)s->steps * s->pitch;
-    return s->type == CURRENT_INT16 ? (void *)((int16_t *)s->pooled + at)
-                                    : (void *)((float *)s->pooled + at);
+    const size_t at = cell * (size_t)s->steps * s->cell_pitch + (size_t)o->first;
+    outputs_of c = *o;
+    c.currents = o->type == CURRENT_INT16 ? (void *)((int16_t *)s->pooled + at)
+                                          : (void *)((float *)s->pooled + at);
+    c.pitch = s->cell_pitch;
+    return c;
 }
 
-static void take_maxima(const sink *s, void *cell, const void *currents) {
+static void take_maxima(const sink *s, const outputs_of *c, const outputs_of *o) {
     for (int32_t t = 0; t < s->steps; t++) {
-        const size_t at = (size_t)t * s->pitch;
-        if (s->type == CURRENT_INT16) {
-            s->run->kernels->max_int16((int16_t *)cell + at, (const int16_t *)currents + at,
-                                       s->outputs);
+        const size_t to = (size_t)t * c->pitch, from = (size_t)t * o->pitch;
+        if (o->type == CURRENT_INT16) {
+            s->run->kernels->max_int16((int16_t *)c->currents + to,
+                                       (const int16_t *)o->currents + from, o->count);
             continue;
         }
-        float *most = (float *)cell + at;
-        const float *values = (const float *)currents + at;
-        for (int32_t n = 0; n < s->outputs; n++)
+        float *most = (float *)c->currents + to;
+        const float *values = (const float *)o->currents + from;
+        for (int32_t n = 0; n < o->count; n++)
             most[n] = values[n] > most[n] ? values[n] : most[n];
     }
 }
 
-static void clear_cell(const sink *s, void *cell) {
-    const size_t size = (size_t)s->steps * s->pitch;
-    for (size_t i = 0; i < size; i++) {
-        if (s->type == CURRENT_INT16)
-            ((int16_t *)cell)[i] = INT16_MIN;
-        else
-            ((float *)cell)[i] = -FLT_MAX;
-    }
+/* Have the maxima be these currents: of the first position of a window. */
+static void begin_maxima(const sink *s, const outputs_of *c, const outputs_of *o) {
+    const size_t size = o->type == CURRENT_INT16 ? sizeof(int16_t) : sizeof(float);
+    for (int32_t t = 0; t < s->steps; t++)
+        memcpy((uint8_t *)c->currents + (size_t)t * c->pitch * size,
+               (const uint8_t *)o->currents + (size_t)t * o->pitch * size,
+               (size_t)o->count * size);
 }
 
 /* First and last window, along one axis, that covers a place. */
@@ -160,17 +176,32 @@ static void windows_over(int32_t place, int32_t pad, int32_t kernel, int32_t str
     if (*last >= count) *last = count - 1;
 }
 
-void svit_sink_position(sink *s, int32_t y, int32_t x, const void *currents) {
+/* Take a position's currents into the maxima of a window that covers it. */
+static void pool_position(const sink *s, int32_t y, int32_t x, int32_t py, int32_t px,
+                          const outputs_of *o) {
+    const window_ref *pool = &s->to->pool;
+    const int32_t top = py * pool->stride_y - pool->pad_top;
+    const int32_t left = px * pool->stride_x - pool->pad_left;
+    int32_t bottom = top + pool->kernel_height - 1, right = left + pool->kernel_width - 1;
+    if (bottom >= pool->height) bottom = pool->height - 1;
+    if (right >= pool->width) right = pool->width - 1;
+    const outputs_of cell = pooled_cell(s, py, px, o);
+    if (y == (top > 0 ? top : 0) && x == (left > 0 ? left : 0))
+        begin_maxima(s, &cell, o);
+    else
+        take_maxima(s, &cell, o);
+    if (y == bottom && x == right) emit(s, &cell, py * pool->out_width + px);
+}
+
+void svit_sink_position(const sink *s, int32_t y, int32_t x, const void *currents, int32_t first,
+                        int32_t count) {
+    outputs_of o = {(void *)(uintptr_t)currents, s->type, first, count, s->pitch};
     if (!s->to->pooled) {
-        emit(s, s->type, currents, y * s->to->width + x);
+        emit(s, &o, y * s->to->width + x);
         return;
     }
+    if (s->type == CURRENT_INT32) o = to_values(s, &o);
     const window_ref *pool = &s->to->pool;
-    const void *taken = currents;
-    if (s->type == CURRENT_INT32) {
-        to_values(s, CURRENT_INT32, currents, s->values);
-        taken = s->values;
-    }
     int32_t first_y, last_y, first_x, last_x;
     windows_over(y, pool->pad_top, pool->kernel_height, pool->stride_y, pool->out_height, &first_y,
                  &last_y);
@@ -179,17 +210,5 @@ void svit_sink_position(sink *s, int32_t y, int32_t x, const void *currents) {
     windows_over(x, pool->pad_left, pool->kernel_width, pool->stride_x, pool->out_width, &first_x,
                  &last_x);
     for (int32_t py = first_y; py <= last_y; py++)
-        for (int32_t px = first_x; px <= last_x; px++) {
-            const int32_t top = py * pool->stride_y - pool->pad_top;
-            const int32_t left = px * pool->stride_x - pool->pad_left;
-            int32_t bottom = top + pool->kernel_height - 1, right = left + pool->kernel_width - 1;
-            if (bottom >= pool->height) bottom = pool->height - 1;
-            if (right >= pool->width) right = pool->width - 1;
-            void *cell = pooled_cell(s, py, px);
-            if (y == (top > 0 ? top : 0) && x == (left > 0 ? left : 0)) clear_cell(s, cell);
-            take_maxima(s, cell, taken);
-            if (y == bottom && x == right)
-                emit(s, s->type == CURRENT_INT16 ? CURRENT_INT16 : CURRENT_FLOAT, cell,
-                     py * pool->out_width + px);
-        }
+        for (int32_t px = first_x; px <= last_x; px++) pool_position(s, y, x, py, px, &o);
 }

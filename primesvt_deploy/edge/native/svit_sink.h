@@ -13,24 +13,27 @@ typedef struct sink {
     int32_t steps; /* of the currents; 1 where they do not change over time */
     int32_t type;  /* of the currents */
     size_t pitch;  /* of a step's currents */
+    size_t cell_pitch; /* and of a step's maxima */
     const float *scale, *bias; /* of integer currents */
     float *values;             /* scratch: one position in float */
     void *pooled;              /* scratch: cells of maxima */
     int32_t cells;             /* of maxima that are open at a time */
-    int32_t first_row, end_row; /* of the output that this part of a run makes */
+    int32_t first_row, end_row; /* of pooled output that this part of a run makes */
 } sink;
 
-/* `height`: rows of the layer's output, before maxima are taken. */
+/* Of a layer of `outputs` channels, whose currents have a type and pitch. */
 sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32_t outputs,
-               size_t pitch, int32_t type, int32_t height);
+               size_t pitch, int32_t type);
 
-/* Bytes of scratch memory, for currents of a type and pitch. */
-uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, int32_t type);
+/* Bytes of scratch memory, for currents of a type and pitch, and the pitch of maxima. */
+uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, size_t cell_pitch, int32_t type);
 
-/* The rows of a layer of `height` rows whose currents this part of a run needs. */
-void svit_sink_rows(const sink *s, int32_t height, int32_t *first, int32_t *end);
+/* The positions y * out_width + x of a layer whose currents this part of a run needs. */
+void svit_sink_positions(const sink *s, const window_ref *window, int32_t *begin, int32_t *end);
 
-/* Take the currents of position (y, x); rows come in order. */
-void svit_sink_position(sink *s, int32_t y, int32_t x, const void *currents);
+/* Take currents of position (y, x): those of `count` outputs from `first` on, which is a multiple of
+ * SVIT_COLUMNS. Of each of these parts, positions come in order. */
+void svit_sink_position(const sink *s, int32_t y, int32_t x, const void *currents, int32_t first,
+                        int32_t count);
 
 #endif

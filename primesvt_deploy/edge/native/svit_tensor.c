@@ -138,8 +138,7 @@ static void sum_positions(const run_state *run, const op_reduce *op) {
                     uint16_t sums[COLUMNS] = {0};
                     const uint8_t *bytes = run->arena + spikes->offset +
                                            (size_t)(group * spikes->planes + plane) * size + at;
-                    for (int32_t p = 0; p < places; p++, bytes += channels)
-                        run->kernels->add_bits(sums, bytes, bit + b, count);
+                    run->kernels->count_bits(bytes, (size_t)channels, places, bit + b, count, sums);
                     const int32_t shift = spikes->binary ? plane : 0;
                     for (int32_t c = 0; c < count; c++) totals[c] += sums[c] << shift;
                 }

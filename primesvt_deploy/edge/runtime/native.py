@@ -142,6 +142,7 @@ class NativeModel:
         error = open_model(self._model, self._file.ctypes.data, self._file.size)
         if error:
             raise BundleError(f"{os.fspath(path)}: {self._said(error)}")
+        self._unpacked = self._unpack()
         if stage is not None:
             self._check(self._engine.svit_use_stage(self._model, stage))
         info = self._engine.svit_describe(self._model)
@@ -245,6 +246,15 @@ class NativeModel:
             raise BundleError(self._said(error))
         self._arenas.append(arena)
         return found
+
+    def _unpack(self) -> npt.NDArray[np.uint8] | None:
+        """Weights of 4 bits as bytes, which the model reads from then on."""
+        size: int = self._engine.svit_unpacked_bytes(self._model)
+        if not size:
+            return None
+        memory = _aligned(size)
+        self._check(self._engine.svit_unpack(self._model, memory.ctypes.data))
+        return memory
 
     def _run_all(
         self, samples: npt.NDArray[Any], run: Callable[..., int]
@@ -414,6 +424,8 @@ def _declared(engine: ctypes.CDLL) -> ctypes.CDLL:
         ("svit_use_stage", ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
         ("svit_timesteps", ctypes.c_int32, run[:2]),
         ("svit_arena_bytes", ctypes.c_size_t, run[:1]),
+        ("svit_unpacked_bytes", ctypes.c_size_t, run[:1]),
+        ("svit_unpack", ctypes.c_int, run[:2]),
         ("svit_run", ctypes.c_int, run),
         ("svit_run_float", ctypes.c_int, run),
         ("svit_run_observed", ctypes.c_int, (*run, ctypes.c_void_p, _Observer, ctypes.c_void_p)),

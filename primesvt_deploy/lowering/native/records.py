@@ -238,9 +238,8 @@ class SparseOp(Operator):
     bias: Data
     block_rows: int
     set_bits: int
-    joins: int
-    listed: int
-    largest: int
+    tile: int
+    listed: int = 0
     sink: SinkRef
 
 

@@ -19,9 +19,13 @@ from primesvt_deploy.lowering.native.records import (
     WindowRef,
 )
 
-__all__ = ["scratch_bytes"]
+__all__ = ["COLUMNS", "record_bytes", "scratch_bytes"]
 
-_CLASSES = 16
+COLUMNS = 192
+"""Outputs of a layer that are computed at a time, `SVIT_COLUMNS` in the engine."""
+
+_RECORD_HEAD = 17
+_PART = 16
 _CHUNK = 64
 _COPIED = 8
 _LANE_PAD = 32
@@ -44,37 +48,48 @@ def scratch_bytes(operator: Operator) -> int:
     return 0
 
 
-def _sparse(op: SparseOp) -> int:
+def record_bytes(op: SparseOp, tile: int) -> int:
+    """Bytes of the lists of a tile of positions."""
     window = op.window
-    sets = -(-op.input.step_bits * op.input.steps_per_group // op.set_bits)
-    channels = window.channels * op.largest
-    listed = (channels if op.joins else op.listed + _CHUNK) + _COPIED
-    total = _aligned(sets * _CLASSES * listed * 2)
-    records = 0
-    if op.joins:
-        ring = (window.kernel_height - 1) * window.dilation_y + 1
-        records = ring * window.width * sets * op.input.groups * (_CLASSES + 1 + channels)
-        taps = window.kernel_height * window.kernel_width
-        total += _aligned((taps * channels + _COPIED) * 2)
-    total += _aligned((records + _COPIED) * 2)
-    pitch = _padded(op.outputs) + (_LANE_PAD if op.weights is WeightFormat.INT4 else 0)
+    slots = (tile - 1) * window.stride_x + (window.kernel_width - 1) * window.dilation_x + 1
+    each = _RECORD_HEAD + window.kernel_height * window.channels + _COPIED
+    return slots * _sets(op) * op.input.groups * op.input.planes * each * 2
+
+
+def _sparse(op: SparseOp) -> int:
+    window, sets = op.window, _sets(op)
+    listed = window.kernel_height * window.channels if op.tile else op.listed + _CHUNK
+    total = _aligned(sets * 2**op.set_bits * (listed + _COPIED) * 2)
+    if op.tile:
+        slots = (op.tile - 1) * window.stride_x + (window.kernel_width - 1) * window.dilation_x + 1
+        records, parts = record_bytes(op, op.tile), window.kernel_width
+    else:
+        slots, records, parts = 1, sets * (_RECORD_HEAD + listed + _COPIED) * 2, 1
+    total += _aligned(records) + _aligned(4 * slots) + _aligned(_PART * parts)
+    pitch = _padded(min(op.outputs, COLUMNS) if op.tile else op.outputs)
+    pitch += _LANE_PAD if op.weights is WeightFormat.INT4 else 0
     size = 4 if op.block_rows else 2
     total += _aligned(sets * op.input.groups * op.set_bits * pitch * size)
-    return total + _sink(op.sink, pitch, _Current.INT32 if op.block_rows else _Current.INT16)
+    current = _Current.INT32 if op.block_rows else _Current.INT16
+    return total + _sink(op.sink, pitch, _padded(op.outputs), current)
+
+
+def _sets(op: SparseOp) -> int:
+    return -(-op.input.step_bits * op.input.steps_per_group // op.set_bits)
 
 
 def _dense(op: DenseOp) -> int:
     window, pitch = op.window, _padded(op.outputs)
     inputs = window.kernel_height * window.kernel_width * (window.channels // op.groups)
     currents = (op.sink.steps * pitch + (_LANE_PAD if op.groups > 1 else 0)) * 4
-    return currents + _aligned(8 * inputs) + _sink(op.sink, pitch, _Current.FLOAT)
+    return currents + _aligned(8 * inputs) + _sink(op.sink, pitch, pitch, _Current.FLOAT)
 
 
 def _pixels(op: PixelsOp) -> int:
     window, pitch = op.window, _padded(op.outputs)
     columns = (window.out_width - 1) * window.stride_x + window.kernel_width
     lines = (window.kernel_height + 1) * _padded(columns * (window.channels + 1) + 1) * 2
-    return lines + _TILE * pitch * 4 + _sink(op.sink, pitch, _Current.INT32)
+    return lines + _TILE * pitch * 4 + _sink(op.sink, pitch, pitch, _Current.INT32)
 
 
 class _Current(Enum):
@@ -83,12 +98,12 @@ class _Current(Enum):
     FLOAT = 5
 
 
-def _sink(sink: SinkRef, pitch: int, current: _Current) -> int:
-    position = sink.steps * pitch
+def _sink(sink: SinkRef, pitch: int, cell_pitch: int, current: _Current) -> int:
     fires = sink.kind is SinkKind.NEURON and (current is _Current.INT16 or not sink.pooled)
-    total = 0 if current is _Current.FLOAT or fires else position * 4
+    total = 0 if current is _Current.FLOAT or fires else sink.steps * pitch * 4
     if sink.pooled:
-        total += _cells(sink.pool) * position * (2 if current is _Current.INT16 else 4)
+        cells = _cells(sink.pool) * sink.steps * cell_pitch
+        total += cells * (2 if current is _Current.INT16 else 4)
     return total
 
 

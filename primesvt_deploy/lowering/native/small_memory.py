@@ -1,7 +1,7 @@
 """Have a native program work in little memory, for a microcontroller; the numbers are the same.
 
-Lists of a pixel's active inputs are not kept for the windows that overlap there, but made anew for
-each window, and few at a time. That costs little where the weight rows are added one by one.
+Lists of active inputs are kept for one position alone, or, where that needs less, not at all: they are
+made anew for each window, and few at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import Operator, SparseOp
+from primesvt_deploy.lowering.native.scratch import scratch_bytes
 
 __all__ = ["in_little_memory"]
 
@@ -18,11 +19,12 @@ _LISTED = 64
 
 
 def in_little_memory(program: NativeProgram) -> NativeProgram:
-    """The same program with short lists that are not kept."""
+    """The same program with the shorter kind of lists for each layer."""
     return replace(program, operators=tuple(_short(op) for op in program.operators))
 
 
 def _short(operator: Operator) -> Operator:
     if not isinstance(operator, SparseOp):
         return operator
-    return replace(operator, joins=0, listed=_LISTED)
+    short = replace(operator, tile=0, listed=_LISTED)
+    return min(short, replace(operator, tile=1), key=scratch_bytes)

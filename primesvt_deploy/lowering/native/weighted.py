@@ -6,6 +6,7 @@ weight rows are added in 16 bits: all at once where no sum can exceed them, or e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ from primesvt_deploy.lowering.native.records import (
     DenseOp,
     Operator,
     SparseOp,
+    SpikesRef,
     WeightFormat,
     WindowRef,
 )
+from primesvt_deploy.lowering.native.scratch import COLUMNS, record_bytes
 from primesvt_deploy.lowering.native.sinks import Sink, sink_of
 from primesvt_deploy.lowering.native.stores import View
 from primesvt_deploy.lowering.native.windows import window_ref
@@ -35,9 +38,8 @@ __all__ = ["lower_weighted"]
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
 _MOST_TAPS = 256
-_CHUNK = 64
-_LISTED = 512
-"""Active inputs that are listed at a time: enough for most windows, few enough for memory."""
+_LIST_BYTES, _LIST_SHARE, _LONGEST_TILE = 8192, 8, 32
+"""Lists of a tile of positions take so many bytes, or a share of a layer's weights."""
 
 
 def lower_weighted(builder: ProgramBuilder, node: ir.Node, *, pack_int4: bool) -> bool:
@@ -129,7 +131,6 @@ def _sparse(
     fits = source.spikes.largest * _largest_sum(codes) <= _INT16_MAX
     largest_code = int(np.abs(codes.astype(np.int64)).max(initial=1))
     parts = pack(codes) if pack_int4 else None
-    joins = window.kernel_height > window.stride_y or window.kernel_width > window.stride_x
     if parts is None:
         stored = {"weights": WeightFormat.INT8, "rows": builder.data(codes)}
     else:
@@ -139,7 +140,7 @@ def _sparse(
             "multipliers": builder.data(parts[1]),
             "group_rows": GROUP,
         }
-    return SparseOp(
+    layer = SparseOp(
         name=builder.name(sink.name),
         observed=sink.channels if sink.observed else 0,
         input=source.spikes.ref,
@@ -149,17 +150,29 @@ def _sparse(
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
         block_rows=0 if fits else _INT16_MAX // largest_code,
-        set_bits=1 if source.spikes.ref.steps * source.spikes.ref.step_bits == 1 else 4,
-        joins=int(joins),
-        listed=0 if joins else _listed(len(codes), source.spikes.largest),
-        largest=source.spikes.largest if source.spikes.ref.planes > 1 else 1,
+        set_bits=_set_bits(source.spikes.ref),
+        tile=1,
         sink=sink.ref,
     )
+    return replace(layer, tile=_tile(layer, codes.size))
 
 
-def _listed(inputs: int, largest: int) -> int:
-    """Active inputs to list at a time, beyond which lists are added before the next chunk."""
-    return max(min(inputs * largest, _LISTED), _CHUNK * largest)
+def _set_bits(spikes: SpikesRef) -> int:
+    """Bits of the firing patterns by which inputs are listed.
+
+    Rows of a list are added once for all its bits, but each list costs some adding of its own. The
+    planes of counts have lists of their own, which are short (`benchmarks/native_patterns.py`).
+    """
+    if spikes.steps * spikes.step_bits == 1:
+        return 1
+    return 2 if spikes.planes > 1 else 4
+
+
+def _tile(layer: SparseOp, weights: int) -> int:
+    """Positions whose lists are kept, for weights to be read from a cache: little memory for it."""
+    allowed = max(_LIST_BYTES, weights // _LIST_SHARE)
+    fitting = (t for t in range(2, _LONGEST_TILE + 1) if record_bytes(layer, t) <= allowed)
+    return min(max(fitting, default=1), layer.window.out_width)
 
 
 def _largest_sum(codes: npt.NDArray[np.int8]) -> int:
@@ -172,17 +185,16 @@ def _largest_sum(codes: npt.NDArray[np.int8]) -> int:
 def _nibble_rows(nibbles: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Rows of nibbles `[K, ceil(N / 2)]` from groups of columns `[G, N, GROUP / 2]`.
 
-    The low nibbles of a row are the first half of the columns, the high ones the second.
+    Of every `COLUMNS` columns the low nibbles are the first half, the high ones the second.
     """
     rows, columns = shape
     both = np.concatenate([nibbles & 15, nibbles >> 4], axis=2)
     whole = both.transpose(0, 2, 1).reshape(-1, columns)[:rows]
-    half = (columns + 1) // 2
-    low, high = whole[:, :half], whole[:, half:]
-    if high.shape[1] < half:
-        high = np.concatenate([high, np.full((rows, 1), 8, dtype=np.uint8)], axis=1)
-    packed: npt.NDArray[np.uint8] = low | (high << 4)
-    return packed
+    if columns % 2:
+        whole = np.concatenate([whole, np.full((rows, 1), 8, dtype=np.uint8)], axis=1)
+    parts = [whole[:, at : at + COLUMNS] for at in range(0, columns, COLUMNS)]
+    halves = [np.split(part, 2, axis=1) for part in parts]
+    return np.concatenate([low | (high << 4) for low, high in halves], axis=1)
 
 
 def _dense(

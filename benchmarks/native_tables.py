@@ -1,0 +1,264 @@
+"""README's tables of `results/native*.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from native_timing import AS_IT_IS, AVX2, NO_VNNI
+
+__all__ = ["native_sections"]
+
+_KINDS = (AS_IT_IS, NO_VNNI, AVX2)
+
+
+def native_sections(results: Path) -> dict[str, str]:
+    """The sections of the native runtime's tables, by name.
+
+    Args:
+        results: the folder of result files.
+    """
+    names = ("native", "native_large", "native_arm", "native_density")
+    native, large, arm, density = (
+        json.loads((results / f"{name}.json").read_text()) for name in names
+    )
+    return {
+        "native": _time_table(native),
+        "native sizes": _size_table(native),
+        "native operations": _operations_table(native),
+        "native pixels": _pixels_table(native),
+        "native large": _large_table(large),
+        "native arm": _arm_table(arm),
+        "native microcontrollers": _microcontrollers_table(arm),
+        "native density": _density_table(density),
+    }
+
+
+def _kind(kind: str, native: dict[str, Any]) -> str:
+    return f"{native['machine']['instructions']}, as it is" if kind == AS_IT_IS else kind
+
+
+def _time_table(found: dict[str, Any]) -> str:
+    """Latency of one image in the native runtime, beside the others."""
+    columns = ("spikingjelly_eager", "onnx_fp32", "onnx_int8", "onnx_int4", "native_int8")
+    lines = [
+        "| processor | threads | SpikingJelly eager | ONNX fp32 | ONNX int8 | ONNX int4 "
+        "| native int8 | native int4 | native int8 vs eager | vs ONNX fp32 | vs ONNX int8 "
+        "| native int4 vs ONNX int4 |",
+        "|---|---|" + "---|" * 10,
+    ]
+    for kind in _KINDS:
+        for row in found["timings"][kind].get("by_threads", ()):
+            cells = [
+                f"{row[name]['median_ms']:.1f} ms" if name in row else "-"
+                for name in (*columns, "native_int4")
+            ]
+            faster = row["times_faster"]
+            cells += [_times(faster["native_int8"], name) for name in columns[:3]]
+            cells.append(_times(faster["native_int4"], "onnx_int4"))
+            lines.append(f"| {_kind(kind, found)} | {row['threads']} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{found['model']}, medians of {found['runs']} interleaved rounds over {found['images']} "
+        f"held-out images in turn, and of the ratios round by round; batch {found['batch']}, "
+        f"{found['machine']['cpu']}, onnxruntime {found['machine']['onnxruntime']}. Without VNNI "
+        "and without AVX-512 both run with the kernels that they choose on such processors.",
+    ]
+    return "\n".join(lines)
+
+
+def _times(faster: dict[str, float], name: str) -> str:
+    if name not in faster:
+        return "-"
+    ratio = faster[name]
+    return f"{ratio:.2f}x faster" if ratio >= 1.0 else f"{1.0 / ratio:.2f}x slower"
+
+
+def _size_table(found: dict[str, Any]) -> str:
+    """Sizes, memory and start of both runtimes, and their agreement."""
+    lines = [
+        "| weights | `model.onnx` | `model.svit` | its weights alone | with scales and biases "
+        "| arena | peak memory, ONNX Runtime | `classify` | first result | whole process |",
+        "|---|" + "---|" * 9,
+    ]
+    for name, row in found["memory"].items():
+        lines.append(
+            f"| {name} | {row['onnx_file_bytes'] / 1e6:.3f} MB "
+            f"| {row['native_file_bytes'] / 1e6:.3f} MB "
+            f"| {row['weights_bytes'] / 1e6:.3f} MB (+{row['file_over_weights_percent']:.1f}%) "
+            f"| {row['parameters_bytes'] / 1e6:.3f} MB "
+            f"(+{row['file_over_parameters_percent']:.1f}%) "
+            f"| {row['arena_bytes'] / 1e3:.1f} KB | {row['onnx_peak_bytes'] / 1e6:.1f} MB "
+            f"| {row['native_peak_bytes'] / 1e6:.2f} MB | {row['first_result_ms']:.1f} ms "
+            f"| {row['whole_process_ms']:.1f} ms |"
+        )
+    agreed = "; ".join(
+        f"{name}: the same class on {row['same_class']} of {row['images']} images, "
+        f"{row['flipped_spikes']} of {row['spikes_compared'] / 1e6:.0f} M spikes differ, "
+        f"{row['flips_where_the_float_layer_agrees']} where the float layer's agree"
+        for name, row in found["agreement"].items()
+    )
+    starts = next(iter(found["memory"].values()))["starts"]
+    lines += ["", f"Medians of {starts} starts. Both runtimes on held-out images, {agreed}."]
+    return "\n".join(lines)
+
+
+def _operations_table(found: dict[str, Any]) -> str:
+    """Density of each layer's inputs, and its operations."""
+    operations = found["operations"]
+    lines = [
+        "| layer | inputs that fire | operations, dense | synaptic operations "
+        "| additions, grouped by pattern |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name.removesuffix('.conv')} | {100 * row['density']:.1f}% "
+        + "".join(f"| {row[key] / 1e6:.1f} M " for key in operations["an_image"])
+        + "|"
+        for name, row in operations["layers"].items()
+    ]
+    whole = operations["an_image"]
+    rate, peak = operations["one_thread"], operations["one_thread"]["peak_additions_a_second"]
+    lines += [
+        "| in all | | " + " | ".join(f"{count / 1e6:.1f} M" for count in whole.values()) + " |",
+        "",
+        f"Means of {operations['images']} held-out images, int8. On one thread, over the whole "
+        f"time of an image: {rate['synaptic_operations_a_second'] / 1e9:.1f} G synaptic "
+        f"operations and {rate['grouped_additions_a_second'] / 1e9:.1f} G additions a second; "
+        f"this machine adds {peak['in_registers'] / 1e9:.0f} G 16-bit numbers a second in "
+        f"registers, and {peak['of_int8_rows_in_cache'] / 1e9:.0f} G of int8 rows in its cache.",
+    ]
+    return "\n".join(lines)
+
+
+def _pixels_table(found: dict[str, Any]) -> str:
+    """Accuracy with pixels as input."""
+    lines = [
+        "| weights | normalised images, top-1 (95%) | `--integer-input` | drop, points (95%) |",
+        "|---|---|---|---|",
+    ]
+    n = 0
+    for name, row in found["integer_input"].items():
+        cells = []
+        for key in ("normalised", "pixels"):
+            low, high = row[key]["interval95_percent"]
+            cells.append(f"{row[key]['top1_percent']:.2f}% [{low:.1f}, {high:.1f}]")
+        least, most = row["drop"]["interval95_points"]
+        n = row["drop"]["n"]
+        lines.append(
+            f"| {name} | {cells[0]} | {cells[1]} "
+            f"| {row['drop']['points']:.2f} [{least:.1f}, {most:.1f}] |"
+        )
+    return "\n".join([*lines, "", f"{found['model']}, unpruned, n = {n} held-out images."])
+
+
+def _large_table(found: dict[str, Any]) -> str:
+    """Latency at the widths of published models."""
+    lines = [
+        "| model | neurons that fire, median of layers (least, most) | processor | threads "
+        "| ONNX int8 | native int8 | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    runs = 0
+    for name, row in found["models"].items():
+        density = row["density"]
+        fired = (
+            f"{100 * density['median']:.0f}% "
+            f"({100 * density['least']:.0f}%, {100 * density['most']:.0f}%)"
+        )
+        for kind in (AS_IT_IS, NO_VNNI):
+            for time in row["timings"][kind].get("by_threads", ()):
+                runs = time["runs"]
+                ratio = time["times_faster"]["native_int8"]
+                lines.append(
+                    f"| {name} | {fired} | {_kind(kind, found)} | {time['threads']} "
+                    f"| {time['onnx_int8']['median_ms']:.0f} ms "
+                    f"| {time['native_int8']['median_ms']:.0f} ms "
+                    f"| {_times(ratio, 'onnx_int8')} |"
+                )
+    scaling = ", ".join(
+        f"{name} {row['timings']['two_threads_times_faster_than_one']:.2f}x"
+        for name, row in found["models"].items()
+    )
+    lines += [
+        "",
+        "224 pixels, T = 4, random weights, norms set so that neurons fire as often as in the "
+        f"trained reference model ({found['images']}); medians of {runs} interleaved rounds and of "
+        f"their ratios; {found['machine']['cpu']}. Two threads against one, native: {scaling}.",
+    ]
+    return "\n".join(lines)
+
+
+def _arm_table(found: dict[str, Any]) -> str:
+    """Instructions of an image on emulated ARM CPUs."""
+    lines = [
+        "| weights | CPU | ONNX Runtime | native | fewer | logits bit-identical |",
+        "|---|---|---|---|---|---|",
+    ]
+    for precision, cpus in found["precisions"].items():
+        for cpu, row in cpus.items():
+            native = row["native"]
+            lines.append(
+                f"| {precision} | {cpu} | {row['instructions'] / 1e6:.1f} M "
+                f"| {native['instructions'] / 1e6:.1f} M | {row['instruction_ratio']:.2f}x "
+                f"| {native['identical']} of {native['images']} |"
+            )
+    lines += ["", f"Instructions an image, one thread, {found['model']}, T = {found['timesteps']}."]
+    return "\n".join(lines)
+
+
+def _microcontrollers_table(found: dict[str, Any]) -> str:
+    """Flash, memory and instructions on emulated microcontrollers."""
+    lines = [
+        "| core | flash, engine and model | arena | stack | instructions an image | logits |",
+        "|---|---|---|---|---|---|",
+    ]
+    small = found["microcontrollers"]
+    for core, row in small["cores"].items():
+        lines.append(
+            f"| Cortex-{core.upper()} | {row['flash_bytes_without_images'] / 1024:.0f} KB "
+            f"| {row['arena_bytes'] / 1024:.1f} KB | {row['stack_bytes'] / 1024:.1f} KB "
+            f"| {row['instructions'] / 1e6:.0f} M "
+            f"| {'as here' if row['same_logits'] else 'differ'} |"
+        )
+    lines += [
+        "",
+        f"{found['model']} with {small['precision']} weights and {100 * small['kept_channels']:g}% "
+        f"of its channels, in {small['model_bytes'] / 1024:.0f} KB.",
+    ]
+    return "\n".join(lines)
+
+
+def _density_table(found: dict[str, Any]) -> str:
+    """Time of a layer by density, and of a dense product."""
+    rows = found["layers"]
+    first = next(iter(rows.values()))[AS_IT_IS]["densities"]
+    shown = [i for i, density in enumerate(first) if density in (0.1, 0.3, 0.5, 0.9)]
+    lines = [
+        "| layer | "
+        + " | ".join(f"native at {100 * first[i]:.0f}%" for i in shown)
+        + " | dense product and neurons | faster dense from | without VNNI | AVX2 |",
+        "|---|" + "---|" * (len(shown) + 4),
+    ]
+    for name, row in rows.items():
+        times = row[AS_IT_IS]["independent_ms"]
+        cells = [f"{times[i]:.2f} ms" for i in shown]
+        dense = row["dense"]
+        cells.append(f"{dense[AS_IT_IS]['with_neurons_ms']:.2f} ms")
+        cells += [_from(dense.get(kind)) for kind in _KINDS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"One thread, T = {found['timesteps']}, spikes drawn independently for each timestep (the "
+        f"least that can be grouped); medians of {found['runs']} runs, or of those of a quarter "
+        f"second; {found['machine']['cpu']}.",
+    ]
+    return "\n".join(lines)
+
+
+def _from(dense: dict[str, Any] | None) -> str:
+    if dense is None:
+        return "not measured"
+    density = dense["crossover_density"]["independent"]
+    return "never" if density is None else f"{100 * density:.0f}%"
