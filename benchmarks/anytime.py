@@ -10,6 +10,7 @@ are what counts, as a run takes one time or another.
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ PRUNED = BuildSettings(
     precision=Precision.INT8,
     runtime=Runtime.NATIVE,
     anytime=0.3,
-    search=SearchSettings(max_drop=0.7, policy="greedy", search_images=500),
+    search=SearchSettings(max_drop=0.7, policy="greedy", search_images=400, robustness_images=256),
+    threads=os.cpu_count() or 1,
 )
 """Pruned by half: within one point in all, pruning and stopping early together."""
 
@@ -192,6 +194,7 @@ def on_held_out(ladder: Ladder, results: Sequence[StageResult]) -> dict[str, Any
 def pruned(model: SViT, data: DataSet, folder: Path) -> Row:
     """The model pruned by half, which stops early as well."""
     result = build(model, folder / "pruned", PRUNED, data=data)
+    torch.set_num_threads(1)
     manifest, anytime = result.manifest, result.manifest["native"]["anytime"]
     facts = {
         "saved_percent": manifest["size"]["saved_percent"],
