@@ -249,6 +249,8 @@ class BuildSettings:
             microcontroller, and have it work in little memory.
         integer_input: have the first layer take the pixels themselves, with integer weights: no
             image is normalised, and no sum before the classifier's depends on the machine.
+        anytime: percentage points of top-1 that the native model may lose on the search split by
+            stopping early, after fewer timesteps; None: it takes all of them.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -271,9 +273,11 @@ class BuildSettings:
     runtime: Runtime = Runtime.ONNX
     mcu: bool = False
     integer_input: bool = False
+    anytime: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        self._check_anytime()
         if self.integer_input and self.precision is Precision.FP32:
             raise SettingsError(
                 "precision is fp32: an integer first layer has integer weights; pass --precision "
@@ -318,6 +322,24 @@ class BuildSettings:
             )
         if self.ship_timesteps is not None and self.ship_timesteps < 1:
             raise SettingsError(f"ship timesteps are {self.ship_timesteps}: expected 1 or more")
+
+    def _check_anytime(self) -> None:
+        if self.anytime is None:
+            return
+        if not self.runtime.has_native:
+            raise SettingsError(
+                "--anytime is for the native runtime, an ONNX file takes all timesteps: pass "
+                "--runtime native or both as well"
+            )
+        if not 0.0 <= self.anytime <= 100.0:
+            raise SettingsError(
+                f"anytime is {self.anytime} points: expected 0 to 100; change --anytime"
+            )
+        if self.ship_timesteps == 1:
+            raise SettingsError(
+                "ship timesteps are 1: nothing can stop earlier; leave --anytime out, or pass a "
+                "larger --ship-timesteps"
+            )
 
     @property
     def pruning(self) -> SearchSettings:

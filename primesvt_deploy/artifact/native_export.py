@@ -7,16 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from primesvt_deploy.artifact.native_file import arena_bytes, native_bytes
+from primesvt_deploy.artifact.native_file import EarlyStage, arena_bytes, native_bytes
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.whole_file import write_whole
+from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.small_memory import in_little_memory
 from primesvt_deploy.lowering.native.stores import View
 from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_program
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
-__all__ = ["NativeArtifact", "export_native"]
+__all__ = ["EarlyModel", "NativeArtifact", "export_native"]
+
+
+@dataclass(frozen=True)
+class EarlyModel:
+    """A model that runs before the main one, which then may not have to.
+
+    Args:
+        model: the same network for fewer timesteps; see `quantization.timesteps`.
+        margin: largest logit less the second, from which on its logits are final.
+    """
+
+    model: SViT
+    margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +63,7 @@ def export_native(
     precision: Precision,
     observe_float_layers: bool = False,
     little_memory: bool = False,
+    early: Sequence[EarlyModel] = (),
     traced: TracedNetwork | None = None,
 ) -> NativeArtifact:
     """Write a quantized model as `model.svit`.
@@ -59,23 +74,28 @@ def export_native(
         precision: of the weights; int8 or int4.
         observe_float_layers: keep the outputs of float layers, to verify what is behind them.
         little_memory: work in as little memory as can be, for a microcontroller; the same numbers.
+        early: models that run before it, those of fewer timesteps first.
         traced: the model's network with any batch, or of 1, if it is traced already.
 
     Raises:
         ExportError: the model cannot be traced, or has what the engine cannot run; the layer is
             named.
     """
-    program = lower_to_program(
-        model.module.float(),
-        model.config,
-        precision=precision,
-        observe_float_layers=observe_float_layers,
-        traced=traced,
-    )
-    if little_memory:
-        program = in_little_memory(program)
+
+    def lowered(model: SViT, traced: TracedNetwork | None) -> NativeProgram:
+        program = lower_to_program(
+            model.module.float(),
+            model.config,
+            precision=precision,
+            observe_float_layers=observe_float_layers,
+            traced=traced,
+        )
+        return in_little_memory(program) if little_memory else program
+
+    program = lowered(model, traced)
+    stages = [EarlyStage(lowered(each.model, None), each.margin) for each in early]
     mean, std = _normalisation(model)
-    content = native_bytes(program, mean=mean, std=std)
+    content = native_bytes(program, mean=mean, std=std, early=stages)
     target = Path(path)
     write_whole(target, content)
     return NativeArtifact(

@@ -18,6 +18,7 @@ from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_di
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.serialization import quantized_state
+from primesvt_deploy.quantization.timesteps import STAGES_FILE, RescaledLayer, stages_state
 
 __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
 
@@ -59,6 +60,8 @@ class BundleParts:
         model: the shipped SViT in float32, for `weights.safetensors`.
         quantized: the quantized model that the artifact computes, for `quantized.safetensors`;
             None where the artifact is float32.
+        stages: rescaled layers of the stages that run before it, for `stages.safetensors`, by
+            number of timesteps and name; none where runs do not stop early.
         manifest: the manifest without `schema`, `files` and its digest.
         session: content of `session.json`; None: the bundle has no ONNX file.
         plan: content of `plan.json`.
@@ -70,6 +73,7 @@ class BundleParts:
 
     model: SViT
     quantized: SViT | None
+    stages: Mapping[int, Mapping[str, RescaledLayer]]
     manifest: Mapping[str, Any]
     session: Mapping[str, Any] | None
     plan: Mapping[str, Any]
@@ -95,6 +99,8 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     (directory / "weights.safetensors").write_bytes(save(state))
     if parts.quantized is not None:
         (directory / "quantized.safetensors").write_bytes(save(quantized_state(parts.quantized)))
+    if parts.stages:
+        (directory / STAGES_FILE).write_bytes(save(stages_state(parts.stages)))
     if parts.session is not None:
         (directory / "session.json").write_text(json.dumps(parts.session, indent=1) + "\n")
     (directory / "plan.json").write_text(json.dumps(parts.plan, indent=1) + "\n")

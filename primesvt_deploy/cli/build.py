@@ -69,6 +69,13 @@ _DECIDED_BY_FRONTIER = (
     help="With the native runtime: the model as C source too, for a microcontroller's firmware.",
 )
 @click.option(
+    "--anytime",
+    type=float,
+    metavar="MAX_DROP",
+    help="With the native runtime: stop early, after fewer timesteps, where the classes are clear; "
+    "so many points of top-1 may be lost by it on the search split.",
+)
+@click.option(
     "--integer-input",
     is_flag=True,
     help="The first layer takes pixels, with integer weights: nothing is normalised in float32.",
@@ -114,6 +121,7 @@ def build(
     precision: str | None,
     runtime: str,
     mcu: bool,
+    anytime: float | None,
     integer_input: bool,
     standard_ops: bool,
     ort_format: bool,
@@ -152,6 +160,7 @@ def build(
         precision=_precision(precision, Runtime(runtime)),
         runtime=Runtime(runtime),
         mcu=mcu,
+        anytime=anytime,
         integer_input=integer_input,
         budget_on=BudgetOn(budget_on),
         standard_ops=standard_ops,

@@ -11,6 +11,7 @@ import torch
 
 from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext, search_context
 from primesvt_deploy.pipeline.dense import export_dense
@@ -20,6 +21,7 @@ from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
 from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
+from primesvt_deploy.pipeline.stop_early import stop_early
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.search.ledger import Ledger
@@ -90,6 +92,7 @@ def build(
         files = VariantFiles(workspace.candidates(), workspace.checkpoints())
         variants = [make_variant(context, dense, each, files) for each in settings.precisions]
         chosen = best(variants, smallest=settings.smallest)
+        chosen = stop_early(context, chosen, files.artifacts)
         staged = stage_artifact(context, dense.artifact, chosen, workspace.staging())
         verified = verify_staged(context, chosen, staged)
         evaluation = evaluate(context, dense.artifact, staged)
@@ -120,6 +123,13 @@ def _context(
         check_finetune(model, splits.train, settings.finetune, splits.name)
     if settings.ship_timesteps is not None:
         model.at_timesteps(settings.ship_timesteps)
+    if settings.anytime is not None:
+        if model.timesteps == 1:
+            raise SettingsError(
+                f"{model.name} runs for a single timestep: nothing can stop earlier; leave "
+                "--anytime out"
+            )
+        model.at_timesteps(1)
     if known is not None:
         ledger = known.ledger(model, splits)
         progress.message(f"plan, policy, recovery, images and seed are those of {known.directory}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +18,27 @@ from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.staged import StagedArtifact
+from primesvt_deploy.progress import Progress
 
 __all__ = ["Evaluation", "evaluate"]
 
 _LATENCY_RUNS, _LATENCY_SECONDS = 100, 60.0
 _EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anytime:
+    """Runs on the held-out images that stop early.
+
+    Args:
+        hits: per image, whether it is classified rightly.
+        whole: the same of the whole model, which takes all timesteps.
+        timesteps: that each image took.
+    """
+
+    hits: npt.NDArray[np.bool_]
+    whole: npt.NDArray[np.bool_]
+    timesteps: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +49,13 @@ class Evaluation:
         hits: per held-out image, whether it is classified rightly.
         latency: of one batch; where the bundle has both runtimes, of the `native` one besides.
         runs: timed runs behind each latency.
+        anytime: what runs that stop early come to; None: they do not.
     """
 
     hits: Mapping[str, npt.NDArray[np.bool_]]
     latency: Mapping[str, Latency]
     runs: int
+    anytime: Anytime | None = None
 
 
 def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> Evaluation:
@@ -65,17 +85,50 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         models["shipped"], hits["shipped"] = models["dense"], hits["dense"]
     if staged.native is not None and staged.artifact is not None:
         models["native"] = NativeModel(staged.native.path)
+    anytime = None if staged.native is None else _anytime(staged.native.path, held_out, progress)
     progress.stage("latency", 1)
     latency = _latency(models, held_out, settings.batch or 1)
-    return Evaluation(hits=hits, latency=latency, runs=len(latency["dense"].milliseconds))
+    return Evaluation(
+        hits=hits, latency=latency, runs=len(latency["dense"].milliseconds), anytime=anytime
+    )
+
+
+def _anytime(path: Path, images: ImageList, progress: Progress) -> Anytime | None:
+    """Classify images with a model that stops early, and with its last stage alone."""
+    model = NativeModel(path)
+    if len(model.stages) == 1:
+        return None
+    whole = model.whole()
+    images = images.for_model(model.sample_dtype)
+    progress.stage("held-out accuracy of stages", -(-len(images) // _EVALUATION_BATCH))
+    hits, whole_hits, timesteps = [], [], []
+    for start in range(0, len(images), _EVALUATION_BATCH):
+        stop = min(start + _EVALUATION_BATCH, len(images))
+        batch, labels = images.inputs(start, stop), images.labels[start:stop]
+        logits, taken = model.logits_and_timesteps(batch)
+        hits.append(logits.argmax(axis=1) == labels)
+        whole_hits.append(whole.logits(batch).argmax(axis=1) == labels)
+        timesteps.append(taken)
+        progress.step()
+    return Anytime(
+        hits=np.concatenate(hits),
+        whole=np.concatenate(whole_hits),
+        timesteps=np.concatenate(timesteps),
+    )
 
 
 def _latency(
     models: Mapping[str, OnnxModel | NativeModel], images: ImageList, batch: int
 ) -> dict[str, Latency]:
     def call(model: OnnxModel | NativeModel) -> Callable[[], object]:
-        inputs = np.repeat(images.for_model(model.sample_dtype).inputs(0, 1), batch, axis=0)
-        return lambda: model.logits(inputs)
+        taken = images.for_model(model.sample_dtype)
+        if len(getattr(model, "stages", ())) < 2:
+            inputs = np.repeat(taken.inputs(0, 1), batch, axis=0)
+            return lambda: model.logits(inputs)
+        # Where runs stop early, each takes another image: a single one always stops alike.
+        count = min(len(taken), _LATENCY_RUNS)
+        turns = itertools.cycle(np.split(taken.inputs(0, count), count))
+        return lambda: model.logits(np.repeat(next(turns), batch, axis=0))
 
     calls = {name: call(model) for name, model in models.items()}
     return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)

@@ -116,6 +116,32 @@ def _native(findings: Findings) -> dict[str, Any] | None:
         "integer_layers": len(native.integer_layers),
         "real_layers": dict(native.float_layers),
         "verification": verification.to_dict(),
+        "anytime": _anytime(findings),
+    }
+
+
+def _anytime(findings: Findings) -> dict[str, Any] | None:
+    """Stages of a model that may stop early; None: that was not requested."""
+    ladder, found = findings.chosen.ladder, findings.evaluation.anytime
+    if ladder is None:
+        return None
+    return {
+        "stages": [stage.to_dict() for stage in ladder.stages],
+        "search": {
+            "drop_points": round(ladder.drop.points, 4),
+            "n": ladder.drop.n,
+            "mean_timesteps": round(ladder.timesteps, 4),
+            "mean_ms": round(ladder.milliseconds, 4),
+        },
+        "held_out": None
+        if found is None
+        else {
+            "accuracy": Accuracy.of(found.hits).to_dict(),
+            "drop": PairedDrop.of(found.whole, found.hits).to_dict(),
+            "mean_timesteps": round(float(found.timesteps.mean()), 4),
+            "mean_ms": round(ladder.milliseconds_of(found.timesteps), 4),
+        },
+        "verification": [stage.to_dict() for stage in findings.verified.stages],
     }
 
 

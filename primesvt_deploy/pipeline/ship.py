@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.lowering.passes import trace_network
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.anytime import Stage, make_stages
 from primesvt_deploy.pipeline.budget import counted_bytes, file_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.dense import DenseModel
@@ -32,7 +34,8 @@ class Shipped:
         model: float32, at its number of timesteps.
         quantized: what the artifact computes, in torch; `model` itself for float32.
         artifact: the exported ONNX file.
-        native: the file of the native engine; None: that was not requested.
+        native: the file of the native engine, with all stages; None: that was not requested.
+        stages: that may run before the whole model; none unless they were requested.
         bytes: of what the budget counts.
         file_bytes: of the model file; of the larger one, where two are shipped.
     """
@@ -41,6 +44,7 @@ class Shipped:
     quantized: SViT
     artifact: Artifact
     native: NativeArtifact | None
+    stages: tuple[Stage, ...]
     bytes: int
     file_bytes: int
 
@@ -60,7 +64,7 @@ def ship(
     settings, progress = context.settings, context.progress
     model = _at_timesteps(context, model)
     if precision is Precision.FP32 and model is context.model:
-        return Shipped(model, model, dense.artifact, None, dense.bytes, dense.artifact.bytes)
+        return Shipped(model, model, dense.artifact, None, (), dense.bytes, dense.artifact.bytes)
     quantized = model
     if precision is not Precision.FP32:
         samples = _samples(context) if precision is Precision.INT4 else None
@@ -87,7 +91,10 @@ def ship(
         traced=traced,
     )
     progress.step()
-    native = None
+    native: NativeArtifact | None = None
+    stages: tuple[Stage, ...] = ()
+    if settings.anytime is not None:
+        stages = make_stages(model, quantized, context.images.calibration, progress)
     if settings.runtime.has_native:
         progress.stage(f"export for the native runtime, {precision.value}", 1)
         path = stem.with_name(f"{stem.name}-{precision.value}.svit")
@@ -97,12 +104,14 @@ def ship(
             path,
             precision=precision,
             little_memory=settings.mcu,
+            # All of them, until it is known which are worth it: no file gets larger than that.
+            early=[stage.early(math.inf) for stage in stages],
             traced=for_one,
         )
         progress.step()
     counted = counted_bytes(settings, quantized, artifact, native)
     files = file_bytes(settings, artifact, native)
-    return Shipped(model, quantized, artifact, native, counted, files)
+    return Shipped(model, quantized, artifact, native, stages, counted, files)
 
 
 def _at_timesteps(context: BuildContext, model: SViT) -> SViT:

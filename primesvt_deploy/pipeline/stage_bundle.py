@@ -42,6 +42,8 @@ def stage_bundle(
         VerificationError: the ORT-format file gives other logits than the ONNX file.
     """
     artifact = staged.model(context.settings.threads)
+    if isinstance(artifact, NativeModel):
+        artifact = artifact.whole()
     samples = context.images.verification.for_model(artifact.sample_dtype)
     images, logits = _check_set(samples, artifact)
     if staged.ort_file is not None:
@@ -50,6 +52,7 @@ def stage_bundle(
     parts = BundleParts(
         model=chosen.model,
         quantized=None if chosen.quantized is chosen.model else chosen.quantized,
+        stages={stage.model.timesteps: stage.layers for stage in chosen.stages},
         manifest=manifest,
         session=_session(staged),
         plan=_plan(chosen, groups),

@@ -15,7 +15,7 @@ from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.variant import Variant
-from primesvt_deploy.verification.native import verify_native
+from primesvt_deploy.verification.native import verify_stages
 from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.verification.verify import verify_artifact
 
@@ -55,10 +55,12 @@ class Verified:
     Args:
         artifact: of the ONNX artifact; None: there is none.
         native: of the native runtime's file; None: there is none.
+        stages: of the stages in that file before the whole model.
     """
 
     artifact: Verification | None
     native: Verification | None
+    stages: tuple[Verification, ...] = ()
 
 
 def stage_artifact(
@@ -113,6 +115,7 @@ def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact
     progress = context.progress
     onnx: Verification | None = None
     native: Verification | None = None
+    stages: list[Verification] = []
     if staged.artifact is not None:
         size = staged.artifact.batch or 1
         onnx = verify_artifact(
@@ -123,11 +126,11 @@ def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact
             progress=progress,
         ).require()
     if staged.native is not None:
-        native = verify_native(
-            chosen.quantized,
+        *stages, native = verify_stages(
+            [*(stage.model for stage in chosen.stages), chosen.quantized],
             staged.native.path,
             images.first(wanted),
             precision=staged.native.precision,
             progress=progress,
-        ).require()
-    return Verified(artifact=onnx, native=native)
+        )
+    return Verified(artifact=onnx, native=native, stages=tuple(stages))

@@ -18,10 +18,12 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.anytime import Stage
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, Measurement, weight_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.dense import DenseModel
+from primesvt_deploy.pipeline.ladder import Ladder
 from primesvt_deploy.pipeline.prune import choose_from_ledger, choose_plan, fitting
 from primesvt_deploy.pipeline.ship import Shipped, ship
 from primesvt_deploy.pruning.plan import Plan
@@ -61,6 +63,8 @@ class Variant:
         quantized: what the artifact computes, in torch; `model` itself for float32.
         exported: the ONNX artifact.
         native: the file of the native engine; None: that was not requested.
+        stages: that may run before the whole model in that file.
+        ladder: which of them do, and how sure they must be; None: that is not decided.
         file_bytes: of the model file; of the larger one, where two are shipped.
         measured: its bytes and its drop.
         budget_bytes: of what the budget counts.
@@ -75,6 +79,8 @@ class Variant:
     quantized: SViT
     exported: Artifact
     native: NativeArtifact | None
+    stages: tuple[Stage, ...] = ()
+    ladder: Ladder | None = None
     file_bytes: int
     measured: Measurement
     budget_bytes: int
@@ -209,6 +215,7 @@ def _variant(
         quantized=shipped.quantized,
         exported=shipped.artifact,
         native=shipped.native,
+        stages=shipped.stages,
         file_bytes=shipped.file_bytes,
         measured=Measurement(shipped.bytes, weights, drop),
         budget_bytes=shipped.bytes if context.settings.smallest else dense.budget.bytes,

@@ -22,6 +22,7 @@ from primesvt_deploy.quantization.quantize import lower_for_quantization
 
 __all__ = ["quantized_state", "with_quantized_state"]
 
+_MAX_INT8 = 127
 _CENTRE = "centre"
 """What a layer that takes pixels has besides; see `lowering.pixel_conv`."""
 
@@ -35,9 +36,12 @@ def quantized_state(quantized: SViT) -> dict[str, torch.Tensor]:
     state = {k: v.detach().contiguous().clone() for k, v in quantized.module.state_dict().items()}
     for name, weight in _weights(quantized.module).items():
         grid = grid_of(weight)
-        if grid is not None:
+        if grid is None:
+            continue
+        codes = grid.codes * grid.factors.reshape(-1, *[1] * (weight.ndim - 1))
+        if np.abs(codes).max(initial=0) <= _MAX_INT8:
             del state[f"{name}.weight"]
-            state[f"{name}.codes"] = torch.from_numpy(grid.codes)
+            state[f"{name}.codes"] = torch.from_numpy(codes.astype(np.int8))
             state[f"{name}.exponents"] = torch.from_numpy(grid.exponents.astype(np.int8))
     return state
 

@@ -14,8 +14,14 @@ from primesvt_deploy.edge.runtime.runtimes import NATIVE, runtimes_of
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.load import load
 from primesvt_deploy.quantization.serialization import with_quantized_state
+from primesvt_deploy.quantization.timesteps import (
+    STAGES_FILE,
+    RescaledLayer,
+    rescaled,
+    stages_from_state,
+)
 from primesvt_deploy.settings import Precision
-from primesvt_deploy.verification.native import verify_native
+from primesvt_deploy.verification.native import verify_stages
 from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.verification.verify import verify_artifact
 
@@ -52,6 +58,7 @@ def verify_bundle(
     manifest = read_manifest(bundle)
     check_files(bundle, manifest)
     model = load(bundle, factory=factory)
+    whole, stages = model, _stages(Path(bundle) / STAGES_FILE)
     quantized = Path(bundle) / "quantized.safetensors"
     if quantized.is_file():
         model = with_quantized_state(model, load_file(quantized))
@@ -61,6 +68,12 @@ def verify_bundle(
     if (runtime or runtimes_of(manifest)[0]) == NATIVE:
         path = Path(bundle) / NATIVE_FILE
         precision = Precision(manifest["precision"]["name"])
-        return verify_native(model, path, held_out, precision=precision).require()
+        early = [rescaled(model, whole.at_timesteps(t), stages[t]) for t in sorted(stages)]
+        return verify_stages([*early, model], path, held_out, precision=precision)[-1]
     path = Path(bundle) / "model.onnx"
     return verify_artifact(model, path, held_out, threads=threads).require()
+
+
+def _stages(path: Path) -> dict[int, dict[str, RescaledLayer]]:
+    """Layers of the stages that run before the whole model; none where runs do not stop early."""
+    return stages_from_state(load_file(path)) if path.is_file() else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.lowering.native.stores import View
 from primesvt_deploy.model.svit import SViT
@@ -33,7 +33,11 @@ from primesvt_deploy.verification.verify import (
     without_neurons,
 )
 
-__all__ = ["NativeComparison", "verify_native"]
+__all__ = ["NativeComparison", "verify_native", "verify_stages"]
+
+
+_STOPS = 64
+"""Images whose runs are followed from stage to stage."""
 
 
 def verify_native(
@@ -42,6 +46,7 @@ def verify_native(
     images: ImageList,
     *,
     precision: Precision,
+    stage: int | None = None,
     progress: Progress = SILENT,
 ) -> Verification:
     """Compare the `model.svit` at `path` with `model` on `images`.
@@ -54,6 +59,7 @@ def verify_native(
         path: the file.
         images: to compare on.
         precision: of its weights.
+        stage: of the file, that the model is; None: it has only one.
         progress: gets each batch.
 
     Raises:
@@ -61,7 +67,7 @@ def verify_native(
         BundleError: the engine cannot be compiled here, or refuses the file.
     """
     require_images(images)
-    shipped = NativeModel(path)
+    shipped = NativeModel(path, stage=stage)
     with tempfile.TemporaryDirectory() as directory:
         instrumented = export_native(
             model, Path(directory) / "observed.svit", precision=precision, observe_float_layers=True
@@ -84,6 +90,59 @@ def verify_native(
             min(model.batch_of(BATCH), len(images)),
             progress,
         )
+
+
+def verify_stages(
+    models: Sequence[SViT],
+    path: Path,
+    images: ImageList,
+    *,
+    precision: Precision,
+    progress: Progress = SILENT,
+) -> list[Verification]:
+    """Compare every stage of the `model.svit` at `path` with its model, and where runs of it stop.
+
+    Args:
+        models: the quantized model that each stage stands for, the whole one last.
+        path: the file.
+        images: to compare on.
+        precision: of its weights.
+        progress: gets each batch.
+
+    Raises:
+        VerificationError: no image to compare on, the file is of other models, or a run of it stops
+            at another stage than the margins say.
+        BundleError: the engine cannot be compiled here, or refuses the file.
+    """
+    whole = NativeModel(path)
+    if len(whole.stages) != len(models):
+        raise VerificationError(
+            f"{path} has {len(whole.stages)} stages, expected {len(models)}: build it again"
+        )
+    found = [
+        verify_native(model, path, images, precision=precision, stage=number, progress=progress)
+        for number, model in enumerate(models)
+    ]
+    if len(models) > 1:
+        _require_stops(whole, path, images)
+    return [verification.require() for verification in found]
+
+
+def _require_stops(model: NativeModel, path: Path, images: ImageList) -> None:
+    """Refuse a file whose runs give other logits than the first stage that is sure."""
+    images = images.for_model(model.sample_dtype)
+    inputs = images.inputs(0, min(len(images), _STOPS))
+    expected, left = np.zeros((len(inputs), model.classes), np.float32), np.arange(len(inputs))
+    steps = np.zeros(len(inputs), np.int32)
+    for number, stage in enumerate(model.stages):
+        logits = NativeModel(path, stage=number).logits(inputs[left])
+        expected[left], steps[left] = logits, stage.timesteps
+        left = left[~(margins_of(logits) >= stage.margin)]
+        if not len(left):
+            break
+    found, taken = model.logits_and_timesteps(inputs)
+    if not (np.array_equal(found, expected) and np.array_equal(taken, steps)):
+        raise VerificationError(f"{path} stops at other stages than its margins say")
 
 
 class NativeComparison(SpikeComparison):

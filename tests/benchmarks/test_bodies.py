@@ -461,3 +461,30 @@ def test_run_makes_every_result_and_then_the_tables(script: Script, monkeypatch:
     results = {path.stem for path in (BENCHMARKS / "results").glob("*.json")}
     assert set(made) - {"tables"} == results
     assert made[-1] == "tables"
+
+
+def test_anytime(run: Run, script: Script, model: SViT) -> None:
+    settings = script("anytime").PRUNED
+    pruned = replace(settings, saving=10.0, search=SEARCH, verify_images=8, anytime=10.0)
+    content = run(
+        "anytime",
+        RUNS=6,
+        WARMUP=1,
+        IMAGES=5,
+        CALIBRATION=16,
+        SEARCH_IMAGES=60,
+        HELD_OUT_IMAGES=60,
+        DROPS=(20.0,),
+        PRUNED=pruned,
+        spikingjelly_model=lambda model: model.module,
+        MeanOverTime=lambda network: network,
+    )
+    rows = content["rows"]
+    fixed = {f"{kind}_T{t}" for kind in ("native", "onnx") for t in range(1, model.timesteps + 1)}
+    early = {"native_anytime_20", "native_pruned_anytime"}
+    assert set(rows) == {"spikingjelly_eager", *fixed, *early}
+    for name, row in rows.items():
+        assert row["mean_ms"] > 0.0 and row["times_faster_than_eager"] > 0.0
+        assert name == "spikingjelly_eager" or row["held_out"]["n"] >= 60
+    assert rows["native_anytime_20"]["search_drop_points"] <= 20.0
+    assert rows[f"native_T{model.timesteps}"]["drop"]["points"] == 0.0

@@ -85,6 +85,29 @@ def _images(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+def test_a_bundle_that_stops_early(
+    model: SViT, source: Path, data: DataSet, tmp_path: Path
+) -> None:
+    wanted = settings(Runtime.NATIVE, precision=Precision.INT4, anytime=20.0)
+    result = build(model, tmp_path / "b", wanted, data=data)
+    found = result.manifest["native"]["anytime"]
+    *early, last = found["stages"]
+    assert early and last["timesteps"] == model.timesteps
+    assert found["search"]["drop_points"] <= 20.0
+    assert [stage["passed"] for stage in found["verification"]] == [True] * len(early)
+    held_out = found["held_out"]
+    assert held_out["mean_timesteps"] < model.timesteps
+    assert held_out["accuracy"] == result.manifest["accuracy"]["shipped"]
+    assert result.manifest["native"]["file_bytes"] == (result.path / "model.svit").stat().st_size
+    outcome = verify_bundle(result.path, data=source, images=8, runtime="native")
+    assert outcome.flips_behind_float_layers == 0
+    assert check_outputs(result.path, runtime="native").agreeing > 0
+    (prediction,) = Classifier(result.path).classify(_images(tmp_path))
+    allowed = {stage["timesteps"] for stage in found["stages"]}
+    assert prediction.to_dict()["timesteps"] in allowed
+
+
+@pytest.mark.slow
 def test_a_native_bundle_needs_no_onnxruntime(model: SViT, data: DataSet, tmp_path: Path) -> None:
     result = build(
         model,
@@ -138,6 +161,9 @@ def test_a_file_of_another_model_is_caught(model: SViT, data: DataSet, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"anytime": 1.0, "runtime": Runtime.ONNX}, "--anytime is for the native runtime"),
+        ({"anytime": -1.0}, "anytime is -1.0 points: expected 0 to 100"),
+        ({"anytime": 1.0, "ship_timesteps": 1}, "nothing can stop earlier"),
         ({"mcu": True, "runtime": Runtime.ONNX}, "pass --runtime native as well"),
         ({"precision": Precision.FP32}, "the native runtime adds integer weights"),
         ({"ort_format": True}, "--ort-format is about the ONNX file"),

@@ -35,8 +35,8 @@ const svit_kernels *kernels_named(const char *name) {
     return NULL;
 }
 
-static const op_head *first_of(const svit_header *h) {
-    return (const op_head *)(const void *)((const uint8_t *)h + h->operators_offset);
+static const op_head *first_of(const svit_header *h, const svit_early *stage) {
+    return (const op_head *)(const void *)((const uint8_t *)h + stage->operators_offset);
 }
 
 static const op_head *next_of(const op_head *op) {
@@ -169,13 +169,14 @@ static void observe(void *context, const svit_layer *layer) {
         }
 }
 
-/* Run a model as a program does; of values, and of pixels, whichever it takes. */
+/* Run a stage of a model, or all that it takes, as a program does; of values, and of pixels,
+ * whichever it takes. */
 static void run_whole(guarded_run *run, const svit_model *model, const svit_header *h,
                       const float *values, const uint8_t *pixels) {
     uint32_t random = run->seed;
     uint8_t *arena = random_bytes(h->arena_bytes, &random);
     float *logits = memory((size_t)h->classes * sizeof *logits);
-    run->digest = run->logits = no_bytes;
+    run->logits = no_bytes;
     for (int32_t of_pixels = 0; of_pixels < 2; of_pixels++) {
         if (of_pixels ? !h->takes_pixels : h->takes_pixels == SVIT_PIXELS_ALONE) continue;
         if (svit_run_observed(model, arena, of_pixels ? pixels : NULL, of_pixels ? NULL : values,
@@ -238,25 +239,27 @@ static void run_operator_apart(apart *a, const op_head *op) {
     }
 }
 
-/* Run operators one after another, which gives what a whole run gives. */
-static void run_in_parts(guarded_run *run, const svit_header *h, const float *values,
-                         const uint8_t *pixels) {
+/* Run operators of a stage one after another, which gives what a whole run gives. */
+static void run_in_parts(guarded_run *run, const svit_header *h, const svit_early *stage,
+                         const float *values, const uint8_t *pixels) {
     apart a = begin_apart(run, h, pixels);
     if (h->takes_pixels != SVIT_PIXELS_ALONE)
-        memcpy(a.state.arena + h->input_offset, values, count_of(h) * sizeof *values);
-    const op_head *op = first_of(h);
-    for (uint32_t i = 0; i < h->operators; i++, op = next_of(op)) run_operator_apart(&a, op);
+        memcpy(a.state.arena + stage->input_offset, values, count_of(h) * sizeof *values);
+    const op_head *op = first_of(h, stage);
+    for (uint32_t i = 0; i < stage->operators; i++, op = next_of(op)) run_operator_apart(&a, op);
     run->logits_in_parts = no_bytes;
     add_values(&run->logits_in_parts,
-               (const float *)(const void *)(a.state.arena + h->logits_offset), (size_t)h->classes);
+               (const float *)(const void *)(a.state.arena + stage->logits_offset),
+               (size_t)h->classes);
     end_apart(&a);
 }
 
 /* Run each operator on whatever bytes there may be in its buffers. */
-static void run_on_garbage(const guarded_run *run, const svit_header *h, const uint8_t *pixels) {
+static void run_on_garbage(const guarded_run *run, const svit_header *h, const svit_early *stage,
+                           const uint8_t *pixels) {
     apart a = begin_apart(run, h, pixels);
-    const op_head *op = first_of(h);
-    for (uint32_t i = 0; i < h->operators; i++, op = next_of(op)) {
+    const op_head *op = first_of(h, stage);
+    for (uint32_t i = 0; i < stage->operators; i++, op = next_of(op)) {
         for (uint32_t at = 0; at < h->arena_bytes; at++)
             a.state.arena[at] = (uint8_t)next_random(&a.random);
         run_operator_apart(&a, op);
@@ -265,17 +268,32 @@ static void run_on_garbage(const guarded_run *run, const svit_header *h, const u
 }
 
 static int run_open(guarded_run *run, const svit_model *model, const svit_header *h) {
-    run->work = (double)h->arena_bytes / 4.0 + (double)count_of(h) / 4.0;
-    const op_head *op = first_of(h);
-    for (uint32_t i = 0; i < h->operators; i++, op = next_of(op)) run->work += work_of(op) + 1.0;
+    run->work = 0.0;
+    double operators = 0.0;
+    for (uint32_t number = 0; number <= h->early; number++) {
+        const svit_early stage = svit_stage_at(h, number);
+        run->work += (double)h->arena_bytes / 4.0 + (double)count_of(h) / 4.0;
+        operators += (double)stage.operators;
+        const op_head *op = first_of(h, &stage);
+        for (uint32_t i = 0; i < stage.operators; i++, op = next_of(op))
+            run->work += work_of(op) + 1.0;
+    }
     if (h->arena_bytes > MOST_ARENA || run->work > run->most_work) return GUARDED_SKIPPED;
     uint32_t random = run->seed + 1;
     float *values = random_values(count_of(h), &random);
     uint8_t *pixels = random_bytes(count_of(h), &random);
-    run_whole(run, model, h, values, pixels);
-    if ((double)h->operators * h->arena_bytes < run->most_work) {
-        run_in_parts(run, h, values, pixels);
-        run_on_garbage(run, h, pixels);
+    run->digest = no_bytes;
+    for (int32_t stage = SVIT_ANYTIME; stage <= (int32_t)h->early; stage++) {
+        svit_model one = *model;
+        if (svit_use_stage(&one, stage)) abort();
+        run_whole(run, &one, h, values, pixels);
+    }
+    /* The last stage last, as before: its logits are compared. */
+    for (uint32_t number = 0; number <= h->early; number++) {
+        const svit_early stage = svit_stage_at(h, number);
+        if (operators * h->arena_bytes >= run->most_work) break;
+        run_in_parts(run, h, &stage, values, pixels);
+        run_on_garbage(run, h, &stage, pixels);
     }
     free(pixels);
     free(values);

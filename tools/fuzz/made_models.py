@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from primesvt_deploy.artifact.native_file import native_bytes
+from primesvt_deploy.artifact.native_file import EarlyStage, native_bytes
 from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import (
     AttentionOp,
@@ -64,7 +64,20 @@ def made_models(each: int = 12, seed: int = 0) -> dict[str, bytes]:
             channels = 0 if program.frames or maker.pick(0, 1) else program.input_shape[0]
             mean, std = (0.5,) * channels, (0.25,) * channels
             models[f"{name}-{number}"] = native_bytes(program, mean=mean, std=std)
-    return models
+    return models | {f"stages-{number}": _stages(seed * 1000 + number) for number in range(each)}
+
+
+def _stages(seed: int) -> bytes:
+    """A model of two stages, of which the second may not run."""
+    begun = _Maker.begun(seed)
+    given = new_values(1, begun.elements).ref
+    most = max(begun.steps, 2)
+    first, last = (
+        _neuron(replace(begun, steps=steps, given=given, operators=[]))
+        for steps in (most // 2, most)
+    )
+    margin = (0.0, 0.25, float("inf"))[seed % 3]
+    return native_bytes(last, early=[EarlyStage(first, margin)])
 
 
 @dataclass

@@ -5,6 +5,24 @@
 
 #define MOST_BUFFERS (1 << 16) /* bytes of the arena that buffers are moved into */
 
+/* Have early stages be behind the operators, some of them with the operators of the last stage. */
+static void mend_early(svit_header *h, size_t records_end, dice *d) {
+    const size_t most = (h->data_offset - records_end) / sizeof(svit_early);
+    if (h->early > 2) h->early = roll(d, 3);
+    if (h->early > most) h->early = (uint32_t)most;
+    h->early_offset = (uint32_t)records_end;
+    h->timesteps = clamp(h->timesteps, (int32_t)h->early + 1, SVIT_MAX_STEPS);
+    svit_early *s = (svit_early *)(void *)((uint8_t *)h + records_end);
+    for (uint32_t i = 0; i < h->early; i++, s++) {
+        if (roll(d, 2)) {
+            const svit_early same = {h->operators, h->operators_offset, h->operators_bytes, 0,
+                                     h->input_offset, h->logits_offset, s->margin};
+            *s = same;
+        }
+        if (roll(d, 16)) s->timesteps = (int32_t)i + 1;
+    }
+}
+
 void mend(uint8_t *file, size_t bytes, dice *d) {
     static const uint8_t magic[8] = {'S', 'V', 'I', 'T', '\r', '\n', 0x1a, '\n'};
     svit_header *h = (svit_header *)(void *)file;
@@ -36,6 +54,7 @@ void mend(uint8_t *file, size_t bytes, dice *d) {
         at += (size_t)op->words * 4;
     }
     h->operators_bytes = (uint32_t)(at - sizeof *h);
+    mend_early(h, at, d);
     /* Scratch memory behind all buffers, which end where the longest of it ends. */
     int64_t longest = 0;
     const int64_t scratch = aligned(r.end);

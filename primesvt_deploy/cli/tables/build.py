@@ -110,10 +110,27 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
             f"{native['verification']['flips_behind_real']} spikes flipped behind float layers",
             highlight=False,
         )
+        _print_anytime(console, native.get("anytime"))
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
         f"{check['spikes_compared']} spikes flipped; latency on {manifest['latency']['cpu']}",
+        highlight=False,
+    )
+
+
+def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
+    """Print how early runs of the native model stop, and what that costs."""
+    if anytime is None or anytime["held_out"] is None:
+        return
+    shares = ", ".join(
+        f"{stage['search_share']:.1%} at T={stage['timesteps']}" for stage in anytime["stages"]
+    )
+    found = anytime["held_out"]
+    console.print(
+        f"stops early: {shares} of the search images; held-out: {top1(found['accuracy'])} "
+        f"(n={found['accuracy']['n']}), {found['drop']['points']:+.2f} points lost by it, "
+        f"{found['mean_timesteps']:.2f} timesteps on average",
         highlight=False,
     )
 

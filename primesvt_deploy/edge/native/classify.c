@@ -5,8 +5,8 @@
  * An image is a binary PPM (P6) of the model's size, or its pixels alone: bytes, height x width x
  * channels. A model that takes no pixels, such as one of event frames, gets a file of little-endian
  * float32 values: (frames x) height x width x channels. Labels come from `labels.txt` beside the
- * model, one a line. With `--time` the images are run RUNS times more, and it says how long runs
- * took and how much memory. The exit code is 0, or 2 with one line on stderr.
+ * model, one a line. Of a model that may stop early it says after how many timesteps (T) it did. With
+ * `--time` the images are run RUNS times more, and it says how long runs took and how much memory. The exit code is 0, or 2 with one line on stderr.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -275,6 +275,7 @@ static void print_classes(const classifier *c, const char *path) {
         printf(" %.1f%%", 100.0 * exp(c->logits[class] - most) / sum);
         class = next_best(c, class);
     }
+    if (c->info.stages > 1) printf("; T = %d", (int)svit_timesteps(&c->file.model, c->arena));
     putchar('\n');
 }
 
@@ -306,12 +307,15 @@ static int measure(classifier *c, char **paths, int count, long rounds, double f
     double *times = malloc(runs * sizeof *times);
     if (!times) return fail_for_memory();
     int error = 0;
+    double sum = 0.0, timesteps = 0.0;
     for (size_t i = 0; i < runs && !error; i++) {
         const uint8_t *sample = NULL;
         error = read_sample(c, paths[i % (size_t)count], &sample);
         const double start = milliseconds();
         if (!error) error = run(c, sample);
         times[i] = milliseconds() - start;
+        sum += times[i];
+        timesteps += svit_timesteps(&c->file.model, c->arena);
     }
     if (!error) {
         qsort(times, runs, sizeof *times, by_size);
@@ -319,6 +323,8 @@ static int measure(classifier *c, char **paths, int count, long rounds, double f
         printf("first result %.3f ms after the start; then median %.3f ms, least %.3f ms of %zu "
                "runs (%s kernels); peak resident memory %.2f MB\n",
                first_ms, median, times[0], runs, svit_kernels_name(&c->file.model), megabytes);
+        if (c->info.stages > 1)
+            printf("mean %.3f ms, %.3f timesteps\n", sum / (double)runs, timesteps / (double)runs);
     }
     free(times);
     return error;

@@ -1,6 +1,7 @@
 /* Opening a model and running it. */
 #include "svit.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "svit_internal.h"
@@ -9,6 +10,14 @@ static const uint8_t magic[8] = {'S', 'V', 'I', 'T', '\r', '\n', 0x1a, '\n'};
 
 static const svit_header *header_of(const svit_model *model) {
     return (const svit_header *)(const void *)model->file;
+}
+
+svit_early svit_stage_at(const svit_header *h, uint32_t stage) {
+    const uint8_t *const table = (const uint8_t *)h + h->early_offset;
+    if (stage < h->early) return ((const svit_early *)(const void *)table)[stage];
+    const svit_early last = {h->operators, h->operators_offset, h->operators_bytes, h->timesteps,
+                             h->input_offset, h->logits_offset, 0.0f};
+    return last;
 }
 
 static int is_little_endian(void) {
@@ -28,10 +37,11 @@ int svit_open_unhashed(svit_model *model, const void *file, size_t bytes) {
     if (bytes < sizeof *header) return SVIT_ERROR_SIZE;
     if (header->version != SVIT_FORMAT_VERSION) return SVIT_ERROR_VERSION;
     if (header->file_bytes != bytes) return SVIT_ERROR_SIZE;
-    const int error = svit_check(header, file);
+    const int error = svit_check(header);
     if (error) return error;
     model->file = file;
     model->kernels = svit_choose_kernels();
+    model->stage = SVIT_ANYTIME;
     return SVIT_OK;
 }
 
@@ -47,9 +57,23 @@ int svit_open(svit_model *model, const void *file, size_t bytes) {
 
 svit_info svit_describe(const svit_model *model) {
     const svit_header *h = header_of(model);
-    const svit_info info = {h->timesteps, h->frames,  h->channels,    h->height,
-                            h->width,     h->classes, h->takes_pixels};
+    const svit_info info = {h->timesteps, h->frames,  h->channels,     h->height,
+                            h->width,     h->classes, h->takes_pixels, (int32_t)h->early + 1};
     return info;
+}
+
+svit_stage svit_describe_stage(const svit_model *model, int32_t stage) {
+    const svit_early found = svit_stage_at(header_of(model), (uint32_t)stage);
+    const svit_stage described = {found.timesteps, found.margin};
+    return described;
+}
+
+int svit_use_stage(svit_model *model, int32_t stage) {
+    if (!model || !model->file || stage < SVIT_ANYTIME ||
+        stage > (int32_t)header_of(model)->early)
+        return SVIT_ERROR_ARGUMENT;
+    model->stage = stage;
+    return SVIT_OK;
 }
 
 size_t svit_arena_bytes(const svit_model *model) { return header_of(model)->arena_bytes; }
@@ -138,22 +162,17 @@ int svit_is_shared(const op_head *op) {
     }
 }
 
-static void run_operators(const svit_model *model, run_state *run, svit_observer *observer,
+static void run_operators(const svit_header *header, const svit_early *stage,
+                          const int8_t *unpacked, run_state *run, svit_observer *observer,
                           svit_barrier *barrier, void *context) {
-    const svit_header *header = header_of(model);
-    const uint8_t *at = model->file + header->operators_offset;
+    const uint8_t *at = (const uint8_t *)header + stage->operators_offset;
     /* Other parts have scratch memory of their own, behind the arena of the first one. */
     const size_t before = run->part ? (size_t)(run->part - 1) * header->scratch_bytes : 0;
     uint8_t *const own = run->arena + header->arena_bytes + before;
-    const int8_t *unpacked = model->unpacked;
-    for (uint32_t i = 0; i < header->operators; i++) {
+    for (uint32_t i = 0; i < stage->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
         run->scratch = run->part ? own : run->arena + op->scratch_offset;
-        if (model->unpacked) {
-            const size_t bytes = (size_t)svit_unpacked_size(op);
-            run->unpacked = bytes ? unpacked : NULL;
-            unpacked += bytes;
-        }
+        run->unpacked = unpacked ? svit_unpacked_rows(header, op, unpacked) : NULL;
         if (run->part == 0 || svit_is_shared(op)) svit_run_operator(run, op);
         if (barrier) barrier(context);
         svit_layer layer;
@@ -175,16 +194,15 @@ static int refuse(const svit_model *model, const void *arena, const uint8_t *pix
 }
 
 /* Put the sample where operators read it. */
-static void take_sample(const svit_model *model, void *arena, const uint8_t *pixels,
-                        const float *values) {
-    const svit_header *h = header_of(model);
+static void take_sample(const svit_header *h, const svit_early *stage, void *arena,
+                        const uint8_t *pixels, const float *values) {
     if (h->takes_pixels == SVIT_PIXELS_ALONE) return; /* they are read where they are */
-    float *input = (float *)(void *)((uint8_t *)arena + h->input_offset);
+    float *input = (float *)(void *)((uint8_t *)arena + stage->input_offset);
     const size_t frames = (size_t)(h->frames ? h->frames : 1);
     const size_t size = frames * (size_t)h->height * (size_t)h->width * (size_t)h->channels;
     if (pixels) {
-        const float *mean =
-            (const float *)(const void *)(model->file + h->data_offset + h->mean_offset);
+        const uint8_t *const data = (const uint8_t *)h + h->data_offset;
+        const float *mean = (const float *)(const void *)(data + h->mean_offset);
         const float *deviation = mean + h->channels;
         for (size_t i = 0; i < size; i++) {
             const size_t c = i % (size_t)h->channels;
@@ -205,10 +223,60 @@ static run_state part_of(const svit_model *model, void *arena, const uint8_t *pi
     return run;
 }
 
-static void give_logits(const svit_model *model, const void *arena, float *logits) {
+/* The largest logit less the second. Where one is NaN the margin may be any or NaN, which no margin
+ * is from on. */
+static float margin_of(const float *logits, int32_t classes) {
+    float best = logits[0], second = -INFINITY;
+    for (int32_t i = 1; i < classes; i++) {
+        const float one = logits[i];
+        if (one > best) {
+            second = best;
+            best = one;
+        } else if (!(one <= second)) {
+            second = one;
+        }
+    }
+    return best - second;
+}
+
+/* The first part says in the arena which stage ran last; the others read it behind a barrier. */
+static uint32_t *last_stage(const svit_header *h, const void *arena) {
+    return (uint32_t *)(void *)((uint8_t *)(uintptr_t)arena + h->arena_bytes - SVIT_SLACK);
+}
+
+/* Run the stage that a model takes, or one after another until a margin suffices. */
+static void run_stages(const svit_model *model, run_state *run, const float *values, float *logits,
+                       svit_observer *observer, svit_barrier *barrier, void *context) {
     const svit_header *h = header_of(model);
-    memcpy(logits, (const uint8_t *)arena + h->logits_offset,
-           (size_t)h->classes * sizeof *logits);
+    const int is_first = run->part == 0, is_anytime = model->stage == SVIT_ANYTIME;
+    uint32_t number = is_anytime ? 0 : (uint32_t)model->stage;
+    for (;;) {
+        const svit_early stage = svit_stage_at(h, number);
+        if (is_first) take_sample(h, &stage, run->arena, run->pixels, values);
+        if (barrier) barrier(context);
+        run_operators(h, &stage, model->unpacked, run, observer, barrier, context);
+        uint32_t *const last = last_stage(h, run->arena);
+        const int may_go_on = is_anytime && number < h->early;
+        if (is_first) {
+            const uint8_t *const found = run->arena + stage.logits_offset;
+            memcpy(logits, found, (size_t)h->classes * sizeof *logits);
+            const int is_sure = margin_of(logits, h->classes) >= stage.margin;
+            *last = number;
+            /* The next stage writes its own number here, once all parts have begun it. */
+            if (may_go_on && !is_sure) *last = number + 1;
+        }
+        if (!may_go_on) return;
+        if (barrier) barrier(context);
+        if (*last == number) return;
+        number++;
+    }
+}
+
+int32_t svit_timesteps(const svit_model *model, const void *arena) {
+    const svit_header *h = header_of(model);
+    uint32_t last;
+    memcpy(&last, last_stage(h, arena), sizeof last);
+    return svit_stage_at(h, last).timesteps;
 }
 
 int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
@@ -216,9 +284,7 @@ int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixel
     const int error = refuse(model, arena, pixels, values, logits);
     if (error) return error;
     run_state run = part_of(model, arena, pixels, 0, 1);
-    take_sample(model, arena, pixels, values);
-    run_operators(model, &run, observer, NULL, context);
-    give_logits(model, arena, logits);
+    run_stages(model, &run, values, logits, observer, NULL, context);
     return SVIT_OK;
 }
 
@@ -233,10 +299,7 @@ int svit_run_part(const svit_model *model, void *arena, const uint8_t *pixels,
     const int error = refuse(model, arena, pixels, values, logits);
     if (error || part < 0 || part >= parts || !barrier) return error ? error : SVIT_ERROR_ARGUMENT;
     run_state run = part_of(model, arena, pixels, part, parts);
-    if (part == 0) take_sample(model, arena, pixels, values);
-    barrier(context);
-    run_operators(model, &run, NULL, barrier, context);
-    if (part == 0) give_logits(model, arena, logits);
+    run_stages(model, &run, values, logits, NULL, barrier, context);
     return SVIT_OK;
 }
 

@@ -5,6 +5,9 @@
  *     void *arena = aligned_alloc(SVIT_ALIGNMENT, svit_arena_bytes(&model, 1));
  *     error = svit_run(&model, arena, pixels, logits);       // uint8 [H, W, C], float [classes]
  *
+ * A model may have stages, each the same network run for more timesteps: a run begins with the first
+ * and goes on to the next one only while the margin of the best class is small (svit_use_stage).
+ *
  * No global state and no allocation: a model is read-only and may be shared by threads; each run
  * works in the arena that it is given. Functions return 0 or an `svit_error`, which
  * `svit_error_text` says in one line. The memory of the file must be aligned to SVIT_ALIGNMENT,
@@ -21,8 +24,9 @@ extern "C" {
 #endif
 
 #define SVIT_ALIGNMENT 64
-#define SVIT_FORMAT_VERSION 1
+#define SVIT_FORMAT_VERSION 2
 #define SVIT_PIXELS_ALONE 2
+#define SVIT_ANYTIME (-1)
 
 typedef enum svit_error {
     SVIT_OK = 0,
@@ -42,19 +46,28 @@ typedef enum svit_error {
 
 /* What a model takes and gives. */
 typedef struct svit_info {
-    int32_t timesteps;
+    int32_t timesteps; /* of the last stage */
     int32_t frames; /* of an event recording; 0: the input is an image */
     int32_t channels, height, width;
     int32_t classes;
     int32_t takes_pixels; /* whether svit_run may be given uint8 pixels; SVIT_PIXELS_ALONE: a
                              sample can be nothing else */
+    int32_t stages; /* 1: every run takes all timesteps */
 } svit_info;
+
+/* One stage of a model. */
+typedef struct svit_stage {
+    int32_t timesteps;
+    float margin; /* the largest logit less the second, from which on its logits are final; of the
+                     last stage 0, and they are final in any case */
+} svit_stage;
 
 /* An open model. Its fields are private. */
 typedef struct svit_model {
     const uint8_t *file;
     const void *kernels;
     const int8_t *unpacked;
+    int32_t stage;
 } svit_model;
 
 /* Output of one layer, passed to an observer while the arena still holds it. */
@@ -76,6 +89,13 @@ int svit_open_unhashed(svit_model *model, const void *file, size_t bytes);
 
 svit_info svit_describe(const svit_model *model);
 
+/* A stage, numbered from 0. There are svit_describe(model).stages. */
+svit_stage svit_describe_stage(const svit_model *model, int32_t stage);
+
+/* Have runs of an open model take one stage alone, or, by SVIT_ANYTIME, stop as soon as the margin
+ * suffices, as at first. A copy of a model may take another stage than the model. */
+int svit_use_stage(svit_model *model, int32_t stage);
+
 /* Bytes of the arena of a run. */
 size_t svit_arena_bytes(const svit_model *model);
 
@@ -90,7 +110,10 @@ int svit_run(const svit_model *model, void *arena, const uint8_t *pixels, float 
 /* Classify preprocessed values [height, width, channels], or [frames, height, width, channels]. */
 int svit_run_float(const svit_model *model, void *arena, const float *values, float *logits);
 
-/* Run with an observer of every layer; one of `pixels` and `values` is null. */
+/* Timesteps behind the logits of the last run that worked in an arena and gave no error. */
+int32_t svit_timesteps(const svit_model *model, const void *arena);
+
+/* Run with an observer of every layer, of each stage in turn; one of `pixels` and `values` is null. */
 int svit_run_observed(const svit_model *model, void *arena, const uint8_t *pixels,
                       const float *values, float *logits, svit_observer *observer, void *context);
 

@@ -393,33 +393,29 @@ uint64_t svit_scratch_bytes(const op_head *op) {
 
 static int header_ok(const svit_header *h, limits *l) {
     const uint64_t file = h->file_bytes;
-    if (h->operators_offset % 4 || h->data_offset % SVIT_ALIGNMENT ||
-        h->operators_offset < sizeof *h)
-        return 0;
-    if (!within(h->operators_offset, h->operators_bytes, file) ||
+    if (h->data_offset % SVIT_ALIGNMENT || h->operators_offset < sizeof *h ||
         !within(h->data_offset, (uint64_t)h->data_bytes + SVIT_SLACK, file) ||
         h->arena_bytes < SVIT_SLACK || h->arena_bytes > INT32_MAX)
         return 0;
     if (h->scratch_bytes % SVIT_ALIGNMENT || h->scratch_bytes > h->arena_bytes ||
         h->arena_bytes % SVIT_ALIGNMENT)
         return 0;
-    if (!in_range(h->timesteps, 1, SVIT_MAX_STEPS) || !in_range(h->frames, 0, SVIT_MAX_STEPS) ||
+    if (!in_range(h->frames, 0, SVIT_MAX_STEPS) ||
         !in_range(h->channels, 1, 8192) || !in_range(h->height, 1, 8192) ||
         !in_range(h->width, 1, 8192) || !in_range(h->classes, 1, MOST_SIDE) ||
         !in_range(h->takes_pixels, 0, SVIT_PIXELS_ALONE))
         return 0;
+    if (h->early > SVIT_MAX_EARLY || h->early_offset % 4 ||
+        !within(h->early_offset, h->early * (uint64_t)sizeof(svit_early), file))
+        return 0;
     const int64_t size = (int64_t)h->channels * h->height * h->width;
     if (size > MOST_ELEMENTS) return 0;
-    const values_ref input = {h->input_offset, h->frames ? h->frames : 1, (int32_t)size};
-    const values_ref logits = {h->logits_offset, 1, h->classes};
     l->buffers = h->arena_bytes - SVIT_SLACK;
     l->data = h->data_bytes;
     l->scratch_bytes = h->scratch_bytes;
     l->scratch = l->scratch_end = 0;
     l->pixels = h->takes_pixels == SVIT_PIXELS_ALONE ? h : NULL;
-    if (!values_ok(l, &logits)) return 0;
     if (l->pixels) return !h->frames;
-    if (!values_ok(l, &input)) return 0;
     return !h->takes_pixels ||
            (!h->frames && data_ok(l, h->mean_offset, 2 * (uint64_t)h->channels, 4));
 }
@@ -446,20 +442,39 @@ static int name_ok(const limits *l, const uint8_t *data, int32_t offset) {
     return 0;
 }
 
-int svit_check(const svit_header *header, const uint8_t *file) {
-    limits l;
-    if (!header_ok(header, &l)) return SVIT_ERROR_INVALID;
-    uint64_t left = header->operators_bytes;
-    const uint8_t *at = file + header->operators_offset;
-    for (uint32_t i = 0; i < header->operators; i++) {
+/* Where the sample and the logits of a stage are, and each of its operators. */
+static int stage_ok(const limits *l, const svit_header *h, const svit_early *s) {
+    const uint8_t *const file = (const uint8_t *)h;
+    const int32_t size = h->channels * h->height * h->width;
+    const values_ref input = {s->input_offset, h->frames ? h->frames : 1, size};
+    const values_ref logits = {s->logits_offset, 1, h->classes};
+    if (!values_ok(l, &logits) || (!l->pixels && !values_ok(l, &input))) return 0;
+    if (s->operators_offset % 4 || !within(s->operators_offset, s->operators_bytes, h->file_bytes))
+        return 0;
+    uint64_t left = s->operators_bytes;
+    const uint8_t *at = file + s->operators_offset;
+    for (uint32_t i = 0; i < s->operators; i++) {
         const op_head *op = (const op_head *)(const void *)at;
-        if (left < sizeof *op || op->words < 0 || (uint64_t)op->words * 4 > left)
-            return SVIT_ERROR_INVALID;
-        if (!operator_ok(&l, op) || !in_range(op->observed, 0, MOST_SIDE) ||
-            !name_ok(&l, file + header->data_offset, op->name_offset) || !scratch_ok(&l, op))
-            return SVIT_ERROR_INVALID;
+        if (left < sizeof *op || op->words < 0 || (uint64_t)op->words * 4 > left) return 0;
+        if (!operator_ok(l, op) || !in_range(op->observed, 0, MOST_SIDE) ||
+            !name_ok(l, file + h->data_offset, op->name_offset) || !scratch_ok(l, op))
+            return 0;
         at += (size_t)op->words * 4;
         left -= (uint64_t)op->words * 4;
     }
-    return left == 0 ? SVIT_OK : SVIT_ERROR_INVALID;
+    return left == 0;
+}
+
+int svit_check(const svit_header *header) {
+    limits l;
+    if (!header_ok(header, &l)) return SVIT_ERROR_INVALID;
+    int32_t timesteps = 0;
+    for (uint32_t i = 0; i <= header->early; i++) {
+        const svit_early stage = svit_stage_at(header, i);
+        if (stage.timesteps <= timesteps || stage.timesteps > SVIT_MAX_STEPS)
+            return SVIT_ERROR_INVALID; /* later stages take more */
+        if (!stage_ok(&l, header, &stage)) return SVIT_ERROR_INVALID;
+        timesteps = stage.timesteps;
+    }
+    return SVIT_OK;
 }

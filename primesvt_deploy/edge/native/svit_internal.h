@@ -6,7 +6,10 @@
 
 /* -- The file ------------------------------------------------------------------------------
  *
- * header | records of operators, one after another | data (weights, names)
+ * header | records of operators, one after another | early stages | data (weights, names)
+ *
+ * The header has the operators of the last stage. Early stages are `svit_early` records, in the
+ * order in which they run, then their operators, likewise. All stages share data and arena.
  *
  * Every field is 32 bits wide and little-endian. Offsets of data count from the start of the data,
  * offsets of buffers and of operators' scratch memory from the start of the arena.
@@ -21,6 +24,7 @@
 #define SVIT_COLUMNS 192    /* outputs whose weight rows are added at a time */
 #define SVIT_SLACK 256      /* bytes behind the data that kernels may read */
 #define SVIT_PIXEL_ROWS 32  /* rows of a kernel on pixels */
+#define SVIT_MAX_EARLY 31   /* stages before the last one */
 
 typedef struct svit_header {
     uint8_t magic[8];
@@ -29,14 +33,22 @@ typedef struct svit_header {
     uint8_t sha256[32]; /* of the file with these 32 bytes zero */
     uint32_t operators, operators_offset, operators_bytes;
     uint32_t data_offset, data_bytes;
-    uint32_t arena_bytes; /* the last SVIT_SLACK of them hold nothing */
+    uint32_t arena_bytes; /* the last SVIT_SLACK of them hold the number of the last run's stage */
     uint32_t scratch_bytes; /* of the operator that needs most, and SVIT_SLACK */
     int32_t timesteps, frames, channels, height, width, classes;
     int32_t takes_pixels;  /* 1: pixels or values; SVIT_PIXELS_ALONE; 0: values alone */
     int32_t input_offset;  /* buffer [frames or 1, height, width, channels], float, of values */
     int32_t logits_offset; /* buffer [classes], float */
     int32_t mean_offset;   /* data: mean and standard deviation by channel, float; -1: none */
+    uint32_t early, early_offset; /* stages before the last one */
 } svit_header;
+
+/* A stage that runs before the last one. */
+typedef struct svit_early {
+    uint32_t operators, operators_offset, operators_bytes;
+    int32_t timesteps, input_offset, logits_offset; /* as in the header */
+    float margin; /* from which on its logits are final */
+} svit_early;
 
 /* Spikes: `[groups, planes, positions * channels]` bytes. A bit of a byte is one spike:
  * in group g, bit b belongs to timestep g * steps_per_group + b / step_bits. A count is the sum
@@ -398,8 +410,16 @@ uint64_t svit_dense_scratch(const op_dense *op);
 uint64_t svit_attention_scratch(const op_attention *op);
 uint64_t svit_pixels_scratch(const op_pixels *op);
 
+/* Where the rows of an operator of any stage are unpacked, behind one another for the operators of
+ * the last stage, with which others share them; null: nowhere. */
+const int8_t *svit_unpacked_rows(const svit_header *header, const op_head *op,
+                                 const int8_t *unpacked);
+
+/* Any stage of a model; of the last one with a margin of 0. */
+svit_early svit_stage_at(const svit_header *header, uint32_t stage);
+
 /* SVIT_OK, or SVIT_ERROR_INVALID where an offset, size or index is out of bounds. */
-int svit_check(const svit_header *header, const uint8_t *file);
+int svit_check(const svit_header *header);
 
 void svit_sha256(const uint8_t *data, size_t bytes, size_t hole, uint8_t digest[32]);
 

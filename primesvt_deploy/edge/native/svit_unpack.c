@@ -37,6 +37,25 @@ size_t svit_unpacked_bytes(const svit_model *model) {
     return total ? (size_t)total + SVIT_SLACK : 0; /* which kernels may read */
 }
 
+const int8_t *svit_unpacked_rows(const svit_header *h, const op_head *op,
+                                 const int8_t *unpacked) {
+    const uint64_t wanted = svit_unpacked_size(op);
+    const op_sparse *sparse = (const op_sparse *)(const void *)op;
+    const uint8_t *at = (const uint8_t *)h + h->operators_offset;
+    for (uint32_t i = 0; wanted && i < h->operators; i++) {
+        const op_sparse *one = (const op_sparse *)(const void *)at;
+        const uint64_t bytes = svit_unpacked_size(&one->head);
+        if (bytes && one->weights_offset == sparse->weights_offset &&
+            one->multipliers_offset == sparse->multipliers_offset &&
+            one->group_rows == sparse->group_rows && one->outputs == sparse->outputs &&
+            rows_of(one) == rows_of(sparse))
+            return unpacked;
+        unpacked += bytes;
+        at += (size_t)one->head.words * 4;
+    }
+    return NULL;
+}
+
 /* Unpack a row of nibbles, multiplied: of each SVIT_COLUMNS columns the low ones come first. */
 static void unpack_row(const uint8_t *nibbles, const uint8_t *multipliers, int32_t outputs,
                        int8_t *row) {

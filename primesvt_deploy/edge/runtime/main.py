@@ -63,4 +63,5 @@ def classify_and_print(
             print(json.dumps(prediction.to_dict()))
         else:
             labels = ", ".join(f"{label} {share:.1%}" for label, share in prediction.top)
-            print(f"{prediction.image}: {labels}")
+            took = prediction.timesteps
+            print(f"{prediction.image}: {labels}" + (f"; T = {took}" if took else ""))

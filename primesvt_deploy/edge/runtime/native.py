@@ -8,6 +8,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from .errors import BundleError
 from .native_library import OWN_SOURCES, load_library
 
-__all__ = ["NATIVE_FILE", "NativeModel"]
+__all__ = ["NATIVE_FILE", "NativeModel", "Stage", "margins_of"]
 
 NATIVE_FILE = "model.svit"
 """Name of the model file in a bundle."""
@@ -43,8 +45,15 @@ class _Info(ctypes.Structure):
             "width",
             "classes",
             "takes_pixels",
+            "stages",
         )
     ]
+
+
+class _Stage(ctypes.Structure):
+    """The engine's `svit_stage`."""
+
+    _fields_: ClassVar = [("timesteps", ctypes.c_int32), ("margin", ctypes.c_float)]
 
 
 class _Layer(ctypes.Structure):
@@ -66,6 +75,20 @@ class _Layer(ctypes.Structure):
 _Observer = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_Layer))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One of the stages that a model runs one after another, until it is sure.
+
+    Args:
+        timesteps: T.
+        margin: largest logit less the second, from which on its logits are final; 0 of the last
+            stage, whose logits are final in any case.
+    """
+
+    timesteps: int
+    margin: float
+
+
 class NativeModel:
     """A model file opened in the C engine.
 
@@ -80,12 +103,14 @@ class NativeModel:
         sources: directory of the engine's C files; see `OWN_SOURCES`.
         checked: whether the file's SHA-256 was checked already, as that of a bundle's files is;
             offsets, sizes and indices in it are checked in any case.
+        stage: number of the stage to run alone; None: stages are run until a margin suffices.
 
     Attributes:
         fixed_batch: None: any number of samples.
         sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
         sample_dtype: uint8 where samples are pixels, float32 where they are preprocessed values.
         classes: K.
+        stages: of the model, those of fewer timesteps first; a single one where T is fixed.
         takes_pixels: whether `logits_of_pixels` can be called.
         arena_bytes: of memory that a run works in.
         kernels: the instruction set that is used, such as `avx2`.
@@ -103,7 +128,9 @@ class NativeModel:
         threads: int = 0,
         sources: str | os.PathLike[str] = OWN_SOURCES,
         checked: bool = False,
+        stage: int | None = None,
     ) -> None:
+        self._again = partial(NativeModel, path, threads=threads, sources=sources, checked=True)
         self._file = _map_file(path)
         self._engine = _declared(load_library(sources))
         self._model = ctypes.create_string_buffer(_MODEL_BYTES)
@@ -116,7 +143,10 @@ class NativeModel:
         if error:
             raise BundleError(f"{os.fspath(path)}: {self._said(error)}")
         self._unpacked = self._unpack()
+        if stage is not None:
+            self._check(self._engine.svit_use_stage(self._model, stage))
         info = self._engine.svit_describe(self._model)
+        self.stages = tuple(self._stage(number) for number in range(info.stages))
         shape = (info.channels, info.height, info.width)
         self.sample_shape: tuple[int, ...] = (info.frames, *shape) if info.frames else shape
         self.classes: int = info.classes
@@ -124,6 +154,11 @@ class NativeModel:
         self.sample_dtype = np.dtype(np.uint8 if info.takes_pixels == _PIXELS_ALONE else np.float32)
         self.arena_bytes: int = self._engine.svit_arena_bytes(self._model)
         self.kernels: str = self._engine.svit_kernels_name(self._model).decode()
+
+    def whole(self) -> NativeModel:
+        """The model that takes all timesteps: this one, unless it has several stages."""
+        last = len(self.stages) - 1
+        return self._again(stage=last) if last else self
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model on preprocessed samples.
@@ -138,8 +173,25 @@ class NativeModel:
         Raises:
             BundleError: samples of another shape.
         """
+        return self.logits_and_timesteps(images)[0]
+
+    def logits_and_timesteps(
+        self, images: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """Run the model on preprocessed samples, and say how many timesteps each took.
+
+        Args:
+            images: see `logits`.
+
+        Returns:
+            Logits, float32 `[N, K]`, and T of the stage that they are of, int32 `[N]`.
+
+        Raises:
+            BundleError: samples of another shape.
+        """
         if self.sample_dtype == np.uint8:
-            return self.logits_of_pixels(np.moveaxis(images, -3, -1))
+            pixels = self._pixels(np.moveaxis(images, -3, -1))
+            return self._run_all(pixels, self._engine.svit_run)
         return self._run_all(self._values(images), self._engine.svit_run_float)
 
     def logits_of_pixels(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -154,7 +206,7 @@ class NativeModel:
         Raises:
             BundleError: images of another shape or type, or the model takes no pixels.
         """
-        return self._run_all(self._pixels(images), self._engine.svit_run)
+        return self._run_all(self._pixels(images), self._engine.svit_run)[0]
 
     def observe(self, sample: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Run the model on one sample and keep what each layer gives.
@@ -166,7 +218,7 @@ class NativeModel:
             By layer: of a neuron layer how often each neuron fires, `[timesteps, neurons]`, neurons
             numbered `position * channels + channel`, uint8 (int32 where a count may exceed it); of
             any other float32 `[timesteps, positions, channels]`, of 1 timestep where its values do
-            not change over time.
+            not change over time. Of several stages that were run, the last one's.
 
         Raises:
             BundleError: a sample of another shape.
@@ -206,33 +258,38 @@ class NativeModel:
 
     def _run_all(
         self, samples: npt.NDArray[Any], run: Callable[..., int]
-    ) -> npt.NDArray[np.float32]:
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Run samples, which are as the engine wants them; many are shared among threads."""
         logits = np.empty((len(samples), self.classes), np.float32)
+        timesteps = np.empty(len(samples), np.int32)
         parts = min(self._threads, len(samples))
         if len(samples) == 1 and self._together > 1:
             if self._team is None:
                 self._team = _Team(self._engine, self._model, self._together)
-            self._check(self._team.run(samples, logits))
-            return logits
+            self._check(self._team.run(samples, logits, timesteps))
+            return logits, timesteps
         if parts <= 1:
-            self._run_part(samples, logits, run)
-            return logits
+            self._run_part(samples, logits, timesteps, run)
+            return logits, timesteps
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(parts) as pool:
             # The engine runs without Python's lock, which ctypes releases.
             list(
                 pool.map(
-                    lambda i: self._run_part(samples[i::parts], logits[i::parts], run), range(parts)
+                    lambda i: self._run_part(
+                        samples[i::parts], logits[i::parts], timesteps[i::parts], run
+                    ),
+                    range(parts),
                 )
             )
-        return logits
+        return logits, timesteps
 
     def _run_part(
         self,
         samples: npt.NDArray[Any],
         logits: npt.NDArray[np.float32],
+        timesteps: npt.NDArray[np.int32],
         run: Callable[..., int],
     ) -> None:
         arena = self._arena()
@@ -245,7 +302,12 @@ class NativeModel:
                 logits_at + index * logits.strides[0],
             )
             self._check(error)
+            timesteps[index] = self._engine.svit_timesteps(self._model, arena.ctypes.data)
         self._arenas.append(arena)
+
+    def _stage(self, number: int) -> Stage:
+        found = self._engine.svit_describe_stage(self._model, number)
+        return Stage(found.timesteps, found.margin)
 
     def _check(self, error: int) -> None:
         if error:
@@ -301,7 +363,12 @@ class _Team:
             raise BundleError(f"the system refuses {threads} threads: pass fewer")
         weakref.finalize(self, engine.svit_team_destroy, self._team)
 
-    def run(self, samples: npt.NDArray[Any], logits: npt.NDArray[np.float32]) -> int:
+    def run(
+        self,
+        samples: npt.NDArray[Any],
+        logits: npt.NDArray[np.float32],
+        timesteps: npt.NDArray[np.int32],
+    ) -> int:
         """Run the first sample; the engine's error."""
         place = samples.ctypes.data
         given = (place, None) if samples.dtype == np.uint8 else (None, place)
@@ -309,7 +376,21 @@ class _Team:
             error: int = self._engine.svit_team_run(
                 self._team, self._model, self._arena.ctypes.data, *given, logits.ctypes.data
             )
+            if not error:
+                timesteps[0] = self._engine.svit_timesteps(self._model, self._arena.ctypes.data)
         return error
+
+
+def margins_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Largest logit less the second of logits `[N, K]`, as the engine has it: float32 `[N]`.
+
+    With a single class a margin is infinite.
+    """
+    if logits.shape[1] == 1:
+        return np.full(len(logits), np.inf, np.float32)
+    ordered = np.partition(logits, -2, axis=1)
+    margins: npt.NDArray[np.float32] = ordered[:, -1] - ordered[:, -2]
+    return margins
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:
@@ -339,6 +420,9 @@ def _declared(engine: ctypes.CDLL) -> ctypes.CDLL:
         ("svit_open", ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
         ("svit_open_unhashed", ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
         ("svit_describe", _Info, run[:1]),
+        ("svit_describe_stage", _Stage, (ctypes.c_void_p, ctypes.c_int32)),
+        ("svit_use_stage", ctypes.c_int, (ctypes.c_void_p, ctypes.c_int32)),
+        ("svit_timesteps", ctypes.c_int32, run[:2]),
         ("svit_arena_bytes", ctypes.c_size_t, run[:1]),
         ("svit_unpacked_bytes", ctypes.c_size_t, run[:1]),
         ("svit_unpack", ctypes.c_int, run[:2]),

@@ -26,11 +26,13 @@ class Prediction:
         image: the file.
         top: labels and softmax probabilities, most probable first.
         logits: all K, in the order of the labels.
+        timesteps: T after which they were final, of a model that may stop early; None of others.
     """
 
     image: str
     top: tuple[tuple[str, float], ...]
     logits: tuple[float, ...]
+    timesteps: int | None = None
 
     @property
     def label(self) -> str:
@@ -44,6 +46,7 @@ class Prediction:
             "label": self.label,
             "top": [{"label": label, "probability": p} for label, p in self.top],
             "logits": list(self.logits),
+            **({} if self.timesteps is None else {"timesteps": self.timesteps}),
         }
 
 
@@ -104,8 +107,17 @@ class Classifier:
         """
         for path in paths:
             sample = prepare_file(self.preprocessing, path)
-            logits = self.model.logits(sample[np.newaxis])[0]
-            yield Prediction(os.fspath(path), self._top(logits, top), tuple(map(float, logits)))
+            logits, timesteps = self._run(sample[np.newaxis])
+            yield Prediction(
+                os.fspath(path), self._top(logits, top), tuple(map(float, logits)), timesteps
+            )
+
+    def _run(self, sample: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int | None]:
+        """Logits of one sample, and T where that differs from sample to sample."""
+        if len(getattr(self.model, "stages", ())) < 2:
+            return self.model.logits(sample)[0], None
+        logits, timesteps = self.model.logits_and_timesteps(sample)  # type: ignore[attr-defined]
+        return logits[0], int(timesteps[0])
 
     def _top(self, logits: npt.NDArray[np.float32], top: int) -> tuple[tuple[str, float], ...]:
         wide = logits.astype(np.float64)

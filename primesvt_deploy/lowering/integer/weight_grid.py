@@ -1,6 +1,8 @@
 """Read weights as integers of 8 or 16 bits times a power of two, one power a channel.
 
-On such a grid products with spike counts are whole multiples of the channel's power of two, and
+A channel of 8 bits may have a small whole factor besides, which its integers have in common:
+scaling a channel (`quantization.timesteps`) changes its factor and its power, and no integer. On
+such a grid products with spike counts are whole multiples of the channel's power of two, and
 float32 holds their sums exactly while they stay below 2^24 of them. So any order of adding, any
 machine, and torch with the weights as floats give the same currents to the last bit.
 """
@@ -20,24 +22,29 @@ FLOAT_BITS = 24
 MAX_INT16 = 2**15 - 1
 """Largest absolute value of 16 bits here."""
 _MAX_INT8 = 127
+_MOST_FACTOR = 2**13 - 1
+"""Largest factor of a channel: one of 7 bits, which any weights of 8 bits may have in common, times
+one of 6 bits, which scales them."""
 
 
 @dataclass(frozen=True)
 class GridWeights:
-    """`weights[n] = codes[n] * 2 ** exponents[n]`.
+    """`weights[n] = codes[n] * factors[n] * 2 ** exponents[n]`.
 
     Args:
         codes: int8, -127..127, or int16, of the weights' shape.
         exponents: int, one for each output channel (the first axis).
+        factors: int, odd, one for each output channel; all 1 with int16.
     """
 
     codes: npt.NDArray[np.signedinteger[Any]]
     exponents: npt.NDArray[np.int64]
+    factors: npt.NDArray[np.int64]
 
     @property
     def scales(self) -> npt.NDArray[np.float32]:
-        """`2 ** exponents`, float32."""
-        return np.ldexp(np.float32(1), self.exponents).astype(np.float32)
+        """`factors * 2 ** exponents`, float32: exact."""
+        return np.ldexp(self.factors.astype(np.float32), self.exponents).astype(np.float32)
 
     def sums_are_exact(
         self,
@@ -52,9 +59,9 @@ class GridWeights:
                 input channel (the second axis).
         """
         bounds = np.reshape(largest_input, (1, -1, *[1] * (self.codes.ndim - 2)))
-        sums = (
-            (np.abs(self.codes.astype(np.int64)) * bounds).reshape(len(self.codes), -1).sum(axis=1)
-        )
+        sums = (np.abs(self.codes.astype(np.int64)) * bounds).reshape(len(self.codes), -1).sum(
+            axis=1
+        ) * self.factors
         step = np.minimum(_lowest_bit(biases.astype(np.float64)[:, None]), self.exponents)
         most = sums * np.ldexp(1.0, self.exponents) + np.abs(biases)
         return bool((most < np.ldexp(1.0, step + FLOAT_BITS)).all())
@@ -72,10 +79,18 @@ def grid_of(weights: npt.NDArray[np.float32], bits: int = 8) -> GridWeights | No
         return None
     exponents = _lowest_bit(flat)
     codes = np.ldexp(flat, -exponents[:, None])
+    factors = np.ones(len(flat), dtype=np.int64)
+    if bits == 8:
+        if np.abs(codes).max(initial=0.0) > _MAX_INT8 * _MOST_FACTOR:
+            return None
+        factors = np.gcd.reduce(codes.astype(np.int64), axis=1).clip(min=1)
+        codes = codes / factors[:, None]
+        if factors.max(initial=1) > _MOST_FACTOR:
+            return None
     if np.abs(codes).max(initial=0.0) > (_MAX_INT8 if bits == 8 else MAX_INT16):
         return None
     whole = codes.reshape(weights.shape)
-    return GridWeights(whole.astype(np.int8 if bits == 8 else np.int16), exponents)
+    return GridWeights(whole.astype(np.int8 if bits == 8 else np.int16), exponents, factors)
 
 
 def _lowest_bit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

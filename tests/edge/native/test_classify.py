@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from families.zoo import model_of
 from small_models import LABELS, SHALLOW, make_model
+from staged_models import export_stages, middle_margin, normalised
 
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.edge.runtime.native import NativeModel
@@ -99,6 +100,22 @@ def test_images_are_classified_as_from_python(program: Path, model: Path, tmp_pa
     ]
     expected = "".join(map(line, paths, NativeModel(model).logits_of_pixels(IMAGES)))
     assert said(program, model, *paths) == expected
+
+
+def test_a_run_that_stops_early_says_when(program: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.svit"
+    export_stages(path, margin=middle_margin(IMAGES))
+    paths = [written(tmp_path / f"{i}.raw", image.tobytes()) for i, image in enumerate(IMAGES)]
+    model = NativeModel(path)
+    logits = model.logits_of_pixels(IMAGES)
+    _, timesteps = model.logits_and_timesteps(normalised(IMAGES))
+    assert len(set(timesteps)) == 2
+    lines = [
+        f"{line(p, x).strip()}; T = {t}\n" for p, x, t in zip(paths, logits, timesteps, strict=True)
+    ]
+    assert said(program, path, *paths) == "".join(lines)
+    timed = said(program, "--time", "2", path, *paths)
+    assert f" ms, {timesteps.mean():.3f} timesteps\n" in timed
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

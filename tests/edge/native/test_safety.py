@@ -43,7 +43,8 @@ FILE_BYTES, SCRATCH_AT = 12, 12
 """Place in the header of a file's size, and in a record of where its scratch memory begins."""
 EXTREMES = (0, 1, 2, 33, 255, 65535, 65536, 2**28 + 1, 2**31 - 64, 2**31 - 1, 2**31, 2**32 - 1)
 NAN, INFINITY = 0x7FC00000, 0x7F800000
-HEADER = struct.Struct("<8s2I32s7I10i")
+HEADER = struct.Struct("<8s2I32s7I10i2I")
+EARLY = struct.Struct("<3I3if")
 
 Patches = Sequence[tuple[int, Sequence[tuple[int, int]]]]
 """Altered files: how many bytes are kept, and the place and new value of words."""
@@ -233,6 +234,22 @@ def test_words_of_the_header(checked: Path, made: dict[str, bytes], tmp_path: Pa
 
 
 @slow
+def test_words_of_early_stages(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    model = one_of_each(made)["stages"]
+    count, table = HEADER.unpack_from(model)[-2:]
+    assert count == 1
+    patches = [
+        (len(model), ((place, value),))
+        for place in range(table, table + EARLY.size, 4)
+        for value in (*EXTREMES, NAN, INFINITY, *near(model, place), *ends(model))
+    ]
+    found = outcomes(checked, "mcu", [(model, patches)], tmp_path)
+    seen = require_refused_or_run(found)
+    # Nothing but the margin, and places in memory, may be anything.
+    assert seen["refused"] > len(patches) / 2
+
+
+@slow
 def test_words_of_operators(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
     """Each word of each kind of operator, set to what is at an edge of something."""
     altered, done = [], set[int]()
@@ -273,7 +290,7 @@ def test_threads_share_a_model_without_races(
     folder = tmp_path_factory.mktemp("threads")
     sources = (HERE / "share_model.c", *SOURCES)
     program = compiled(folder / "share_model", sources, "-fsanitize=thread", "-pthread")
-    for name in ("sparse-0", "dense-1", "attention-0", "spike-add-0", "value-pool-1"):
+    for name in ("sparse-0", "dense-1", "attention-0", "spike-add-0", "value-pool-1", "stages-1"):
         (folder / "model.svit").write_bytes(made[name])
         run(program, folder / "model.svit")
 

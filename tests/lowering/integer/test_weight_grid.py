@@ -22,6 +22,18 @@ def test_weights_of_a_grid_are_given_back(codes: np.ndarray, exponents: np.ndarr
     np.testing.assert_array_equal(found, weights)
 
 
+@given(codes=CODES, exponents=EXPONENTS, factor=st.integers(32, 63))
+def test_a_scaled_channel_keeps_its_integers(
+    codes: np.ndarray, exponents: np.ndarray, factor: int
+) -> None:
+    weights = np.ldexp(codes.astype(np.float32), exponents[:, None, None])
+    grid, scaled = grid_of(weights), grid_of(weights * np.float32(factor / 32))
+    assert grid is not None and scaled is not None
+    np.testing.assert_array_equal(scaled.codes, grid.codes)
+    live = np.abs(codes).max(axis=(1, 2)) > 0
+    np.testing.assert_array_equal(scaled.scales[live], grid.scales[live] * factor / 32)
+
+
 def test_weights_of_no_grid_are_refused() -> None:
     noise = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     assert grid_of(noise) is None

@@ -156,9 +156,10 @@ def test_sums_beyond_16_bits_are_split(inputs: int, pack: bool, tmp_path: Path) 
         weights[1::2] = -126.0
         weights[0] = torch.arange(inputs)[:, None, None] % 3 * 42.0
         weights[:, :3] = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
-        if pack:  # steps of 17, up to seven of them
+        if pack:  # steps of 17 and of 16, up to seven of them
             weights[:] = 119.0
-            weights[1::2] = -119.0
+            weights[:, 2 * GROUP :] = 112.0
+            weights[1::2] *= -1.0
             weights[:, :GROUP] = 17.0 * torch.arange(GROUP).remainder(8)[:, None, None]
         conv.weight.copy_(weights * 2.0**-9)
     layer = Layer(conv, 4)

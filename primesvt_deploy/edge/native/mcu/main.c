@@ -74,6 +74,7 @@ int main(void) {
         start_ticks();
         error = svit_run(&model, arena, svit_images[i], logits);
         print_number("ticks", SYSTICK_MOST - SYSTICK_VALUE, 10);
+        print_number("timesteps", (uint32_t)svit_timesteps(&model, arena), 10);
         for (int n = 0; n < SVIT_MODEL_CLASSES; n++) {
             uint32_t bits;
             memcpy(&bits, logits + n, sizeof bits);

@@ -1,0 +1,216 @@
+"""Runs that stop early: accuracy against mean time, beside fixed timesteps and SpikingJelly.
+
+    python benchmarks/anytime.py
+
+Margins are set on the search split, accuracies are of the held-out one, which no choice has seen.
+All are timed in one process on one thread, in turns, each round on another held-out image; means
+are what counts, as a run takes one time or another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from common import MEASURED, write
+from latency import MeanOverTime, spikingjelly_model
+from spikingjelly.activation_based import functional
+
+from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
+from primesvt_deploy.artifact.native_export import EarlyModel, export_native
+from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.native import NATIVE_FILE, NativeModel
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
+from primesvt_deploy.measure.latency import Latency, measure_latency
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.anytime import make_stages, stage_results
+from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder, climb
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import BudgetOn, Precision, Runtime
+
+RUNS, WARMUP, IMAGES, CALIBRATION = 300, 20, 100, 128
+SEARCH_IMAGES, HELD_OUT_IMAGES = 5000, 5000
+DROPS = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Points that may be lost on the search split by stopping early."""
+PRUNED = BuildSettings(
+    saving=87.0,  # of the float32 weights: int8, and half of them
+    budget_on=BudgetOn.PARAMS,
+    precision=Precision.INT8,
+    runtime=Runtime.NATIVE,
+    anytime=0.3,
+    search=SearchSettings(max_drop=0.7, policy="greedy", search_images=400, robustness_images=256),
+    threads=os.cpu_count() or 1,
+)
+"""Pruned by half: within one point in all, pruning and stopping early together."""
+
+Call = Callable[[npt.NDArray[np.float32]], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the model.
+
+    Args:
+        call: runs it on samples.
+        facts: of it, for the results.
+    """
+
+    call: Call
+    facts: Mapping[str, Any]
+
+
+def main() -> None:
+    """Measure and write `results/anytime.json`."""
+    torch.set_num_threads(1)
+    model = load(MEASURED)
+    data = open_data(model)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = {"spikingjelly_eager": Row(eager(model), {"timesteps": model.timesteps})}
+        rows |= unpruned(model, data, folder)
+        rows["native_pruned_anytime"] = pruned(model, data, folder)
+        inputs = data.held_out.inputs(0, min(IMAGES, len(data.held_out)))
+        calls = {name: over_images(row.call, inputs) for name, row in rows.items()}
+        times = measure_latency(calls, runs=RUNS, warmup=WARMUP)
+    content = {
+        "model": model.name,
+        "precision": "int8",
+        "threads": 1,
+        "batch": 1,
+        "images_timed": len(inputs),
+        "runs": RUNS,
+        "search_images": min(SEARCH_IMAGES, len(data.search)),
+        "rows": {
+            name: {**row.facts, **timed(times[name], times["spikingjelly_eager"])}
+            for name, row in rows.items()
+        },
+    }
+    write("anytime", content)
+
+
+def over_images(call: Call, inputs: npt.NDArray[np.float32]) -> Callable[[], object]:
+    """A call that runs another image each time."""
+    samples = itertools.cycle([inputs[i : i + 1] for i in range(len(inputs))])
+    return lambda: call(next(samples))
+
+
+def timed(latency: Latency, eager: Latency) -> dict[str, float]:
+    """Times of a row, and how many times faster than eager it is by the mean."""
+    mean, of_eager = (float(np.mean(x.milliseconds)) for x in (latency, eager))
+    return {
+        **latency.to_dict(),
+        "mean_ms": round(mean, 3),
+        "times_faster_than_eager": round(of_eager / mean, 3),
+    }
+
+
+def eager(model: SViT) -> Call:
+    """The model in SpikingJelly, eager, fp32."""
+    network = MeanOverTime(spikingjelly_model(model))
+
+    def run(image: npt.NDArray[np.float32]) -> None:
+        functional.reset_net(network)
+        with torch.inference_mode():
+            network(torch.from_numpy(image))
+
+    return run
+
+
+def unpruned(model: SViT, data: DataSet, folder: Path) -> dict[str, Row]:
+    """The model at every T in both runtimes, and natively with stages for each of `DROPS`."""
+    quantized = quantize(model, 8)
+    source = data.train if len(data.train) else data.search
+    stages = make_stages(model, quantized, source.shuffled(0).first(CALIBRATION))
+    models = [*(stage.model for stage in stages), quantized]
+    path = folder / "all.svit"
+    early = [stage.early(np.inf) for stage in stages]
+    export_native(quantized, path, precision=Precision.INT8, early=early)
+    search = stage_results(path, data.search.first(SEARCH_IMAGES))
+    held_out = stage_results(path, data.held_out.first(HELD_OUT_IMAGES))
+    rows = {}
+    for number, (each, found) in enumerate(zip(models, held_out, strict=True)):
+        onnx = folder / f"{number}.onnx"
+        export_onnx(each, onnx, precision=Precision.INT8)
+        facts = {"timesteps": each.timesteps, **accuracy(found.hits, held_out[-1].hits)}
+        rows[f"native_T{each.timesteps}"] = Row(
+            NativeModel(path, threads=1, stage=number).logits, facts
+        )
+        rows[f"onnx_T{each.timesteps}"] = Row(OnnxModel(onnx, threads=1).logits, facts)
+    for allowed in DROPS:
+        ladder = choose_ladder(search, allowed)
+        target = folder / f"{allowed}.svit"
+        given = [EarlyModel(_at(models, s.timesteps), s.margin) for s in ladder.stages[:-1]]
+        export_native(quantized, target, precision=Precision.INT8, early=given)
+        facts = {
+            "max_drop_points": allowed,
+            "file_bytes": target.stat().st_size,
+            "search_drop_points": round(ladder.drop.points, 4),
+            "stages": [stage.to_dict() for stage in ladder.stages],
+            **on_held_out(ladder, held_out),
+        }
+        rows[f"native_anytime_{allowed:g}"] = Row(NativeModel(target, threads=1).logits, facts)
+    return rows
+
+
+def _at(models: Sequence[SViT], timesteps: int) -> SViT:
+    return next(model for model in models if model.timesteps == timesteps)
+
+
+def accuracy(hits: npt.NDArray[np.bool_], whole: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Held-out accuracy, and what is lost against all timesteps."""
+    return {
+        "held_out": Accuracy.of(hits).to_dict(),
+        "drop": PairedDrop.of(whole, hits).to_dict(),
+    }
+
+
+def on_held_out(ladder: Ladder, results: Sequence[StageResult]) -> dict[str, Any]:
+    """What stages and margins, chosen elsewhere, come to on the held-out images."""
+    chosen = {stage.timesteps for stage in ladder.stages}
+    found = climb(
+        [result for result in results if result.timesteps in chosen],
+        [stage.margin for stage in ladder.stages[:-1]],
+    )
+    whole = results[-1].hits
+    right = int(whole.sum()) - found.drop.lost + found.drop.gained
+    return {
+        "timesteps": round(found.timesteps, 4),
+        "held_out_shares": [round(stage.share, 4) for stage in found.stages],
+        "held_out": Accuracy(right, len(whole)).to_dict(),
+        "drop": found.drop.to_dict(),
+    }
+
+
+def pruned(model: SViT, data: DataSet, folder: Path) -> Row:
+    """The model pruned by half, which stops early as well."""
+    result = build(model, folder / "pruned", PRUNED, data=data)
+    torch.set_num_threads(1)
+    manifest, anytime = result.manifest, result.manifest["native"]["anytime"]
+    facts = {
+        "saved_percent": manifest["size"]["saved_percent"],
+        "met": result.met,
+        "file_bytes": manifest["native"]["file_bytes"],
+        "search_drop_points": {
+            "pruning": manifest["accuracy"]["search"]["drop_points"],
+            "stopping_early": anytime["search"]["drop_points"],
+        },
+        "stages": anytime["stages"],
+        "timesteps": (anytime["held_out"] or anytime["search"])["mean_timesteps"],
+        "held_out": manifest["accuracy"]["shipped"],
+        "drop": manifest["accuracy"]["drop"],
+    }
+    return Row(NativeModel(result.path / NATIVE_FILE, threads=1).logits, facts)
+
+
+if __name__ == "__main__":
+    main()
