@@ -352,6 +352,7 @@ def _sparse(m: _Maker) -> NativeProgram:
             scale=Data(m.random.uniform(0.001, 0.01, outputs).astype("<f4")),
             bias=m.floats(outputs),
             block_rows=m.pick(0, 2, 15),
+            together=m.pick(1, 2),
             set_bits=m.pick(1, 2, 4),
             tile=tile,
             listed=0 if tile else m.pick(0, 5, rows),

@@ -9,7 +9,8 @@ static void mend_sparse(room *r, op_sparse *op) {
     op->outputs = clamp(op->outputs, 1, 1 << 10);
     op->set_bits = op->set_bits >= 4 ? 4 : clamp(op->set_bits, 1, 2);
     op->tile = clamp(op->tile, 0, 40);
-    op->block_rows = clamp(op->block_rows, 0, INT16_MAX);
+    op->block_rows = clamp(op->block_rows, 0, UINT16_MAX);
+    op->together = clamp(op->together, 1, 255);
     op->listed = clamp(op->listed, 0, UINT16_MAX);
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
     op->weights = clamp(op->weights, WEIGHTS_INT8, WEIGHTS_INT4);

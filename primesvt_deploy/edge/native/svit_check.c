@@ -151,7 +151,7 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
                !data_ok(l, op->weights_offset, (uint64_t)rows * outputs, 1)) {
         return 0;
     }
-    if (!in_range(op->block_rows, 0, INT16_MAX)) return 0;
+    if (!in_range(op->block_rows, 0, UINT16_MAX) || !in_range(op->together, 1, 255)) return 0;
     return data_ok(l, op->scale_offset, outputs, 4) && data_ok(l, op->bias_offset, outputs, 4) &&
            sink_ok(l, &op->sink, op->outputs, w) &&
            op->sink.steps == op->input.steps;

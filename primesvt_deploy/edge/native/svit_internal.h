@@ -129,6 +129,7 @@ typedef struct op_sparse {
     int32_t weights, weights_offset, multipliers_offset, group_rows;
     int32_t scale_offset, bias_offset; /* data: float [outputs] */
     int32_t block_rows; /* rows whose sum fits 16 bits; 0: all sums do */
+    int32_t together; /* planes whose sum fits 16 bits, at least 1 */
     int32_t set_bits; /* inputs are listed by their pattern in so many bits: 1, 2 or 4 */
     int32_t tile;     /* positions whose lists are kept at a time; 0: no lists are kept */
     int32_t listed;   /* then: active inputs that are listed at a time, and 64 more */
@@ -255,7 +256,9 @@ typedef struct op_pixels {
  * record[p + 1] are their numbers, in order; bit p of record[0] says whether there are any. */
 #define SVIT_RECORD_HEAD (SVIT_PATTERNS + 1)
 
-enum { CURRENTS_CLEARED, CURRENTS_KEPT, CURRENTS_DOUBLED };
+/* What becomes of currents before sums are added: a number of times they are doubled, or this. */
+#define CURRENTS_KEPT 0
+#define CURRENTS_CLEARED (-1)
 
 /* The active inputs of a window, whose numbers are those of their weight rows. */
 typedef struct row_lists {
@@ -263,7 +266,7 @@ typedef struct row_lists {
     uint32_t patterns; /* whose rows are added, a bit for each */
     int32_t set_bits;
     int32_t bits;   /* that are used: the last set of a byte may have fewer */
-    int32_t before; /* what becomes of currents before sums are added: CURRENTS_... */
+    int32_t before; /* what becomes of currents first */
 } row_lists;
 
 /* Lists that are being made: ends[s * SVIT_PATTERNS + p] is the end of set s's pattern p. */

@@ -151,7 +151,7 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
         for (int32_t k = 0; k < lists->bits; k++, currents += pitch)                          \
             UNROLL for (int32_t n = 0; n < count; n += (lanes)) {                             \
                 vector sums = {0};                                                            \
-                if (lists->before == CURRENTS_DOUBLED) sums = LOAD(vector, currents + n) * 2; \
+                if (lists->before > 0) sums = LOAD(vector, currents + n) << lists->before;    \
                 STORE(currents + n, sums);                                                    \
             }                                                                                 \
     }
@@ -170,7 +170,7 @@ DEFINE_BEGIN(int32, int32_t, vec_ui, LANES)
                 c[k][j] = (wide_h){0};                                                        \
                 if (lists->before != CURRENTS_CLEARED && k < lists->bits)                     \
                     c[k][j] = LOAD(wide_h, currents + (size_t)k * pitch + j * WIDE);          \
-                if (lists->before == CURRENTS_DOUBLED) c[k][j] = ADD(c[k][j], c[k][j]);       \
+                if (lists->before > 0) c[k][j] = (wide_h)((wide_uh)c[k][j] << lists->before); \
             }                                                                                 \
         for (uint32_t left = lists->patterns; left; left &= left - 1) {                       \
             const int pattern = __builtin_ctz(left);                                          \
@@ -293,9 +293,8 @@ static void add_block(const int16_t *block, int32_t bits, int32_t before, int32_
                       int32_t *currents, size_t pitch) {
     for (int32_t b = 0; b < bits; b++, block += pitch, currents += pitch)
         for (int32_t n = 0; n < outputs; n += LANES) {
-            vec_ui sums = LOAD(vec_ui, currents + n);
-            if (before == CURRENTS_CLEARED) sums = (vec_ui){0};
-            if (before == CURRENTS_DOUBLED) sums += sums;
+            vec_ui sums = {0};
+            if (before != CURRENTS_CLEARED) sums = LOAD(vec_ui, currents + n) << before;
             STORE(currents + n, sums + (vec_ui)WIDEN_SHORTS(LOAD(vec_h, block + n)));
         }
 }

@@ -220,8 +220,8 @@ static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const i
         for (int32_t b = 0; b < lists->bits; b++, currents += pitch) {                        \
             if (lists->before == CURRENTS_CLEARED)                                            \
                 memset(currents, 0, (size_t)count * sizeof *currents);                        \
-            for (int32_t n = 0; n < count && lists->before == CURRENTS_DOUBLED; n++)          \
-                currents[n] = (type)((unsigned_type)currents[n] * 2u);                        \
+            for (int32_t n = 0; n < count && lists->before > 0; n++)                          \
+                currents[n] = (type)((unsigned_type)currents[n] << lists->before);            \
         }                                                                                     \
     }
 
@@ -275,9 +275,9 @@ static void add_block(const int16_t *block, int32_t bits, int32_t before, int32_
                       int32_t *currents, size_t pitch) {
     for (int32_t b = 0; b < bits; b++, block += pitch, currents += pitch)
         for (int32_t n = 0; n < outputs; n++) {
-            int32_t sum = before == CURRENTS_CLEARED ? 0 : currents[n];
-            if (before == CURRENTS_DOUBLED) sum = add_wrapping(sum, sum);
-            currents[n] = add_wrapping(sum, block[n]);
+            const uint32_t sum =
+                before == CURRENTS_CLEARED ? 0 : (uint32_t)currents[n] << before;
+            currents[n] = add_wrapping((int32_t)sum, block[n]);
         }
 }
 

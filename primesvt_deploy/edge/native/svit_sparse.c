@@ -243,13 +243,6 @@ static size_t sums_of(const layer *l, int32_t group, int32_t set) {
     return (size_t)((group * l->layout.sets + set) * l->op->set_bits) * l->layout.pitch;
 }
 
-/* What becomes of a group's sums before those of a plane are added: planes come from the last to the
- * first, of which each counts twice as much as the one after it, or as much. */
-static int32_t before_plane(const op_sparse *op, int32_t plane) {
-    if (plane == op->input.planes - 1) return CURRENTS_CLEARED;
-    return op->input.binary ? CURRENTS_DOUBLED : CURRENTS_KEPT;
-}
-
 /* Weights of some outputs. */
 static row_weights weights_of(const layer *l, int32_t first, int32_t outputs) {
     row_weights part = l->weights;
@@ -257,6 +250,42 @@ static row_weights weights_of(const layer *l, int32_t first, int32_t outputs) {
     if (l->is_int4) part.multipliers += first;
     part.outputs = outputs;
     return part;
+}
+
+/* Bits of a set that are used: the last set of a byte may have fewer. */
+static int32_t bits_of(const op_sparse *op, int32_t set) {
+    const int32_t left = op->input.step_bits * op->input.steps_per_group - op->set_bits * set;
+    return left < op->set_bits ? left : op->set_bits;
+}
+
+static void sum_rows(const layer *l, const row_lists *lists, const row_weights *weights,
+                     int16_t *currents) {
+    const svit_kernels *kernels = l->run->kernels;
+    (l->is_int4 ? kernels->sum_rows_int4 : kernels->sum_rows)(lists, weights, currents,
+                                                              l->layout.pitch);
+}
+
+/* Sums of 32 bits of a set of bits, of which the last rows are still summed in 16 bits. */
+typedef struct wide_sums {
+    const layer *layer;
+    const row_weights *weights;
+    int32_t *currents;
+    int32_t bits;
+    int32_t is_begun; /* whether currents hold sums */
+    int32_t doubled;  /* how often these are doubled before the next ones are added */
+    int32_t rows; /* whose sum l->block holds, a row as often as it counts; 0: it holds nothing */
+    int32_t planes; /* of these */
+} wide_sums;
+
+/* Add what is summed in 16 bits. */
+static void flush(wide_sums *w) {
+    const layer *l = w->layer;
+    if (!w->rows) return;
+    l->run->kernels->add_block(l->block, w->bits, w->is_begun ? w->doubled : CURRENTS_CLEARED,
+                               w->weights->outputs, w->currents, l->layout.pitch);
+    w->is_begun = 1;
+    w->doubled = 0;
+    w->rows = 0;
 }
 
 /* Of the patterns that are left those whose rows can be added in 16 bits; one at least. */
@@ -273,46 +302,60 @@ static uint32_t block_of(const row_lists *lists, uint32_t left, int32_t most, in
     return block;
 }
 
-/* Add rows whose sums 16 bits may not hold: block by block, each of which they do hold. */
-static void add_rows_wide(const layer *l, const row_lists *lists, const row_weights *weights,
-                          int32_t *currents) {
+/* Add rows block by block, each of which 16 bits hold. */
+static void add_blocks(wide_sums *w, row_lists *lists) {
+    const layer *l = w->layer;
     const svit_kernels *kernels = l->run->kernels;
     const int32_t most = l->op->block_rows;
-    const size_t pitch = l->layout.pitch;
-    row_lists block = *lists;
-    uint32_t left = lists->patterns;
-    do { /* once even where there are none: currents may have to be cleared or doubled */
+    for (uint32_t left = lists->patterns; left; left &= ~lists->patterns) {
         int32_t rows;
-        block.patterns = block_of(lists, left, most, &rows);
-        left &= ~block.patterns;
-        if (rows > most) { /* of one pattern */
-            (l->is_int4 ? kernels->sum_rows_int4_wide : kernels->sum_rows_wide)(
-                &block, weights, most, currents, pitch);
-        } else {
-            row_lists part = block;
-            part.before = CURRENTS_CLEARED;
-            (l->is_int4 ? kernels->sum_rows_int4 : kernels->sum_rows)(&part, weights, l->block,
-                                                                      pitch);
-            kernels->add_block(l->block, block.bits, block.before, weights->outputs, currents,
-                               pitch);
+        flush(w);
+        lists->patterns = block_of(lists, left, most, &rows);
+        lists->before = CURRENTS_CLEARED;
+        if (rows <= most) {
+            sum_rows(l, lists, w->weights, l->block);
+            w->rows = rows;
+            w->planes = 1;
+            continue;
         }
-        block.before = CURRENTS_KEPT;
-    } while (left);
+        /* Of one pattern. */
+        lists->before = w->is_begun ? w->doubled : CURRENTS_CLEARED;
+        (l->is_int4 ? kernels->sum_rows_int4_wide : kernels->sum_rows_wide)(
+            lists, w->weights, most, w->currents, l->layout.pitch);
+        w->is_begun = 1;
+        w->doubled = 0;
+    }
 }
 
-/* Add the weight rows of a list to the currents that begin at `at`. */
-static void add_rows(const layer *l, row_lists *lists, int32_t set, const row_weights *weights,
-                     size_t at) {
-    const op_sparse *op = l->op;
-    const svit_kernels *kernels = l->run->kernels;
-    const int32_t bits = op->input.step_bits * op->input.steps_per_group - op->set_bits * set;
-    lists->set_bits = op->set_bits;
-    lists->bits = bits < op->set_bits ? bits : op->set_bits;
-    if (op->block_rows)
-        add_rows_wide(l, lists, weights, (int32_t *)(void *)l->currents + at);
-    else
-        (l->is_int4 ? kernels->sum_rows_int4 : kernels->sum_rows)(
-            lists, weights, (int16_t *)(void *)l->currents + at, l->layout.pitch);
+/* Add the rows of a plane, before which what is there is doubled, or kept: planes come from the last
+ * to the first, of which each counts twice as much as the one after it, or as much. */
+static void add_plane(wide_sums *w, row_lists *lists, int32_t is_doubled) {
+    const layer *l = w->layer;
+    const int32_t rows = lists->record[SVIT_PATTERNS] - SVIT_RECORD_HEAD;
+    const int64_t together = (int64_t)w->rows * (1 + is_doubled) + rows;
+    w->doubled += is_doubled;
+    if (w->rows && (w->planes < l->op->together || together <= l->op->block_rows)) {
+        lists->before = is_doubled;
+        sum_rows(l, lists, w->weights, l->block);
+        w->rows = (int32_t)together;
+        w->planes++;
+        return;
+    }
+    if (w->rows) { /* which are summed, but not doubled yet */
+        w->doubled -= is_doubled;
+        flush(w);
+        w->doubled = is_doubled;
+    }
+    add_blocks(w, lists);
+}
+
+/* Have currents hold all sums. */
+static void end_wide(wide_sums *w) {
+    const layer *l = w->layer;
+    flush(w);
+    row_lists none = {NULL, 0, 0, w->bits, w->is_begun ? w->doubled : CURRENTS_CLEARED};
+    if (none.before != CURRENTS_KEPT)
+        l->run->kernels->sum_rows_wide(&none, w->weights, 1, w->currents, l->layout.pitch);
 }
 
 /* Have each step's current be the sum of those of its bits. */
@@ -375,6 +418,21 @@ static int32_t find_parts(const layer *l, int32_t x) {
     return count;
 }
 
+/* Lists of a window: the records `moved` entries behind those that parts point to, joined. */
+static row_lists lists_of(const layer *l, int32_t parts, size_t moved) {
+    row_lists lists;
+    if (parts == 1 && l->layout.parts == 1) {
+        lists.record = l->parts[0].record + moved;
+    } else {
+        join(l, parts, moved);
+        lists.record = l->joined;
+    }
+    lists.patterns = lists.record[0];
+    lists.set_bits = l->op->set_bits;
+    lists.bits = lists.before = 0;
+    return lists;
+}
+
 /* Currents of a window, of some outputs. */
 static void sum_window(layer *l, int32_t x, const row_weights *weights) {
     const op_sparse *op = l->op;
@@ -383,21 +441,25 @@ static void sum_window(layer *l, int32_t x, const row_weights *weights) {
     const size_t plane_size =
         (size_t)layout->pieces.count * (size_t)layout->sets * layout->record;
     for (int32_t group = 0; group < op->input.groups; group++)
-        for (int32_t plane = planes - 1; plane >= 0; plane--)
-            for (int32_t set = 0; set < layout->sets; set++) {
+        for (int32_t set = 0; set < layout->sets; set++) {
+            const size_t at = sums_of(l, group, set);
+            wide_sums wide = {l, weights, (int32_t *)(void *)l->currents + at, bits_of(op, set),
+                              0, 0, 0, 0};
+            for (int32_t plane = planes - 1; plane >= 0; plane--) {
                 const size_t moved = (size_t)(group * planes + plane) * plane_size +
                                      (size_t)set * layout->record;
-                row_lists lists;
-                if (parts == 1 && layout->parts == 1) {
-                    lists.record = l->parts[0].record + moved;
-                } else {
-                    join(l, parts, moved);
-                    lists.record = l->joined;
+                row_lists lists = lists_of(l, parts, moved);
+                lists.bits = bits_of(op, set);
+                const int32_t is_first = plane == planes - 1;
+                if (op->block_rows) {
+                    add_plane(&wide, &lists, op->input.binary && !is_first);
+                    continue;
                 }
-                lists.patterns = lists.record[0];
-                lists.before = before_plane(op, plane);
-                add_rows(l, &lists, set, weights, sums_of(l, group, set));
+                lists.before = is_first ? CURRENTS_CLEARED : op->input.binary;
+                sum_rows(l, &lists, weights, (int16_t *)(void *)l->currents + at);
             }
+            if (op->block_rows) end_wide(&wide);
+        }
 }
 
 static void run_tile(layer *l, sink *sink, int32_t y, int32_t x, int32_t count) {
@@ -443,22 +505,36 @@ static void begin_piece(pieces *p) {
     p->listed = 0;
 }
 
+/* Add the rows of a list to the currents of some outputs that begin at `at`. */
+static void add_some(const pieces *p, row_lists *lists, const row_weights *weights, size_t at) {
+    const layer *l = p->layer;
+    lists->patterns = lists->record[0];
+    lists->before = p->before;
+    if (l->op->block_rows) {
+        const int is_begun = p->before != CURRENTS_CLEARED;
+        wide_sums wide = {l, weights, (int32_t *)(void *)l->currents + at, lists->bits,
+                          is_begun, is_begun ? p->before : 0, 0, 0};
+        add_blocks(&wide, lists);
+        end_wide(&wide);
+    } else {
+        sum_rows(l, lists, weights, (int16_t *)(void *)l->currents + at);
+    }
+}
+
 /* Add the rows of the inputs in the buckets, and begin the next piece. */
 static void add_piece(pieces *p) {
     layer *l = p->layer;
     keep_lists(l, l->records);
     for (int32_t set = 0; set < l->layout.sets; set++) {
-        row_lists lists;
-        lists.record = l->records + (size_t)set * l->layout.record;
-        lists.patterns = lists.record[0];
-        lists.before = p->before;
+        const uint16_t *record = l->records + (size_t)set * l->layout.record;
+        row_lists lists = {record, 0, l->op->set_bits, bits_of(l->op, set), 0};
         const size_t at = sums_of(l, p->group, set);
         const int32_t outputs = l->op->outputs;
         for (int32_t first = 0; first < outputs; first += SVIT_COLUMNS) {
             const int32_t left = outputs - first;
             const row_weights weights =
                 weights_of(l, first, left < SVIT_COLUMNS ? left : SVIT_COLUMNS);
-            add_rows(l, &lists, set, &weights, at + (size_t)first);
+            add_some(p, &lists, &weights, at + (size_t)first);
         }
     }
     p->before = CURRENTS_KEPT;
@@ -504,7 +580,7 @@ static void sum_pieces(pieces *p, int32_t y, int32_t x) {
     for (p->group = 0; p->group < op->input.groups; p->group++) {
         for (int32_t plane = op->input.planes - 1; plane >= 0; plane--) {
             const uint8_t *from = bytes + (size_t)plane * (size_t)op->input.elements;
-            p->before = before_plane(op, plane);
+            p->before = plane == op->input.planes - 1 ? CURRENTS_CLEARED : op->input.binary;
             for (int32_t ky = 0; ky < g->kernel_height; ky++) {
                 const int32_t row = top + ky * g->dilation_y;
                 if (row >= 0 && row < g->height) list_row(p, from, ky, row, left);

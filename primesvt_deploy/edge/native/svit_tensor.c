@@ -77,7 +77,26 @@ void svit_run_copy(const run_state *run, const op_copy *op) {
     }
 }
 
+/* Products along an axis, where bytes of `b` lie side by side or are one alone. */
+static void and_run(const uint8_t *a, const uint8_t *b, int32_t step, uint8_t *to, int32_t n) {
+    const uint8_t alone = *b;
+    if (step)
+        for (int32_t i = 0; i < n; i++) to[i] = a[i] & b[i];
+    else
+        for (int32_t i = 0; i < n; i++) to[i] = a[i] & alone;
+}
+
 void svit_run_spike_and(const run_state *run, const op_spike_and *op) {
+    int32_t inner = op->rank - 1; /* the axis along which the output's bytes lie side by side */
+    while (inner > 0 && op->strides_output[inner] != 1) inner--;
+    const int32_t n = op->sizes[inner];
+    const int32_t step_a = op->strides_a[inner], step_b = op->strides_b[inner];
+    const int is_side_by_side = op->strides_output[inner] == 1;
+    const int is_run = is_side_by_side && step_a == 1 && (step_b & 1) == step_b;
+    const int is_other = is_side_by_side && step_b == 1 && step_a == 0;
+    int32_t sizes[SVIT_MAX_RANK];
+    memcpy(sizes, op->sizes, sizeof sizes);
+    if (is_run || is_other) sizes[inner] = 1;
     for (int32_t group = 0; group < op->output.groups; group++) {
         const uint8_t *a =
             run->arena + op->a.offset + (size_t)group * (size_t)op->a.elements;
@@ -93,8 +112,13 @@ void svit_run_spike_and(const run_state *run, const op_spike_and *op) {
                 at_b += p.index[axis] * op->strides_b[axis];
                 at += p.index[axis] * op->strides_output[axis];
             }
-            to[at] = a[at_a] & b[at_b];
-        } while (next(&p, op->sizes, op->rank));
+            if (is_run)
+                and_run(a + at_a, b + at_b, step_b, to + at, n);
+            else if (is_other)
+                and_run(b + at_b, a + at_a, 0, to + at, n);
+            else
+                to[at] = a[at_a] & b[at_b];
+        } while (next(&p, sizes, op->rank));
     }
 }
 

@@ -237,6 +237,7 @@ class SparseOp(Operator):
     scale: Data
     bias: Data
     block_rows: int
+    together: int = 1
     set_bits: int
     tile: int
     listed: int = 0

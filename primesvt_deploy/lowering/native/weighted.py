@@ -23,6 +23,7 @@ from primesvt_deploy.lowering.native.records import (
     DenseOp,
     Operator,
     SparseOp,
+    SpikesRef,
     WeightFormat,
     WindowRef,
 )
@@ -148,6 +149,7 @@ def _sparse(
         scale=builder.data(grid.scales * np.float32(source.spikes.unit)),
         bias=builder.data(bias),
         block_rows=0 if fits else _block_rows(codes),
+        together=_together(codes, source.spikes.ref),
         set_bits=1 if source.spikes.ref.steps * source.spikes.ref.step_bits == 1 else 4,
         tile=1,
         sink=sink.ref,
@@ -164,8 +166,16 @@ def _tile(layer: SparseOp, weights: int) -> int:
 
 def _block_rows(codes: npt.NDArray[np.int8]) -> int:
     """Rows of codes `[K, N]` of which any so many have sums of 16 bits."""
+    if _largest_sum(codes) <= _INT16_MAX:
+        return len(codes)
     largest = -np.sort(-np.abs(codes.astype(np.int64)), axis=0)
     return int((largest.cumsum(axis=0) <= _INT16_MAX).all(axis=1).sum())
+
+
+def _together(codes: npt.NDArray[np.int8], spikes: SpikesRef) -> int:
+    """Planes of counts whose sums fit 16 bits together, the last ones or any."""
+    most = _INT16_MAX // max(_largest_sum(codes), 1)
+    return max(min((most + 1).bit_length() - 1 if spikes.binary else most, spikes.planes), 1)
 
 
 def _largest_sum(codes: npt.NDArray[np.int8]) -> int:
