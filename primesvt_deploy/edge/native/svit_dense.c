@@ -145,7 +145,7 @@ void svit_run_dense(const run_state *run, const op_dense *op) {
     sink sink = svit_sink(run, &op->sink, run->scratch + own_scratch(op), op->outputs, pitch,
                           CURRENT_FLOAT);
     int32_t begin, end;
-    svit_sink_positions(&sink, w, &begin, &end);
+    svit_sink_positions(&sink, w, 0, 1, &begin, &end);
     for (int32_t at = begin; at < end; at++) {
         const int32_t y = at / w->out_width, x = at % w->out_width;
         for (int32_t t = 0; t < op->sink.steps; t++) {

@@ -99,7 +99,7 @@ void svit_run_pixels(const run_state *run, const op_pixels *op) {
     rows.pairs = (w->kernel_width * (w->channels + 1) + 1) / 2;
     rows.step = (size_t)w->stride_x * ((size_t)w->channels + 1);
     int32_t begin, end;
-    svit_sink_positions(&sink, w, &begin, &end);
+    svit_sink_positions(&sink, w, 0, 1, &begin, &end);
     for (int32_t at = begin; at < end;) {
         const int32_t y = at / w->out_width, x = at % w->out_width;
         int32_t count = w->out_width - x < TILE ? w->out_width - x : TILE;

@@ -47,12 +47,18 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
     return s;
 }
 
-void svit_sink_positions(const sink *s, const window_ref *window, int32_t *begin, int32_t *end) {
+void svit_sink_positions(const sink *s, const window_ref *window, int32_t turn, int32_t turns,
+                         int32_t *begin, int32_t *end) {
     const int32_t width = window->out_width, height = window->out_height;
     if (!s->to->pooled) {
-        share_of(s->run, height * width, begin, end);
+        const int64_t count = (int64_t)height * width, all = (int64_t)s->run->parts * turns;
+        const int64_t share = (int64_t)s->run->parts * turn + s->run->part;
+        *begin = (int32_t)(count * share / all);
+        *end = (int32_t)(count * (share + 1) / all);
         return;
     }
+    *begin = *end = 0;
+    if (turn > 0) return;
     const window_ref *pool = &s->to->pool;
     int32_t first = s->first_row * pool->stride_y - pool->pad_top;
     int32_t last = (s->end_row - 1) * pool->stride_y - pool->pad_top + pool->kernel_height;

@@ -28,8 +28,11 @@ sink svit_sink(const run_state *run, const sink_ref *to, uint8_t *scratch, int32
 /* Bytes of scratch memory, for currents of a type and pitch, and the pitch of maxima. */
 uint64_t svit_sink_scratch(const sink_ref *to, size_t pitch, size_t cell_pitch, int32_t type);
 
-/* The positions y * out_width + x of a layer whose currents this part of a run needs. */
-void svit_sink_positions(const sink *s, const window_ref *window, int32_t *begin, int32_t *end);
+/* The positions y * out_width + x of a layer whose currents this part of a run needs, in its turn of
+ * so many: parts take turns, as some places of an image take longer than others. Maxima need all
+ * positions in one turn: no others follow it. */
+void svit_sink_positions(const sink *s, const window_ref *window, int32_t turn, int32_t turns,
+                         int32_t *begin, int32_t *end);
 
 /* Take currents of position (y, x): those of `count` outputs from `first` on, which is a multiple of
  * SVIT_COLUMNS. Of each of these parts, positions come in order. */

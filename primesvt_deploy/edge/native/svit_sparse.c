@@ -18,6 +18,7 @@
 #define CHUNK 64 /* inputs that are looked at at a time, at most, where lists are short */
 #define MOST_LISTED 640 /* inputs that are listed together, at most, where they are not */
 #define NO_COLUMN (-1)
+#define TURNS 4 /* of each part of a run */
 #define PART_BYTES 16 /* of a list_part, on any machine */
 
 /* A column of pixels is listed in pieces, each of some runs of channels of one pixel. */
@@ -644,10 +645,13 @@ void svit_run_sparse(const run_state *run, const op_sparse *op) {
                           l.layout.pitch, current_type(op));
     sink.scale = (const float *)(const void *)(run->data + op->scale_offset);
     sink.bias = (const float *)(const void *)(run->data + op->bias_offset);
-    int32_t begin, end;
-    svit_sink_positions(&sink, &op->window, &begin, &end);
-    if (op->tile)
-        run_tiles(&l, &sink, begin, end);
-    else
-        run_pieces(&l, &sink, begin, end);
+    const int32_t turns = run->parts > 1 ? TURNS : 1;
+    for (int32_t turn = 0; turn < turns; turn++) {
+        int32_t begin, end;
+        svit_sink_positions(&sink, &op->window, turn, turns, &begin, &end);
+        if (op->tile)
+            run_tiles(&l, &sink, begin, end);
+        else
+            run_pieces(&l, &sink, begin, end);
+    }
 }
