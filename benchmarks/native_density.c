@@ -52,10 +52,7 @@ static op_sparse layer_of(int channels, int size, int kernel, int outputs, int s
     op.outputs = outputs;
     op.weights = WEIGHTS_INT8;
     op.set_bits = 4;
-    op.joins = kernel > 1;
-    const int most = channels * largest < 512 ? channels * largest : 512;
-    op.listed = kernel > 1 ? 0 : (most > 64 * largest ? most : 64 * largest);
-    op.largest = largest;
+    op.tile = 4;
     op.sink.kind = SINK_NEURON;
     op.sink.steps = steps;
     op.sink.width = size;
@@ -87,8 +84,9 @@ static void draw_counts(uint8_t *bytes, const spikes_ref *to, int largest, doubl
         }
 }
 
-/* Draw weights; rows whose sum fits 16 bits, 0 where all sums do, as the exporter decides. */
-static int32_t draw_weights(int8_t *weights, int rows, int outputs, int largest) {
+/* Draw weights, and say what of their sums fits 16 bits, as the exporter decides. */
+static void draw_weights(op_sparse *op, int8_t *weights, int rows, int largest) {
+    const int outputs = op->outputs;
     long most = 0;
     for (int i = 0; i < rows * outputs; i++)
         weights[i] = (int8_t)((int)(drawn() % 64 + drawn() % 64 + drawn() % 64) - 94);
@@ -100,7 +98,9 @@ static int32_t draw_weights(int8_t *weights, int rows, int outputs, int largest)
         }
         for (int k = 0; k < 2; k++) most = sums[k] > most ? sums[k] : most;
     }
-    return most * largest > INT16_MAX ? INT16_MAX / 94 : 0;
+    if (most * largest > INT16_MAX) op->block_rows = most > INT16_MAX ? INT16_MAX / 94 : rows;
+    op->together = 1;
+    while (most * ((2L << op->together) - 1) <= INT16_MAX) op->together++;
 }
 
 int main(int count, char **arguments) {
@@ -116,8 +116,7 @@ int main(int count, char **arguments) {
     for (int n = 0; n < outputs; n++) scale[n] = 1.0f / 512.0f;
     op.bias_offset = 4 * outputs;
     op.weights_offset = 8 * outputs;
-    op.block_rows =
-        draw_weights((int8_t *)data + op.weights_offset, rows, outputs, largest);
+    draw_weights(&op, (int8_t *)data + op.weights_offset, rows, largest);
     uint8_t *arena =
         memory_of((size_t)(channels * op.input.planes + outputs) * (size_t)places);
     draw_counts(arena, &op.input, largest, atof(arguments[6]), count > 9);
