@@ -26,9 +26,11 @@ done
 mapfile -t sources < <(ls "$here"/*.c "$engine"/svit*.c | grep -v -e svit_file.c -e svit_threads.c)
 # shellcheck disable=SC2086 # flags are words
 clang -std=c99 -O1 -g -ffp-contract=off -Wall -Wextra -Wconversion ${FUZZ_FLAGS:-} \
-    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+    -fsanitize=fuzzer,address,undefined \
     -I"$engine" -o "$directory/fuzz_open" "${sources[@]}"
 
+# Compiled to end at the first mistake, kernels take clang minutes.
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:${UBSAN_OPTIONS:-}
 [ -z "$kernels" ] || export SVIT_FUZZ_KERNELS=$kernels
 exec nice -n 19 "$directory/fuzz_open" -max_len=$longest -max_total_time="$seconds" -timeout=30 \
     -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$directory/found/" \
