@@ -20,7 +20,8 @@ import torch
 
 from primesvt_deploy.artifact.native_export import EarlyModel
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.stages import margins_of
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext

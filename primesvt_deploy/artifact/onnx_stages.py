@@ -1,0 +1,330 @@
+"""Join the ONNX files of a model at several timesteps to one that stops early, and split it again.
+
+The first stage runs; the others are in branches of `If` nodes, one within the other, each of which
+runs only while a sample of the batch is not sure. All constants are in the outer graph, those of
+equal content once, and so is what is computed of constants alone, as unpacked weights of 4 bits.
+The whole model keeps its names, those of a stage of T timesteps begin with `T<T>/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from primesvt_deploy.artifact.onnx_export import Artifact, write_onnx
+from primesvt_deploy.edge.runtime.stages import STAGES_KEY, Stage, read_stages, stages_json
+from primesvt_deploy.lowering.trace import OUTPUT
+
+__all__ = ["TIMESTEPS", "join_stages", "split_stages"]
+
+TIMESTEPS = "timesteps"
+"""Output of a file that stops early: T behind the logits of each sample, int64 `[N]`."""
+
+_BRANCH = "then_branch"
+
+
+def join_stages(
+    artifacts: Sequence[Artifact], stages: Sequence[Stage], path: str | os.PathLike[str]
+) -> Artifact:
+    """Write one ONNX file of several, which ends with the first stage that is sure of a sample.
+
+    Args:
+        artifacts: of the same network for different timesteps, the whole model last.
+        stages: timesteps and margin of each, in the same order.
+        path: the file, replaced whole if it exists.
+
+    Returns:
+        The artifact, with layers and precision of the whole model.
+
+    Raises:
+        ExportError: the graph is not valid ONNX.
+    """
+    models = [onnx.load(artifact.path) for artifact in artifacts]
+    joined = onnx.ModelProto()
+    joined.CopyFrom(models[-1])
+    shared = _Shared({value.name for value in joined.graph.input})
+    # The whole model first: what all share has its names.
+    whole = shared.adopt(models[-1].graph, "", stages[-1])
+    early = [
+        shared.adopt(model.graph, _prefix(stage), stage)
+        for model, stage in zip(models[:-1], stages[:-1], strict=True)
+    ]
+    nodes = _chain([*early, whole], stages, shared, models[-1].graph.output[0])
+    graph = joined.graph
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend([*shared.nodes, *nodes])
+    graph.initializer.extend(shared.initializers)
+    graph.output.append(_like(graph.output[0], TIMESTEPS, TensorProto.INT64, 1))
+    _add_imports(joined, models)
+    _add_metadata(joined, models, stages)
+    target = Path(path)
+    write_onnx(joined, target)
+    return replace(
+        artifacts[-1],
+        path=target,
+        bytes=target.stat().st_size,
+        initializer_bytes=sum(numpy_helper.to_array(x).nbytes for x in shared.initializers),
+    )
+
+
+def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
+    """The stages of an ONNX file, each as a model of its own, of which the logits are the output.
+
+    Args:
+        path: a file of `join_stages`, or one that does not stop early, which is a single stage.
+    """
+    model = onnx.load(path)
+    stages = read_stages(_metadata(model))
+    if not stages:
+        return [model]
+    found, nodes, graph = [], [], model.graph
+    for stage in stages:
+        nodes += [node for node in graph.node if node.op_type != "If"]
+        found.append(_alone(model, nodes, stage, is_whole=stage is stages[-1]))
+        for node in graph.node:
+            if node.op_type == "If":
+                graph = next(x.g for x in node.attribute if x.name == _BRANCH)
+    return found
+
+
+class _Shared:
+    """Constants of all stages, each once, and what is computed of them alone.
+
+    Args:
+        inputs: names of the graph's inputs, which all stages have.
+
+    Attributes:
+        initializers: the constants.
+        nodes: those of which all inputs are constant.
+    """
+
+    def __init__(self, inputs: set[str]) -> None:
+        self._inputs = inputs
+        self._names: dict[tuple[object, ...], str] = {}
+        self._constants: set[str] = set()
+        self.initializers: list[TensorProto] = []
+        self.nodes: list[NodeProto] = []
+
+    def constant(self, tensor: TensorProto, name: str) -> str:
+        """Keep a constant unless it is there already; its name."""
+        content = numpy_helper.to_array(tensor).tobytes()
+        key = (tensor.data_type, tuple(tensor.dims), content)
+        if key not in self._names:
+            kept = TensorProto()
+            kept.CopyFrom(tensor)
+            kept.name = self._names[key] = name
+            self._constants.add(name)
+            self.initializers.append(kept)
+        return self._names[key]
+
+    def array(self, value: object, kind: type[np.generic], name: str) -> str:
+        """Keep a constant, unless it is there already; its name."""
+        return self.constant(numpy_helper.from_array(np.asarray(value, kind)), name)
+
+    def adopt(self, graph: onnx.GraphProto, prefix: str, stage: Stage) -> list[NodeProto]:
+        """Take over a stage's constants; its other nodes, named with a prefix."""
+        names = {name: name for name in ("", *self._inputs)}
+        names |= {x.name: self.constant(x, prefix + x.name) for x in graph.initializer}
+        names[OUTPUT] = _logits(stage)
+        left = []
+        for node in graph.node:
+            own = NodeProto()
+            own.CopyFrom(node)
+            own.name = prefix + node.name
+            own.input[:] = [names[name] for name in node.input]
+            key = (node.domain, node.op_type, *own.input)
+            if key in self._names:
+                names[node.output[0]] = self._names[key]
+                continue
+            for name in node.output:
+                names.setdefault(name, prefix + name)
+            own.output[:] = [names[name] for name in node.output]
+            if node.attribute or not self._constants.issuperset(own.input):
+                left.append(own)
+                continue
+            self._names[key] = own.output[0]
+            self._constants.update(own.output)
+            self.nodes.append(own)
+        return left
+
+
+def _chain(
+    bodies: Sequence[list[NodeProto]],
+    stages: Sequence[Stage],
+    shared: _Shared,
+    output: onnx.ValueInfoProto,
+) -> list[NodeProto]:
+    """Nodes of all stages: those of the first one, then an `If`, which has the others'."""
+    classes = output.type.tensor_type.shape.dim[-1].dim_value
+    nodes = bodies[-1]
+    last = shared.array(stages[-1].timesteps, np.int64, f"{_prefix(stages[-1])}timesteps")
+    results = (_logits(stages[-1]), last)
+    for number in reversed(range(len(stages) - 1)):
+        stage, before = stages[number], stages[number - 1] if number else None
+        decision = _decision(stage, before, shared, classes)
+        given = f"{_prefix(stage)}rest." if number else ""
+        wanted = (f"{given}{OUTPUT}", f"{given}{TIMESTEPS}")
+        branches = _branches(stage, nodes, results, shared, output)
+        choice = helper.make_node("If", [f"{_prefix(stage)}any"], wanted, **branches)
+        choice.name = f"{_prefix(stage)}if"
+        nodes, results = [*bodies[number], *decision, choice], wanted
+    return nodes
+
+
+def _decision(
+    stage: Stage, before: Stage | None, shared: _Shared, classes: int
+) -> list[NodeProto]:
+    """Nodes that find which samples have to go on from a stage, `[N, 1]` and `[N]`, and if any."""
+    p = _prefix(stage)
+    # With a single class it is final whatever the margin: largest and second are the same.
+    least = shared.array(stage.margin if classes > 1 else 0.0, np.float32, f"{p}least")
+    count = shared.array([min(2, classes)], np.int64, f"{p}count")
+    axis = shared.array([1], np.int64, f"{p}axis")
+    unsure = f"{p}unsure" if before else f"{p}left"
+    steps = [
+        ("TopK", [_logits(stage), count], [f"{p}top", f"{p}places"], {"axis": 1}),
+        ("ReduceMax", [f"{p}top", axis], [f"{p}largest"], {"keepdims": 1}),
+        ("ReduceMin", [f"{p}top", axis], [f"{p}second"], {"keepdims": 1}),
+        ("Sub", [f"{p}largest", f"{p}second"], [f"{p}margin"], {}),
+        ("GreaterOrEqual", [f"{p}margin", least], [f"{p}sure"], {}),
+        ("Not", [f"{p}sure"], [unsure], {}),
+    ]
+    if before:
+        steps.append(("And", [unsure, f"{_prefix(before)}left"], [f"{p}left"], {}))
+    steps += [
+        ("Squeeze", [f"{p}left", axis], [f"{p}left.flat"], {}),
+        ("Cast", [f"{p}left.flat"], [f"{p}left.counts"], {"to": TensorProto.INT32}),
+        ("ReduceMax", [f"{p}left.counts"], [f"{p}left.most"], {"keepdims": 0}),
+        ("Cast", [f"{p}left.most"], [f"{p}any"], {"to": TensorProto.BOOL}),
+    ]
+    return [_node(kind, given, made, **more) for kind, given, made, more in steps]
+
+
+def _branches(
+    stage: Stage,
+    rest: Sequence[NodeProto],
+    results: tuple[str, str],
+    shared: _Shared,
+    output: onnx.ValueInfoProto,
+) -> dict[str, onnx.GraphProto]:
+    """What follows a stage: the rest, for the samples that need it; and else nothing more."""
+    p = _prefix(stage)
+    mine, own = _logits(stage), shared.array(stage.timesteps, np.int64, f"{p}timesteps")
+    logits, timesteps = results
+    parts = {
+        _BRANCH: [
+            *rest,
+            _node("Where", [f"{p}left", logits, mine], [f"{p}chosen.{OUTPUT}"]),
+            _node("Where", [f"{p}left.flat", timesteps, own], [f"{p}chosen.{TIMESTEPS}"]),
+        ],
+        "else_branch": [
+            _node("Identity", [mine], [f"{p}final.{OUTPUT}"]),
+            # One a sample, whatever `left` is.
+            _node("Where", [f"{p}left.flat", own, own], [f"{p}final.{TIMESTEPS}"]),
+        ],
+    }
+    return {
+        name: helper.make_graph(
+            nodes,
+            f"{p}{name}",
+            [],
+            [
+                _like(output, nodes[-2].output[0], TensorProto.FLOAT, 2),
+                _like(output, nodes[-1].output[0], TensorProto.INT64, 1),
+            ],
+        )
+        for name, nodes in parts.items()
+    }
+
+
+def _alone(
+    joined: onnx.ModelProto, nodes: Sequence[NodeProto], stage: Stage, *, is_whole: bool
+) -> onnx.ModelProto:
+    """One stage of a file, by the nodes that run up to it."""
+    prefix = _prefix(stage)
+    wanted, kept = {_logits(stage)}, []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            kept.append(NodeProto())
+            kept[-1].CopyFrom(node)
+    made = {name for node in kept for name in node.output}
+    for node in kept:
+        node.name = node.name.removeprefix(prefix)
+        for names in (node.input, node.output):
+            names[:] = [x.removeprefix(prefix) if x in made else x for x in names]
+    graph = helper.make_graph(
+        kept[::-1],
+        joined.graph.name,
+        joined.graph.input,
+        joined.graph.output[:1],
+        [tensor for tensor in joined.graph.initializer if tensor.name in wanted],
+    )
+    alone = helper.make_model(graph, functions=joined.functions, opset_imports=joined.opset_import)
+    alone.ir_version = joined.ir_version
+    alone.producer_name = joined.producer_name
+    held = _metadata(joined)
+    mine = {key: value for key, value in held.items() if "/" not in key and key != STAGES_KEY}
+    if not is_whole:
+        mine |= {k.removeprefix(prefix): x for k, x in held.items() if k.startswith(prefix)}
+    helper.set_model_props(alone, {key: value for key, value in mine.items() if value})
+    return alone
+
+
+def _add_imports(joined: onnx.ModelProto, models: Sequence[onnx.ModelProto]) -> None:
+    """Add the functions and the domains of operators that only early stages have."""
+    domains = {entry.domain for entry in joined.opset_import}
+    functions = {(entry.domain, entry.name) for entry in joined.functions}
+    for model in models[:-1]:
+        for entry in model.opset_import:
+            if entry.domain not in domains:
+                domains.add(entry.domain)
+                joined.opset_import.append(entry)
+        for function in model.functions:
+            if (function.domain, function.name) not in functions:
+                functions.add((function.domain, function.name))
+                joined.functions.append(function)
+
+
+def _add_metadata(
+    joined: onnx.ModelProto, models: Sequence[onnx.ModelProto], stages: Sequence[Stage]
+) -> None:
+    """Add the stages, and of each what sets its metadata apart; empty where it lacks a key."""
+    of_whole = _metadata(models[-1])
+    entries = {**of_whole, STAGES_KEY: stages_json(stages)}
+    for model, stage in zip(models[:-1], stages[:-1], strict=True):
+        own = {**dict.fromkeys(of_whole, ""), **_metadata(model)}
+        for key, value in own.items():
+            if value != of_whole.get(key):
+                entries[_prefix(stage) + key] = value
+    helper.set_model_props(joined, entries)
+
+
+def _metadata(model: onnx.ModelProto) -> Mapping[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _prefix(stage: Stage) -> str:
+    return f"T{stage.timesteps}/"
+
+
+def _logits(stage: Stage) -> str:
+    return f"{_prefix(stage)}{OUTPUT}"
+
+
+def _node(kind: str, given: Sequence[str], made: Sequence[str], **more: int) -> NodeProto:
+    return helper.make_node(kind, given, made, name=made[0], **more)
+
+
+def _like(
+    output: onnx.ValueInfoProto, name: str, kind: TensorProto.DataType, axes: int
+) -> onnx.ValueInfoProto:
+    """Declaration of a tensor whose first axes are those of an output."""
+    dims = output.type.tensor_type.shape.dim[:axes]
+    return helper.make_tensor_value_info(name, kind, [d.dim_param or d.dim_value for d in dims])
