@@ -18,6 +18,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from primesvt_deploy.artifact.onnx_export import Artifact, write_onnx
+from primesvt_deploy.artifact.shared_constants import SharedConstants
 from primesvt_deploy.edge.runtime.stages import STAGES_KEY, Stage, read_stages, stages_json
 from primesvt_deploy.lowering.trace import OUTPUT
 
@@ -48,11 +49,11 @@ def join_stages(
     models = [onnx.load(artifact.path) for artifact in artifacts]
     joined = onnx.ModelProto()
     joined.CopyFrom(models[-1])
-    shared = _Shared({value.name for value in joined.graph.input})
+    shared = SharedConstants({value.name for value in joined.graph.input})
     # The whole model first: what all share has its names.
-    whole = shared.adopt(models[-1].graph, "", stages[-1])
+    whole = shared.adopt(models[-1].graph, "", {OUTPUT: _logits(stages[-1])})
     early = [
-        shared.adopt(model.graph, _prefix(stage), stage)
+        shared.adopt(model.graph, _prefix(stage), {OUTPUT: _logits(stage)})
         for model, stage in zip(models[:-1], stages[:-1], strict=True)
     ]
     nodes = _chain([*early, whole], stages, shared, models[-1].graph.output[0])
@@ -93,71 +94,10 @@ def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
     return found
 
 
-class _Shared:
-    """Constants of all stages, each once, and what is computed of them alone.
-
-    Args:
-        inputs: names of the graph's inputs, which all stages have.
-
-    Attributes:
-        initializers: the constants.
-        nodes: those of which all inputs are constant.
-    """
-
-    def __init__(self, inputs: set[str]) -> None:
-        self._inputs = inputs
-        self._names: dict[tuple[object, ...], str] = {}
-        self._constants: set[str] = set()
-        self.initializers: list[TensorProto] = []
-        self.nodes: list[NodeProto] = []
-
-    def constant(self, tensor: TensorProto, name: str) -> str:
-        """Keep a constant unless it is there already; its name."""
-        content = numpy_helper.to_array(tensor).tobytes()
-        key = (tensor.data_type, tuple(tensor.dims), content)
-        if key not in self._names:
-            kept = TensorProto()
-            kept.CopyFrom(tensor)
-            kept.name = self._names[key] = name
-            self._constants.add(name)
-            self.initializers.append(kept)
-        return self._names[key]
-
-    def array(self, value: object, kind: type[np.generic], name: str) -> str:
-        """Keep a constant, unless it is there already; its name."""
-        return self.constant(numpy_helper.from_array(np.asarray(value, kind)), name)
-
-    def adopt(self, graph: onnx.GraphProto, prefix: str, stage: Stage) -> list[NodeProto]:
-        """Take over a stage's constants; its other nodes, named with a prefix."""
-        names = {name: name for name in ("", *self._inputs)}
-        names |= {x.name: self.constant(x, prefix + x.name) for x in graph.initializer}
-        names[OUTPUT] = _logits(stage)
-        left = []
-        for node in graph.node:
-            own = NodeProto()
-            own.CopyFrom(node)
-            own.name = prefix + node.name
-            own.input[:] = [names[name] for name in node.input]
-            key = (node.domain, node.op_type, *own.input)
-            if key in self._names:
-                names[node.output[0]] = self._names[key]
-                continue
-            for name in node.output:
-                names.setdefault(name, prefix + name)
-            own.output[:] = [names[name] for name in node.output]
-            if node.attribute or not self._constants.issuperset(own.input):
-                left.append(own)
-                continue
-            self._names[key] = own.output[0]
-            self._constants.update(own.output)
-            self.nodes.append(own)
-        return left
-
-
 def _chain(
     bodies: Sequence[list[NodeProto]],
     stages: Sequence[Stage],
-    shared: _Shared,
+    shared: SharedConstants,
     output: onnx.ValueInfoProto,
 ) -> list[NodeProto]:
     """Nodes of all stages: those of the first one, then an `If`, which has the others'."""
@@ -178,7 +118,7 @@ def _chain(
 
 
 def _decision(
-    stage: Stage, before: Stage | None, shared: _Shared, classes: int
+    stage: Stage, before: Stage | None, shared: SharedConstants, classes: int
 ) -> list[NodeProto]:
     """Nodes that find which samples have to go on from a stage, `[N, 1]` and `[N]`, and if any."""
     p = _prefix(stage)
@@ -210,7 +150,7 @@ def _branches(
     stage: Stage,
     rest: Sequence[NodeProto],
     results: tuple[str, str],
-    shared: _Shared,
+    shared: SharedConstants,
     output: onnx.ValueInfoProto,
 ) -> dict[str, onnx.GraphProto]:
     """What follows a stage: the rest, for the samples that need it; and else nothing more."""
@@ -319,7 +259,9 @@ def _logits(stage: Stage) -> str:
 
 
 def _node(kind: str, given: Sequence[str], made: Sequence[str], **more: int) -> NodeProto:
-    return helper.make_node(kind, given, made, name=made[0], **more)
+    node = helper.make_node(kind, given, made, name=made[0])
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in more.items())
+    return node
 
 
 def _like(
