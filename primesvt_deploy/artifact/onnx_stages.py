@@ -1,16 +1,17 @@
 """Join the ONNX files of a model at several timesteps to one that stops early, and split it again.
 
-The first stage runs; the others are in branches of `If` nodes, one within the other, each of which
-runs only while a sample of the batch is not sure. All constants are in the outer graph, those of
-equal content once, and so is what is computed of constants alone, as unpacked weights of 4 bits.
-The whole model keeps its names, those of a stage of T timesteps begin with `T<T>/`.
+The first stage runs; each of the others is in the branch of an `If` node, which runs only while a
+sample of the batch is not sure. The `If` nodes follow one another: weights of a branch within a
+branch are not packed by ONNX Runtime. All constants are in the outer graph, those of equal content
+once, and so is what is computed of constants alone, as unpacked weights of 4 bits. The whole model
+keeps its names, those of a stage of T timesteps begin with `T<T>/`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,6 @@ __all__ = ["TIMESTEPS", "join_stages", "split_stages"]
 
 TIMESTEPS = "timesteps"
 """Output of a file that stops early: T behind the logits of each sample, int64 `[N]`."""
-
-_BRANCH = "then_branch"
 
 
 def join_stages(
@@ -84,14 +83,32 @@ def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
     stages = read_stages(_metadata(model))
     if not stages:
         return [model]
-    found, nodes, graph = [], [], model.graph
-    for stage in stages:
-        nodes += [node for node in graph.node if node.op_type != "If"]
-        found.append(_alone(model, nodes, stage, is_whole=stage is stages[-1]))
-        for node in graph.node:
-            if node.op_type == "If":
-                graph = next(x.g for x in node.attribute if x.name == _BRANCH)
-    return found
+    first = [node for node in model.graph.node if node.op_type != "If"]
+    branches = [
+        next(x.g for x in node.attribute if x.name == "then_branch")
+        for node in model.graph.node
+        if node.op_type == "If"
+    ]
+    bodies = [first, *([*first, *branch.node] for branch in branches)]
+    return [
+        _alone(model, nodes, stage, is_whole=stage is stages[-1])
+        for nodes, stage in zip(bodies, stages, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Tensors that are there after a stage.
+
+    Args:
+        logits: so far, `[N, K]`.
+        timesteps: behind them, `[N]`, or one for all.
+        left: which samples are not sure, `[N, 1]`.
+    """
+
+    logits: str
+    timesteps: str
+    left: str
 
 
 def _chain(
@@ -100,87 +117,88 @@ def _chain(
     shared: SharedConstants,
     output: onnx.ValueInfoProto,
 ) -> list[NodeProto]:
-    """Nodes of all stages: those of the first one, then an `If`, which has the others'."""
+    """Nodes of all stages: those of the first one, then an `If` for each of the others."""
     classes = output.type.tensor_type.shape.dim[-1].dim_value
-    nodes = bodies[-1]
-    last = shared.array(stages[-1].timesteps, np.int64, f"{_prefix(stages[-1])}timesteps")
-    results = (_logits(stages[-1]), last)
-    for number in reversed(range(len(stages) - 1)):
-        stage, before = stages[number], stages[number - 1] if number else None
-        decision = _decision(stage, before, shared, classes)
-        given = f"{_prefix(stage)}rest." if number else ""
-        wanted = (f"{given}{OUTPUT}", f"{given}{TIMESTEPS}")
-        branches = _branches(stage, nodes, results, shared, output)
-        choice = helper.make_node("If", [f"{_prefix(stage)}any"], wanted, **branches)
-        choice.name = f"{_prefix(stage)}if"
-        nodes, results = [*bodies[number], *decision, choice], wanted
+    first = stages[0]
+    result = _Result(_logits(first), _steps(first, shared), f"{_prefix(first)}left")
+    nodes = [*bodies[0], *_decision(first, shared, classes, result.left)]
+    for body, stage in zip(bodies[1:], stages[1:], strict=True):
+        p, inner, after = _prefix(stage), list(body), [OUTPUT, TIMESTEPS]
+        if stage is not stages[-1]:
+            after = [f"{p}result.{OUTPUT}", f"{p}result.{TIMESTEPS}", f"{p}left"]
+            inner += _decision(stage, shared, classes, f"{p}unsure")
+            inner.append(_node("And", [f"{p}unsure", result.left], [f"{p}then.left"]))
+        branches = _branches(stage, inner, result, shared, output)
+        choice = helper.make_node("If", [f"{p}wanted"], after, f"{p}if", **branches)
+        nodes += [*_wanted(stage, shared, result.left), choice]
+        result = _Result(after[0], after[1], f"{p}left")
     return nodes
 
 
-def _decision(
-    stage: Stage, before: Stage | None, shared: SharedConstants, classes: int
-) -> list[NodeProto]:
-    """Nodes that find which samples have to go on from a stage, `[N, 1]` and `[N]`, and if any."""
+def _decision(stage: Stage, shared: SharedConstants, classes: int, unsure: str) -> list[NodeProto]:
+    """Nodes that find of which samples a stage's logits are not final, `[N, 1]`."""
     p = _prefix(stage)
-    # With a single class it is final whatever the margin: largest and second are the same.
+    # With a single class they are, whatever the margin: largest and second are the same.
     least = shared.array(stage.margin if classes > 1 else 0.0, np.float32, f"{p}least")
     count = shared.array([min(2, classes)], np.int64, f"{p}count")
     axis = shared.array([1], np.int64, f"{p}axis")
-    unsure = f"{p}unsure" if before else f"{p}left"
-    steps = [
-        ("TopK", [_logits(stage), count], [f"{p}top", f"{p}places"], {"axis": 1}),
-        ("ReduceMax", [f"{p}top", axis], [f"{p}largest"], {"keepdims": 1}),
-        ("ReduceMin", [f"{p}top", axis], [f"{p}second"], {"keepdims": 1}),
-        ("Sub", [f"{p}largest", f"{p}second"], [f"{p}margin"], {}),
-        ("GreaterOrEqual", [f"{p}margin", least], [f"{p}sure"], {}),
-        ("Not", [f"{p}sure"], [unsure], {}),
+    return [
+        _node("TopK", [_logits(stage), count], [f"{p}top", f"{p}places"], axis=1),
+        _node("ReduceMax", [f"{p}top", axis], [f"{p}largest"], keepdims=1),
+        _node("ReduceMin", [f"{p}top", axis], [f"{p}second"], keepdims=1),
+        _node("Sub", [f"{p}largest", f"{p}second"], [f"{p}margin"]),
+        _node("GreaterOrEqual", [f"{p}margin", least], [f"{p}sure"]),
+        _node("Not", [f"{p}sure"], [unsure]),
     ]
-    if before:
-        steps.append(("And", [unsure, f"{_prefix(before)}left"], [f"{p}left"], {}))
-    steps += [
-        ("Squeeze", [f"{p}left", axis], [f"{p}left.flat"], {}),
-        ("Cast", [f"{p}left.flat"], [f"{p}left.counts"], {"to": TensorProto.INT32}),
-        ("ReduceMax", [f"{p}left.counts"], [f"{p}left.most"], {"keepdims": 0}),
-        ("Cast", [f"{p}left.most"], [f"{p}any"], {"to": TensorProto.BOOL}),
+
+
+def _wanted(stage: Stage, shared: SharedConstants, left: str) -> list[NodeProto]:
+    """Nodes that find whether a stage has to run: whether any sample is left."""
+    p = _prefix(stage)
+    axis = shared.array([1], np.int64, f"{p}axis")
+    return [
+        _node("Squeeze", [left, axis], [f"{p}given"]),
+        _node("Cast", [f"{p}given"], [f"{p}given.counts"], to=TensorProto.INT32),
+        _node("ReduceMax", [f"{p}given.counts"], [f"{p}given.most"], keepdims=0),
+        _node("Cast", [f"{p}given.most"], [f"{p}wanted"], to=TensorProto.BOOL),
     ]
-    return [_node(kind, given, made, **more) for kind, given, made, more in steps]
 
 
 def _branches(
     stage: Stage,
-    rest: Sequence[NodeProto],
-    results: tuple[str, str],
+    inner: Sequence[NodeProto],
+    before: _Result,
     shared: SharedConstants,
     output: onnx.ValueInfoProto,
 ) -> dict[str, onnx.GraphProto]:
-    """What follows a stage: the rest, for the samples that need it; and else nothing more."""
-    p = _prefix(stage)
-    mine, own = _logits(stage), shared.array(stage.timesteps, np.int64, f"{p}timesteps")
-    logits, timesteps = results
+    """The stage, for the samples that are left; and else what there is before it."""
+    p, own = _prefix(stage), _steps(stage, shared)
+    given = f"{p}given"
+    goes_on = any(f"{p}then.left" in node.output for node in inner)
+    left = [_node("Identity", [before.left], [f"{p}else.left"])] if goes_on else []
     parts = {
-        _BRANCH: [
-            *rest,
-            _node("Where", [f"{p}left", logits, mine], [f"{p}chosen.{OUTPUT}"]),
-            _node("Where", [f"{p}left.flat", timesteps, own], [f"{p}chosen.{TIMESTEPS}"]),
+        "then": [
+            *inner,
+            _node("Where", [before.left, _logits(stage), before.logits], [f"{p}then.{OUTPUT}"]),
+            _node("Where", [given, own, before.timesteps], [f"{p}then.{TIMESTEPS}"]),
         ],
-        "else_branch": [
-            _node("Identity", [mine], [f"{p}final.{OUTPUT}"]),
-            # One a sample, whatever `left` is.
-            _node("Where", [f"{p}left.flat", own, own], [f"{p}final.{TIMESTEPS}"]),
+        "else": [
+            *left,
+            _node("Identity", [before.logits], [f"{p}else.{OUTPUT}"]),
+            # One a sample, whatever `given` is.
+            _node("Where", [given, *[before.timesteps] * 2], [f"{p}else.{TIMESTEPS}"]),
         ],
     }
-    return {
-        name: helper.make_graph(
-            nodes,
-            f"{p}{name}",
-            [],
-            [
-                _like(output, nodes[-2].output[0], TensorProto.FLOAT, 2),
-                _like(output, nodes[-1].output[0], TensorProto.INT64, 1),
-            ],
-        )
-        for name, nodes in parts.items()
-    }
+    graphs = {}
+    for name, nodes in parts.items():
+        outputs = [
+            _like(output, f"{p}{name}.{OUTPUT}", TensorProto.FLOAT, 2),
+            _like(output, f"{p}{name}.{TIMESTEPS}", TensorProto.INT64, 1),
+        ]
+        if goes_on:
+            outputs.append(_like(output, f"{p}{name}.left", TensorProto.BOOL, 1, ones=1))
+        graphs[f"{name}_branch"] = helper.make_graph(nodes, f"{p}{name}", [], outputs)
+    return graphs
 
 
 def _alone(
@@ -254,6 +272,10 @@ def _prefix(stage: Stage) -> str:
     return f"T{stage.timesteps}/"
 
 
+def _steps(stage: Stage, shared: SharedConstants) -> str:
+    return shared.array(stage.timesteps, np.int64, f"{_prefix(stage)}timesteps")
+
+
 def _logits(stage: Stage) -> str:
     return f"{_prefix(stage)}{OUTPUT}"
 
@@ -265,8 +287,9 @@ def _node(kind: str, given: Sequence[str], made: Sequence[str], **more: int) -> 
 
 
 def _like(
-    output: onnx.ValueInfoProto, name: str, kind: TensorProto.DataType, axes: int
+    output: onnx.ValueInfoProto, name: str, kind: TensorProto.DataType, axes: int, ones: int = 0
 ) -> onnx.ValueInfoProto:
-    """Declaration of a tensor whose first axes are those of an output."""
+    """Declaration of a tensor whose first axes are those of an output, the others of size 1."""
     dims = output.type.tensor_type.shape.dim[:axes]
-    return helper.make_tensor_value_info(name, kind, [d.dim_param or d.dim_value for d in dims])
+    shape = [dim.dim_param or dim.dim_value for dim in dims]
+    return helper.make_tensor_value_info(name, kind, [*shape, *[1] * ones])
