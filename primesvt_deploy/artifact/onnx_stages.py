@@ -35,7 +35,7 @@ def join_stages(
     """Write one ONNX file of several, which ends with the first stage that is sure of a sample.
 
     Args:
-        artifacts: of the same network for different timesteps, the whole model last.
+        artifacts: two or more of the same network for different timesteps, the whole model last.
         stages: timesteps and margin of each, in the same order.
         path: the file, replaced whole if it exists.
 
@@ -83,11 +83,12 @@ def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
     stages = read_stages(_metadata(model))
     if not stages:
         return [model]
-    first = [node for node in model.graph.node if node.op_type != "If"]
+    choices = {f"{_prefix(stage)}if" for stage in stages}
+    first = [node for node in model.graph.node if node.name not in choices]
     branches = [
         next(x.g for x in node.attribute if x.name == "then_branch")
         for node in model.graph.node
-        if node.op_type == "If"
+        if node.name in choices
     ]
     bodies = [first, *([*first, *branch.node] for branch in branches)]
     return [
