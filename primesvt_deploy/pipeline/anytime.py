@@ -27,6 +27,7 @@ from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.edge.runtime.stages import Stage as FinalFrom
 from primesvt_deploy.edge.runtime.stages import margins_of
+from primesvt_deploy.lowering.passes import TracedNetwork, trace_network
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
@@ -63,16 +64,18 @@ class Stage:
     Args:
         model: what it computes, in torch.
         layers: what sets its layers apart from those of the whole model, by name.
+        traced: its network with any batch.
         exported: the stage alone in ONNX; None: no ONNX file is shipped.
     """
 
     model: SViT
     layers: dict[str, RescaledLayer]
+    traced: TracedNetwork
     exported: Artifact | None = None
 
     def early(self, margin: float) -> EarlyModel:
         """The stage as it is exported, with a margin."""
-        return EarlyModel(self.model, margin)
+        return EarlyModel(self.model, margin, self.traced)
 
 
 def make_stages(
@@ -97,7 +100,9 @@ def make_stages(
     for timesteps in steps:
         fewer = with_timesteps(model, timesteps, samples)
         layers = find_rescaling(quantized, model, fewer)
-        stages.append(Stage(rescaled(quantized, fewer, layers), layers))
+        stage = rescaled(quantized, fewer, layers)
+        traced = trace_network(stage.module.float(), stage.config, exact=True)
+        stages.append(Stage(stage, layers, traced))
         progress.step(f"T = {timesteps}")
     return tuple(stages)
 
@@ -122,6 +127,7 @@ def export_stages(
             batch=settings.batch,
             precision=whole.precision,
             standard=settings.standard_ops,
+            traced=stage.traced if settings.batch is None else None,
         )
         exported.append(replace(stage, exported=artifact))
         progress.step(f"T = {stage.model.timesteps}")
