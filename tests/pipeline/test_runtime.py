@@ -211,5 +211,8 @@ def test_what_the_native_runtime_does_not_go_with(changes: dict[str, object], sa
 
 
 def test_auto_tries_integers_alone() -> None:
-    tried = settings(Runtime.BOTH, precision=None).precisions
-    assert tried == (Precision.INT8, Precision.INT4)
+    for wanted in (
+        settings(Runtime.BOTH, precision=None),
+        settings(Runtime.ONNX, precision=None, anytime=1.0),
+    ):
+        assert wanted.precisions == (Precision.INT8, Precision.INT4)
