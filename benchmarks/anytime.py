@@ -26,14 +26,16 @@ from spikingjelly.activation_based import functional
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load, open_data
 from primesvt_deploy.artifact.native_export import EarlyModel, export_native
-from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.artifact.onnx_stages import join_stages
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.native import NATIVE_FILE, NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.edge.runtime.stages import Stage
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.anytime import make_stages, stage_results
+from primesvt_deploy.pipeline.anytime import make_stages, native_stages, stage_results
 from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder, climb
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import BudgetOn, Precision, Runtime
@@ -127,7 +129,7 @@ def eager(model: SViT) -> Call:
 
 
 def unpruned(model: SViT, data: DataSet, folder: Path) -> dict[str, Row]:
-    """The model at every T in both runtimes, and natively with stages for each of `DROPS`."""
+    """The model at every T, and with stages for each of `DROPS`, in both runtimes."""
     quantized = quantize(model, 8)
     source = data.train if len(data.train) else data.search
     stages = make_stages(model, quantized, source.shuffled(0).first(CALIBRATION))
@@ -135,12 +137,13 @@ def unpruned(model: SViT, data: DataSet, folder: Path) -> dict[str, Row]:
     path = folder / "all.svit"
     early = [stage.early(np.inf) for stage in stages]
     export_native(quantized, path, precision=Precision.INT8, early=early)
-    search = stage_results(path, data.search.first(SEARCH_IMAGES))
-    held_out = stage_results(path, data.held_out.first(HELD_OUT_IMAGES))
-    rows = {}
+    alone = native_stages(path)
+    search = stage_results(alone, data.search.first(SEARCH_IMAGES))
+    held_out = stage_results(alone, data.held_out.first(HELD_OUT_IMAGES))
+    rows, exported = {}, {}
     for number, (each, found) in enumerate(zip(models, held_out, strict=True)):
         onnx = folder / f"{number}.onnx"
-        export_onnx(each, onnx, precision=Precision.INT8)
+        exported[each.timesteps] = export_onnx(each, onnx, precision=Precision.INT8)
         facts = {"timesteps": each.timesteps, **accuracy(found.hits, held_out[-1].hits)}
         rows[f"native_T{each.timesteps}"] = Row(
             NativeModel(path, threads=1, stage=number).logits, facts
@@ -148,18 +151,30 @@ def unpruned(model: SViT, data: DataSet, folder: Path) -> dict[str, Row]:
         rows[f"onnx_T{each.timesteps}"] = Row(OnnxModel(onnx, threads=1).logits, facts)
     for allowed in DROPS:
         ladder = choose_ladder(search, allowed)
-        target = folder / f"{allowed}.svit"
-        given = [EarlyModel(_at(models, s.timesteps), s.margin) for s in ladder.stages[:-1]]
-        export_native(quantized, target, precision=Precision.INT8, early=given)
         facts = {
             "max_drop_points": allowed,
-            "file_bytes": target.stat().st_size,
             "search_drop_points": round(ladder.drop.points, 4),
             "stages": [stage.to_dict() for stage in ladder.stages],
             **on_held_out(ladder, held_out),
         }
-        rows[f"native_anytime_{allowed:g}"] = Row(NativeModel(target, threads=1).logits, facts)
+        target = folder / f"{allowed}.svit"
+        given = [EarlyModel(_at(models, s.timesteps), s.margin) for s in ladder.stages[:-1]]
+        export_native(quantized, target, precision=Precision.INT8, early=given)
+        onnx = joined(ladder, exported, folder / f"{allowed}.onnx")
+        for name, file, opened in (
+            ("native", target, NativeModel(target, threads=1)),
+            ("onnx", onnx, OnnxModel(onnx, threads=1)),
+        ):
+            found = {"file_bytes": file.stat().st_size, **facts}
+            rows[f"{name}_anytime_{allowed:g}"] = Row(opened.logits, found)
     return rows
+
+
+def joined(ladder: Ladder, exported: Mapping[int, Artifact], path: Path) -> Path:
+    """The ONNX file of a ladder: that of the whole model, if no run stops early."""
+    stages = [Stage(stage.timesteps, stage.margin) for stage in ladder.stages]
+    artifacts = [exported[stage.timesteps] for stage in stages]
+    return join_stages(artifacts, stages, path).path if stages[1:] else artifacts[-1].path
 
 
 def _at(models: Sequence[SViT], timesteps: int) -> SViT:
@@ -195,7 +210,7 @@ def pruned(model: SViT, data: DataSet, folder: Path) -> Row:
     """The model pruned by half, which stops early as well."""
     result = build(model, folder / "pruned", PRUNED, data=data)
     torch.set_num_threads(1)
-    manifest, anytime = result.manifest, result.manifest["native"]["anytime"]
+    manifest, anytime = result.manifest, result.manifest["anytime"]
     facts = {
         "saved_percent": manifest["size"]["saved_percent"],
         "met": result.met,

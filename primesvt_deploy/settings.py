@@ -249,8 +249,8 @@ class BuildSettings:
             microcontroller, and have it work in little memory.
         integer_input: have the first layer take the pixels themselves, with integer weights: no
             image is normalised, and no sum before the classifier's depends on the machine.
-        anytime: percentage points of top-1 that the native model may lose on the search split by
-            stopping early, after fewer timesteps; None: it takes all of them.
+        anytime: percentage points of top-1 that the model may lose on the search split by stopping
+            early, after fewer timesteps; None: it takes all of them.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -326,10 +326,10 @@ class BuildSettings:
     def _check_anytime(self) -> None:
         if self.anytime is None:
             return
-        if not self.runtime.has_native:
+        if self.precision is Precision.FP32:
             raise SettingsError(
-                "--anytime is for the native runtime, an ONNX file takes all timesteps: pass "
-                "--runtime native or both as well"
+                "precision is fp32: stages that stop early share integer weights; pass --precision "
+                "int8, int4 or auto, or leave --anytime out"
             )
         if not 0.0 <= self.anytime <= 100.0:
             raise SettingsError(
@@ -353,8 +353,8 @@ class BuildSettings:
         """Precisions to try, in order."""
         if self.precision is not None:
             return (self.precision,)
-        quantized = (Precision.INT8, Precision.INT4)
-        return quantized if self.runtime.has_native or self.integer_input else tuple(Precision)
+        integers = self.runtime.has_native or self.integer_input or self.anytime is not None
+        return (Precision.INT8, Precision.INT4) if integers else tuple(Precision)
 
     def budget_bytes(self, dense_bytes: int) -> int:
         """The stricter of both targets, in bytes of what the budget counts.

@@ -11,7 +11,8 @@ import torch
 from small_models import SHALLOW, make_model
 
 from primesvt_deploy.artifact.native_export import EarlyModel, NativeArtifact, export_native
-from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.stages import margins_of
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.quantization.quantize import quantize

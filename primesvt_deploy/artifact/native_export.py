@@ -27,10 +27,12 @@ class EarlyModel:
     Args:
         model: the same network for fewer timesteps; see `quantization.timesteps`.
         margin: largest logit less the second, from which on its logits are final.
+        traced: its network with any batch, or of 1, if it is traced already.
     """
 
     model: SViT
     margin: float
+    traced: TracedNetwork | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def export_native(
         return in_little_memory(program) if little_memory else program
 
     program = lowered(model, traced)
-    stages = [EarlyStage(lowered(each.model, None), each.margin) for each in early]
+    stages = [EarlyStage(lowered(each.model, each.traced), each.margin) for each in early]
     mean, std = _normalisation(model)
     content = native_bytes(program, mean=mean, std=std, early=stages)
     target = Path(path)

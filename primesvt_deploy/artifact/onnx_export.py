@@ -17,7 +17,7 @@ from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_graph
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
 
-__all__ = ["Artifact", "export_onnx"]
+__all__ = ["Artifact", "export_onnx", "write_onnx"]
 
 _IR_VERSION = 8
 """The ONNX file format that goes with opset 18; onnxruntime 1.20 reads up to 10."""
@@ -82,7 +82,9 @@ def export_onnx(
         traced=traced,
     )
     target = Path(path)
-    _write(lowered.model, model.name, target)
+    lowered.model.graph.name = model.name
+    lowered.model.ir_version = _IR_VERSION
+    write_onnx(ir.serde.serialize_model(lowered.model), target)
     return Artifact(
         path=target,
         bytes=target.stat().st_size,
@@ -96,17 +98,19 @@ def export_onnx(
     )
 
 
+def write_onnx(model: onnx.ModelProto, target: Path) -> None:
+    """Write a model, if it is valid.
+
+    Raises:
+        ExportError: it is not valid ONNX.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    write_whole(target, model.SerializeToString())
+
+
 def _initializer_bytes(graph: ir.Graph) -> int:
     stored = (value.const_value for value in graph.initializers.values())
     return sum(tensor.nbytes for tensor in stored if tensor is not None)
-
-
-def _write(model: ir.Model, name: str, target: Path) -> None:
-    model.graph.name = name
-    model.ir_version = _IR_VERSION
-    proto = ir.serde.serialize_model(model)
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
-    write_whole(target, proto.SerializeToString())

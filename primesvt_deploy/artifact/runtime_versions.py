@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,16 @@ def required_versions(path: Path) -> dict[str, str]:
     model = onnx.load(path, load_external_data=False)
     special = {
         f"{node.domain}::{node.op_type}"
-        for node in model.graph.node
+        for node in _nodes(model.graph)
         if node.domain not in ("", "ai.onnx")
     }
     return {"opset": OLDEST, **dict.fromkeys(sorted(special), OLDEST)}
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of a graph and of all branches."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)

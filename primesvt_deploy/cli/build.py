@@ -72,8 +72,8 @@ _DECIDED_BY_FRONTIER = (
     "--anytime",
     type=float,
     metavar="MAX_DROP",
-    help="With the native runtime: stop early, after fewer timesteps, where the classes are clear; "
-    "so many points of top-1 may be lost by it on the search split.",
+    help="With integer weights: stop early, after fewer timesteps, where the classes are clear; so "
+    "many points of top-1 may be lost by it on the search split.",
 )
 @click.option(
     "--integer-input",

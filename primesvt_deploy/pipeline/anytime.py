@@ -1,16 +1,17 @@
-"""Anytime inference: stages of fewer timesteps before the whole model, in the native engine's file.
+"""Anytime inference: stages of fewer timesteps before the whole model, in the shipped file.
 
 Each stage is the shipped model at another T, with norms that are re-estimated for it and the same
 integer weights, so that the file stores these once. Which stages are worth it, and how sure each
-must be, is decided on the search images (`ladder`). A stage begins anew: the engine keeps the
-membranes of a neuron in registers, for all timesteps at once, and so has none to resume from.
+must be, is decided on the search images (`ladder`), once for both runtimes: their spikes are the
+same. A stage begins anew: the native engine keeps the membranes of a neuron in registers, for all
+timesteps at once, and so has none to resume from.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ import numpy.typing as npt
 import torch
 
 from primesvt_deploy.artifact.native_export import EarlyModel
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.artifact.onnx_stages import join_stages
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.edge.runtime.stages import Stage as FinalFrom
+from primesvt_deploy.edge.runtime.stages import margins_of
+from primesvt_deploy.lowering.passes import TracedNetwork, trace_network
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
@@ -28,8 +35,21 @@ from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.quantization.timesteps import RescaledLayer, find_rescaling, rescaled
+from primesvt_deploy.settings import BuildSettings
 
-__all__ = ["Stage", "choose_stages", "make_stages", "stage_results"]
+__all__ = [
+    "Stage",
+    "StageModel",
+    "choose_stages",
+    "export_stages",
+    "join_early",
+    "make_stages",
+    "native_stages",
+    "stage_results",
+]
+
+StageModel = NativeModel | OnnxModel
+"""A stage to be run alone."""
 
 _CALIBRATION = 128
 _BATCH = 32
@@ -44,14 +64,18 @@ class Stage:
     Args:
         model: what it computes, in torch.
         layers: what sets its layers apart from those of the whole model, by name.
+        traced: its network with any batch.
+        exported: the stage alone in ONNX; None: no ONNX file is shipped.
     """
 
     model: SViT
     layers: dict[str, RescaledLayer]
+    traced: TracedNetwork
+    exported: Artifact | None = None
 
     def early(self, margin: float) -> EarlyModel:
         """The stage as it is exported, with a margin."""
-        return EarlyModel(self.model, margin)
+        return EarlyModel(self.model, margin, self.traced)
 
 
 def make_stages(
@@ -76,22 +100,69 @@ def make_stages(
     for timesteps in steps:
         fewer = with_timesteps(model, timesteps, samples)
         layers = find_rescaling(quantized, model, fewer)
-        stages.append(Stage(rescaled(quantized, fewer, layers), layers))
+        stage = rescaled(quantized, fewer, layers)
+        traced = trace_network(stage.module.float(), stage.config, exact=True)
+        stages.append(Stage(stage, layers, traced))
         progress.step(f"T = {timesteps}")
     return tuple(stages)
 
 
-def choose_stages(context: BuildContext, path: Path, max_drop: float) -> Ladder:
-    """The stages of a file that are worth it, by its results on the search images.
+def export_stages(
+    stages: Sequence[Stage], whole: Artifact, settings: BuildSettings, progress: Progress = SILENT
+) -> tuple[Stage, ...]:
+    """The stages with an ONNX file each, beside that of the whole model.
+
+    Args:
+        stages: from `make_stages`.
+        whole: the exported whole model.
+        settings: of the export.
+        progress: gets each stage.
+    """
+    progress.stage("export of stages", len(stages))
+    exported = []
+    for stage in stages:
+        artifact = export_onnx(
+            stage.model,
+            whole.path.with_suffix(f".T{stage.model.timesteps}.onnx"),
+            batch=settings.batch,
+            precision=whole.precision,
+            standard=settings.standard_ops,
+            traced=stage.traced if settings.batch is None else None,
+        )
+        exported.append(replace(stage, exported=artifact))
+        progress.step(f"T = {stage.model.timesteps}")
+    return tuple(exported)
+
+
+def join_early(
+    early: Sequence[tuple[Stage, float]], whole: Artifact, timesteps: int, path: Path
+) -> Artifact:
+    """Write the ONNX file of a model that stops early.
+
+    Args:
+        early: exported stages, each with the margin from which on it is final.
+        whole: the exported whole model.
+        timesteps: of the whole model.
+        path: the file.
+    """
+    artifacts = [stage.exported for stage, _ in early if stage.exported is not None]
+    margins = [FinalFrom(stage.model.timesteps, margin) for stage, margin in early]
+    return join_stages([*artifacts, whole], [*margins, FinalFrom(timesteps, 0.0)], path)
+
+
+def choose_stages(
+    context: BuildContext, models: Mapping[int, StageModel], max_drop: float
+) -> Ladder:
+    """The stages that are worth it, by their results on the search images.
 
     Args:
         context: of the build.
-        path: a `model.svit` of all stages.
+        models: each stage alone, by its timesteps, the whole model last.
         max_drop: points of top-1 that may be lost against the whole model.
     """
     progress, images = context.progress, context.images.search
     progress.stage("accuracy of stages", -(-len(images) // _BATCH))
-    results = stage_results(path, images, step=progress.step)
+    results = stage_results(models, images, step=progress.step)
     ladder = choose_ladder(results, max_drop)
     if len(ladder.stages) == 1:
         progress.message(
@@ -100,53 +171,61 @@ def choose_stages(context: BuildContext, path: Path, max_drop: float) -> Ladder:
     return ladder
 
 
+def native_stages(path: Path) -> dict[int, StageModel]:
+    """Each stage of a `model.svit` alone, by its timesteps, the whole model last."""
+    stages = NativeModel(path).stages
+    return {stage.timesteps: NativeModel(path, stage=number) for number, stage in enumerate(stages)}
+
+
 def stage_results(
-    path: Path, images: ImageList, *, step: Callable[[], object] = lambda: None
+    models: Mapping[int, StageModel],
+    images: ImageList,
+    *,
+    step: Callable[[], object] = lambda: None,
 ) -> list[StageResult]:
-    """Run each stage of a file alone on images, and time it on one thread.
+    """Run each stage alone on images, and time it.
 
     Args:
-        path: a `model.svit`.
+        models: the stages by their timesteps, the whole model last.
         images: labelled images.
         step: called for each batch.
     """
-    count = len(NativeModel(path).stages)
-    models = [NativeModel(path, stage=number) for number in range(count)]
-    images = images.for_model(models[0].sample_dtype)
-    logits: list[list[npt.NDArray[np.float32]]] = [[] for _ in models]
+    images = images.for_model(next(iter(models.values())).sample_dtype)
+    logits: dict[int, list[npt.NDArray[np.float32]]] = {timesteps: [] for timesteps in models}
     for start in range(0, len(images), _BATCH):
         batch = images.inputs(start, min(start + _BATCH, len(images)))
-        for found, model in zip(logits, models, strict=True):
-            found.append(model.logits(batch))
+        for timesteps, model in models.items():
+            logits[timesteps].append(model.logits(batch))
         step()
-    whole = [np.concatenate(found) for found in logits]
+    whole = {timesteps: np.concatenate(found) for timesteps, found in logits.items()}
     times = _times(models, images.inputs(0, min(_TIMED_IMAGES, len(images))))
     return [
         StageResult(
-            timesteps=model.stages[number].timesteps,
-            milliseconds=times[number],
-            margins=margins_of(whole[number]),
-            hits=whole[number].argmax(axis=1) == images.labels,
+            timesteps=timesteps,
+            milliseconds=times[timesteps],
+            margins=margins_of(found),
+            hits=found.argmax(axis=1) == images.labels,
         )
-        for number, model in enumerate(models)
+        for timesteps, found in whole.items()
     ]
 
 
-def _times(models: Sequence[NativeModel], samples: npt.NDArray[Any]) -> list[float]:
+def _times(models: Mapping[int, StageModel], samples: npt.NDArray[Any]) -> dict[int, float]:
     """Mean time of a run of each model, ms, over samples; of each the least of several runs.
 
     What else runs on this machine makes runs longer, never shorter, and must not decide.
     """
 
-    def call(model: NativeModel) -> Callable[[], object]:
+    def call(model: StageModel) -> Callable[[], object]:
         turns = itertools.cycle([samples[i : i + 1] for i in range(len(samples))])
         return lambda: model.logits(next(turns))
 
-    calls = {str(number): call(model) for number, model in enumerate(models)}
+    calls = {str(timesteps): call(model) for timesteps, model in models.items()}
     rounds = _ROUNDS * len(samples)
     found = measure_latency(calls, runs=rounds, warmup=len(samples), seconds=_SECONDS)
-    least = []
-    for number in range(len(models)):
-        times = found[str(number)].milliseconds
-        least.append([min(times[i :: len(samples)]) for i in range(min(len(samples), len(times)))])
-    return [float(np.mean(each)) for each in least]
+    means = {}
+    for timesteps in models:
+        times = found[str(timesteps)].milliseconds
+        least = [min(times[i :: len(samples)]) for i in range(min(len(samples), len(times)))]
+        means[timesteps] = float(np.mean(least))
+    return means

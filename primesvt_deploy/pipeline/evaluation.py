@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +84,7 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         models["shipped"], hits["shipped"] = models["dense"], hits["dense"]
     if staged.native is not None and staged.artifact is not None:
         models["native"] = NativeModel(staged.native.path)
-    anytime = None if staged.native is None else _anytime(staged.native.path, held_out, progress)
+    anytime = _anytime(staged, settings.threads, held_out, progress)
     progress.stage("latency", 1)
     latency = _latency(models, held_out, settings.batch or 1)
     return Evaluation(
@@ -93,12 +92,20 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
     )
 
 
-def _anytime(path: Path, images: ImageList, progress: Progress) -> Anytime | None:
-    """Classify images with a model that stops early, and with its last stage alone."""
-    model = NativeModel(path)
-    if len(model.stages) == 1:
+def _anytime(
+    staged: StagedArtifact, threads: int, images: ImageList, progress: Progress
+) -> Anytime | None:
+    """Classify images with a model that stops early, and with the whole one alone."""
+    model: OnnxModel | NativeModel
+    whole: OnnxModel | NativeModel
+    if staged.native is not None:
+        model = NativeModel(staged.native.path)
+        whole = model.whole()
+    else:
+        model = staged.model(threads)
+        whole = OnnxModel(staged.whole.path, threads=threads)
+    if len(model.stages) < 2:
         return None
-    whole = model.whole()
     images = images.for_model(model.sample_dtype)
     progress.stage("held-out accuracy of stages", -(-len(images) // _EVALUATION_BATCH))
     hits, whole_hits, timesteps = [], [], []
@@ -122,7 +129,7 @@ def _latency(
 ) -> dict[str, Latency]:
     def call(model: OnnxModel | NativeModel) -> Callable[[], object]:
         taken = images.for_model(model.sample_dtype)
-        if len(getattr(model, "stages", ())) < 2:
+        if len(model.stages) < 2:
             inputs = np.repeat(taken.inputs(0, 1), batch, axis=0)
             return lambda: model.logits(inputs)
         # Where runs stop early, each takes another image: a single one always stops alike.

@@ -71,6 +71,7 @@ def compose_manifest(
         "left_unpruned": dict(context.search.prunable.left),
         "runtimes": list(_runtimes(settings.runtime)),
         "native": _native(findings),
+        "anytime": _anytime(findings),
         "precision": _precision(findings.variants, chosen, settings),
         "constraints": _constraints(chosen, settings),
         "size": _sizes(model, chosen, findings.dense),
@@ -116,7 +117,6 @@ def _native(findings: Findings) -> dict[str, Any] | None:
         "integer_layers": len(native.integer_layers),
         "real_layers": dict(native.float_layers),
         "verification": verification.to_dict(),
-        "anytime": _anytime(findings),
     }
 
 
@@ -141,7 +141,10 @@ def _anytime(findings: Findings) -> dict[str, Any] | None:
             "mean_timesteps": round(float(found.timesteps.mean()), 4),
             "mean_ms": round(ladder.milliseconds_of(found.timesteps), 4),
         },
-        "verification": [stage.to_dict() for stage in findings.verified.stages],
+        "verification": {
+            runtime.value: [stage.to_dict() for stage in stages]
+            for runtime, stages in findings.verified.stages.items()
+        },
     }
 
 

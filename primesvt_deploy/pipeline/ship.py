@@ -10,9 +10,9 @@ import torch
 
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
-from primesvt_deploy.lowering.passes import trace_network
+from primesvt_deploy.lowering.passes import TracedNetwork, trace_network
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.anytime import Stage, make_stages
+from primesvt_deploy.pipeline.anytime import Stage, export_stages, join_early, make_stages
 from primesvt_deploy.pipeline.budget import counted_bytes, file_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.dense import DenseModel
@@ -33,7 +33,7 @@ class Shipped:
     Args:
         model: float32, at its number of timesteps.
         quantized: what the artifact computes, in torch; `model` itself for float32.
-        artifact: the exported ONNX file.
+        artifact: the exported ONNX file, without stages.
         native: the file of the native engine, with all stages; None: that was not requested.
         stages: that may run before the whole model; none unless they were requested.
         bytes: of what the budget counts.
@@ -91,27 +91,44 @@ def ship(
         traced=traced,
     )
     progress.step()
-    native: NativeArtifact | None = None
     stages: tuple[Stage, ...] = ()
+    largest = artifact
     if settings.anytime is not None:
         stages = make_stages(model, quantized, context.images.calibration, progress)
-    if settings.runtime.has_native:
-        progress.stage(f"export for the native runtime, {precision.value}", 1)
-        path = stem.with_name(f"{stem.name}-{precision.value}.svit")
-        for_one = traced if settings.batch in (None, 1) else None
-        native = export_native(
-            quantized,
-            path,
-            precision=precision,
-            little_memory=settings.mcu,
+        if settings.runtime.has_onnx:
+            stages = export_stages(stages, artifact, settings, progress)
             # All of them, until it is known which are worth it: no file gets larger than that.
-            early=[stage.early(math.inf) for stage in stages],
-            traced=for_one,
-        )
-        progress.step()
-    counted = counted_bytes(settings, quantized, artifact, native)
-    files = file_bytes(settings, artifact, native)
+            early = [(stage, math.inf) for stage in stages]
+            path = artifact.path.with_suffix(".stages.onnx")
+            largest = join_early(early, artifact, quantized.timesteps, path)
+    native: NativeArtifact | None = None
+    if settings.runtime.has_native:
+        native = _native(context, quantized, stages, artifact, traced)
+    counted = counted_bytes(settings, quantized, largest, native)
+    files = file_bytes(settings, largest, native)
     return Shipped(model, quantized, artifact, native, stages, counted, files)
+
+
+def _native(
+    context: BuildContext,
+    quantized: SViT,
+    stages: tuple[Stage, ...],
+    artifact: Artifact,
+    traced: TracedNetwork,
+) -> NativeArtifact:
+    """The file of the native engine, beside the ONNX file, with all stages."""
+    settings, progress = context.settings, context.progress
+    progress.stage(f"export for the native runtime, {artifact.precision.value}", 1)
+    native = export_native(
+        quantized,
+        artifact.path.with_suffix(".svit"),
+        precision=artifact.precision,
+        little_memory=settings.mcu,
+        early=[stage.early(math.inf) for stage in stages],
+        traced=traced if settings.batch in (None, 1) else None,
+    )
+    progress.step()
+    return native
 
 
 def _at_timesteps(context: BuildContext, model: SViT) -> SViT:

@@ -42,8 +42,6 @@ def stage_bundle(
         VerificationError: the ORT-format file gives other logits than the ONNX file.
     """
     artifact = staged.model(context.settings.threads)
-    if isinstance(artifact, NativeModel):
-        artifact = artifact.whole()
     samples = context.images.verification.for_model(artifact.sample_dtype)
     images, logits = _check_set(samples, artifact)
     if staged.ort_file is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.variant import Variant
+from primesvt_deploy.settings import Runtime
 from primesvt_deploy.verification.native import verify_stages
+from primesvt_deploy.verification.onnx_stages import verify_onnx_stages
 from primesvt_deploy.verification.outcome import Verification
-from primesvt_deploy.verification.verify import verify_artifact
 
 __all__ = ["StagedArtifact", "Verified", "stage_artifact", "verify_staged"]
 
@@ -29,6 +31,7 @@ class StagedArtifact:
     Args:
         directory: where the bundle is put together.
         artifact: `model.onnx` there; None: the bundle has the native runtime alone.
+        whole: the ONNX artifact of all timesteps, which is elsewhere.
         ort_file: `model.ort` there, if it was requested.
         native: `model.svit` there, if it was requested.
         is_dense: whether it is the dense float32 model as it was.
@@ -36,6 +39,7 @@ class StagedArtifact:
 
     directory: Path
     artifact: Artifact | None
+    whole: Artifact
     ort_file: Path | None
     native: NativeArtifact | None
     is_dense: bool
@@ -55,12 +59,12 @@ class Verified:
     Args:
         artifact: of the ONNX artifact; None: there is none.
         native: of the native runtime's file; None: there is none.
-        stages: of the stages in that file before the whole model.
+        stages: of the stages before the whole model, by runtime.
     """
 
     artifact: Verification | None
     native: Verification | None
-    stages: tuple[Verification, ...] = ()
+    stages: Mapping[Runtime, Sequence[Verification]]
 
 
 def stage_artifact(
@@ -79,8 +83,9 @@ def stage_artifact(
     native: NativeArtifact | None = None
     ort_file: Path | None = None
     if runtime.has_onnx:
-        shipped = replace(chosen.exported, path=directory / "model.onnx")
-        shutil.copyfile(chosen.exported.path, shipped.path)
+        made = chosen.joined or chosen.exported
+        shipped = replace(made, path=directory / "model.onnx")
+        shutil.copyfile(made.path, shipped.path)
         if context.settings.ort_format:
             ort_file = directory / "model.ort"
             write_ort_file(shipped.path, ort_file)
@@ -98,6 +103,7 @@ def stage_artifact(
     return StagedArtifact(
         directory=directory,
         artifact=shipped,
+        whole=chosen.exported,
         ort_file=ort_file,
         native=native,
         is_dense=chosen.exported is dense,
@@ -113,24 +119,25 @@ def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact
     # However few images decisions rest on, the whole search split is there to verify on.
     images, wanted = context.images.verification, context.settings.verify_images
     progress = context.progress
+    models = [*(stage.model for stage in chosen.stages), chosen.quantized]
     onnx: Verification | None = None
     native: Verification | None = None
-    stages: list[Verification] = []
+    stages: dict[Runtime, Sequence[Verification]] = {}
     if staged.artifact is not None:
         size = staged.artifact.batch or 1
-        onnx = verify_artifact(
-            chosen.quantized,
+        *stages[Runtime.ONNX], onnx = verify_onnx_stages(
+            models,
             staged.artifact.path,
             images.first(-(-wanted // size) * size),
             threads=context.settings.threads,
             progress=progress,
-        ).require()
+        )
     if staged.native is not None:
-        *stages, native = verify_stages(
-            [*(stage.model for stage in chosen.stages), chosen.quantized],
+        *stages[Runtime.NATIVE], native = verify_stages(
+            models,
             staged.native.path,
             images.first(wanted),
             precision=staged.native.precision,
             progress=progress,
         )
-    return Verified(artifact=onnx, native=native, stages=tuple(stages))
+    return Verified(artifact=onnx, native=native, stages=stages)

@@ -61,9 +61,10 @@ class Variant:
         finetuned: how that was trained on; None: not at all.
         model: the float32 model that is shipped, at its number of timesteps.
         quantized: what the artifact computes, in torch; `model` itself for float32.
-        exported: the ONNX artifact.
+        exported: the ONNX artifact, of all timesteps.
+        joined: the ONNX artifact with the stages that are shipped; None: there are none.
         native: the file of the native engine; None: that was not requested.
-        stages: that may run before the whole model in that file.
+        stages: that may run before the whole model in the files.
         ladder: which of them do, and how sure they must be; None: that is not decided.
         file_bytes: of the model file; of the larger one, where two are shipped.
         measured: its bytes and its drop.
@@ -79,6 +80,7 @@ class Variant:
     quantized: SViT
     exported: Artifact
     native: NativeArtifact | None
+    joined: Artifact | None = None
     stages: tuple[Stage, ...] = ()
     ladder: Ladder | None = None
     file_bytes: int

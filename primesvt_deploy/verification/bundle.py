@@ -22,8 +22,8 @@ from primesvt_deploy.quantization.timesteps import (
 )
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.native import verify_stages
+from primesvt_deploy.verification.onnx_stages import verify_onnx_stages
 from primesvt_deploy.verification.outcome import Verification
-from primesvt_deploy.verification.verify import verify_artifact
 
 __all__ = ["verify_bundle"]
 
@@ -65,13 +65,13 @@ def verify_bundle(
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)
+    models = [*(rescaled(model, whole.at_timesteps(t), stages[t]) for t in sorted(stages)), model]
     if (runtime or runtimes_of(manifest)[0]) == NATIVE:
         path = Path(bundle) / NATIVE_FILE
         precision = Precision(manifest["precision"]["name"])
-        early = [rescaled(model, whole.at_timesteps(t), stages[t]) for t in sorted(stages)]
-        return verify_stages([*early, model], path, held_out, precision=precision)[-1]
+        return verify_stages(models, path, held_out, precision=precision)[-1]
     path = Path(bundle) / "model.onnx"
-    return verify_artifact(model, path, held_out, threads=threads).require()
+    return verify_onnx_stages(models, path, held_out, threads=threads)[-1]
 
 
 def _stages(path: Path) -> dict[int, dict[str, RescaledLayer]]:

@@ -13,7 +13,8 @@ import torch
 
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.stages import margins_of
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.lowering.native.stores import View
 from primesvt_deploy.model.svit import SViT

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from primesvt_deploy.edge.runtime.native import margins_of
+from primesvt_deploy.edge.runtime.stages import margins_of
 from primesvt_deploy.pipeline.ladder import StageResult, choose_ladder, climb
 
 

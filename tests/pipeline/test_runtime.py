@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.edge.runtime.predict import Classifier
+from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import BundleError, SettingsError, VerificationError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
@@ -88,13 +90,13 @@ def _images(folder: Path) -> list[Path]:
 def test_a_bundle_that_stops_early(
     model: SViT, source: Path, data: DataSet, tmp_path: Path
 ) -> None:
-    wanted = settings(Runtime.NATIVE, precision=Precision.INT4, anytime=20.0)
+    wanted = settings(Runtime.BOTH, precision=Precision.INT4, anytime=20.0, ort_format=True)
     result = build(model, tmp_path / "b", wanted, data=data)
-    found = result.manifest["native"]["anytime"]
+    found = result.manifest["anytime"]
     *early, last = found["stages"]
     assert early and last["timesteps"] == model.timesteps
     assert found["search"]["drop_points"] <= 20.0
-    assert [stage["passed"] for stage in found["verification"]] == [True] * len(early)
+    assert [stage["passed"] for stage in found["verification"]["native"]] == [True] * len(early)
     held_out = found["held_out"]
     assert held_out["mean_timesteps"] < model.timesteps
     assert held_out["accuracy"] == result.manifest["accuracy"]["shipped"]
@@ -102,9 +104,41 @@ def test_a_bundle_that_stops_early(
     outcome = verify_bundle(result.path, data=source, images=8, runtime="native")
     assert outcome.flips_behind_float_layers == 0
     assert check_outputs(result.path, runtime="native").agreeing > 0
-    (prediction,) = Classifier(result.path).classify(_images(tmp_path))
+    _check_onnx(result.path, found, source)
     allowed = {stage["timesteps"] for stage in found["stages"]}
-    assert prediction.to_dict()["timesteps"] in allowed
+    took = set()
+    for runtime, profile in (("native", None), ("onnx", "latency"), ("onnx", "low-memory")):
+        classifier = Classifier(result.path, runtime=runtime, profile=profile)
+        (prediction,) = classifier.classify(_images(tmp_path))
+        took.add(prediction.to_dict()["timesteps"])
+    assert len(took) == 1 and took <= allowed
+
+
+@pytest.mark.slow
+def test_an_onnx_file_that_stops_early(
+    model: SViT, source: Path, data: DataSet, tmp_path: Path
+) -> None:
+    wanted = settings(Runtime.ONNX, anytime=20.0, batch=3, standard_ops=True)
+    result = build(model, tmp_path / "b", wanted, data=data)
+    manifest, found = result.manifest, result.manifest["anytime"]
+    assert found["held_out"]["accuracy"] == manifest["accuracy"]["shipped"]
+    assert manifest["constraints"]["used_bytes"] == manifest["files"]["model.onnx"]["bytes"]
+    _check_onnx(result.path, found, source)
+    (prediction,) = Classifier(result.path).classify(_images(tmp_path))
+    assert prediction.timesteps in {stage["timesteps"] for stage in found["stages"]}
+
+
+def _check_onnx(bundle: Path, anytime: dict[str, Any], source: Path) -> None:
+    """The ONNX file stops early as its manifest says, and is verified stage by stage."""
+    stages = OnnxModel.of_bundle(bundle).stages
+    assert [(s.timesteps, s.margin) for s in stages] == [
+        (entry["timesteps"], entry["margin"]) for entry in anytime["stages"]
+    ]
+    passed = [stage["passed"] for stage in anytime["verification"]["onnx"]]
+    assert passed and passed == [True] * (len(stages) - 1)
+    outcome = verify_bundle(bundle, data=source, images=8, runtime="onnx")
+    assert outcome.flips_behind_float_layers == 0
+    assert check_outputs(bundle, runtime="onnx").agreeing > 0
 
 
 @pytest.mark.slow
@@ -161,7 +195,7 @@ def test_a_file_of_another_model_is_caught(model: SViT, data: DataSet, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"anytime": 1.0, "runtime": Runtime.ONNX}, "--anytime is for the native runtime"),
+        ({"anytime": 1.0, "runtime": Runtime.ONNX, "precision": Precision.FP32}, "integer weights"),
         ({"anytime": -1.0}, "anytime is -1.0 points: expected 0 to 100"),
         ({"anytime": 1.0, "ship_timesteps": 1}, "nothing can stop earlier"),
         ({"mcu": True, "runtime": Runtime.ONNX}, "pass --runtime native as well"),
@@ -177,5 +211,8 @@ def test_what_the_native_runtime_does_not_go_with(changes: dict[str, object], sa
 
 
 def test_auto_tries_integers_alone() -> None:
-    tried = settings(Runtime.BOTH, precision=None).precisions
-    assert tried == (Precision.INT8, Precision.INT4)
+    for wanted in (
+        settings(Runtime.BOTH, precision=None),
+        settings(Runtime.ONNX, precision=None, anytime=1.0),
+    ):
+        assert wanted.precisions == (Precision.INT8, Precision.INT4)

@@ -110,7 +110,7 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
             f"{native['verification']['flips_behind_real']} spikes flipped behind float layers",
             highlight=False,
         )
-        _print_anytime(console, native.get("anytime"))
+    _print_anytime(console, manifest.get("anytime"))
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
@@ -120,7 +120,7 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
 
 
 def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
-    """Print how early runs of the native model stop, and what that costs."""
+    """Print how early runs of the model stop, and what that costs."""
     if anytime is None or anytime["held_out"] is None:
         return
     shares = ", ".join(

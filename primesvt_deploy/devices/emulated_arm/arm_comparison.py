@@ -126,9 +126,25 @@ class ArmComparison:
 def _compared_part(
     artifact: Path, images: npt.NDArray[np.float32], folder: Path
 ) -> tuple[IntegerPart | None, str]:
-    """The integer part of an artifact, or None and why there is none to compare."""
+    """The integer part of an artifact, or None and why there is none to compare.
+
+    Of one that stops early it is that of the whole model: all stages have its weights.
+    """
     try:
-        part = split_integer_part(artifact, images, folder)
+        part = split_integer_part(_whole(artifact, folder), images, folder)
     except ModuleNotFoundError as missing:
         return None, f"integer part: not compared, there is no {missing.name} here"
     return part, "" if part else "no integer part"
+
+
+def _whole(artifact: Path, folder: Path) -> Path:
+    """The model of all timesteps in an artifact: the artifact itself, unless it stops early."""
+    import onnx
+
+    from primesvt_deploy.artifact.onnx_stages import split_stages
+
+    *early, whole = split_stages(artifact)
+    if not early:
+        return artifact
+    onnx.save(whole, folder / "all_timesteps.onnx")
+    return folder / "all_timesteps.onnx"

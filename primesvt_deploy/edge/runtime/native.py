@@ -8,7 +8,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,8 +16,9 @@ import numpy.typing as npt
 
 from .errors import BundleError
 from .native_library import OWN_SOURCES, load_library
+from .stages import Stage
 
-__all__ = ["NATIVE_FILE", "NativeModel", "Stage", "margins_of"]
+__all__ = ["NATIVE_FILE", "NativeModel"]
 
 NATIVE_FILE = "model.svit"
 """Name of the model file in a bundle."""
@@ -73,20 +73,6 @@ class _Layer(ctypes.Structure):
 
 
 _Observer = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_Layer))
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One of the stages that a model runs one after another, until it is sure.
-
-    Args:
-        timesteps: T.
-        margin: largest logit less the second, from which on its logits are final; 0 of the last
-            stage, whose logits are final in any case.
-    """
-
-    timesteps: int
-    margin: float
 
 
 class NativeModel:
@@ -379,18 +365,6 @@ class _Team:
             if not error:
                 timesteps[0] = self._engine.svit_timesteps(self._model, self._arena.ctypes.data)
         return error
-
-
-def margins_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Largest logit less the second of logits `[N, K]`, as the engine has it: float32 `[N]`.
-
-    With a single class a margin is infinite.
-    """
-    if logits.shape[1] == 1:
-        return np.full(len(logits), np.inf, np.float32)
-    ordered = np.partition(logits, -2, axis=1)
-    margins: npt.NDArray[np.float32] = ordered[:, -1] - ordered[:, -2]
-    return margins
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from .errors import BundleError
 from .profiles import LATENCY, SessionProfile, make_profile, read_session
+from .stages import Stage, read_stages
 from .versions import UPGRADE, lacking
 
 __all__ = ["OnnxModel", "check_version", "session_options"]
@@ -50,7 +51,7 @@ class OnnxModel:
     """A model file loaded in ONNX Runtime, CPU.
 
     One input, images `[N, C, H, W]` or event frames `[T, N, C, H, W]`, float32, or pixels
-    `[N, C, H, W]`, uint8; one output `[N, K]` float32.
+    `[N, C, H, W]`, uint8; logits `[N, K]` float32, and, of a model that stops early, `timesteps`.
 
     Args:
         path: the `.onnx` or `.ort` file.
@@ -62,6 +63,7 @@ class OnnxModel:
         fixed_batch: the batch size the file insists on, or None for any.
         sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
         sample_dtype: uint8 where samples are pixels, float32 where they are preprocessed values.
+        stages: of a model that stops early, those of fewer timesteps first; else none.
 
     Raises:
         BundleError: there is no such file, or ONNX Runtime refuses it.
@@ -91,6 +93,8 @@ class OnnxModel:
         size = shape.pop(1 if self._of_frames else 0)
         self.fixed_batch: int | None = size if isinstance(size, int) else None
         self.sample_shape: tuple[int, ...] = tuple(shape)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.stages: tuple[Stage, ...] = read_stages(metadata)
 
     @classmethod
     def of_bundle(
@@ -121,21 +125,47 @@ class OnnxModel:
         Returns:
             Logits, float32 `[N, K]`.
         """
+        return self._run(images)[0]
+
+    def logits_and_timesteps(
+        self, images: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """Run a model that stops early, and say how many timesteps each sample took.
+
+        A run goes on while any sample of it needs that; each has the logits of its own stage.
+
+        Args:
+            images: see `logits`.
+
+        Returns:
+            Logits, float32 `[N, K]`, and T of the stage that they are of, int32 `[N]`.
+
+        Raises:
+            BundleError: the model has no stages.
+        """
+        if not self.stages:
+            raise BundleError("this ONNX file does not stop early: it has no stages")
+        logits, timesteps = self._run(images)
+        return logits, timesteps.astype(np.int32)
+
+    def _run(self, images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """All outputs; a fixed batch size is filled up with copies of the last sample."""
         size = self.fixed_batch
         if size is None or len(images) == size:
-            return self._run(images)
+            return self._run_once(images)
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
             filling = np.repeat(part[-1:], size - len(part), axis=0)
-            parts.append(self._run(np.concatenate([part, filling]))[: len(part)])
-        return np.concatenate(parts)
+            found = self._run_once(np.concatenate([part, filling]))
+            parts.append([output[: len(part)] for output in found])
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
-    def _run(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _run_once(self, images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         if self._of_frames:
             images = np.ascontiguousarray(images.swapaxes(0, 1))
-        result: npt.NDArray[np.float32] = self.session.run(None, {self._input: images})[0]
-        return result
+        found: list[npt.NDArray[Any]] = self.session.run(None, {self._input: images})
+        return found
 
 
 def check_version(requires: Mapping[str, str]) -> None:

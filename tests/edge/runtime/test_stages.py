@@ -12,7 +12,8 @@ from staged_models import export_stages, middle_margin, normalised, stage_models
 
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.edge.runtime.errors import BundleError
-from primesvt_deploy.edge.runtime.native import NativeModel, margins_of
+from primesvt_deploy.edge.runtime.native import NativeModel
+from primesvt_deploy.edge.runtime.stages import margins_of
 from primesvt_deploy.settings import Precision
 
 pytestmark = pytest.mark.slow  # the engine is compiled, and networks are traced
