@@ -1,6 +1,7 @@
 """Runs that stop early: accuracy against mean time, beside fixed timesteps and SpikingJelly.
 
-    python benchmarks/anytime.py
+    python benchmarks/anytime.py           # minutes
+    python benchmarks/anytime.py --pruned  # and a model pruned by half: a quarter of an hour
 
 Margins are set on the search split, accuracies are of the held-out one, which no choice has seen.
 All are timed in one process on one thread, in turns, each round on another held-out image; means
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder, 
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import BudgetOn, Precision, Runtime
 
+WITH_PRUNED = "--pruned" in sys.argv[1:]
 RUNS, WARMUP, IMAGES, CALIBRATION = 300, 20, 100, 128
 SEARCH_IMAGES, HELD_OUT_IMAGES = 5000, 5000
 DROPS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -80,7 +83,8 @@ def main() -> None:
         folder = Path(name)
         rows = {"spikingjelly_eager": Row(eager(model), {"timesteps": model.timesteps})}
         rows |= unpruned(model, data, folder)
-        rows["native_pruned_anytime"] = pruned(model, data, folder)
+        if WITH_PRUNED:
+            rows["native_pruned_anytime"] = pruned(model, data, folder)
         inputs = data.held_out.inputs(0, min(IMAGES, len(data.held_out)))
         calls = {name: over_images(row.call, inputs) for name, row in rows.items()}
         times = measure_latency(calls, runs=RUNS, warmup=WARMUP)

@@ -1,4 +1,4 @@
-"""README's tables of `results/native*.json`."""
+"""README's tables of `results/native*.json` and `results/anytime.json`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def native_sections(results: Path) -> dict[str, str]:
     Args:
         results: the folder of result files.
     """
-    names = ("native", "native_large", "native_arm", "native_density")
-    native, large, arm, density = (
+    names = ("native", "native_large", "native_arm", "native_density", "anytime")
+    native, large, arm, density, anytime = (
         json.loads((results / f"{name}.json").read_text()) for name in names
     )
     return {
@@ -32,7 +32,45 @@ def native_sections(results: Path) -> dict[str, str]:
         "native arm": _arm_table(arm),
         "native microcontrollers": _microcontrollers_table(arm),
         "native density": _density_table(density),
+        "anytime": _anytime_table(anytime),
     }
+
+
+def _anytime_table(found: dict[str, Any]) -> str:
+    """Accuracy against mean time of runs that stop early, beside fixed timesteps."""
+    lines = [
+        "| run | mean T | held-out top-1 (95%) | lost against all timesteps, points (95%) "
+        "| mean time, ONNX | native | native vs SpikingJelly eager |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = found["rows"]
+    for name in rows:
+        kind, _, rest = name.removeprefix("native_").rpartition("_")
+        if not name.startswith("native_"):
+            continue
+        row, onnx = rows[name], rows.get(name.replace("native_", "onnx_"))
+        title = f"--anytime {rest}" if kind == "anytime" else f"T = {rest.removeprefix('T')}"
+        if "pruned" in name:
+            title = f"pruned, {row['saved_percent']:.0f}% smaller, and --anytime"
+        there = f"{onnx['mean_ms']:.1f} ms" if onnx else "-"
+        low, high = row["held_out"]["interval95_percent"]
+        least, most = row["drop"]["interval95_points"]
+        lines.append(
+            f"| {title} | {row['timesteps']:.2f} | {row['held_out']['top1_percent']:.2f}% "
+            f"[{low:.1f}, {high:.1f}] | {row['drop']['points']:.2f} [{least:.1f}, {most:.1f}] "
+            f"| {there} | {row['mean_ms']:.1f} ms "
+            f"| {row['times_faster_than_eager']:.1f}x |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{found['model']}, int8, one thread, {found['runs']} rounds in turns over "
+            f"{found['images_timed']} held-out images; n = {rows['native_T1']['held_out']['n']}; "
+            f"SpikingJelly eager {rows['spikingjelly_eager']['mean_ms']:.1f} ms; "
+            f"{found['machine']['cpu']}.",
+        ]
+    )
 
 
 def _kind(kind: str, native: dict[str, Any]) -> str:

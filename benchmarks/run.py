@@ -19,6 +19,7 @@ SCRIPTS = (
     "frontier.py",
     "frontier_models.py",
     "native.py",
+    "anytime.py",
     "native_large.py",
     "native_arm.py",
     "native_density.py",

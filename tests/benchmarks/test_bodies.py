@@ -476,6 +476,7 @@ def test_anytime(run: Run, script: Script, model: SViT) -> None:
         HELD_OUT_IMAGES=60,
         DROPS=(20.0,),
         PRUNED=pruned,
+        WITH_PRUNED=True,
         spikingjelly_model=lambda model: model.module,
         MeanOverTime=lambda network: network,
     )
