@@ -264,7 +264,6 @@ typedef struct op_pixels {
 typedef struct row_lists {
     const uint16_t *record;
     uint32_t patterns; /* whose rows are added, a bit for each */
-    int32_t set_bits;
     int32_t bits;   /* that are used: the last set of a byte may have fewer */
     int32_t before; /* what becomes of currents first */
 } row_lists;

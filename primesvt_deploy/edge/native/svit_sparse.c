@@ -354,7 +354,7 @@ static void add_plane(wide_sums *w, row_lists *lists, int32_t is_doubled) {
 static void end_wide(wide_sums *w) {
     const layer *l = w->layer;
     flush(w);
-    row_lists none = {NULL, 0, 0, w->bits, w->is_begun ? w->doubled : CURRENTS_CLEARED};
+    row_lists none = {NULL, 0, w->bits, w->is_begun ? w->doubled : CURRENTS_CLEARED};
     if (none.before != CURRENTS_KEPT)
         l->run->kernels->sum_rows_wide(&none, w->weights, 1, w->currents, l->layout.pitch);
 }
@@ -429,7 +429,6 @@ static row_lists lists_of(const layer *l, int32_t parts, size_t moved) {
         lists.record = l->joined;
     }
     lists.patterns = lists.record[0];
-    lists.set_bits = l->op->set_bits;
     lists.bits = lists.before = 0;
     return lists;
 }
@@ -528,7 +527,7 @@ static void add_piece(pieces *p) {
     keep_lists(l, l->records);
     for (int32_t set = 0; set < l->layout.sets; set++) {
         const uint16_t *record = l->records + (size_t)set * l->layout.record;
-        row_lists lists = {record, 0, l->op->set_bits, bits_of(l->op, set), 0};
+        row_lists lists = {record, 0, bits_of(l->op, set), 0};
         const size_t at = sums_of(l, p->group, set);
         const int32_t outputs = l->op->outputs;
         for (int32_t first = 0; first < outputs; first += SVIT_COLUMNS) {

@@ -79,8 +79,8 @@ class NativeModel:
     """A model file opened in the C engine.
 
     The interface of `OnnxModel`, and pixels and the spikes of every layer besides. The file is
-    mapped, and shared by all processes that have it open; a run needs no other memory than its
-    arena. Threads may share a model.
+    mapped, and shared by all processes that have it open; weights of 4 bits are unpacked to bytes
+    once. A run needs no other memory than its arena. Threads may share a model.
 
     Args:
         path: the `.svit` file.
