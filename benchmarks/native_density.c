@@ -1,5 +1,6 @@
-/* Time one layer of the native engine on spikes of a density; prints the kernels' name and the
- * median of at most RUNS runs, milliseconds.
+/* Time one layer of the native engine on spikes of a density, both ways: by the weight rows of
+ * active inputs, and by all products. Prints the kernels' names, the medians of at most RUNS runs
+ * each, milliseconds, and which way the engine chooses.
  *
  *     native_density CHANNELS SIZE KERNEL OUTPUTS TIMESTEPS DENSITY RUNS LARGEST [same]
  *
@@ -15,6 +16,9 @@
 #include "svit_internal.h"
 
 #define FEWEST 3 /* runs */
+#ifndef TILE_WINDOWS
+#define TILE_WINDOWS 32
+#endif /* whose counts are gathered at a time: one for each position and step */
 #define MOST_MS 250.0 /* no run begins later, once so many are done */
 
 static uint32_t state = 1;
@@ -103,6 +107,25 @@ static void draw_weights(op_sparse *op, int8_t *weights, int rows, int largest) 
     while (most * ((2L << op->together) - 1) <= INT16_MAX) op->together++;
 }
 
+typedef void run_layer(const run_state *run, const op_sparse *op);
+
+static double median_of(run_layer *layer, const run_state *run, const op_sparse *op, int runs) {
+    double *times = malloc((size_t)runs * sizeof *times);
+    if (!times) exit(1);
+    layer(run, op);
+    const double begun = milliseconds();
+    int done = 0;
+    while (done < runs && (done < FEWEST || milliseconds() - begun < MOST_MS)) {
+        const double start = milliseconds();
+        layer(run, op);
+        times[done++] = milliseconds() - start;
+    }
+    qsort(times, (size_t)done, sizeof *times, by_size);
+    const double median = times[done / 2];
+    free(times);
+    return median;
+}
+
 int main(int count, char **arguments) {
     if (count < 9) return 1;
     const int channels = atoi(arguments[1]), size = atoi(arguments[2]);
@@ -120,19 +143,16 @@ int main(int count, char **arguments) {
     uint8_t *arena =
         memory_of((size_t)(channels * op.input.planes + outputs) * (size_t)places);
     draw_counts(arena, &op.input, largest, atof(arguments[6]), count > 9);
-    const run_state run = {.kernels = svit_choose_kernels(), .data = data, .arena = arena,
-                           .scratch = memory_of((size_t)svit_sparse_scratch(&op)), .parts = 1};
-    double *times = malloc((size_t)runs * sizeof *times);
-    svit_run_sparse(&run, &op);
-    const double begun = milliseconds();
-    int done = 0;
-    while (times && done < runs && (done < FEWEST || milliseconds() - begun < MOST_MS)) {
-        const double start = milliseconds();
-        svit_run_sparse(&run, &op);
-        times[done++] = milliseconds() - start;
-    }
-    if (!done) return 1;
-    qsort(times, (size_t)done, sizeof *times, by_size);
-    printf("%s %.5f\n", run.kernels->name, times[done / 2]);
+    op.gathered = TILE_WINDOWS / steps;
+    const uint64_t by_rows = svit_sparse_scratch(&op), by_products = svit_products_scratch(&op);
+    const uint64_t most = by_rows > by_products ? by_rows : by_products;
+    const run_state run = {.kernels = svit_choose_kernels(), .products = svit_choose_products(),
+                           .data = data, .arena = arena, .scratch = memory_of((size_t)most),
+                           .parts = 1};
+    printf("%s %.5f", run.kernels->name, median_of(svit_run_sparse, &run, &op, runs));
+    if (run.products)
+        printf(" %s %.5f %d", run.products->name, median_of(svit_run_products, &run, &op, runs),
+               svit_takes_products(&run, &op));
+    printf("\n");
     return 0;
 }

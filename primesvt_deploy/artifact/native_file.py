@@ -11,7 +11,7 @@ import numpy as np
 
 from primesvt_deploy.lowering.native.memory_plan import ALIGNMENT, MemoryPlan, plan_memory
 from primesvt_deploy.lowering.native.program import NativeProgram
-from primesvt_deploy.lowering.native.records import Buffer, Data, data_of, words_of
+from primesvt_deploy.lowering.native.records import Data, data_of, words_of
 
 __all__ = ["FORMAT_VERSION", "EarlyStage", "arena_bytes", "native_bytes", "shape_and_classes"]
 
@@ -135,7 +135,7 @@ def _records_and_table(
 
 
 def _stage(program: NativeProgram, placed: _Placed) -> _Stage:
-    given, taken = _input_buffer(program), _logits_buffer(program)
+    given, taken = program.input_buffer(), program.logits_buffer()
     memory = plan_memory(program.operators, [given], [taken])
     places = memory.offsets
     records = b"".join(
@@ -143,24 +143,6 @@ def _stage(program: NativeProgram, placed: _Placed) -> _Stage:
         for op, scratch in zip(program.operators, memory.scratch, strict=True)
     )
     return _Stage(program, memory, places[given], places[taken], records)
-
-
-def _logits_buffer(program: NativeProgram) -> Buffer:
-    """Buffer that the logits are in."""
-    assert program.logits.values is not None
-    buffer = program.logits.values.ref.buffer
-    assert isinstance(buffer, Buffer)
-    return buffer
-
-
-def _input_buffer(program: NativeProgram) -> Buffer:
-    """Buffer that the input is written to; of no bytes, if it is not stored."""
-    if program.input is None:
-        return Buffer(0)
-    assert program.input.values is not None
-    buffer = program.input.values.ref.buffer
-    assert isinstance(buffer, Buffer)
-    return buffer
 
 
 def _takes_pixels(program: NativeProgram, mean: Sequence[float]) -> int:

@@ -97,7 +97,9 @@ int32_t svit_spike_count(const svit_layer *layer, int32_t step, int32_t neuron) 
 void svit_run_operator(const run_state *run, const op_head *op) {
     const void *any = op;
     switch (op->kind) {
-    case OP_SPARSE: svit_run_sparse(run, any); break;
+    case OP_SPARSE:
+        (svit_takes_products(run, any) ? svit_run_products : svit_run_sparse)(run, any);
+        break;
     case OP_DENSE: svit_run_dense(run, any); break;
     case OP_NEURON: svit_run_neuron(run, any); break;
     case OP_SPIKE_POOL: svit_run_spike_pool(run, any); break;
@@ -218,8 +220,8 @@ static void take_sample(const svit_header *h, const svit_early *stage, void *are
 static run_state part_of(const svit_model *model, void *arena, const uint8_t *pixels, int32_t part,
                          int32_t parts) {
     const svit_header *h = header_of(model);
-    const run_state run = {model->kernels, model->file + h->data_offset, arena, arena, part, parts,
-                           pixels, NULL};
+    const run_state run = {model->kernels, svit_choose_products(), model->file + h->data_offset,
+                           arena, arena, part, parts, pixels, NULL};
     return run;
 }
 

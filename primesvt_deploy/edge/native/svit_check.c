@@ -152,6 +152,8 @@ static int sparse_ok(const limits *l, const op_sparse *op) {
         return 0;
     }
     if (!in_range(op->block_rows, 0, UINT16_MAX) || !in_range(op->together, 1, 255)) return 0;
+    if (!in_range(op->gathered, 0, MOST_TILE)) return 0;
+    if (op->gathered && svit_largest_count(&op->input) > PRODUCT_LARGEST) return 0;
     return data_ok(l, op->scale_offset, outputs, 4) && data_ok(l, op->bias_offset, outputs, 4) &&
            sink_ok(l, &op->sink, op->outputs, w) &&
            op->sink.steps == op->input.steps;
@@ -383,7 +385,10 @@ static int operator_ok(const limits *l, const op_head *op) {
 uint64_t svit_scratch_bytes(const op_head *op) {
     const void *any = op;
     switch (op->kind) {
-    case OP_SPARSE: return svit_sparse_scratch(any);
+    case OP_SPARSE: {
+        const uint64_t rows = svit_sparse_scratch(any), products = svit_products_scratch(any);
+        return rows > products ? rows : products;
+    }
     case OP_DENSE: return svit_dense_scratch(any);
     case OP_ATTENTION: return svit_attention_scratch(any);
     case OP_PIXELS: return svit_pixels_scratch(any);

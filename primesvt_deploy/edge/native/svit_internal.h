@@ -3,6 +3,7 @@
 #define SVIT_INTERNAL_H
 
 #include "svit.h"
+#include "svit_products.h"
 
 /* -- The file ------------------------------------------------------------------------------
  *
@@ -133,6 +134,7 @@ typedef struct op_sparse {
     int32_t set_bits; /* inputs are listed by their pattern in so many bits: 1, 2 or 4 */
     int32_t tile;     /* positions whose lists are kept at a time; 0: no lists are kept */
     int32_t listed;   /* then: active inputs that are listed at a time, and 64 more */
+    int32_t gathered; /* positions whose products may be summed at a time instead; 0: none */
     sink_ref sink;
 } op_sparse;
 
@@ -356,6 +358,7 @@ const svit_kernels *svit_choose_kernels(void);
 /* One run of a model. */
 typedef struct run_state {
     const svit_kernels *kernels;
+    const svit_products *products; /* or null */
     const uint8_t *data; /* of the file */
     uint8_t *arena;
     uint8_t *scratch;
@@ -383,6 +386,7 @@ static inline size_t padded(int32_t n) {
 void svit_run_operator(const run_state *run, const op_head *op);
 int svit_is_shared(const op_head *op);
 void svit_run_sparse(const run_state *run, const op_sparse *op);
+void svit_run_products(const run_state *run, const op_sparse *op);
 void svit_run_dense(const run_state *run, const op_dense *op);
 void svit_run_neuron(const run_state *run, const op_neuron *op);
 void svit_run_attention(const run_state *run, const op_attention *op);
@@ -396,8 +400,14 @@ void svit_run_matmul(const run_state *run, const op_matmul *op);
 void svit_run_copy(const run_state *run, const op_copy *op);
 void svit_run_pixels(const run_state *run, const op_pixels *op);
 
+/* Whether all products of a layer take less time than the rows of its active inputs do. */
+int svit_takes_products(const run_state *run, const op_sparse *op);
+
 /* Neurons of a layer that are stored at `patterns`, as a task without its currents. */
 fire_task svit_fire_task(const neuron_ref *neuron, const spikes_ref *spikes, uint8_t *patterns);
+
+/* The largest count that a spike tensor has room for. */
+int32_t svit_largest_count(const spikes_ref *spikes);
 
 /* Count of a spike tensor at a step, for an element of it. */
 int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step, int32_t element);
@@ -408,6 +418,7 @@ uint64_t svit_unpacked_size(const op_head *op);
 /* Bytes of scratch memory of an operator; 0 where it needs none. */
 uint64_t svit_scratch_bytes(const op_head *op);
 uint64_t svit_sparse_scratch(const op_sparse *op);
+uint64_t svit_products_scratch(const op_sparse *op);
 uint64_t svit_dense_scratch(const op_dense *op);
 uint64_t svit_attention_scratch(const op_attention *op);
 uint64_t svit_pixels_scratch(const op_pixels *op);

@@ -33,6 +33,10 @@ static int32_t ones(uint32_t bits) {
     return count;
 }
 
+int32_t svit_largest_count(const spikes_ref *spikes) {
+    return spikes->binary ? (1 << spikes->planes) - 1 : spikes->planes * spikes->step_bits;
+}
+
 int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step, int32_t element) {
     const int32_t group = step / spikes->steps_per_group;
     const int32_t shift = step % spikes->steps_per_group * spikes->step_bits;
@@ -49,6 +53,26 @@ int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step,
 static int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
 static int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
 
+#define CHUNK 64
+
+/* Spikes of some channels, at most CHUNK, that fire anywhere in a window at (y, x). */
+static void unite(const window_ref *w, const uint8_t *from, int32_t y, int32_t x, int32_t channels,
+                  uint8_t *to) {
+    const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
+    const int32_t bottom = min_of(top + w->kernel_height, w->height);
+    const int32_t right = min_of(left + w->kernel_width, w->width);
+    uint8_t fired[CHUNK] = {0};
+    for (int32_t row = max_of(top, 0); row < bottom; row++)
+        for (int32_t column = max_of(left, 0); column < right; column++) {
+            const uint8_t *p = from + (size_t)(row * w->width + column) * (size_t)w->channels;
+            if (channels == CHUNK) /* which compilers know to do at once */
+                for (int32_t c = 0; c < CHUNK; c++) fired[c] |= p[c];
+            else
+                for (int32_t c = 0; c < channels; c++) fired[c] |= p[c];
+        }
+    memcpy(to, fired, (size_t)channels);
+}
+
 /* Maxima of spikes: of planes in unary the largest count is the union of the bits. */
 void svit_run_spike_pool(const run_state *run, const op_spike_pool *op) {
     const window_ref *w = &op->window;
@@ -62,18 +86,9 @@ void svit_run_spike_pool(const run_state *run, const op_spike_pool *op) {
         uint8_t *to = run->arena + op->output.offset +
                       (size_t)plane * (size_t)op->output.elements + skipped;
         for (int32_t y = first; y < end; y++)
-            for (int32_t x = 0; x < w->out_width; x++, to += w->channels) {
-                const int32_t top = y * w->stride_y - w->pad_top, left = x * w->stride_x - w->pad_left;
-                for (int32_t c = 0; c < w->channels; c++) to[c] = 0;
-                for (int32_t row = max_of(top, 0);
-                     row < min_of(top + w->kernel_height, w->height); row++)
-                    for (int32_t column = max_of(left, 0);
-                         column < min_of(left + w->kernel_width, w->width); column++) {
-                        const uint8_t *p =
-                            from + (size_t)(row * w->width + column) * (size_t)w->channels;
-                        for (int32_t c = 0; c < w->channels; c++) to[c] |= p[c];
-                    }
-            }
+            for (int32_t x = 0; x < w->out_width; x++, to += w->channels)
+                for (int32_t c = 0; c < w->channels; c += CHUNK)
+                    unite(w, from + c, y, x, min_of(w->channels - c, CHUNK), to + c);
     }
 }
 
@@ -104,8 +119,6 @@ void svit_run_value_pool(const run_state *run, const op_value_pool *op) {
             }
     }
 }
-
-#define CHUNK 64
 
 /* Add `count` counts of two operands, bit by bit: a plane of the sum is what an odd number of both
  * planes and the carry have, and two of the three are carried on. */

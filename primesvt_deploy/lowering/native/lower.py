@@ -15,6 +15,7 @@ from primesvt_deploy.lowering.contract import PostconditionError, PreconditionEr
 from primesvt_deploy.lowering.integer.spike_counts import find_spike_counts
 from primesvt_deploy.lowering.native.attention import lower_attention
 from primesvt_deploy.lowering.native.pixels import lower_pixels
+from primesvt_deploy.lowering.native.products import with_products
 from primesvt_deploy.lowering.native.program import NativeProgram, ProgramBuilder
 from primesvt_deploy.lowering.native.shapes import sample_shape
 from primesvt_deploy.lowering.native.sinks import lower_neuron
@@ -90,7 +91,7 @@ def lower_to_native(
     if missing:
         raise PostconditionError(f"the program has no neurons of layer {missing[0]}")
     logits = builder.as_values(builder.view(model.graph.outputs[0]), "logits")
-    return NativeProgram(
+    program = NativeProgram(
         operators=tuple(builder.operators),
         timesteps=timesteps,
         frames=0 if len(shape) == _IMAGE_AXES else shape[0],
@@ -101,6 +102,7 @@ def lower_to_native(
         float_layers=dict(builder.float_layers),
         observed=dict(builder.observed),
     )
+    return with_products(program)
 
 
 def _input(builder: ProgramBuilder, value: ir.Value) -> View | None:

@@ -61,6 +61,22 @@ class NativeProgram:
     float_layers: Mapping[str, str]
     observed: Mapping[str, View]
 
+    def input_buffer(self) -> Buffer:
+        """Buffer that the input is written to; of no bytes, if it is not stored."""
+        return Buffer(0) if self.input is None else _buffer_of(self.input)
+
+    def logits_buffer(self) -> Buffer:
+        """Buffer that the logits are in."""
+        return _buffer_of(self.logits)
+
+
+def _buffer_of(view: View) -> Buffer:
+    """Buffer of a view of values."""
+    assert view.values is not None
+    buffer = view.values.ref.buffer
+    assert isinstance(buffer, Buffer)
+    return buffer
+
 
 @dataclass
 class ProgramBuilder:

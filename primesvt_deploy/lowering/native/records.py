@@ -241,6 +241,7 @@ class SparseOp(Operator):
     set_bits: int
     tile: int
     listed: int = 0
+    gathered: int = 0
     sink: SinkRef
 
 

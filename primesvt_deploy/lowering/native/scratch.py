@@ -19,7 +19,7 @@ from primesvt_deploy.lowering.native.records import (
     WindowRef,
 )
 
-__all__ = ["COLUMNS", "record_bytes", "scratch_bytes"]
+__all__ = ["COLUMNS", "products_bytes", "record_bytes", "scratch_bytes"]
 
 COLUMNS = 192
 """Outputs of a layer that are computed at a time, `SVIT_COLUMNS` in the engine."""
@@ -32,12 +32,13 @@ _COPIED = 8
 _LANE_PAD = 32
 _SLACK = 256
 _TILE = 4
+_PRODUCT_INPUTS, _PRODUCT_WINDOWS, _PRODUCT_COLUMNS, _PACKED = 16, 8, 64, 128
 
 
 def scratch_bytes(operator: Operator) -> int:
     """Bytes that an operator needs, aligned."""
     if isinstance(operator, SparseOp):
-        return _aligned(_sparse(operator))
+        return _aligned(max(_sparse(operator), products_bytes(operator)))
     if isinstance(operator, DenseOp):
         return _aligned(_dense(operator))
     if isinstance(operator, PixelsOp):
@@ -54,6 +55,19 @@ def record_bytes(op: SparseOp, tile: int) -> int:
     inputs, pieces = _pieces(op.window)
     records = _sets(op) * op.input.groups * op.input.planes * pieces
     return _slots(op.window, tile) * records * (_RECORD_HEAD + inputs + _COPIED) * 2
+
+
+def products_bytes(op: SparseOp) -> int:
+    """Bytes in which all products of a layer are summed; 0: they never are."""
+    if not op.gathered:
+        return 0
+    window = op.window
+    rows = window.kernel_height * window.kernel_width * window.channels
+    inputs = -(-rows // _PRODUCT_INPUTS) * _PRODUCT_INPUTS
+    windows = -(-op.gathered * op.input.steps // _PRODUCT_WINDOWS) * _PRODUCT_WINDOWS
+    total = _aligned(windows * inputs) + min(inputs, _PACKED) * _PRODUCT_COLUMNS
+    total += windows * _PRODUCT_COLUMNS * 4
+    return total + _sink(op.sink, _PRODUCT_COLUMNS, _padded(op.outputs), _Current.INT32)
 
 
 def _slots(window: WindowRef, tile: int) -> int:

@@ -26,5 +26,5 @@ def in_little_memory(program: NativeProgram) -> NativeProgram:
 def _short(operator: Operator) -> Operator:
     if not isinstance(operator, SparseOp):
         return operator
-    short = replace(operator, tile=0, listed=_LISTED)
-    return min(short, replace(operator, tile=1), key=scratch_bytes)
+    short = replace(operator, tile=0, listed=_LISTED, gathered=0)
+    return min(short, replace(operator, tile=1, gathered=0), key=scratch_bytes)
