@@ -146,12 +146,11 @@ int main(int count, char **arguments) {
     op.gathered = TILE_WINDOWS / steps;
     const uint64_t by_rows = svit_sparse_scratch(&op), by_products = svit_products_scratch(&op);
     const uint64_t most = by_rows > by_products ? by_rows : by_products;
-    const run_state run = {.kernels = svit_choose_kernels(), .products = svit_choose_products(),
-                           .data = data, .arena = arena, .scratch = memory_of((size_t)most),
-                           .parts = 1};
+    const run_state run = {.kernels = svit_choose_kernels(), .data = data, .arena = arena,
+                           .scratch = memory_of((size_t)most), .parts = 1};
     printf("%s %.5f", run.kernels->name, median_of(svit_run_sparse, &run, &op, runs));
-    if (run.products)
-        printf(" %s %.5f %d", run.products->name, median_of(svit_run_products, &run, &op, runs),
+    if (run.kernels->products && run.kernels->products())
+        printf(" %s %.5f %d", run.kernels->products()->name, median_of(svit_run_products, &run, &op, runs),
                svit_takes_products(&run, &op));
     printf("\n");
     return 0;

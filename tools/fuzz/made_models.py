@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from primesvt_deploy.artifact.native_file import EarlyStage, native_bytes
+from primesvt_deploy.lowering.native.products import LARGEST_COUNT, largest_count
 from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import (
     AttentionOp,
@@ -356,6 +357,7 @@ def _sparse(m: _Maker) -> NativeProgram:
             set_bits=m.pick(1, 2, 4),
             tile=tile,
             listed=0 if tile else m.pick(0, 5, rows),
+            gathered=m.pick(0, 1, 3) if largest_count(spikes) <= LARGEST_COUNT else 0,
             sink=sink,
         )
     )

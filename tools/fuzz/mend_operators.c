@@ -12,6 +12,8 @@ static void mend_sparse(room *r, op_sparse *op) {
     op->block_rows = clamp(op->block_rows, 0, UINT16_MAX);
     op->together = clamp(op->together, 1, 255);
     op->listed = clamp(op->listed, 0, UINT16_MAX);
+    const int countable = svit_largest_count(&op->input) <= PRODUCT_LARGEST;
+    op->gathered = countable ? clamp(op->gathered, 0, 40) : 0;
     const int64_t rows = (int64_t)w->kernel_height * w->kernel_width * w->channels;
     op->weights = clamp(op->weights, WEIGHTS_INT8, WEIGHTS_INT4);
     if (op->weights == WEIGHTS_INT8) op->multipliers_offset = 0;

@@ -25,7 +25,11 @@ static double sparse_work(const op_sparse *op) {
                             (bits + op->input.steps) * op->outputs +
                             sink_work(&op->sink, op->outputs);
     const double lists = taps_of(w) * 16.0 * bits * op->input.planes;
-    return outputs_of(w) * (position + lists) + op->tile * (double)w->stride_x * w->out_height;
+    const double columns = op->outputs + PRODUCT_COLUMNS;
+    const double products = taps_of(w) * w->channels * op->input.steps * columns / 8.0;
+    return outputs_of(w) * (position + lists + (op->gathered ? products : 0.0)) +
+           op->tile * (double)w->stride_x * w->out_height +
+           op->gathered * (double)op->input.steps * taps_of(w) * w->channels;
 }
 
 static double dense_work(const op_dense *op) {

@@ -220,8 +220,8 @@ static void take_sample(const svit_header *h, const svit_early *stage, void *are
 static run_state part_of(const svit_model *model, void *arena, const uint8_t *pixels, int32_t part,
                          int32_t parts) {
     const svit_header *h = header_of(model);
-    const run_state run = {model->kernels, svit_choose_products(), model->file + h->data_offset,
-                           arena, arena, part, parts, pixels, NULL};
+    const run_state run = {model->kernels, model->file + h->data_offset, arena, arena, part, parts,
+                           pixels, NULL};
     return run;
 }
 

@@ -36,6 +36,7 @@ static inline __attribute__((always_inline)) long long narrow_ints(__m256i ints)
 #define SVIT_REGISTERS 16
 #define SVIT_KERNELS svit_kernels_avx2
 #define SVIT_NAME "avx2"
+#define SVIT_PRODUCTS svit_choose_products
 #include "svit_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop

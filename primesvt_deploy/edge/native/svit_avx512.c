@@ -7,6 +7,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,bmi,bmi2")
 #endif
 #include <immintrin.h>
+#include <stdint.h>
 #define WIDEN_BYTES(bytes) ((wide_h)_mm512_cvtepi8_epi16((__m256i)(bytes)))
 #define WIDEN_UBYTES(bytes) ((wide_h)_mm512_cvtepu8_epi16((__m256i)(bytes)))
 #define WIDEN_SHORTS(shorts) ((vec_i)_mm512_cvtepi16_epi32((__m256i)(shorts)))
@@ -16,6 +17,12 @@
 #define SCAN_STEP 1
 #define SCAN_MASK(from)                                        \
     (uint64_t)_mm512_test_epi8_mask(_mm512_loadu_si512(from), _mm512_loadu_si512(from))
+#define SCAN_LEAST 1
+#define SCAN_LAST(bytes, n, left) scan_some((bytes) + (n) - (left), left)
+static inline uint64_t scan_some(const uint8_t *from, int32_t count) {
+    const __m512i some = _mm512_maskz_loadu_epi8((UINT64_C(1) << count) - 1, from);
+    return (uint64_t)_mm512_test_epi8_mask(some, some);
+}
 #define ADD_PAIRS(total, a, b) \
     ((total) + (vec_i)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
 #define MAX_SHORTS(a, b) ((wide_h)_mm512_max_epi16((__m512i)(a), (__m512i)(b)))
@@ -29,6 +36,7 @@
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_avx512
 #define SVIT_NAME "avx512"
+#define SVIT_PRODUCTS svit_choose_products
 #include "svit_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop

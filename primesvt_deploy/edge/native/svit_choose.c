@@ -1,7 +1,7 @@
 /* The kernels for the processor: chosen at run time on x86, by the compiler elsewhere. */
 #include "svit_internal.h"
 
-#if defined(SVIT_MCU) || (defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M')
+#if defined(SVIT_ONLY_ROWS)
 extern const svit_kernels svit_kernels_mcu;
 
 const svit_kernels *svit_choose_kernels(void) { return &svit_kernels_mcu; }

@@ -27,6 +27,10 @@
 #define SVIT_PIXEL_ROWS 32  /* rows of a kernel on pixels */
 #define SVIT_MAX_EARLY 31   /* stages before the last one */
 
+#if defined(SVIT_MCU) || (defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M')
+#define SVIT_ONLY_ROWS /* no products of counts and weights */
+#endif
+
 typedef struct svit_header {
     uint8_t magic[8];
     uint32_t version;
@@ -349,6 +353,7 @@ typedef struct svit_kernels {
     /* sums[i * pitch + n] of `count` windows from x on; values are at most 255 in size. */
     void (*sum_pixels)(const pixel_rows *rows, int32_t x, int32_t count, const int16_t *weights,
                        int32_t outputs, int32_t *sums, size_t pitch);
+    const svit_products *(*products)(void); /* or null */
 } svit_kernels;
 
 const svit_kernels *svit_choose_kernels(void);
@@ -358,7 +363,6 @@ const svit_kernels *svit_choose_kernels(void);
 /* One run of a model. */
 typedef struct run_state {
     const svit_kernels *kernels;
-    const svit_products *products; /* or null */
     const uint8_t *data; /* of the file */
     uint8_t *arena;
     uint8_t *scratch;

@@ -4,6 +4,7 @@
  *     SVIT_REGISTERS how many vector registers there are
  *     SVIT_KERNELS  name of the table that this defines
  *     SVIT_NAME     what svit_kernels_name says
+ *     SVIT_PRODUCTS what chooses kernels of products, or NULL
  *
  * and, where the compiler makes a poor job of them, the conversions WIDEN_* and NARROW_INTS, and
  * ADD_PAIRS.
@@ -55,14 +56,13 @@ typedef uint8_t wide_ub __attribute__((vector_size(WIDE)));
 #define KEEP_POINTER(pointer) __asm__("" : "+r"(pointer))
 
 /* A mask of the bytes at `from` that are not zero: one bit for each, SCAN_STEP bits apart. */
+#ifndef SCAN_MASK
 INLINE uint64_t scan_word(const uint8_t *from) {
     const uint64_t low = UINT64_C(0x7f7f7f7f7f7f7f7f);
     const uint64_t word = LOAD(uint64_t, from);
     return (((word & low) + low) | word) & ~low;
 }
-#define WORD_BYTES 8
-#ifndef SCAN_MASK
-#define SCAN_BYTES WORD_BYTES
+#define SCAN_BYTES 8
 #define SCAN_STEP 8
 #define SCAN_MASK(from) scan_word(from)
 #endif
@@ -87,15 +87,24 @@ INLINE void list_byte(const uint8_t *bytes, int32_t i, int32_t first, uint16_t *
     }
 }
 
+/* A mask of the last `left` of n bytes, of which others were scanned. */
+#ifndef SCAN_LAST
+#define SCAN_LAST(bytes, n, left) \
+    (SCAN_MASK((bytes) + (n) - SCAN_BYTES) >> ((SCAN_BYTES - (left)) * SCAN_STEP))
+#define SCAN_LEAST SCAN_BYTES
+#endif
+
 INLINE int32_t list_active_of(const uint8_t *bytes, int32_t n, int32_t first, uint16_t **ends,
                               int32_t sets, int32_t set_bits) {
     int32_t i = 0, listed = 0;
     for (; i + SCAN_BYTES <= n; i += SCAN_BYTES)
         for (uint64_t mask = SCAN_MASK(bytes + i); mask; mask &= mask - 1, listed++)
             list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, ends, sets, set_bits);
-    for (; i + WORD_BYTES <= n; i += WORD_BYTES)
-        for (uint64_t mask = scan_word(bytes + i); mask; mask &= mask - 1, listed++)
-            list_byte(bytes, i + __builtin_ctzll(mask) / 8, first, ends, sets, set_bits);
+    if (i < n && n >= SCAN_LEAST) {
+        for (uint64_t mask = SCAN_LAST(bytes, n, n - i); mask; mask &= mask - 1, listed++)
+            list_byte(bytes, i + __builtin_ctzll(mask) / SCAN_STEP, first, ends, sets, set_bits);
+        return listed;
+    }
     for (; i < n; i++)
         if (bytes[i]) {
             list_byte(bytes, i, first, ends, sets, set_bits);
@@ -144,20 +153,20 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
     SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], base, stride)
 
 /* What currents begin with, in memory: `count` columns, or as many as fill registers. */
-#define DEFINE_BEGIN(suffix, type, vector, lanes)                                             \
+#define DEFINE_BEGIN(suffix, type, vector, lanes, unroll)                                     \
     INLINE void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
                                int32_t count) {                                               \
         if (lists->before == CURRENTS_KEPT) return;                                           \
         for (int32_t k = 0; k < lists->bits; k++, currents += pitch)                          \
-            UNROLL for (int32_t n = 0; n < count; n += (lanes)) {                             \
+            unroll for (int32_t n = 0; n < count; n += (lanes)) {                             \
                 vector sums = {0};                                                            \
                 if (lists->before > 0) sums = LOAD(vector, currents + n) << lists->before;    \
                 STORE(currents + n, sums);                                                    \
             }                                                                                 \
     }
 
-DEFINE_BEGIN(int16, int16_t, wide_uh, WIDE)
-DEFINE_BEGIN(int32, int32_t, vec_ui, LANES)
+DEFINE_BEGIN(int16, int16_t, wide_uh, WIDE, UNROLL)
+DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
 
 /* Columns of `v` registers: a pattern's rows are added once, and their sum to the current of each of
  * its bits. */
@@ -710,5 +719,5 @@ const svit_kernels SVIT_KERNELS = {
     add_block,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
     count_bits, add_products, read_products, max_int16,
-    sum_pixels,
+    sum_pixels, SVIT_PRODUCTS,
 };

@@ -686,5 +686,5 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 const svit_kernels svit_kernels_mcu = {
     "mcu",      list_active,  sum_rows,      sum_rows_int4, sum_rows_wide, sum_rows_int4_wide, add_block,
     fire_int16, fire_int32,   fire_float,    sum_scaled,    sum_scaled_int8,
-    count_bits, add_products, read_products, max_int16,     sum_pixels,
+    count_bits, add_products, read_products, max_int16,     sum_pixels,    NULL,
 };

@@ -35,6 +35,7 @@
 #define SVIT_REGISTERS 32
 #define SVIT_KERNELS svit_kernels_neon
 #define SVIT_NAME "neon"
+#define SVIT_PRODUCTS svit_choose_products
 #include "svit_kernels.h"
 #else
 typedef int svit_neon_unused; /* a file needs a declaration */

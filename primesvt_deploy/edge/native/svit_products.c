@@ -11,6 +11,8 @@
 #include "svit_internal.h"
 #include "svit_sink.h"
 
+#if !defined(SVIT_ONLY_ROWS)
+
 #define PACKED_INPUTS 128 /* whose weights are packed at a time */
 #define TURNS 4 /* of each part of a run */
 
@@ -116,6 +118,7 @@ static void pack(const int8_t *from, size_t stride, int32_t rows, int32_t first,
 typedef struct layer {
     const run_state *run;
     const op_sparse *op;
+    const svit_products *kernel;
     products_layout layout;
     const int8_t *rows;
     int32_t together;
@@ -129,8 +132,12 @@ static int32_t together_of(const op_sparse *op) {
     return INT16_MAX / (2 * -INT8_MIN * svit_largest_count(&op->input));
 }
 
+static const svit_products *products_of(const run_state *run) {
+    return run->kernels->products ? run->kernels->products() : NULL;
+}
+
 static layer begin_layer(const run_state *run, const op_sparse *op) {
-    layer l = {run, op, layout_of(op), NULL, 0, run->scratch, NULL, NULL};
+    layer l = {run, op, products_of(run), layout_of(op), NULL, 0, run->scratch, NULL, NULL};
     l.rows = run->unpacked ? run->unpacked : (const int8_t *)(run->data + op->weights_offset);
     l.together = together_of(op);
     l.packed = (int8_t *)(run->scratch + l.layout.packed_at);
@@ -140,17 +147,17 @@ static layer begin_layer(const run_state *run, const op_sparse *op) {
     return l;
 }
 
-/* Sums of the windows whose counts are gathered, of outputs from `first` on. */
-static void sum_products(const layer *l, int32_t first) {
+/* Sums of windows whose counts are gathered, of outputs from `first` on. */
+static void sum_products(const layer *l, int32_t windows, int32_t first) {
     const int32_t inputs = l->layout.inputs;
-    product_task task = {l->counts, (size_t)inputs, l->layout.windows, 0, l->packed, l->together,
-                         l->sums};
-    memset(l->sums, 0, (size_t)l->layout.windows * PRODUCT_COLUMNS * sizeof *l->sums);
+    product_task task = {l->counts, (size_t)inputs, rounded(windows, PRODUCT_WINDOWS), 0,
+                         l->packed, l->together, l->sums};
+    memset(l->sums, 0, (size_t)task.windows * PRODUCT_COLUMNS * sizeof *l->sums);
     for (int32_t at = 0; at < inputs; at += PACKED_INPUTS, task.counts += PACKED_INPUTS) {
         const int32_t end = at + PACKED_INPUTS < inputs ? at + PACKED_INPUTS : inputs;
         pack(l->rows + first, (size_t)l->op->outputs, rows_of(&l->op->window), at, end, l->packed);
         task.quads = (end - at) / 4;
-        l->run->products->sum(&task);
+        l->kernel->sum(&task);
     }
 }
 
@@ -162,7 +169,7 @@ static void run_tile(const layer *l, const sink *sink, int32_t begin, int32_t co
         gather_window(l->run, op, begin + i, l->counts + (size_t)(i * steps) * pitch, pitch);
     for (int32_t first = 0; first < op->outputs; first += PRODUCT_COLUMNS) {
         const int32_t left = op->outputs - first;
-        sum_products(l, first);
+        sum_products(l, count * steps, first);
         for (int32_t i = 0; i < count; i++)
             svit_sink_position(sink, (begin + i) / width, (begin + i) % width,
                                l->sums + (size_t)(i * steps) * PRODUCT_COLUMNS, first,
@@ -192,8 +199,11 @@ static int64_t active_nibbles(const run_state *run, const op_sparse *op) {
 }
 
 int svit_takes_products(const run_state *run, const op_sparse *op) {
-    const svit_products *kernel = run->products;
+    const svit_products *kernel = products_of(run);
     if (!kernel || !op->gathered || (op->weights == WEIGHTS_INT4 && !run->unpacked)) return 0;
+#if defined(SVIT_TAKES_PRODUCTS) /* for tests: 1 or 0 */
+    return SVIT_TAKES_PRODUCTS;
+#endif
     const window_ref *w = &op->window;
     const int64_t taps = (int64_t)w->kernel_height * w->kernel_width;
     const int64_t blocks = (op->outputs + PRODUCT_COLUMNS - 1) / PRODUCT_COLUMNS;
@@ -218,3 +228,20 @@ void svit_run_products(const run_state *run, const op_sparse *op) {
             run_tile(&l, &sink, at, end - at < op->gathered ? end - at : op->gathered);
     }
 }
+#else /* microcontrollers have neither the instructions nor the memory */
+uint64_t svit_products_scratch(const op_sparse *op) {
+    (void)op;
+    return 0;
+}
+
+int svit_takes_products(const run_state *run, const op_sparse *op) {
+    (void)run;
+    (void)op;
+    return 0;
+}
+
+void svit_run_products(const run_state *run, const op_sparse *op) {
+    (void)run;
+    (void)op;
+}
+#endif

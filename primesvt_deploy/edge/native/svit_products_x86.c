@@ -53,12 +53,6 @@ const svit_products *svit_choose_products(void) {
         return __builtin_cpu_supports("avx512vnni") ? &vnni : &avx512;
     return __builtin_cpu_supports("avx2") ? &avx2 : NULL;
 }
-#elif !defined(__aarch64__)
-#include <stddef.h>
-
-#include "svit_products.h"
-
-const svit_products *svit_choose_products(void) { return NULL; }
 #else
 typedef int svit_products_x86_unused; /* a file needs a declaration */
 #endif

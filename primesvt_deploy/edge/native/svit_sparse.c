@@ -19,7 +19,7 @@
 #define MOST_LISTED 640 /* inputs that are listed together, at most, where they are not */
 #define NO_COLUMN (-1)
 #define TURNS 4 /* of each part of a run */
-#define PART_BYTES 16 /* of a list_part, on any machine */
+#define PART_BYTES 32 /* of a list_part, on any machine, at most */
 
 /* A column of pixels is listed in pieces, each of some runs of channels of one pixel. */
 typedef struct column_pieces {
@@ -113,10 +113,12 @@ static sparse_layout layout_of(const op_sparse *op) {
 
 uint64_t svit_sparse_scratch(const op_sparse *op) { return layout_of(op).bytes; }
 
-/* A record of some of a window's inputs, and what is added to their numbers. */
+typedef uint16_t copied_entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
+
+/* A record of some of a window's inputs, and what is added to their numbers, COPIED times. */
 typedef struct list_part {
     const uint16_t *record;
-    uint16_t first;
+    uint16_t first[COPIED];
 } list_part;
 
 /* A layer at work. */
@@ -144,29 +146,37 @@ static void begin_lists(layer *l) {
                sizeof *l->made.ends << l->op->set_bits);
 }
 
-/* The lists that were made, as records side by side. Lists are short: COPIED entries are written
+/* to[i] = from[i] + first[i % COPIED], and some beyond. Lists are short: COPIED entries are written
  * without asking how many there are, for which records have room, and which costs less than guessing
  * their lengths wrong. */
+static inline void copy_entries(const uint16_t *from, int32_t count, const copied_entries *first,
+                                uint16_t *to) {
+    for (int32_t i = 0;;) {
+        copied_entries taken;
+        memcpy(&taken, from + i, sizeof taken);
+        taken += *first;
+        memcpy(to + i, &taken, sizeof taken);
+        i += COPIED;
+        if (__builtin_expect(i >= count, 1)) break;
+    }
+}
+
+/* The lists that were made, as records side by side. */
 static void keep_lists(const layer *l, uint16_t *record) {
+    const copied_entries as_they_are = {0};
     for (int32_t set = 0; set < l->layout.sets; set++, record += l->layout.record) {
         uint32_t end = SVIT_RECORD_HEAD, patterns = 0;
-        for (int32_t p = 1; p < SVIT_PATTERNS; p++) {
-            record[p] = (uint16_t)end;
-            if (p >> l->op->set_bits) continue;
+        int32_t p = 1;
+        for (; p >> l->op->set_bits == 0; p++) {
             const uint16_t *from = l->buckets.ends[set * SVIT_PATTERNS + p];
-            const uint16_t *const behind = l->made.ends[set * SVIT_PATTERNS + p];
-            if (from == behind) continue;
-            patterns |= 1u << p;
-            uint16_t *to = record + end;
-            end += (uint32_t)(behind - from);
-            do {
-                memcpy(to, from, COPIED * sizeof *to);
-                to += COPIED;
-                from += COPIED;
-            } while (from < behind);
+            const int32_t count = (int32_t)(l->made.ends[set * SVIT_PATTERNS + p] - from);
+            record[p] = (uint16_t)end;
+            patterns |= (uint32_t)(count > 0) << p;
+            copy_entries(from, count, &as_they_are, record + end);
+            end += (uint32_t)count;
         }
+        for (; p <= SVIT_PATTERNS; p++) record[p] = (uint16_t)end;
         record[0] = (uint16_t)patterns;
-        record[SVIT_PATTERNS] = (uint16_t)end;
     }
 }
 
@@ -204,35 +214,24 @@ static void list_column(layer *l, int32_t top, int32_t column, uint16_t *record)
     }
 }
 
-typedef uint16_t copied_entries __attribute__((vector_size(COPIED * sizeof(uint16_t))));
-
-/* to[i] = from[i] + first, and some beyond, as in keep_lists. */
-static inline void copy_entries(const uint16_t *from, int32_t count, uint16_t first, uint16_t *to) {
-    int32_t i = 0;
-    do {
-        copied_entries taken;
-        memcpy(&taken, from + i, sizeof taken);
-        taken += first;
-        memcpy(to + i, &taken, sizeof taken);
-        i += COPIED;
-    } while (i < count);
-}
-
 /* Join records, `moved` entries behind those that parts point to, list by list. */
 static void join(const layer *l, int32_t parts, size_t moved) {
     uint16_t *const joined = l->joined;
     uint32_t patterns = 0, end = SVIT_RECORD_HEAD;
     for (int32_t i = 0; i < parts; i++) patterns |= l->parts[i].record[moved];
     joined[0] = (uint16_t)patterns;
-    for (int32_t p = 1; p < SVIT_PATTERNS; p++) {
+    for (; patterns; patterns &= patterns - 1) { /* nobody asks for lists of others */
+        const int p = __builtin_ctz(patterns);
         joined[p] = (uint16_t)end;
-        if (!(patterns >> p & 1)) continue;
         for (int32_t i = 0; i < parts; i++) {
             const uint16_t *record = l->parts[i].record + moved;
             const int32_t count = record[p + 1] - record[p];
-            copy_entries(record + record[p], count, l->parts[i].first, joined + end);
+            copied_entries first;
+            memcpy(&first, l->parts[i].first, sizeof first);
+            copy_entries(record + record[p], count, &first, joined + end);
             end += (uint32_t)count;
         }
+        joined[p + 1] = (uint16_t)end;
     }
     joined[SVIT_PATTERNS] = (uint16_t)end;
 }
@@ -413,7 +412,8 @@ static int32_t find_parts(const layer *l, int32_t x) {
         const uint16_t *record = records_of(l, column);
         for (int32_t i = 0; i < l->layout.pieces.count; i++, record += piece, count++) {
             l->parts[count].record = record;
-            l->parts[count].first = (uint16_t)(kx * g->channels);
+            for (int32_t k = 0; k < COPIED; k++)
+                l->parts[count].first[k] = (uint16_t)(kx * g->channels);
         }
     }
     return count;

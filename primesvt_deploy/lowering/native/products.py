@@ -13,9 +13,9 @@ from primesvt_deploy.lowering.native.program import NativeProgram
 from primesvt_deploy.lowering.native.records import Operator, SparseOp, SpikesRef
 from primesvt_deploy.lowering.native.scratch import products_bytes, scratch_bytes
 
-__all__ = ["with_products"]
+__all__ = ["LARGEST_COUNT", "largest_count", "with_products"]
 
-_LARGEST_COUNT = 127
+LARGEST_COUNT = 127
 """Of an input, `PRODUCT_LARGEST` in the engine."""
 _WINDOWS = (32, 16)
 """Windows whose counts are gathered at a time, one for each position and step."""
@@ -43,12 +43,13 @@ def _memory(program: NativeProgram) -> int:
 
 
 def _with_products(operator: Operator, room: int) -> Operator:
-    if not isinstance(operator, SparseOp) or _largest_count(operator.input) > _LARGEST_COUNT:
+    if not isinstance(operator, SparseOp) or largest_count(operator.input) > LARGEST_COUNT:
         return operator
     steps = operator.input.steps
     choices = (replace(operator, gathered=max(count // steps, 1)) for count in _WINDOWS)
     return next((op for op in choices if products_bytes(op) <= room), operator)
 
 
-def _largest_count(spikes: SpikesRef) -> int:
+def largest_count(spikes: SpikesRef) -> int:
+    """The largest count that a spike tensor has room for."""
     return 2**spikes.planes - 1 if spikes.binary else spikes.planes * spikes.step_bits

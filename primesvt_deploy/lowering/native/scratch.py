@@ -25,7 +25,7 @@ COLUMNS = 192
 """Outputs of a layer that are computed at a time, `SVIT_COLUMNS` in the engine."""
 
 _RECORD_HEAD = 17
-_PART = 16
+_PART = 32
 _CHUNK = 64
 _MOST_LISTED = 640
 _COPIED = 8

@@ -27,6 +27,11 @@ from primesvt_deploy.settings import Precision
 HERE = Path(__file__).parent
 FUZZ = HERE.parents[2] / "tools" / "fuzz"
 SOURCES = sorted(OWN_SOURCES.glob("svit*.c"))
+_TOOLS = (path for path in FUZZ.glob("*.c") if path.name != "fuzz_open.c")
+RUN_PATCHED = (HERE / "run_patched.c", *_TOOLS, *SOURCES)
+PRODUCTS = "-DSVIT_TAKES_PRODUCTS=1"
+"""All products are summed wherever a file and the kernels allow it."""
+ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror")
 COMPILERS = {
     "gcc": (),
@@ -51,8 +56,8 @@ Patches = Sequence[tuple[int, Sequence[tuple[int, int]]]]
 slow = pytest.mark.slow  # the engine is compiled
 
 
-def compiled(target: Path, sources: Iterable[Path], *options: str) -> Path:
-    command = ["gcc", "-std=c99", "-O0", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
+def compiled(target: Path, sources: Iterable[Path], *options: str, compiler: str = "gcc") -> Path:
+    command = [compiler, "-std=c99", "-O0", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
     folders = (f"-I{OWN_SOURCES}", f"-I{FUZZ}")
     subprocess.run([*command, *options, *folders, "-o", target, *sources], check=True)
     return target
@@ -61,10 +66,8 @@ def compiled(target: Path, sources: Iterable[Path], *options: str) -> Path:
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program that runs altered files, which ends with the first mistake in memory."""
-    tools = (path for path in FUZZ.glob("*.c") if path.name != "fuzz_open.c")
-    sources = (HERE / "run_patched.c", *tools, *SOURCES)
     target = tmp_path_factory.mktemp("checked") / "run_patched"
-    return compiled(target, sources, "-fsanitize=address,undefined", "-pthread")
+    return compiled(target, RUN_PATCHED, "-fsanitize=address,undefined", PRODUCTS, "-pthread")
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +197,23 @@ def test_kernels_and_parts_give_the_same_numbers(
 ) -> None:
     """Every operator, with options at random, and within its memory."""
     require_same_numbers(checked, made, tmp_path)
+
+
+@slow
+def test_arm_gives_the_same_numbers(checked: Path, made: dict[str, bytes], tmp_path: Path) -> None:
+    """Without and with instructions for dot products."""
+    missing = [name for name in (ARM_COMPILER, EMULATOR) if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    target = tmp_path / "run_patched"
+    compiled(target, RUN_PATCHED, "-O1", "-static", PRODUCTS, "-pthread", compiler=ARM_COMPILER)
+    altered = [(model, whole(model)) for name, model in made.items() if "sparse" in name]
+    expected = outcomes(checked, "mcu", altered, tmp_path, most_work=1e8)
+    for processor in ("cortex-a72", "cortex-a76"):
+        script = tmp_path / processor
+        script.write_text(f'#!/bin/sh\nexec {EMULATOR} -cpu {processor} {target} "$@"\n')
+        script.chmod(0o755)
+        assert outcomes(script, "neon", altered, tmp_path, most_work=1e8) == expected
 
 
 @slow
