@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from native_timing import AS_IT_IS, AVX2, NO_VNNI
+from native_timing import AS_IT_IS, AVX2, NO_AMX, NO_VNNI
 
 __all__ = ["native_sections"]
 
-_KINDS = (AS_IT_IS, NO_VNNI, AVX2)
+_KINDS = (AS_IT_IS, NO_AMX, NO_VNNI, AVX2)
 
 
 def native_sections(results: Path) -> dict[str, str]:
@@ -73,8 +73,8 @@ def _anytime_table(found: dict[str, Any]) -> str:
     )
 
 
-def _kind(kind: str, native: dict[str, Any]) -> str:
-    return f"{native['machine']['instructions']}, as it is" if kind == AS_IT_IS else kind
+def _kind(kind: str, found: dict[str, Any]) -> str:
+    return f"{found['machine']['instructions']}, as it is" if kind == AS_IT_IS else kind
 
 
 def _time_table(found: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ def _time_table(found: dict[str, Any]) -> str:
         "|---|---|" + "---|" * 10,
     ]
     for kind in _KINDS:
-        for row in found["timings"][kind].get("by_threads", ()):
+        for row in found["timings"].get(kind, {}).get("by_threads", ()):
             cells = [
                 f"{row[name]['median_ms']:.1f} ms" if name in row else "-"
                 for name in (*columns, "native_int4")
@@ -205,8 +205,8 @@ def _large_table(found: dict[str, Any]) -> str:
             f"{100 * density['median']:.0f}% "
             f"({100 * density['least']:.0f}%, {100 * density['most']:.0f}%)"
         )
-        for kind in (AS_IT_IS, NO_VNNI):
-            for time in row["timings"][kind].get("by_threads", ()):
+        for kind in _KINDS:
+            for time in row["timings"].get(kind, {}).get("by_threads", ()):
                 runs = time["runs"]
                 ratio = time["times_faster"]["native_int8"]
                 lines.append(
@@ -269,34 +269,43 @@ def _microcontrollers_table(found: dict[str, Any]) -> str:
 
 
 def _density_table(found: dict[str, Any]) -> str:
-    """Time of a layer by density, and of a dense product."""
-    rows = found["layers"]
-    first = next(iter(rows.values()))[AS_IT_IS]["densities"]
-    shown = [i for i, density in enumerate(first) if density in (0.1, 0.3, 0.5, 0.9)]
+    """Time of a layer by density, by rows of active inputs and by all products."""
+    densities = found["densities"]
+    shown = [i for i, density in enumerate(densities) if density in (0.1, 0.3, 0.5, 0.9)]
+    kinds = [kind for kind in _KINDS if kind in found["choice_over_faster"]]
     lines = [
         "| layer | "
-        + " | ".join(f"native at {100 * first[i]:.0f}%" for i in shown)
-        + " | dense product and neurons | faster dense from | without VNNI | AVX2 |",
-        "|---|" + "---|" * (len(shown) + 4),
+        + " | ".join(f"rows at {100 * densities[i]:.0f}%" for i in shown)
+        + " | products | "
+        + " | ".join(f"products faster from, {_kind(kind, found)}" for kind in kinds)
+        + " |",
+        "|---|" + "---|" * (len(shown) + 1 + len(kinds)),
     ]
-    for name, row in rows.items():
-        times = row[AS_IT_IS]["independent_ms"]
-        cells = [f"{times[i]:.2f} ms" for i in shown]
-        dense = row["dense"]
-        cells.append(f"{dense[AS_IT_IS]['with_neurons_ms']:.2f} ms")
-        cells += [_from(dense.get(kind)) for kind in _KINDS]
+    for name, row in found["layers"].items():
+        first = row[kinds[0]]["independent"]
+        cells = [f"{first['rows_ms'][i]:.2f} ms" for i in shown]
+        middle = len(densities) // 2
+        cells.append(f"{first['products_ms'][middle]:.2f} ms" if first["products_ms"] else "-")
+        cells += [_from(row[kind]["independent"]) for kind in kinds]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    choices = "; ".join(
+        f"{_kind(kind, found)} {over['mean']:.2f} times, at most {over['most']:.2f} times"
+        for kind, over in found["choice_over_faster"].items()
+        if over
+    )
     lines += [
         "",
         f"One thread, T = {found['timesteps']}, spikes drawn independently for each timestep (the "
         f"least that can be grouped); medians of {found['runs']} runs, or of those of a quarter "
-        f"second; {found['machine']['cpu']}.",
+        f"second; {found['machine']['cpu']}. What the engine chooses, over all layers and "
+        f"densities, spikes that fire in all timesteps among them, takes this much of the faster "
+        f"way's time: {choices}.",
     ]
     return "\n".join(lines)
 
 
-def _from(dense: dict[str, Any] | None) -> str:
-    if dense is None:
-        return "not measured"
-    density = dense["crossover_density"]["independent"]
+def _from(row: dict[str, Any]) -> str:
+    density = row["products_faster_from"]
+    if not row["products_ms"]:
+        return "not there"
     return "never" if density is None else f"{100 * density:.0f}%"

@@ -4,8 +4,9 @@
 
 times the artifacts in a folder on the samples of its `inputs.npy` and prints JSON. ONNX Runtime
 chooses its kernels by what `cpuid` says and has no switch for it, so a copy of its library is made
-to run without VNNI, or without AVX-512 at all: in the copy, the two tests are replaced that choose
-those kernels. The native engine has its choice replaced when it is compiled.
+to run without AMX (the matrix unit of servers), without VNNI, or without AVX-512 at all: in the
+copy, the tests are replaced that choose those kernels. The native engine has its choice replaced
+when it is compiled.
 """
 
 from __future__ import annotations
@@ -33,13 +34,22 @@ from primesvt_deploy.measure.latency import Latency, measure_latency
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = (1, 2)
-AS_IT_IS, NO_VNNI, AVX2 = "as it is", "AVX-512 without VNNI", "AVX2"
-LIMITED = (NO_VNNI, AVX2)
+AS_IT_IS, NO_AMX, NO_VNNI, AVX2 = "as it is", "VNNI without AMX", "AVX-512 without VNNI", "AVX2"
+HAS_AMX = " amx_int8 " in Path("/proc/cpuinfo").read_text()
+LIMITED = (*[NO_AMX] * HAS_AMX, NO_VNNI, AVX2)
+"""What processors have less of; without AMX is what a processor is that has none."""
+_SUPPORTED = "__builtin_cpu_supports(x)"
+ENGINE_OPTIONS = {
+    AS_IT_IS: (),
+    NO_AMX: (),  # the engine has no use for it
+    NO_VNNI: (f'-D{_SUPPORTED}=(sizeof(x)!=sizeof"avx512vnni"&&{_SUPPORTED})',),
+    AVX2: (f"-D{_SUPPORTED}=((x)[3]==50)",),
+}
+"""The compiler's options; avx2 and bmi2 have a 2 where avx512f and its extensions have a 5."""
 _CORE = re.escape(bytes.fromhex("4181e2000002c0"))  # and r10d, the bits of AVX-512 BW, DQ and VL
 _VNNI = re.compile(_CORE + b".{0,400}?" + re.escape(bytes.fromhex("81e700080000")), re.DOTALL)
 _AVX512 = re.compile(re.escape(bytes.fromhex("a8e00f84")) + b".{0,400}?" + _CORE, re.DOTALL)
-NO_AVX512 = "-D__builtin_cpu_supports(x)=((x)[3]==50)"
-"""avx2 and bmi2 have a 2 where avx512f and its extensions have a 5."""
+_AMX = re.compile(re.escape(bytes.fromhex("41f7d14181e100000003")))  # not r9d; and r9d, AMX bits
 Run = Callable[[npt.NDArray[Any]], object]
 
 
@@ -96,7 +106,7 @@ def with_fewer_instructions(
 
     Args:
         folder: of artifacts and `inputs.npy`.
-        kept: `NO_VNNI` or `AVX2`.
+        kept: one of `LIMITED`.
         runs: rounds.
         warmup: untimed rounds before.
         threads: thread counts.
@@ -112,7 +122,7 @@ def run_limited(program: Sequence[str], kept: str) -> Any:
 
     Args:
         program: its file and arguments.
-        kept: `NO_VNNI` or `AVX2`.
+        kept: one of `LIMITED`.
 
     Returns:
         Its answer; or, under `not_measured`, why it was not run.
@@ -123,8 +133,8 @@ def run_limited(program: Sequence[str], kept: str) -> Any:
         if missing:
             return {"not_measured": missing}
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
-        if kept == AVX2:
-            environment[READY_LIBRARY] = str(compile_library(["cc", NO_AVX512], site))
+        library = compile_library(["cc", *ENGINE_OPTIONS[kept]], site)
+        environment[READY_LIBRARY] = str(library)
         line = [sys.executable, *program]
         done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
@@ -139,14 +149,17 @@ def _limit_onnxruntime(site: Path, kept: str) -> str:
     shutil.copytree(Path(found.origin).parent, copy, ignore=left_out)
     (library,) = (copy / "capi").glob("onnxruntime_pybind11_state*.so")
     content = bytearray(library.read_bytes())
-    pattern = _VNNI if kept == NO_VNNI else _AVX512
-    places = list(pattern.finditer(content))
-    if len(places) != 1:
-        return "this onnxruntime chooses its kernels in another way: the test was not found"
+    changes = [(_AMX, 0, b"\x0f\x1f\x00")] * HAS_AMX  # nop: bits that are there look missing
     if kept == NO_VNNI:
-        content[places[0].end() - 4 : places[0].end()] = bytes(4)  # and edi, 0
-    else:
-        content[places[0].start() : places[0].start() + 2] = b"\x0c\x01"  # or al, 1: not supported
+        changes.append((_VNNI, -4, bytes(4)))  # and edi, 0
+    elif kept == AVX2:
+        changes.append((_AVX512, 0, b"\x0c\x01"))  # or al, 1: not supported
+    for pattern, place, change in changes:
+        places = list(pattern.finditer(content))
+        if len(places) != 1:
+            return "this onnxruntime chooses its kernels in another way: the test was not found"
+        start = (places[0].end() if place < 0 else places[0].start()) + place
+        content[start : start + len(change)] = change
     library.write_bytes(content)
     return ""
 

@@ -304,11 +304,16 @@ def test_native_large(run: Run, model: SViT, script: Script) -> None:
 
 def test_native_density(run: Run) -> None:
     layers = {"1x1": (8, 4, 1, 16, 3), "3x3": (8, 4, 3, 16, 1)}
-    content = run("native_density", LAYERS=layers, RUNS=3, WARMUP=1, DENSITIES=(0.0, 0.2, 0.9))
+    content = run("native_density", LAYERS=layers, RUNS=3, DENSITIES=(0.0, 0.2, 0.9))
     for row in content["layers"].values():
-        assert len(row["as it is"]["independent_ms"]) == 3
-        assert row["AVX2"]["kernels"] != "avx512"
-        assert row["dense"]["as it is"]["product_ms"] > 0.0
+        for kind in ("independent", "static"):
+            assert len(row["as it is"][kind]["rows_ms"]) == 3
+            assert row["AVX2"][kind]["chosen"][:1] in ([], ["rows"]), "nothing fires"
+        if row["AVX2"]["kernels"] == "avx2":
+            assert row["AVX2"]["products"] == "avx2"
+        assert row["AVX-512 without VNNI"].get("products") != "avx512vnni"
+    for over in content["choice_over_faster"].values():
+        assert not over or over["most"] >= over["mean"] >= 1.0
 
 
 def test_the_density_of_a_crossover_lies_between_measured_ones(
@@ -316,8 +321,16 @@ def test_the_density_of_a_crossover_lies_between_measured_ones(
 ) -> None:
     density = script("native_density")
     monkeypatch.setattr(density, "DENSITIES", (0.0, 0.2, 0.6))
-    assert density.crossover([1.0, 2.0, 4.0], 3.0) == 0.4
-    assert density.crossover([1.0, 2.0, 4.0], 5.0) is None
+    assert density.crossover([1.0, 2.0, 4.0], [3.0, 3.0, 3.0]) == 0.4
+    assert density.crossover([1.0, 2.0, 4.0], [5.0, 5.0, 5.0]) is None
+
+
+def test_a_choice_is_set_against_the_faster_way(script: Script) -> None:
+    density = script("native_density")
+    same = {"rows_ms": [1.0, 4.0], "products_ms": [2.0, 2.0], "chosen": ["rows", "rows"]}
+    better = {**same, "chosen": ["rows", "products"]}
+    assert density.regret([{"independent": same, "static": better}])["most"] == 2.0
+    assert density.regret([{"independent": better, "static": better}]) == {"mean": 1.0, "most": 1.0}
 
 
 def test_native_arm(run: Run, model: SViT, script: Script) -> None:
