@@ -258,9 +258,13 @@ typedef struct op_pixels {
 
 /* -- Kernels --------------------------------------------------------------------------------- */
 
-/* A record of active inputs by their firing pattern p in a set of bits: entries record[p] to
- * record[p + 1] are their numbers, in order; bit p of record[0] says whether there are any. */
+/* A record of active inputs by their firing pattern in a set of bits. The list at place p has those
+ * of pattern_of(p): entries record[p] to record[p + 1] are their numbers, in order; bit p of
+ * record[0] says whether there are any. */
 #define SVIT_RECORD_HEAD (SVIT_PATTERNS + 1)
+
+/* Gray's code: patterns side by side differ in one bit. */
+static inline uint32_t pattern_of(int place) { return (uint32_t)place ^ (uint32_t)place >> 1; }
 
 /* What becomes of currents before sums are added: a number of times they are doubled, or this. */
 #define CURRENTS_KEPT 0
@@ -269,7 +273,7 @@ typedef struct op_pixels {
 /* The active inputs of a window, whose numbers are those of their weight rows. */
 typedef struct row_lists {
     const uint16_t *record;
-    uint32_t patterns; /* whose rows are added, a bit for each */
+    uint32_t places; /* of lists whose rows are added, a bit for each */
     int32_t bits;   /* that are used: the last set of a byte may have fewer */
     int32_t before; /* what becomes of currents first */
 } row_lists;

@@ -145,12 +145,22 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
         ADD_ROW(v, sum, row_)                                               \
     } while (++number_ < behind_);
 
-/* Sum of the int8 rows of a pattern. */
-#define SUM_PATTERN(v, sum, lists, pattern, base, stride)                                     \
+/* Patterns change by few bits from list to list, so that sums are not begun anew with each: one
+ * runs on through all lists, is subtracted from the current of a bit that the next pattern has and
+ * the last one had not, and is added to that of a bit which the next one has no longer. */
+#define EACH_LIST(v, sum, lists, base, stride, CHANGE)                                        \
     wide_h sum[v];                                                                            \
     UNROLL for (int j_ = 0; j_ < (v); j_++) sum[j_] = (wide_h){0};                            \
-    const uint16_t *const record_ = (lists)->record;                                          \
-    SUM_LIST(v, sum, record_ + record_[pattern], record_ + record_[(pattern) + 1], base, stride)
+    uint32_t last_ = 0;                                                                       \
+    for (uint32_t left_ = (lists)->places; left_; left_ &= left_ - 1) {                       \
+        const int place_ = __builtin_ctz(left_);                                              \
+        const uint32_t pattern_ = pattern_of(place_);                                         \
+        if (last_) CHANGE(v, sum, last_ & ~pattern_, pattern_ & ~last_)                       \
+        const uint16_t *const record_ = (lists)->record;                                      \
+        SUM_LIST(v, sum, record_ + record_[place_], record_ + record_[place_ + 1], base, stride) \
+        last_ = pattern_;                                                                     \
+    }                                                                                         \
+    CHANGE(v, sum, last_, 0u)
 
 /* What currents begin with, in memory: `count` columns, or as many as fill registers. */
 #define DEFINE_BEGIN(suffix, type, vector, lanes, unroll)                                     \
@@ -168,8 +178,21 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
 DEFINE_BEGIN(int16, int16_t, wide_uh, WIDE, UNROLL)
 DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
 
-/* Columns of `v` registers: a pattern's rows are added once, and their sum to the current of each of
- * its bits. */
+#define SUBTRACT(a, b) ((wide_h)((wide_uh)(a) - (wide_uh)(b)))
+
+/* Columns of `v` registers, with the currents in others. */
+#define CHANGE_REGISTERS(v, sum, ended, begun)                                                \
+    {                                                                                         \
+        const uint32_t ended_ = (ended), begun_ = (begun);                                    \
+        UNROLL for (int k = 0; k < 4; k++) {                                                  \
+            if (ended_ >> k & 1) {                                                            \
+                UNROLL for (int j = 0; j < (v); j++) c[k][j] = ADD(c[k][j], (sum)[j]);        \
+            }                                                                                 \
+            if (begun_ >> k & 1) {                                                            \
+                UNROLL for (int j = 0; j < (v); j++) c[k][j] = SUBTRACT(c[k][j], (sum)[j]);   \
+            }                                                                                 \
+        }                                                                                     \
+    }
 #define DEFINE_SUM_BLOCK(v)                                                                   \
     static void sum_block_##v(const row_lists *lists, const int8_t *base, size_t stride,      \
                               int16_t *currents, size_t pitch) {                              \
@@ -181,15 +204,7 @@ DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
                     c[k][j] = LOAD(wide_h, currents + (size_t)k * pitch + j * WIDE);          \
                 if (lists->before > 0) c[k][j] = (wide_h)((wide_uh)c[k][j] << lists->before); \
             }                                                                                 \
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {                       \
-            const int pattern = __builtin_ctz(left);                                          \
-            SUM_PATTERN(v, sum, lists, pattern, base, stride)                                 \
-            UNROLL for (int k = 0; k < 4; k++) {                                              \
-                if (pattern >> k & 1) {                                                       \
-                    UNROLL for (int j = 0; j < (v); j++) c[k][j] = ADD(c[k][j], sum[j]);      \
-                }                                                                             \
-            }                                                                                 \
-        }                                                                                     \
+        EACH_LIST(v, sum, lists, base, stride, CHANGE_REGISTERS)                              \
         UNROLL for (int k = 0; k < 4; k++) {                                                  \
             if (k < lists->bits) {                                                            \
                 UNROLL for (int j = 0; j < (v); j++)                                          \
@@ -199,20 +214,26 @@ DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
     }
 
 /* The same with the currents in memory, for more columns than registers have room for. */
+#define CHANGE_MEMORY(v, sum, ended, begun)                                                   \
+    {                                                                                         \
+        for (uint32_t bits_ = (ended); bits_; bits_ &= bits_ - 1) {                           \
+            int16_t *to = currents + (size_t)__builtin_ctz(bits_) * pitch;                    \
+            KEEP_POINTER(to);                                                                 \
+            UNROLL for (int j = 0; j < (v); j++)                                              \
+                STORE(to + j * WIDE, ADD(LOAD(wide_h, to + j * WIDE), (sum)[j]));             \
+        }                                                                                     \
+        for (uint32_t bits_ = (begun); bits_; bits_ &= bits_ - 1) {                           \
+            int16_t *to = currents + (size_t)__builtin_ctz(bits_) * pitch;                    \
+            KEEP_POINTER(to);                                                                 \
+            UNROLL for (int j = 0; j < (v); j++)                                              \
+                STORE(to + j * WIDE, SUBTRACT(LOAD(wide_h, to + j * WIDE), (sum)[j]));        \
+        }                                                                                     \
+    }
 #define DEFINE_SUM_COLUMNS(v)                                                                 \
     static void sum_columns_##v(const row_lists *lists, const int8_t *base, size_t stride,    \
                                 int16_t *currents, size_t pitch) {                            \
         begin_int16(lists, currents, pitch, (v) * WIDE);                                      \
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {                       \
-            const int pattern = __builtin_ctz(left);                                          \
-            SUM_PATTERN(v, sum, lists, pattern, base, stride)                                 \
-            for (uint32_t bits = (uint32_t)pattern; bits; bits &= bits - 1) {                 \
-                int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch;                 \
-                KEEP_POINTER(to);                                                             \
-                UNROLL for (int j = 0; j < (v); j++)                                          \
-                    STORE(to + j * WIDE, ADD(LOAD(wide_h, to + j * WIDE), sum[j]));           \
-            }                                                                                 \
-        }                                                                                     \
+        EACH_LIST(v, sum, lists, base, stride, CHANGE_MEMORY)                                 \
     }
 
 typedef void sum_block(const row_lists *lists, const int8_t *base, size_t stride,
@@ -263,7 +284,7 @@ static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t
 }
 
 /* Add 16-bit sums of `columns` columns, widened, to 32-bit ones of the bits of a pattern. */
-INLINE void add_widened(wide_h sum, int32_t columns, int32_t pattern, int32_t bits,
+INLINE void add_widened(wide_h sum, int32_t columns, uint32_t pattern, int32_t bits,
                         int32_t *currents, size_t pitch) {
     int16_t narrow[WIDE];
     STORE(narrow, sum);
@@ -283,15 +304,15 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
     const size_t stride = weights->stride;
     begin_int32(lists, currents, pitch, (weights->outputs + WIDE - 1) / WIDE * WIDE);
     for (int32_t at = 0; at < weights->outputs; at += WIDE)
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int pattern = __builtin_ctz(left);
-            const uint16_t *const record = lists->record, *list = record + record[pattern];
-            const uint16_t *const end = record + record[pattern + 1];
+        for (uint32_t left = lists->places; left; left &= left - 1) {
+            const int place = __builtin_ctz(left);
+            const uint16_t *const record = lists->record, *list = record + record[place];
+            const uint16_t *const end = record + record[place + 1];
             while (list < end) {
                 const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
                 wide_h sum[1] = {{0}};
                 SUM_LIST(1, sum, list, last, weights->rows + at, stride)
-                add_widened(sum[0], weights->outputs - at, pattern, lists->bits, currents + at,
+                add_widened(sum[0], weights->outputs - at, pattern_of(place), lists->bits, currents + at,
                             pitch);
                 list = last;
             }
@@ -319,9 +340,9 @@ typedef struct nibble_list {
     const uint16_t *list, *end;
 } nibble_list;
 
-INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights, int pattern) {
+INLINE nibble_list nibbles_of(const row_lists *lists, const row_weights *weights, int place) {
     const uint16_t *record = lists->record;
-    const nibble_list n = {weights, record + record[pattern], record + record[pattern + 1]};
+    const nibble_list n = {weights, record + record[place], record + record[place + 1]};
     return n;
 }
 
@@ -362,12 +383,12 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
     const int32_t half = (weights->outputs + 1) / 2;
     begin_int16(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
     for (int32_t at = 0; at < half; at += WIDE)
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int pattern = __builtin_ctz(left);
+        for (uint32_t left = lists->places; left; left &= left - 1) {
+            const int place = __builtin_ctz(left);
             wide_h low = {0}, high = {0};
-            nibble_list n = nibbles_of(lists, weights, pattern);
+            nibble_list n = nibbles_of(lists, weights, place);
             while (n.list < n.end) sum_nibbles(&n, INT16_MAX, at, &low, &high);
-            for (uint32_t bits = (uint32_t)pattern; bits; bits &= bits - 1) {
+            for (uint32_t bits = pattern_of(place); bits; bits &= bits - 1) {
                 int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch + at;
                 add_lows(to, low, half - at);
                 STORE(to + half, ADD(LOAD(wide_h, to + half), high));
@@ -380,14 +401,14 @@ static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weight
     const int32_t half = (weights->outputs + 1) / 2;
     begin_int32(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
     for (int32_t at = 0; at < half; at += WIDE)
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int pattern = __builtin_ctz(left);
-            nibble_list n = nibbles_of(lists, weights, pattern);
+        for (uint32_t left = lists->places; left; left &= left - 1) {
+            const int place = __builtin_ctz(left);
+            nibble_list n = nibbles_of(lists, weights, place);
             while (n.list < n.end) {
                 wide_h low = {0}, high = {0};
                 sum_nibbles(&n, block_rows, at, &low, &high);
-                add_widened(low, half - at, pattern, lists->bits, currents + at, pitch);
-                add_widened(high, half - at, pattern, lists->bits, currents + at + half, pitch);
+                add_widened(low, half - at, pattern_of(place), lists->bits, currents + at, pitch);
+                add_widened(high, half - at, pattern_of(place), lists->bits, currents + at + half, pitch);
             }
         }
 }

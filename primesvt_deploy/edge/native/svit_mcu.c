@@ -233,13 +233,13 @@ static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t
     const uint16_t *const record = lists->record;
     begin_int16(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int pattern = __builtin_ctz(left);
+        for (uint32_t left = lists->places; left; left &= left - 1) {
+            const int place = __builtin_ctz(left);
             pair sums[PAIRS];
-            sum_list(record + record[pattern], record + record[pattern + 1], weights->rows + at,
+            sum_list(record + record[place], record + record[place + 1], weights->rows + at,
                      weights->stride, sums);
             int16_t *to = currents;
-            for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+            for (uint32_t bits = pattern_of(place); bits; bits >>= 1, to += pitch)
                 if (bits & 1)
                     UNROLL for (int32_t j = 0; j < PAIRS; j++)
                         store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
@@ -252,17 +252,17 @@ static void sum_rows_wide(const row_lists *lists, const row_weights *weights, in
     const uint16_t *const record = lists->record;
     begin_int32(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
-            const int pattern = __builtin_ctz(left);
-            const uint16_t *list = record + record[pattern];
-            const uint16_t *const end = record + record[pattern + 1];
+        for (uint32_t left = lists->places; left; left &= left - 1) {
+            const int place = __builtin_ctz(left);
+            const uint16_t *list = record + record[place];
+            const uint16_t *const end = record + record[place + 1];
             while (list < end) {
                 const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
                 pair sums[PAIRS];
                 sum_list(list, last, weights->rows + at, weights->stride, sums);
                 list = last;
                 int32_t *to = currents;
-                for (int32_t bits = pattern; bits; bits >>= 1, to += pitch)
+                for (uint32_t bits = pattern_of(place); bits; bits >>= 1, to += pitch)
                     for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
                         to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
                         to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
@@ -402,10 +402,10 @@ static NOINLINE void add_rows(nibble_rows *rows, const row_weights *weights, int
 }
 
 /* Number of the first row that is still in a list. */
-static uint32_t next_row(const uint16_t *record, uint32_t patterns, const uint16_t *at) {
+static uint32_t next_row(const uint16_t *record, uint32_t places, const uint16_t *at) {
     uint32_t next = UINT32_MAX;
-    for (; patterns; patterns &= patterns - 1) {
-        const int p = __builtin_ctz(patterns);
+    for (; places; places &= places - 1) {
+        const int p = __builtin_ctz(places);
         if (at[p] < record[p + 1] && record[at[p]] < next) next = record[at[p]];
     }
     return next;
@@ -424,16 +424,16 @@ static void sum_nibbles(const row_lists *lists, const row_weights *weights, int 
     uint16_t at[SVIT_PATTERNS]; /* where each list goes on */
     memcpy(at, record, sizeof at);
     for (;;) {
-        const uint32_t next = next_row(record, lists->patterns, at);
+        const uint32_t next = next_row(record, lists->places, at);
         if (next == UINT32_MAX) return;
         const uint32_t size = (uint32_t)weights->group_rows;
         const uint32_t group = next / size, first = group * size;
         rows.multipliers = weights->multipliers + (size_t)group * weights->multiplier_stride;
-        for (uint32_t left = lists->patterns; left; left &= left - 1) {
+        for (uint32_t left = lists->places; left; left &= left - 1) {
             const int p = __builtin_ctz(left);
             const uint16_t begin = at[p];
             while (at[p] < record[p + 1] && record[at[p]] - first < size) at[p]++;
-            for (uint32_t bits = begin < at[p] ? (uint32_t)p : 0; bits; bits &= bits - 1)
+            for (uint32_t bits = begin < at[p] ? pattern_of(p) : 0; bits; bits &= bits - 1)
                 add_rows(&rows, weights, __builtin_ctz(bits), record + begin, record + at[p]);
         }
         for (int32_t bit = 0; bit < lists->bits; bit++)

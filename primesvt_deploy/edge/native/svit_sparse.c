@@ -165,18 +165,19 @@ static inline void copy_entries(const uint16_t *from, int32_t count, const copie
 static void keep_lists(const layer *l, uint16_t *record) {
     const copied_entries as_they_are = {0};
     for (int32_t set = 0; set < l->layout.sets; set++, record += l->layout.record) {
-        uint32_t end = SVIT_RECORD_HEAD, patterns = 0;
+        uint32_t end = SVIT_RECORD_HEAD, places = 0;
         int32_t p = 1;
         for (; p >> l->op->set_bits == 0; p++) {
-            const uint16_t *from = l->buckets.ends[set * SVIT_PATTERNS + p];
-            const int32_t count = (int32_t)(l->made.ends[set * SVIT_PATTERNS + p] - from);
+            const uint32_t bucket = (uint32_t)(set * SVIT_PATTERNS) + pattern_of(p);
+            const uint16_t *from = l->buckets.ends[bucket];
+            const int32_t count = (int32_t)(l->made.ends[bucket] - from);
             record[p] = (uint16_t)end;
-            patterns |= (uint32_t)(count > 0) << p;
+            places |= (uint32_t)(count > 0) << p;
             copy_entries(from, count, &as_they_are, record + end);
             end += (uint32_t)count;
         }
         for (; p <= SVIT_PATTERNS; p++) record[p] = (uint16_t)end;
-        record[0] = (uint16_t)patterns;
+        record[0] = (uint16_t)places;
     }
 }
 
@@ -217,11 +218,11 @@ static void list_column(layer *l, int32_t top, int32_t column, uint16_t *record)
 /* Join records, `moved` entries behind those that parts point to, list by list. */
 static void join(const layer *l, int32_t parts, size_t moved) {
     uint16_t *const joined = l->joined;
-    uint32_t patterns = 0, end = SVIT_RECORD_HEAD;
-    for (int32_t i = 0; i < parts; i++) patterns |= l->parts[i].record[moved];
-    joined[0] = (uint16_t)patterns;
-    for (; patterns; patterns &= patterns - 1) { /* nobody asks for lists of others */
-        const int p = __builtin_ctz(patterns);
+    uint32_t places = 0, end = SVIT_RECORD_HEAD;
+    for (int32_t i = 0; i < parts; i++) places |= l->parts[i].record[moved];
+    joined[0] = (uint16_t)places;
+    for (; places; places &= places - 1) { /* nobody asks for lists of others */
+        const int p = __builtin_ctz(places);
         joined[p] = (uint16_t)end;
         for (int32_t i = 0; i < parts; i++) {
             const uint16_t *record = l->parts[i].record + moved;
@@ -288,13 +289,13 @@ static void flush(wide_sums *w) {
     w->rows = 0;
 }
 
-/* Of the patterns that are left those whose rows can be added in 16 bits; one at least. */
+/* Of the lists that are left those whose rows can be added in 16 bits; one at least. */
 static uint32_t block_of(const row_lists *lists, uint32_t left, int32_t most, int32_t *rows) {
     uint32_t block = 0;
     *rows = 0;
     for (; left; left &= left - 1) {
-        const int pattern = __builtin_ctz(left);
-        const int32_t more = lists->record[pattern + 1] - lists->record[pattern];
+        const int place = __builtin_ctz(left);
+        const int32_t more = lists->record[place + 1] - lists->record[place];
         if (block && more > most - *rows) continue;
         block |= left & -left;
         *rows += more;
@@ -307,10 +308,10 @@ static void add_blocks(wide_sums *w, row_lists *lists) {
     const layer *l = w->layer;
     const svit_kernels *kernels = l->run->kernels;
     const int32_t most = l->op->block_rows;
-    for (uint32_t left = lists->patterns; left; left &= ~lists->patterns) {
+    for (uint32_t left = lists->places; left; left &= ~lists->places) {
         int32_t rows;
         flush(w);
-        lists->patterns = block_of(lists, left, most, &rows);
+        lists->places = block_of(lists, left, most, &rows);
         lists->before = CURRENTS_CLEARED;
         if (rows <= most) {
             sum_rows(l, lists, w->weights, l->block);
@@ -428,7 +429,7 @@ static row_lists lists_of(const layer *l, int32_t parts, size_t moved) {
         join(l, parts, moved);
         lists.record = l->joined;
     }
-    lists.patterns = lists.record[0];
+    lists.places = lists.record[0];
     lists.bits = lists.before = 0;
     return lists;
 }
@@ -508,7 +509,7 @@ static void begin_piece(pieces *p) {
 /* Add the rows of a list to the currents of some outputs that begin at `at`. */
 static void add_some(const pieces *p, row_lists *lists, const row_weights *weights, size_t at) {
     const layer *l = p->layer;
-    lists->patterns = lists->record[0];
+    lists->places = lists->record[0];
     lists->before = p->before;
     if (l->op->block_rows) {
         const int is_begun = p->before != CURRENTS_CLEARED;
