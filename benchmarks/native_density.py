@@ -29,6 +29,7 @@ from primesvt_deploy.edge.runtime.native_library import OWN_SOURCES
 from primesvt_deploy.measure.latency import measure_latency
 
 TIMESTEPS, RUNS, WARMUP = 4, 100, 5
+OPTIMIZE = "-O3"
 DENSITIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 LAYERS = {
     "1x1, 192 to 768, 8x8": (192, 8, 1, 768, 1),
@@ -95,7 +96,7 @@ def compiled(directory: Path, kept: str) -> Path:
     """Compile the program that runs a layer in the engine."""
     sources = [str(path) for path in OWN_SOURCES.glob("svit*.c") if path.stem != "svit_mcu"]
     target = directory / kept.replace(" ", "-")
-    options = ["-std=gnu99", "-O3", "-ffp-contract=off", "-I", str(OWN_SOURCES)]
+    options = ["-std=gnu99", OPTIMIZE, "-ffp-contract=off", "-I", str(OWN_SOURCES)]
     options += [NO_AVX512] * (kept == AVX2)
     own = str(Path(__file__).with_suffix(".c"))
     line = ["cc", *options, "-o", str(target), own, *sources, "-lm", "-pthread"]

@@ -5,6 +5,9 @@ translation of that to ONNX, depend on a network's structure alone. The structur
 each network's own weights are put into it, and the optimizer, which does look at values, runs anew.
 A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces every
 family without the cache.
+
+Later runs find what earlier ones traced while the exporter's version is the same, and the sources
+of what a network can call: those of its classes, and of the packages that lower it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,13 @@ import pytest
 import torch
 from torch import nn
 
+import primesvt_deploy
+
 __all__ = ["cached_traces", "uncached"]
+
+_EXPORTERS = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "spikingjelly")
+_CALLED = ("families", "lowering", "model", "quantization")
+"""Packages whose code a network can reach as it runs; they import no others (import-linter)."""
 
 _Export = Callable[..., torch.onnx.ONNXProgram | None]
 _USED = True
@@ -48,6 +58,7 @@ def cached_traces(directory: Path) -> Iterator[None]:
         path = directory / str(digest)
         if digest is None or not (path.is_file() or _trace(export, module, args, options, path)):
             return export(module, args, **options)
+        path.touch()
         program = torch.onnx.ONNXProgram(_loaded(path.read_bytes(), module), None)
         program.optimize()
         return program
@@ -149,6 +160,7 @@ def _structure_digest(
             torch.is_grad_enabled(),
             str(torch.get_default_dtype()),
             sources,
+            _exporter(),
         )
         _StructurePickler(content, names).dump((module, about))
     except (pickle.PicklingError, AttributeError, TypeError, OSError):
@@ -159,6 +171,14 @@ def _structure_digest(
 @functools.cache
 def _file_digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@functools.cache
+def _exporter() -> list[str]:
+    """Versions of what traces, and sources of what a network of ours calls beside its classes."""
+    root = Path(primesvt_deploy.__file__).parent
+    files = (path for name in _CALLED for path in sorted((root / name).rglob("*.py")))
+    return [*map(version, _EXPORTERS), sys.version, *map(_file_digest, map(str, files))]
 
 
 def _source_digest(module: str) -> str:
