@@ -3,8 +3,8 @@
 `torch.export` sees weights as shapes and types without values, so that what it captures, and the
 translation of that to ONNX, depend on a network's structure alone. The structure's graph is kept,
 each network's own weights are put into it, and the optimizer, which does look at values, runs anew.
-A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces every
-family without the cache.
+A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces one
+network of every family without the cache.
 
 Later runs find what earlier ones traced while the exporter's version is the same, and the sources
 of what a network can call: those of its classes, and of the packages that lower it.
