@@ -1,8 +1,9 @@
 """Compilers that keep what they made: engines are compiled from the same text by many tests.
 
 Before each compiler on PATH stands a script that knows a command by the compiler's version, by its
-options, and by its source as the preprocessor gives it, as ccache does. Nothing is kept of commands
-that compile and link at once, write debug information, fail, or say anything.
+options, and by its source as the preprocessor gives it, as ccache does; with debug information by
+the lines and places of that, too. Nothing is kept of commands that compile and link at once, fail,
+or say anything.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ COMPILERS = ("cc", "gcc", "clang", "aarch64-linux-gnu-gcc", "arm-none-eabi-gcc")
 
 _SCRIPT = """#!/bin/sh
 real={real} version={version} kept={kept}
-left=$# out= compiles= other= options=
+left=$# out= compiles= other= options= lines=-P
 while [ $left -gt 0 ]; do
     argument=$1
     shift
@@ -30,7 +31,8 @@ while [ $left -gt 0 ]; do
     case $argument in
     -o) out=$1; shift; left=$((left - 1)); continue ;;
     -c) compiles=1 ;;
-    -E | -M* | -S | -g* | -save-temps* | @*) other=1 ;;
+    -E | -M* | -S | -save-temps* | @*) other=1 ;;
+    -g*) lines= options="$options $argument" ;;
     -I*) ;;
     -*) options="$options $argument" ;;
     esac
@@ -39,7 +41,7 @@ done
 if [ -z "$compiles" ] || [ -z "$out" ] || [ -n "$other" ]; then
     exec "$real" "$@" ${{out:+-o "$out"}}
 fi
-made=$kept/$( (echo "$version$options"; exec "$real" "$@" -E -P 2>&1) | sha256sum | cut -c -64)
+made=$kept/$( (echo "$version$options"; exec "$real" "$@" -E $lines 2>&1) | sha256sum | cut -c -64)
 if [ -f "$made" ]; then
     touch "$made"
     exec cp "$made" "$out"

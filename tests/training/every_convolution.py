@@ -151,14 +151,14 @@ def odd(groups: tuple[Group, ...]) -> Plan:
 
 def search_and_finetune(model: SViT) -> None:
     """Candidates, recovery, accuracy and fine-tuning, of a model and of what is left of it."""
-    images = random_images(model, 16)
+    images = random_images(model, 8)
     groups = prunable_groups(model).groups
     recovery = Recovery(model, groups, images, RECOVERY_STEPS)
     plan = odd(groups)
     Evaluator(model, groups, images, recovery=recovery).outcome(plan, keep=groups)
     Evaluator(model, groups, images, recovery=recovery).outcome(plan)  # cut at once
     pruned = model.with_module(cut(recovery.recovered(plan), groups, plan))
-    settings = FinetuneSettings(epochs=1, batch_size=8, images=16, device="cpu")
+    settings = FinetuneSettings(epochs=1, batch_size=4, images=8, device="cpu")
     with CHECKED:
         torch_hits(pruned, images)
         found = finetune(pruned, model, images, settings)
@@ -170,7 +170,7 @@ def train_from_scratch(model: SViT) -> None:
     before = {name: t.clone() for name, t in model.module.state_dict().items()}
     quiet = contextlib.redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as place, quiet, CHECKED:
-        losses = train_in(Path(place), model, random_images(model, 16))
+        losses = train_in(Path(place), model, random_images(model, 8))
     assert np.isfinite(losses).all()
     assert_learned(before, model.module.state_dict())
 
