@@ -18,6 +18,7 @@ import io
 import os
 import pickle
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -91,8 +92,11 @@ def _trace(
     assert program is not None
     state = module.state_dict()
     for name, value in program.model.graph.initializers.items():
-        if name in state and not np.array_equal(value.const_value.numpy(), state[name].numpy()):
-            return False
+        if name in state:
+            weights = value.const_value.numpy()
+            if not np.array_equal(weights, state[name].numpy()):
+                return False
+            value.const_value = ir.tensor(np.zeros_like(weights), name=name)  # they take no place
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_bytes(_dump(program.model))
     os.replace(temporary, path)
@@ -107,12 +111,13 @@ def _dump(model: ir.Model) -> bytes:
         for name, attribute in node.attributes.items()
         if attribute.type is ir.AttributeType.FLOAT and not attribute.is_ref()
     ]
-    return pickle.dumps((ir.to_proto(model).SerializeToString(), attributes))
+    content = pickle.dumps((ir.to_proto(model).SerializeToString(), attributes))
+    return zlib.compress(content, level=1)
 
 
 def _loaded(content: bytes, module: nn.Module) -> ir.Model:
     """The graph with the weights of `module`."""
-    serialized, attributes = pickle.loads(content)
+    serialized, attributes = pickle.loads(zlib.decompress(content))
     model = ir.from_proto(onnx.ModelProto.FromString(serialized))
     nodes = list(_nodes(model))
     for place, name, value in attributes:

@@ -305,6 +305,7 @@ def test_native_large(run: Run, model: SViT, script: Script) -> None:
 def test_native_density(run: Run) -> None:
     layers = {"1x1": (8, 4, 1, 16, 3), "3x3": (8, 4, 3, 16, 1)}
     small = {"RUNS": 3, "WARMUP": 1, "DENSITIES": (0.0, 0.2, 0.9), "OPTIMIZE": "-O0"}
+    small["LIMITED"] = ("AVX2",)  # `test_native` has both
     content = run("native_density", LAYERS=layers, **small)
     for row in content["layers"].values():
         assert len(row["as it is"]["independent_ms"]) == 3
