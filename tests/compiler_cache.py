@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 from kept_files import kept_directory
 
+__all__ = ["write_compiler"]
+
 COMPILERS = ("cc", "gcc", "clang", "aarch64-linux-gnu-gcc", "arm-none-eabi-gcc")
 
 _SCRIPT = """#!/bin/sh
@@ -34,7 +36,7 @@ while [ $left -gt 0 ]; do
     -E | -M* | -S | -save-temps* | @*) other=1 ;;
     -g*) lines= options="$options $argument" ;;
     -I*) ;;
-    -*) options="$options $argument" ;;
+    *) [ -f "$argument" ] || options="$options $argument" ;;
     esac
     set -- "$@" "$argument"
 done
@@ -64,13 +66,14 @@ def _compilers_that_keep(
     for name in COMPILERS:
         real = shutil.which(name)
         if real:
-            _write_script(folder / name, real, kept)
+            write_compiler(folder / name, real, kept)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
         yield
 
 
-def _write_script(path: Path, real: str, kept: Path) -> None:
+def write_compiler(path: Path, real: str, kept: Path) -> None:
+    """The script that stands for a compiler."""
     # With this every included path and every predefined option is said.
     said = subprocess.run([real, "-v", "-E", "-x", "c", os.devnull], capture_output=True).stderr
     version = hashlib.sha256(said).hexdigest()
