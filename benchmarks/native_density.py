@@ -22,6 +22,7 @@ from native_timing import AS_IT_IS, AVX2, ENGINE_OPTIONS, NO_VNNI
 from primesvt_deploy.edge.runtime.native_library import OWN_SOURCES
 
 TIMESTEPS, RUNS = 4, 100
+OPTIMIZE = "-O3"
 DENSITIES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 KINDS = {"independent": (), "static": ("same",)}
 """Spikes are drawn for each timestep, or once for all: rows are shared by timesteps."""
@@ -68,7 +69,7 @@ def compiled(directory: Path, instructions: str) -> Path:
     """Compile the program that runs a layer in the engine."""
     sources = [str(path) for path in OWN_SOURCES.glob("svit*.c") if path.stem != "svit_mcu"]
     target = directory / instructions.replace(" ", "-")
-    options = ["-std=gnu99", "-O3", "-ffp-contract=off", "-I", str(OWN_SOURCES)]
+    options = ["-std=gnu99", OPTIMIZE, "-ffp-contract=off", "-I", str(OWN_SOURCES)]
     own = str(Path(__file__).with_suffix(".c"))
     line = ["cc", *options, *ENGINE_OPTIONS[instructions], "-o", str(target), own, *sources]
     subprocess.run([*line, "-lm", "-pthread"], check=True)

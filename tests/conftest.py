@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+# Threads that wait for one another sleep: tests of two of them leave the core to the worker beside.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 pytest_plugins = ("scheduling",)
 
-_WHERE_TESTS_RUN = ("shortcuts", "small_models")
+_WHERE_TESTS_RUN = ("compiler_cache", "shortcuts", "small_models")
 """Modules of fixtures."""
 pytest.register_assert_rewrite(*_WHERE_TESTS_RUN)  # a folder's conftest.py may import them first
 

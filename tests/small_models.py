@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from kept_files import kept_directory
 from torch import nn
 from trace_cache import cached_traces
 
@@ -127,11 +128,18 @@ def data(model: SViT, tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _traces_shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+def _traces_shared(request: pytest.FixtureRequest) -> Iterator[None]:
     """See `trace_cache`; both workers of a run share one directory."""
-    base = tmp_path_factory.getbasetemp()
-    with cached_traces((base if worker_id == "master" else base.parent) / "traces"):
+    with cached_traces(kept_directory(request, "traces")):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """What a test sets holds for its process: all tests behind it would wait for one another."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@
 `torch.export` sees weights as shapes and types without values, so that what it captures, and the
 translation of that to ONNX, depend on a network's structure alone. The structure's graph is kept,
 each network's own weights are put into it, and the optimizer, which does look at values, runs anew.
-A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces every
-family without the cache.
+A module that does not pickle is traced each time; `tests/families/test_artifacts.py` traces one
+network of every family without the cache.
+
+Later runs find what earlier ones traced while the exporter's version is the same, and the sources
+of what a network can call: those of its classes, and of the packages that lower it.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import io
 import os
 import pickle
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,13 @@ import pytest
 import torch
 from torch import nn
 
+import primesvt_deploy
+
 __all__ = ["cached_traces", "uncached"]
+
+_EXPORTERS = ("torch", "onnx", "onnx-ir", "onnxscript", "numpy", "spikingjelly")
+_CALLED = ("families", "lowering", "model", "quantization")
+"""Packages whose code a network can reach as it runs; they import no others (import-linter)."""
 
 _Export = Callable[..., torch.onnx.ONNXProgram | None]
 _USED = True
@@ -48,6 +59,7 @@ def cached_traces(directory: Path) -> Iterator[None]:
         path = directory / str(digest)
         if digest is None or not (path.is_file() or _trace(export, module, args, options, path)):
             return export(module, args, **options)
+        path.touch()
         program = torch.onnx.ONNXProgram(_loaded(path.read_bytes(), module), None)
         program.optimize()
         return program
@@ -80,8 +92,11 @@ def _trace(
     assert program is not None
     state = module.state_dict()
     for name, value in program.model.graph.initializers.items():
-        if name in state and not np.array_equal(value.const_value.numpy(), state[name].numpy()):
-            return False
+        if name in state:
+            weights = value.const_value.numpy()
+            if not np.array_equal(weights, state[name].numpy()):
+                return False
+            value.const_value = ir.tensor(np.zeros_like(weights), name=name)  # they take no place
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_bytes(_dump(program.model))
     os.replace(temporary, path)
@@ -96,12 +111,13 @@ def _dump(model: ir.Model) -> bytes:
         for name, attribute in node.attributes.items()
         if attribute.type is ir.AttributeType.FLOAT and not attribute.is_ref()
     ]
-    return pickle.dumps((ir.to_proto(model).SerializeToString(), attributes))
+    content = pickle.dumps((ir.to_proto(model).SerializeToString(), attributes))
+    return zlib.compress(content, level=1)
 
 
 def _loaded(content: bytes, module: nn.Module) -> ir.Model:
     """The graph with the weights of `module`."""
-    serialized, attributes = pickle.loads(content)
+    serialized, attributes = pickle.loads(zlib.decompress(content))
     model = ir.from_proto(onnx.ModelProto.FromString(serialized))
     nodes = list(_nodes(model))
     for place, name, value in attributes:
@@ -149,6 +165,7 @@ def _structure_digest(
             torch.is_grad_enabled(),
             str(torch.get_default_dtype()),
             sources,
+            _exporter(),
         )
         _StructurePickler(content, names).dump((module, about))
     except (pickle.PicklingError, AttributeError, TypeError, OSError):
@@ -159,6 +176,14 @@ def _structure_digest(
 @functools.cache
 def _file_digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@functools.cache
+def _exporter() -> list[str]:
+    """Versions of what traces, and sources of what a network of ours calls beside its classes."""
+    root = Path(primesvt_deploy.__file__).parent
+    files = (path for name in _CALLED for path in sorted((root / name).rglob("*.py")))
+    return [*map(version, _EXPORTERS), sys.version, *map(_file_digest, map(str, files))]
 
 
 def _source_digest(module: str) -> str:

@@ -34,9 +34,13 @@ def pixels_of(model: SViT, count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", [*FORMS, CIFAR])
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [(Precision.INT8, name) for name in [*FORMS, CIFAR]]
+    + [(Precision.INT4, name) for name in [*FORMS[::2], CIFAR]],
+)
 def test_no_spike_flips(name: str, precision: Precision, tmp_path: Path) -> None:
+    """At 4 bits every second family: that layer has 8 in any case, and `test_integers` the rest."""
     assert not ZOO[name][1].frames
     model, samples = model_of(name), None
     if precision is Precision.INT4:

@@ -317,6 +317,7 @@ def test_a_tau_learnt_after_adoption_is_exported() -> None:
     torch.testing.assert_close(lower_module(model.module)(x), model.module(x))
 
 
+@pytest.mark.slow
 def test_a_neuron_under_two_names_and_one_never_called(tmp_path: Path) -> None:
     class Odd(Convolutional):
         def __init__(self) -> None:

@@ -198,16 +198,26 @@ def test_the_program_needs_nothing_of_an_arm_system(tmp_path: Path) -> None:
 @needs_cross
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("runtimes", "takes_pixels"),
-    [(("native",), False), (("onnx", "native"), False), (("onnx", "native"), True)],
+    ("runtimes", "takes_pixels", "cpus"),
+    [
+        (("native",), False, ("cortex-a72", "cortex-a76")),
+        (("onnx", "native"), False, ("cortex-a72",)),
+        (("onnx", "native"), True, ("cortex-a76",)),
+    ],
 )
 def test_both_runtimes_on_emulated_cpus(
-    runtimes: tuple[str, ...], takes_pixels: bool, tmp_path: Path, sandbox: Sandbox
+    runtimes: tuple[str, ...],
+    takes_pixels: bool,
+    cpus: tuple[str, ...],
+    tmp_path: Path,
+    sandbox: Sandbox,
 ) -> None:
+    """ONNX Runtime on one of the CPUs each time: `test_check` has it on both."""
     bundle = small_bundle(tmp_path / "bundle", runtimes, takes_pixels=takes_pixels)
-    cpus = ("cortex-a72", "cortex-a76")
     settings = ArmSettings(cpus=cpus, sandbox=sandbox.directory)
-    for outcome in verify_on_arm(bundle, settings):
+    found = verify_on_arm(bundle, settings)
+    assert [outcome.cpu for outcome in found] == list(cpus)
+    for outcome in found:
         native = outcome.native
         assert native is not None and native.identical == native.images == 6
         assert native.source.startswith("images stored in the bundle")

@@ -14,6 +14,7 @@ from primesvt_deploy.devices.ssh.settings import HostSettings
 pytest.importorskip("asyncssh")
 
 
+@pytest.mark.slow
 def test_a_result_comes_back_from_the_host(
     server: Server, host: HostSettings, tiny_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import shutil
 import struct
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,13 @@ Patches = Sequence[tuple[int, Sequence[tuple[int, int]]]]
 slow = pytest.mark.slow  # the engine is compiled
 
 
-def compiled(target: Path, sources: Iterable[Path], *options: str, compiler: str = "gcc") -> Path:
+def compiled(target: Path, sources: Sequence[Path], *options: str, compiler: str = "gcc") -> Path:
     command = [compiler, "-std=c99", "-O0", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
-    folders = (f"-I{OWN_SOURCES}", f"-I{FUZZ}")
-    subprocess.run([*command, *options, *folders, "-o", target, *sources], check=True)
+    command += [*options, f"-I{OWN_SOURCES}", f"-I{FUZZ}"]
+    objects = [target.with_name(f"{source.stem}.o") for source in sources]
+    for source, made in zip(sources, objects, strict=True):  # each may be there (`compiler_cache`)
+        subprocess.run([*command, "-c", "-o", made, source], check=True)
+    subprocess.run([*command, "-o", target, *objects], check=True)
     return target
 
 

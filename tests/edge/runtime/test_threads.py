@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 
+COUNTS = ((2, 7), (3, 2), (7, 3))
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMS)
-def test_threads_change_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "counts"), zip(FORMS, itertools.cycle(COUNTS), strict=False))
+def test_threads_change_nothing(name: str, counts: tuple[int, int], tmp_path: Path) -> None:
+    """Two numbers of threads a family: each number meets most of them."""
     model = model_of(name)
     path = export_native(quantize(model, 8), tmp_path / "m.svit", precision=Precision.INT8).path
     alone, batch = NativeModel(path), samples_of(model, 2)
     expected = alone.logits(batch)
-    for threads in (2, 3, 7):
+    for threads in counts:
         together = NativeModel(path, threads=threads)
         for _ in range(3):
             for sample, logits in zip(batch, expected, strict=True):
