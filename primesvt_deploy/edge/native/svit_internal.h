@@ -324,11 +324,6 @@ typedef struct svit_kernels {
                      size_t pitch);
     void (*sum_rows_int4)(const row_lists *lists, const row_weights *weights, int16_t *currents,
                           size_t pitch);
-    /* The same in 32 bits, for sums that 16 cannot hold but `block_rows` rows cannot exceed. */
-    void (*sum_rows_wide)(const row_lists *lists, const row_weights *weights, int32_t block_rows,
-                          int32_t *currents, size_t pitch);
-    void (*sum_rows_int4_wide)(const row_lists *lists, const row_weights *weights,
-                               int32_t block_rows, int32_t *currents, size_t pitch);
     /* Add the sums of a block of rows, 16 bits of each of `bits` steps, to currents of which
      * `before` says what becomes of them first; both are padded. */
     void (*add_block)(const int16_t *block, int32_t bits, int32_t before, int32_t outputs,

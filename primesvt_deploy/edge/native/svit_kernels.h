@@ -163,20 +163,16 @@ static int32_t list_active(const uint8_t *bytes, int32_t n, int32_t first, list_
     CHANGE(v, sum, last_, 0u)
 
 /* What currents begin with, in memory: `count` columns, or as many as fill registers. */
-#define DEFINE_BEGIN(suffix, type, vector, lanes, unroll)                                     \
-    INLINE void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
-                               int32_t count) {                                               \
-        if (lists->before == CURRENTS_KEPT) return;                                           \
-        for (int32_t k = 0; k < lists->bits; k++, currents += pitch)                          \
-            unroll for (int32_t n = 0; n < count; n += (lanes)) {                             \
-                vector sums = {0};                                                            \
-                if (lists->before > 0) sums = LOAD(vector, currents + n) << lists->before;    \
-                STORE(currents + n, sums);                                                    \
-            }                                                                                 \
-    }
-
-DEFINE_BEGIN(int16, int16_t, wide_uh, WIDE, UNROLL)
-DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
+INLINE void begin_currents(const row_lists *lists, int16_t *currents, size_t pitch,
+                           int32_t count) {
+    if (lists->before == CURRENTS_KEPT) return;
+    for (int32_t k = 0; k < lists->bits; k++, currents += pitch)
+        UNROLL for (int32_t n = 0; n < count; n += WIDE) {
+            wide_uh sums = {0};
+            if (lists->before > 0) sums = LOAD(wide_uh, currents + n) << lists->before;
+            STORE(currents + n, sums);
+        }
+}
 
 #define SUBTRACT(a, b) ((wide_h)((wide_uh)(a) - (wide_uh)(b)))
 
@@ -232,7 +228,7 @@ DEFINE_BEGIN(int32, int32_t, vec_ui, LANES, )
 #define DEFINE_SUM_COLUMNS(v)                                                                 \
     static void sum_columns_##v(const row_lists *lists, const int8_t *base, size_t stride,    \
                                 int16_t *currents, size_t pitch) {                            \
-        begin_int16(lists, currents, pitch, (v) * WIDE);                                      \
+        begin_currents(lists, currents, pitch, (v) * WIDE);                                      \
         EACH_LIST(v, sum, lists, base, stride, CHANGE_MEMORY)                                 \
     }
 
@@ -281,42 +277,6 @@ static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t
         currents += registers * WIDE;
         left -= registers * WIDE;
     }
-}
-
-/* Add 16-bit sums of `columns` columns, widened, to 32-bit ones of the bits of a pattern. */
-INLINE void add_widened(wide_h sum, int32_t columns, uint32_t pattern, int32_t bits,
-                        int32_t *currents, size_t pitch) {
-    int16_t narrow[WIDE];
-    STORE(narrow, sum);
-    for (; columns < WIDE; columns++) narrow[columns] = 0;
-    for (int32_t b = 0; b < bits; b++) {
-        int32_t *to = currents + (size_t)b * pitch;
-        if (pattern >> b & 1)
-            UNROLL for (int j = 0; j < WIDE / LANES; j++)
-                STORE(to + j * LANES, LOAD(vec_ui, to + j * LANES) +
-                      (vec_ui)WIDEN_SHORTS(LOAD(vec_h, narrow + j * LANES)));
-    }
-}
-
-/* In 32 bits: blocks of rows whose sums fit 16 bits, widened one after the other. */
-static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
-                          int32_t *currents, size_t pitch) {
-    const size_t stride = weights->stride;
-    begin_int32(lists, currents, pitch, (weights->outputs + WIDE - 1) / WIDE * WIDE);
-    for (int32_t at = 0; at < weights->outputs; at += WIDE)
-        for (uint32_t left = lists->places; left; left &= left - 1) {
-            const int place = __builtin_ctz(left);
-            const uint16_t *const record = lists->record, *list = record + record[place];
-            const uint16_t *const end = record + record[place + 1];
-            while (list < end) {
-                const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
-                wide_h sum[1] = {{0}};
-                SUM_LIST(1, sum, list, last, weights->rows + at, stride)
-                add_widened(sum[0], weights->outputs - at, pattern_of(place), lists->bits, currents + at,
-                            pitch);
-                list = last;
-            }
-        }
 }
 
 static void add_block(const int16_t *block, int32_t bits, int32_t before, int32_t outputs,
@@ -381,7 +341,7 @@ INLINE void add_lows(int16_t *to, wide_h lows, int32_t columns) {
 static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
                           size_t pitch) {
     const int32_t half = (weights->outputs + 1) / 2;
-    begin_int16(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
+    begin_currents(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
     for (int32_t at = 0; at < half; at += WIDE)
         for (uint32_t left = lists->places; left; left &= left - 1) {
             const int place = __builtin_ctz(left);
@@ -392,23 +352,6 @@ static void sum_rows_int4(const row_lists *lists, const row_weights *weights, in
                 int16_t *to = currents + (size_t)__builtin_ctz(bits) * pitch + at;
                 add_lows(to, low, half - at);
                 STORE(to + half, ADD(LOAD(wide_h, to + half), high));
-            }
-        }
-}
-
-static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
-                               int32_t block_rows, int32_t *currents, size_t pitch) {
-    const int32_t half = (weights->outputs + 1) / 2;
-    begin_int32(lists, currents, pitch, half + (half + WIDE - 1) / WIDE * WIDE);
-    for (int32_t at = 0; at < half; at += WIDE)
-        for (uint32_t left = lists->places; left; left &= left - 1) {
-            const int place = __builtin_ctz(left);
-            nibble_list n = nibbles_of(lists, weights, place);
-            while (n.list < n.end) {
-                wide_h low = {0}, high = {0};
-                sum_nibbles(&n, block_rows, at, &low, &high);
-                add_widened(low, half - at, pattern_of(place), lists->bits, currents + at, pitch);
-                add_widened(high, half - at, pattern_of(place), lists->bits, currents + at + half, pitch);
             }
         }
 }
@@ -736,8 +679,7 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 }
 
 const svit_kernels SVIT_KERNELS = {
-    SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, sum_rows_wide, sum_rows_int4_wide,
-    add_block,
+    SVIT_NAME,  list_active, sum_rows,   sum_rows_int4, add_block,
     fire_int16, fire_int32,  fire_float, sum_scaled,    sum_scaled_int8,
     count_bits, add_products, read_products, max_int16,
     sum_pixels, SVIT_PRODUCTS,

@@ -214,24 +214,20 @@ static NOINLINE void sum_list(const uint16_t *list, const uint16_t *end, const i
 }
 
 /* What the currents of each bit begin with, in memory. */
-#define DEFINE_BEGIN(suffix, type, unsigned_type)                                             \
-    static void begin_##suffix(const row_lists *lists, type *currents, size_t pitch,          \
-                               int32_t count) {                                               \
-        for (int32_t b = 0; b < lists->bits; b++, currents += pitch) {                        \
-            if (lists->before == CURRENTS_CLEARED)                                            \
-                memset(currents, 0, (size_t)count * sizeof *currents);                        \
-            for (int32_t n = 0; n < count && lists->before > 0; n++)                          \
-                currents[n] = (type)((unsigned_type)currents[n] << lists->before);            \
-        }                                                                                     \
+static void begin_currents(const row_lists *lists, int16_t *currents, size_t pitch,
+                           int32_t count) {
+    for (int32_t b = 0; b < lists->bits; b++, currents += pitch) {
+        if (lists->before == CURRENTS_CLEARED)
+            memset(currents, 0, (size_t)count * sizeof *currents);
+        for (int32_t n = 0; n < count && lists->before > 0; n++)
+            currents[n] = (int16_t)((uint16_t)currents[n] << lists->before);
     }
-
-DEFINE_BEGIN(int16, int16_t, uint16_t)
-DEFINE_BEGIN(int32, int32_t, uint32_t)
+}
 
 static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t *currents,
                      size_t pitch) {
     const uint16_t *const record = lists->record;
-    begin_int16(lists, currents, pitch, weights->outputs);
+    begin_currents(lists, currents, pitch, weights->outputs);
     for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
         for (uint32_t left = lists->places; left; left &= left - 1) {
             const int place = __builtin_ctz(left);
@@ -243,31 +239,6 @@ static void sum_rows(const row_lists *lists, const row_weights *weights, int16_t
                 if (bits & 1)
                     UNROLL for (int32_t j = 0; j < PAIRS; j++)
                         store(to + 2 * j, add_pairs(load(to + 2 * j), sums[j]));
-        }
-}
-
-/* In 32 bits: blocks of rows whose sums fit 16 bits, widened one after the other. */
-static void sum_rows_wide(const row_lists *lists, const row_weights *weights, int32_t block_rows,
-                          int32_t *currents, size_t pitch) {
-    const uint16_t *const record = lists->record;
-    begin_int32(lists, currents, pitch, weights->outputs);
-    for (int32_t at = 0; at < weights->outputs; at += BLOCK, currents += BLOCK)
-        for (uint32_t left = lists->places; left; left &= left - 1) {
-            const int place = __builtin_ctz(left);
-            const uint16_t *list = record + record[place];
-            const uint16_t *const end = record + record[place + 1];
-            while (list < end) {
-                const uint16_t *const last = end - list > block_rows ? list + block_rows : end;
-                pair sums[PAIRS];
-                sum_list(list, last, weights->rows + at, weights->stride, sums);
-                list = last;
-                int32_t *to = currents;
-                for (uint32_t bits = pattern_of(place); bits; bits >>= 1, to += pitch)
-                    for (int32_t j = 0; bits & 1 && j < PAIRS; j++) {
-                        to[2 * j] = add_wrapping(to[2 * j], low(sums[j]));
-                        to[2 * j + 1] = add_wrapping(to[2 * j + 1], high(sums[j]));
-                    }
-            }
         }
 }
 
@@ -297,8 +268,7 @@ typedef struct nibble_rows {
     int32_t counts[BITS];
     const uint8_t *multipliers;
     int32_t outputs;
-    int32_t wide; /* whether currents have 32 bits */
-    void *currents;
+    int16_t *currents;
     size_t pitch;
 } nibble_rows;
 
@@ -354,34 +324,19 @@ static NOINLINE void add_columns(const uint32_t *sums, const uint8_t *factors, p
     if (columns) add_four(*sums, load(factors) & ((1u << (8 * columns)) - 1), offset, to);
 }
 
-/* The same into 32 bits. */
-static void add_columns_wide(const uint32_t *sums, const uint8_t *factors, int32_t offset,
-                             int32_t *to, int32_t columns) {
-    for (int32_t n = 0; n < columns; n++) {
-        const int32_t sum = (int32_t)(sums[n / 4] >> (8 * (n % 4)) & 255);
-        to[n] = add_wrapping(to[n], (sum - offset) * factors[n]);
-    }
-}
-
 static void add_bit(nibble_rows *rows, int32_t bit) {
     const int32_t half = (rows->outputs + 1) / 2, count = rows->counts[bit];
     const int32_t offset = 8 * count;
     const uint8_t *factors = rows->multipliers;
-    int16_t *narrow = (int16_t *)rows->currents + (size_t)bit * rows->pitch;
-    int32_t *wide = (int32_t *)rows->currents + (size_t)bit * rows->pitch;
+    const pair both = (uint32_t)offset * 0x10001u;
+    int16_t *to = rows->currents + (size_t)bit * rows->pitch;
     for (int32_t at = 0; at < half; at += 4 * WORDS, factors += 4 * WORDS) {
         nibble_sums sums;
         sum_words(rows->rows[bit], count, at, &sums);
         /* Columns behind the half are those of the second half, or none. */
         const int32_t columns = half - at < 4 * WORDS ? half - at : 4 * WORDS;
-        if (rows->wide) {
-            add_columns_wide(sums.lows, factors, offset, wide + at, columns);
-            add_columns_wide(sums.highs, factors + half, offset, wide + half + at, columns);
-        } else {
-            const pair both = (uint32_t)offset * 0x10001u;
-            add_columns(sums.lows, factors, both, narrow + at, columns);
-            add_columns(sums.highs, factors + half, both, narrow + half + at, columns);
-        }
+        add_columns(sums.lows, factors, both, to + at, columns);
+        add_columns(sums.highs, factors + half, both, to + half + at, columns);
     }
     rows->counts[bit] = 0;
 }
@@ -412,15 +367,15 @@ static uint32_t next_row(const uint16_t *record, uint32_t places, const uint16_t
 }
 
 /* Add the rows of a window, group by group. */
-static void sum_nibbles(const row_lists *lists, const row_weights *weights, int wide,
-                        void *currents, size_t pitch) {
+static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
+                          size_t pitch) {
     const uint16_t *const record = lists->record;
     nibble_rows rows;
     memset(rows.counts, 0, sizeof rows.counts);
     rows.outputs = weights->outputs;
-    rows.wide = wide;
     rows.currents = currents;
     rows.pitch = pitch;
+    begin_currents(lists, currents, pitch, weights->outputs);
     uint16_t at[SVIT_PATTERNS]; /* where each list goes on */
     memcpy(at, record, sizeof at);
     for (;;) {
@@ -439,19 +394,6 @@ static void sum_nibbles(const row_lists *lists, const row_weights *weights, int 
         for (int32_t bit = 0; bit < lists->bits; bit++)
             if (rows.counts[bit]) add_bit(&rows, bit);
     }
-}
-
-static void sum_rows_int4(const row_lists *lists, const row_weights *weights, int16_t *currents,
-                          size_t pitch) {
-    begin_int16(lists, currents, pitch, weights->outputs);
-    sum_nibbles(lists, weights, 0, currents, pitch);
-}
-
-static void sum_rows_int4_wide(const row_lists *lists, const row_weights *weights,
-                               int32_t block_rows, int32_t *currents, size_t pitch) {
-    (void)block_rows; /* which is more than MOST_ROWS */
-    begin_int32(lists, currents, pitch, weights->outputs);
-    sum_nibbles(lists, weights, 1, currents, pitch);
 }
 
 /* -- Neurons --------------------------------------------------------------------------------- */
@@ -684,7 +626,7 @@ static void sum_pixels(const pixel_rows *rows, int32_t x, int32_t count, const i
 }
 
 const svit_kernels svit_kernels_mcu = {
-    "mcu",      list_active,  sum_rows,      sum_rows_int4, sum_rows_wide, sum_rows_int4_wide, add_block,
+    "mcu",      list_active,  sum_rows,      sum_rows_int4, add_block,
     fire_int16, fire_int32,   fire_float,    sum_scaled,    sum_scaled_int8,
     count_bits, add_products, read_products, max_int16,     sum_pixels,    NULL,
 };

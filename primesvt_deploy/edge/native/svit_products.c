@@ -211,7 +211,10 @@ int svit_takes_products(const run_state *run, const op_sparse *op) {
     const int64_t each = kernel->product_cost + kernel->widen_cost / together_of(op);
     const int64_t products = windows * rows_of(w) * (blocks * each + kernel->gather_cost);
     const int64_t rows = active_nibbles(run, op) * taps / ((int64_t)w->stride_y * w->stride_x);
-    return products < rows * (blocks * 100 + kernel->row_cost);
+    const int64_t most = (int64_t)w->out_height * w->out_width * op->input.groups *
+                         op->input.planes * (SVIT_PATTERNS - 1);
+    const int64_t lists = rows < most ? rows : most;
+    return products < rows * (blocks * 100 + kernel->row_cost) + lists * kernel->list_cost;
 }
 
 void svit_run_products(const run_state *run, const op_sparse *op) {

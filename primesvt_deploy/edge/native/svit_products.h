@@ -25,9 +25,9 @@ typedef struct svit_products {
     void (*sum)(const product_task *task);
     /* What decides between products and sums of active rows, in hundredths of the time in which 64
      * values of a row are added: an input's products with 64 outputs, for a window; widening their
-     * sums; gathering a count; and what an active row takes beside its additions.
-     * `benchmarks/native_density.py` measures whether the faster way is chosen. */
-    int32_t product_cost, widen_cost, gather_cost, row_cost;
+     * sums; gathering a count; and what an active row takes beside its additions, and a list of
+     * them. `benchmarks/native_density.py` measures whether the faster way is chosen. */
+    int32_t product_cost, widen_cost, gather_cost, row_cost, list_cost;
 } svit_products;
 
 /* Null where the processor has no instruction that makes products worth while. */

@@ -44,9 +44,9 @@
 #define ADD_INTS(a, b) _mm512_add_epi32(a, b)
 #include "svit_products_kernel.h"
 
-static const svit_products avx2 = {"avx2", sum_avx2, 43, 52, 20, 375};
-static const svit_products avx512 = {"avx512", sum_avx512, 36, 50, 25, 375};
-static const svit_products vnni = {"avx512vnni", sum_vnni, 31, 0, 25, 375};
+static const svit_products avx2 = {"avx2", sum_avx2, 36, 60, 20, 15, 630};
+static const svit_products avx512 = {"avx512", sum_avx512, 33, 61, 25, 50, 550};
+static const svit_products vnni = {"avx512vnni", sum_vnni, 26, 0, 21, 45, 560};
 
 const svit_products *svit_choose_products(void) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"))

@@ -303,28 +303,36 @@ static uint32_t block_of(const row_lists *lists, uint32_t left, int32_t most, in
     return block;
 }
 
+/* Add the rows of lists whose sum 16 bits hold. */
+static void add_block_of(wide_sums *w, row_lists *lists, int32_t rows) {
+    flush(w);
+    lists->before = CURRENTS_CLEARED;
+    sum_rows(w->layer, lists, w->weights, w->layer->block);
+    w->rows = rows;
+    w->planes = 1;
+}
+
 /* Add rows block by block, each of which 16 bits hold. */
 static void add_blocks(wide_sums *w, row_lists *lists) {
-    const layer *l = w->layer;
-    const svit_kernels *kernels = l->run->kernels;
-    const int32_t most = l->op->block_rows;
+    const int32_t most = w->layer->op->block_rows;
     for (uint32_t left = lists->places; left; left &= ~lists->places) {
         int32_t rows;
-        flush(w);
         lists->places = block_of(lists, left, most, &rows);
-        lists->before = CURRENTS_CLEARED;
         if (rows <= most) {
-            sum_rows(l, lists, w->weights, l->block);
-            w->rows = rows;
-            w->planes = 1;
+            add_block_of(w, lists, rows);
             continue;
         }
-        /* Of one pattern. */
-        lists->before = w->is_begun ? w->doubled : CURRENTS_CLEARED;
-        (l->is_int4 ? kernels->sum_rows_int4_wide : kernels->sum_rows_wide)(
-            lists, w->weights, most, w->currents, l->layout.pitch);
-        w->is_begun = 1;
-        w->doubled = 0;
+        /* One list, which is taken for a shorter one as often as need be. */
+        uint16_t *const begin =
+            (uint16_t *)(uintptr_t)lists->record + __builtin_ctz(lists->places);
+        const uint16_t first = begin[0], end = begin[1];
+        for (int32_t at = first; at < end; at += most) {
+            begin[0] = (uint16_t)at;
+            begin[1] = (uint16_t)(end - at < most ? end : at + most);
+            add_block_of(w, lists, begin[1] - at);
+        }
+        begin[0] = first;
+        begin[1] = end;
     }
 }
 
@@ -352,11 +360,14 @@ static void add_plane(wide_sums *w, row_lists *lists, int32_t is_doubled) {
 
 /* Have currents hold all sums. */
 static void end_wide(wide_sums *w) {
-    const layer *l = w->layer;
+    const size_t pitch = w->layer->layout.pitch;
     flush(w);
-    row_lists none = {NULL, 0, w->bits, w->is_begun ? w->doubled : CURRENTS_CLEARED};
-    if (none.before != CURRENTS_KEPT)
-        l->run->kernels->sum_rows_wide(&none, w->weights, 1, w->currents, l->layout.pitch);
+    for (int32_t bit = 0; bit < w->bits; bit++) {
+        int32_t *sums = w->currents + (size_t)bit * pitch;
+        if (!w->is_begun) memset(sums, 0, (size_t)w->weights->outputs * sizeof *sums);
+        for (int32_t n = 0; w->doubled && n < w->weights->outputs; n++)
+            sums[n] = (int32_t)((uint32_t)sums[n] << w->doubled);
+    }
 }
 
 /* Have each step's current be the sum of those of its bits. */
