@@ -53,7 +53,7 @@ PRUNED = BuildSettings(
     precision=Precision.INT8,
     runtime=Runtime.NATIVE,
     anytime=0.3,
-    search=SearchSettings(max_drop=0.7, policy="greedy", search_images=400, robustness_images=256),
+    search=SearchSettings(max_drop=0.7, policy="greedy", search_images=1500),
     threads=os.cpu_count() or 1,
 )
 """Pruned by half: within one point in all, pruning and stopping early together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def _anytime_table(found: dict[str, Any]) -> str:
     )
 
 
-def _kind(kind: str, found: dict[str, Any]) -> str:
-    return f"{found['machine']['instructions']}, as it is" if kind == AS_IT_IS else kind
+def _kind(kind: str, found: dict[str, Any], *, beside: Container[str] = ()) -> str:
+    """What a processor has: one that has AMX as well is told by the figures without it."""
+    if kind != AS_IT_IS:
+        return kind
+    return f"{'AMX' if NO_AMX in beside else found['machine']['instructions']}, as it is"
 
 
 def _time_table(found: dict[str, Any]) -> str:
@@ -95,7 +99,8 @@ def _time_table(found: dict[str, Any]) -> str:
             faster = row["times_faster"]
             cells += [_times(faster["native_int8"], name) for name in columns[:3]]
             cells.append(_times(faster["native_int4"], "onnx_int4"))
-            lines.append(f"| {_kind(kind, found)} | {row['threads']} | " + " | ".join(cells) + " |")
+            name = _kind(kind, found, beside=found["timings"])
+            lines.append(f"| {name} | {row['threads']} | " + " | ".join(cells) + " |")
     lines += [
         "",
         f"{found['model']}, medians of {found['runs']} interleaved rounds over {found['images']} "
@@ -210,7 +215,8 @@ def _large_table(found: dict[str, Any]) -> str:
                 runs = time["runs"]
                 ratio = time["times_faster"]["native_int8"]
                 lines.append(
-                    f"| {name} | {fired} | {_kind(kind, found)} | {time['threads']} "
+                    f"| {name} | {fired} | {_kind(kind, found, beside=row['timings'])} "
+                    f"| {time['threads']} "
                     f"| {time['onnx_int8']['median_ms']:.0f} ms "
                     f"| {time['native_int8']['median_ms']:.0f} ms "
                     f"| {_times(ratio, 'onnx_int8')} |"
