@@ -1,7 +1,7 @@
 """Runs that stop early: accuracy against mean time, beside fixed timesteps and SpikingJelly.
 
     python benchmarks/anytime.py           # minutes
-    python benchmarks/anytime.py --pruned  # and a model pruned by half: a quarter of an hour
+    python benchmarks/anytime.py --pruned  # and a pruned model: a quarter of an hour
 
 Margins are set on the search split, accuracies are of the held-out one, which no choice has seen.
 All are timed in one process on one thread, in turns, each round on another held-out image; means
@@ -56,7 +56,7 @@ PRUNED = BuildSettings(
     search=SearchSettings(max_drop=0.7, policy="greedy", search_images=1500),
     threads=os.cpu_count() or 1,
 )
-"""Pruned by half: within one point in all, pruning and stopping early together."""
+"""Asked for half, within one point in all, pruning and stopping early together."""
 
 Call = Callable[[npt.NDArray[np.float32]], object]
 
@@ -211,7 +211,7 @@ def on_held_out(ladder: Ladder, results: Sequence[StageResult]) -> dict[str, Any
 
 
 def pruned(model: SViT, data: DataSet, folder: Path) -> Row:
-    """The model pruned by half, which stops early as well."""
+    """The model pruned, by half at most, which stops early as well."""
     result = build(model, folder / "pruned", PRUNED, data=data)
     torch.set_num_threads(1)
     manifest, anytime = result.manifest, result.manifest["anytime"]

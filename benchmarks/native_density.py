@@ -101,8 +101,13 @@ def measured(engine: Path, shape: tuple[int, int, int, int, int]) -> dict[str, A
 
 
 def crossover(rows: list[float], products: list[float]) -> float | None:
-    """Density from which products are faster, on a straight line between measured ones."""
+    """Density from which products are faster, on a straight line between measured ones.
+
+    0: they are at any; None: they never are.
+    """
     ahead = [a - b for a, b in zip(rows, products, strict=False)]
+    if ahead and min(ahead) >= 0.0:
+        return 0.0
     for i in range(1, len(ahead)):
         if ahead[i] >= 0.0 > ahead[i - 1]:
             part = -ahead[i - 1] / (ahead[i] - ahead[i - 1])

@@ -52,7 +52,7 @@ def _anytime_table(found: dict[str, Any]) -> str:
         row, onnx = rows[name], rows.get(name.replace("native_", "onnx_"))
         title = f"--anytime {rest}" if kind == "anytime" else f"T = {rest.removeprefix('T')}"
         if "pruned" in name:
-            title = f"pruned, {row['saved_percent']:.0f}% smaller, and --anytime"
+            title = f"{row['saved_percent']['parameters']:.0f}% pruned, and --anytime"
         there = f"{onnx['mean_ms']:.1f} ms" if onnx else "-"
         low, high = row["held_out"]["interval95_percent"]
         least, most = row["drop"]["interval95_points"]

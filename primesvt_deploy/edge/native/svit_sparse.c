@@ -360,13 +360,16 @@ static void add_plane(wide_sums *w, row_lists *lists, int32_t is_doubled) {
 
 /* Have currents hold all sums. */
 static void end_wide(wide_sums *w) {
-    const size_t pitch = w->layer->layout.pitch;
     flush(w);
+    if (w->is_begun && !w->doubled) return;
+    const int32_t outputs = w->weights->outputs, doubled = w->doubled;
     for (int32_t bit = 0; bit < w->bits; bit++) {
-        int32_t *sums = w->currents + (size_t)bit * pitch;
-        if (!w->is_begun) memset(sums, 0, (size_t)w->weights->outputs * sizeof *sums);
-        for (int32_t n = 0; w->doubled && n < w->weights->outputs; n++)
-            sums[n] = (int32_t)((uint32_t)sums[n] << w->doubled);
+        int32_t *sums = w->currents + (size_t)bit * w->layer->layout.pitch;
+        if (!w->is_begun) {
+            memset(sums, 0, (size_t)outputs * sizeof *sums);
+            continue;
+        }
+        for (int32_t n = 0; n < outputs; n++) sums[n] = (int32_t)((uint32_t)sums[n] << doubled);
     }
 }
 
