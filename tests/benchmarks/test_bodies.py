@@ -250,6 +250,7 @@ def test_latency(run: Run, theirs: dict[str, Any]) -> None:
 
 def test_native(run: Run, theirs: dict[str, Any]) -> None:
     small = {"IMAGES": 4, "CALIBRATION": 32, "COMPARED": 16, "COUNTED": 4, "STARTS": 1}
+    small["LIMITED"] = ("AVX-512 without VNNI", "AVX2")
     content = run("native", parts={"latency": theirs}, **theirs, **small)
     for kind, timing in content["timings"].items():
         for row in timing["by_threads"]:
@@ -283,6 +284,7 @@ def test_native_large(run: Run, model: SViT, script: Script) -> None:
     large = script("native_large")
     content = run(
         "native_large",
+        LIMITED=("AVX-512 without VNNI",),
         NETWORKS=("tiny",),
         PASSES=6,
         CALIBRATION=8,
