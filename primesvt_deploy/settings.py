@@ -285,7 +285,7 @@ class BuildSettings:
             )
         if self.mcu and not self.runtime.has_native:
             raise SettingsError(
-                "--mcu writes the native runtime's model as C source: pass --runtime native as well"
+                "--mcu writes the native runtime's model as C source: pass --runtime native or both"
             )
         if self.runtime.has_native and self.precision is Precision.FP32:
             raise SettingsError(

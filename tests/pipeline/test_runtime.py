@@ -198,7 +198,7 @@ def test_a_file_of_another_model_is_caught(model: SViT, data: DataSet, tmp_path:
         ({"anytime": 1.0, "runtime": Runtime.ONNX, "precision": Precision.FP32}, "integer weights"),
         ({"anytime": -1.0}, "anytime is -1.0 points: expected 0 to 100"),
         ({"anytime": 1.0, "ship_timesteps": 1}, "nothing can stop earlier"),
-        ({"mcu": True, "runtime": Runtime.ONNX}, "pass --runtime native as well"),
+        ({"mcu": True, "runtime": Runtime.ONNX}, "pass --runtime native or both"),
         ({"precision": Precision.FP32}, "the native runtime adds integer weights"),
         ({"ort_format": True}, "--ort-format is about the ONNX file"),
         ({"standard_ops": True}, "--standard-ops is about the ONNX file"),
