@@ -15,6 +15,8 @@ from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from primesvt_deploy.model.svit import SViT
 
 __all__ = ["analyze"]
@@ -26,7 +28,12 @@ __all__ = ["analyze"]
 @threads_option
 @json_option
 def analyze(
-    *, model: SViT, search: SearchSettings, data: Path | None, threads: int, as_json: bool
+    *,
+    load_model: Callable[[], SViT],
+    search: SearchSettings,
+    data: Path | None,
+    threads: int,
+    as_json: bool,
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
     from primesvt_deploy.cli.bars import Bars
@@ -34,6 +41,7 @@ def analyze(
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
+    model = load_model()
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
     with Bars() as bars:

@@ -24,6 +24,8 @@ from primesvt_deploy.settings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from primesvt_deploy.model.svit import SViT
 
 __all__ = ["build"]
@@ -113,7 +115,7 @@ _DECIDED_BY_FRONTIER = (
 @json_option
 def build(
     *,
-    model: SViT,
+    load_model: Callable[[], SViT],
     search: SearchSettings,
     budget_mb: float | None,
     saving: float | None,
@@ -142,15 +144,8 @@ def build(
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
     best bundle found is written all the same, and says so.
     """
-    from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables.build import print_build
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.build import build as build_bundle
-    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
-
     if frontier_path is not None:
         _refuse_decided_options()
-    known = KnownFrontier.read(frontier_path) if frontier_path else None
     settings = BuildSettings(
         budget_mb=budget_mb,
         saving=saving,
@@ -170,6 +165,14 @@ def build(
         finetune_slack=finetune_slack,
         smallest=frontier_path is not None and budget_mb is None and saving is None,
     )
+    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
+    from primesvt_deploy.cli.tables.build import print_build
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.pipeline.build import build as build_bundle
+    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
+
+    known = KnownFrontier.read(frontier_path) if frontier_path else None
+    model = load_model()
     set_threads(threads)
     splits = open_data(model, data, seed=known.search.seed if known else search.seed)
     with Bars() as bars:

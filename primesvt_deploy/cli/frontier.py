@@ -21,6 +21,8 @@ from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from primesvt_deploy.model.svit import SViT
 
 __all__ = ["frontier"]
@@ -48,7 +50,7 @@ __all__ = ["frontier"]
 @json_option
 def frontier(
     *,
-    model: SViT,
+    load_model: Callable[[], SViT],
     search: SearchSettings,
     output: Path,
     savings: str,
@@ -64,12 +66,15 @@ def frontier(
     without searching again. An interrupted frontier goes on when the same command is run.
     With --max-drop the search ends where more would be lost.
     """
-    from primesvt_deploy.cli.bars import Bars
+    wanted = numbers(savings, "--savings")
+    steps = whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else ()
+    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
     from primesvt_deploy.cli.tables.frontier import print_frontier
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.frontier import frontier as find_frontier
     from primesvt_deploy.report.frontier import draw_frontier
 
+    model = load_model()
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
     with Bars() as bars:
@@ -78,8 +83,8 @@ def frontier(
             output,
             search,
             data=splits,
-            savings=numbers(savings, "--savings"),
-            timesteps=whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else (),
+            savings=wanted,
+            timesteps=steps,
             held_out_images=held_out_images,
             progress=bars,
         )

@@ -65,6 +65,32 @@ def test_help_is_instant() -> None:
     assert min(times) < 0.5
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "--saving", "70", "--mcu"],
+        ["build", "--saving", "70", "--anytime", "0.5"],
+        ["build", "--saving", "70", "--runtime", "native", "--precision", "fp32"],
+        ["build", "--saving", "70", "--max-drop", "-1"],
+        ["build", "--frontier", "nowhere", "--policy", "greedy"],
+        ["frontier", "--savings", "a", "--output", "f"],
+        ["frontier", "--savings", "10", "--max-drop", "-1", "--output", "f"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_fit_are_told_before_anything_is_loaded(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom primesvt_deploy.cli import main\n"
+        "try: main()\nexcept SystemExit as end: code = end.code\n"
+        "sys.exit(9 if 'torch' in sys.modules else code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = primesvt("--help", cwd=tmp_path).stdout
     for command in (
@@ -224,7 +250,8 @@ def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
 
 def test_a_wrong_family_says_what_the_file_looks_like(tmp_path: Path) -> None:
     file = FIXTURES / "container_timm_module_prefix.pth.tar"
-    found = primesvt("build", "--checkpoint", file, "--family", "qkformer", cwd=tmp_path)
+    options = ("--checkpoint", file, "--family", "qkformer")
+    found = primesvt("build", *options, "--saving", "10", cwd=tmp_path)
     assert found.returncode == 2
     assert "is not a qkformer: its 112 keys" in found.stderr
     assert found.stderr.strip().endswith("look like sdt-v1")

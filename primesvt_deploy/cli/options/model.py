@@ -84,7 +84,10 @@ _ADOPT_OPTIONS = (
 
 
 def model_options(function: _F) -> _F:
-    """Give a command the options that name a model, which it receives as `model`."""
+    """Give a command the options that name a model, which its `load_model` loads.
+
+    Loading takes seconds: a command checks its other options first.
+    """
 
     @wraps(function)
     def wrapped(
@@ -109,14 +112,16 @@ def model_options(function: _F) -> _F:
             "std": numbers(std, "--std") if std else None,
             **{option: rest.pop(option) for option in _LOAD_OPTIONS},
         }
-        if factory is not None and name is None:
-            model = _own_model(factory, checkpoint, options)
-        else:
+
+        def load_model() -> SViT:
+            if factory is not None and name is None:
+                return _own_model(factory, checkpoint, options)
             from primesvt_deploy.model.load import load
             from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 
-            model = load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
-        return function(model=model, **rest)
+            return load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
+
+        return function(load_model=load_model, **rest)
 
     return cast(_F, with_options(_OPTIONS, wrapped))
 
