@@ -16,9 +16,7 @@
 #include "svit_internal.h"
 
 #define FEWEST 3 /* runs */
-#ifndef TILE_WINDOWS
-#define TILE_WINDOWS 32
-#endif /* whose counts are gathered at a time: one for each position and step */
+#define TILE_WINDOWS 32 /* whose counts are gathered at a time: one for each position and step */
 #define MOST_MS 250.0 /* no run begins later, once so many are done */
 
 static uint32_t state = 1;

@@ -307,16 +307,18 @@ def test_native_large(run: Run, model: SViT, script: Script) -> None:
 def test_native_density(run: Run) -> None:
     layers = {"1x1": (8, 4, 1, 16, 3), "3x3": (8, 4, 3, 16, 1)}
     small = {"RUNS": 3, "DENSITIES": (0.0, 0.2, 0.9), "OPTIMIZE": "-O0"}
+    flags = Path("/proc/cpuinfo").read_text()
+    if " avx2 " not in flags or " bmi2 " not in flags:
+        pytest.skip("this processor has no AVX2: the engine has no products to time here")
     content = run("native_density", LAYERS=layers, **small)
     for row in content["layers"].values():
         for kind in ("independent", "static"):
             assert len(row["as it is"][kind]["rows_ms"]) == 3
-            assert row["AVX2"][kind]["chosen"][:1] in ([], ["rows"]), "nothing fires"
-        if row["AVX2"]["kernels"] == "avx2":
-            assert row["AVX2"]["products"] == "avx2"
-        assert row["AVX-512 without VNNI"].get("products") != "avx512vnni"
+            assert row["AVX2"][kind]["chosen"][0] == "rows", "nothing fires"
+        assert (row["AVX2"]["kernels"], row["AVX2"]["products"]) == ("avx2", "avx2")
+        assert row["AVX-512 without VNNI"]["products"] != "avx512vnni"
     for over in content["choice_over_faster"].values():
-        assert not over or over["most"] >= over["mean"] >= 1.0
+        assert over["most"] >= over["mean"] >= 1.0
 
 
 def test_the_density_of_a_crossover_lies_between_measured_ones(

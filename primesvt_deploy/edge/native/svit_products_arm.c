@@ -55,7 +55,7 @@ TARGET static void sum_dots(const product_task *task) {
         }
 }
 
-/* Costs are those of the instructions on a Cortex-A76, two of which are issued in a cycle. */
+/* Not measured on a board: counted from the instructions that a Cortex-A76 issues in a cycle. */
 static const svit_products dots = {"dotprod", sum_dots, 55, 0, 25, 45, 560};
 
 const svit_products *svit_choose_products(void) {

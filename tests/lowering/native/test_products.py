@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lowering.native.test_weighted import Config, Layer, conv_of, images
-from lowering.native.test_wide_sums import lowered, operator_of
+from lowering.native.test_wide_sums import lowered, operator_of, with_tile
 from torch import nn
 
 from primesvt_deploy.artifact.native_file import arena_bytes, native_bytes
@@ -126,5 +126,9 @@ def test_products_take_no_memory_that_is_not_there() -> None:
 
 def test_layers_with_room_for_them_may_sum_products() -> None:
     program, *_ = lowered(conv_of(220, 40, 1, largest=127), pack=False)
-    assert operator_of(with_products(gathering(program, 0))).gathered in (0, 8, 4)
-    assert operator_of(in_little_memory(gathering(program, 8))).gathered == 0
+    roomy = with_tile(gathering(program, 0), 64)  # its lists take more memory
+    found = with_products(roomy)
+    assert operator_of(found).gathered == 32 // operator_of(found).input.steps
+    assert arena_bytes(native_bytes(found)) == arena_bytes(native_bytes(roomy))
+    assert operator_of(with_products(with_tile(roomy, 1))).gathered == 0
+    assert operator_of(in_little_memory(found)).gathered == 0
