@@ -178,7 +178,7 @@ def test_cut_equals_masked_for_every_group(name: str) -> None:
 
 
 def equal_for_any_channels_of(name: str, groups: tuple[Group, ...]) -> None:
-    @settings(DRAWN, max_examples=2)
+    @settings(DRAWN, max_examples=4)
     @given(data=st.data())
     def equal(data: st.DataObject) -> None:
         plan = Plan()
@@ -191,7 +191,7 @@ def equal_for_any_channels_of(name: str, groups: tuple[Group, ...]) -> None:
 
 @pytest.mark.slow
 @every_network
-@settings(DRAWN, max_examples=3)
+@settings(DRAWN, max_examples=5)
 @given(data=st.data())
 def test_cut_equals_masked_for_all_groups_at_once(name: str, data: st.DataObject) -> None:
     plan = Plan()
