@@ -1,9 +1,9 @@
 """Compilers that keep what they made: engines are compiled from the same text by many tests.
 
 Before each compiler on PATH stands a script that knows a command by the compiler's version, by its
-options, and by its source as the preprocessor gives it, as ccache does; with debug information by
-the lines and places of that, too. Nothing is kept of commands that compile and link at once, fail,
-or say anything.
+options, and by its source as the preprocessor gives it, as ccache does: what macros and folders of
+headers do is in there. With debug information it knows the lines and places of that, too. Nothing
+is kept of commands that compile and link at once, fail, or say anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ while [ $left -gt 0 ]; do
     -c) compiles=1 ;;
     -E | -M* | -S | -save-temps* | @*) other=1 ;;
     -g*) lines= options="$options $argument" ;;
-    -I*) ;;
+    -I* | -D?*) ;;
     *) [ -f "$argument" ] || options="$options $argument" ;;
     esac
     set -- "$@" "$argument"
@@ -74,8 +74,9 @@ def _compilers_that_keep(
 
 def write_compiler(path: Path, real: str, kept: Path) -> None:
     """The script that stands for a compiler."""
-    # With this every included path and every predefined option is said.
-    said = subprocess.run([real, "-v", "-E", "-x", "c", os.devnull], capture_output=True).stderr
+    # With this every included path and every predefined option is said. cc and gcc are one.
+    command = [os.path.realpath(real), "-v", "-E", "-x", "c", os.devnull]
+    said = subprocess.run(command, capture_output=True).stderr
     version = hashlib.sha256(said).hexdigest()
     path.write_text(
         _SCRIPT.format(real=shlex.quote(real), version=version, kept=shlex.quote(str(kept)))

@@ -46,7 +46,9 @@ def test_what_is_kept_is_what_the_compiler_makes(
     only.write_bytes(b"kept")
     assert made(compiler, tmp_path, "-O1") == b"kept"
     (tmp_path / "b").mkdir()
-    assert made(compiler, tmp_path, "-O1", f"-I{tmp_path / 'b'}") == b"kept", "the same text"
+    same_text = (f"-I{tmp_path / 'b'}", "-DQUESTION=1")
+    for option in same_text:
+        assert made(compiler, tmp_path, "-O1", option) == b"kept"
 
 
 def test_another_text_or_option_is_compiled(compiler: Path, kept: Path, tmp_path: Path) -> None:
@@ -54,6 +56,7 @@ def test_another_text_or_option_is_compiled(compiler: Path, kept: Path, tmp_path
         ("-O0",),
         ("-O1",),
         ("-O1", "-g"),
+        ("-O1", "-Danswer=reply"),
         *(("--param", f"max-unroll-times={n}") for n in (1, 2)),
     )
     for count, options in enumerate(some, 1):
