@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import typing
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,18 @@ def _exporter_prepared_once() -> Iterator[None]:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(registry))
         for module in (decomp_utils, exported_program):
             patch.setattr(module, "_collect_all_valid_cia_ops", operators)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _protocols_listed_once() -> Iterator[None]:
+    """Up to Python 3.11 each `isinstance` of a protocol, of which onnx_ir has many, lists it anew."""
+    listed: Any = getattr(typing, "_get_protocol_attrs", None)
+    if listed is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typing, "_get_protocol_attrs", functools.cache(listed))
         yield
 
 
