@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from small_models import SHALLOW, make_model
+from staged_models import export_stages, middle_margin, stage_models
 
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.artifact.onnx_stages import join_stages
 from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
 from primesvt_deploy.edge.runtime.profiles import session_json
+from primesvt_deploy.edge.runtime.stages import Stage
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 
@@ -42,10 +45,21 @@ def pretended_bundle(directory: Path, runtimes: tuple[str, ...] = ("onnx", "nati
 
 
 def small_bundle(
-    directory: Path, runtimes: tuple[str, ...] = ("onnx", "native"), *, takes_pixels: bool = False
+    directory: Path,
+    runtimes: tuple[str, ...] = ("onnx", "native"),
+    *,
+    takes_pixels: bool = False,
+    stops_early: bool = False,
 ) -> Path:
-    """A bundle of a small int8 model, which is exported once in a process."""
-    models = _exported(takes_pixels)
+    """A bundle of a small int8 model, which is exported once in a process.
+
+    Args:
+        directory: is made.
+        runtimes: those that it is for.
+        takes_pixels: the model has an integer first layer.
+        stops_early: it has three stages: one step is enough for half of the images, two for none.
+    """
+    models = _of_stages() if stops_early else _exported(takes_pixels)
     steps = {**_STEPS, "pixels": True} if takes_pixels else _STEPS
     return _write(directory, {name: models[name] for name in runtimes}, steps)
 
@@ -57,6 +71,21 @@ def _exported(takes_pixels: bool) -> Mapping[str, bytes]:
         folder = Path(name)
         export_onnx(model, folder / _FILES["onnx"], precision=Precision.INT8)
         export_native(model, folder / _FILES["native"], precision=Precision.INT8)
+        return {name: (folder / file).read_bytes() for name, file in _FILES.items()}
+
+
+@cache
+def _of_stages() -> Mapping[str, bytes]:
+    margin = middle_margin(pixels(6))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        alone = [
+            export_onnx(model, folder / f"{model.timesteps}.onnx", precision=Precision.INT8)
+            for model in stage_models()
+        ]
+        stages = [Stage(1, margin), Stage(2, np.inf), Stage(3, 0.0)]
+        join_stages(alone, stages, folder / _FILES["onnx"])
+        export_stages(folder / _FILES["native"], margin=margin)
         return {name: (folder / file).read_bytes() for name, file in _FILES.items()}
 
 

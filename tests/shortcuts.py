@@ -45,7 +45,7 @@ def _exporter_prepared_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _protocols_listed_once() -> Iterator[None]:
-    """Up to Python 3.11 each `isinstance` of a protocol, of which onnx_ir has many, lists it anew."""
+    """Python 3.11 lists a protocol, of which onnx_ir has many, anew for each `isinstance`."""
     listed: Any = getattr(typing, "_get_protocol_attrs", None)
     if listed is None:
         yield

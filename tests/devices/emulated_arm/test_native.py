@@ -198,22 +198,22 @@ def test_the_program_needs_nothing_of_an_arm_system(tmp_path: Path) -> None:
 @needs_cross
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("runtimes", "takes_pixels", "cpus"),
+    ("runtimes", "form", "cpus"),
     [
-        (("native",), False, ("cortex-a72", "cortex-a76")),
-        (("onnx", "native"), False, ("cortex-a72",)),
-        (("onnx", "native"), True, ("cortex-a76",)),
+        (("native",), {}, ("cortex-a72", "cortex-a76")),
+        (("onnx", "native"), {"stops_early": True}, ("cortex-a72",)),
+        (("onnx", "native"), {"takes_pixels": True}, ("cortex-a76",)),
     ],
 )
 def test_both_runtimes_on_emulated_cpus(
     runtimes: tuple[str, ...],
-    takes_pixels: bool,
+    form: dict[str, bool],
     cpus: tuple[str, ...],
     tmp_path: Path,
     sandbox: Sandbox,
 ) -> None:
     """ONNX Runtime on one of the CPUs each time: `test_check` has it on both."""
-    bundle = small_bundle(tmp_path / "bundle", runtimes, takes_pixels=takes_pixels)
+    bundle = small_bundle(tmp_path / "bundle", runtimes, **form)
     settings = ArmSettings(cpus=cpus, sandbox=sandbox.directory)
     found = verify_on_arm(bundle, settings)
     assert [outcome.cpu for outcome in found] == list(cpus)
