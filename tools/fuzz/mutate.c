@@ -19,8 +19,10 @@ int is_in_order(const uint8_t *file, size_t bytes) {
     size_t at = sizeof *h;
     for (uint32_t i = 0; i < h->operators; i++) {
         const op_head *op = (const op_head *)(const void *)(file + at);
-        if (at + sizeof *op > h->data_offset || op->words < (int32_t)(sizeof *op / 4)) return 0;
-        at += (size_t)op->words * 4;
+        if (at + sizeof *op > h->data_offset) return 0;
+        const size_t record = svit_record_bytes(op->kind);
+        if (!record || (uint64_t)op->words * 4 != record) return 0;
+        at += record;
     }
     return at <= h->data_offset;
 }

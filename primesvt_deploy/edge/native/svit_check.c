@@ -345,7 +345,7 @@ static int pixels_op_ok(const limits *l, const op_pixels *op) {
            sink_ok(l, &op->sink, op->outputs, w) && op->sink.steps == 1;
 }
 
-static int operator_ok(const limits *l, const op_head *op) {
+size_t svit_record_bytes(int32_t kind) {
     static const size_t sizes[OP_KINDS] = {
         0,
         sizeof(op_sparse),
@@ -362,9 +362,13 @@ static int operator_ok(const limits *l, const op_head *op) {
         sizeof(op_copy),
         sizeof(op_pixels),
     };
+    return in_range(kind, OP_SPARSE, OP_KINDS - 1) ? sizes[kind] : 0;
+}
+
+static int operator_ok(const limits *l, const op_head *op) {
     const void *any = op;
-    if (!in_range(op->kind, OP_SPARSE, OP_KINDS - 1)) return 0;
-    if ((uint64_t)op->words * 4 != sizes[op->kind]) return 0;
+    const size_t bytes = svit_record_bytes(op->kind);
+    if (!bytes || (uint64_t)op->words * 4 != bytes) return 0;
     switch (op->kind) {
     case OP_SPARSE: return sparse_ok(l, any);
     case OP_DENSE: return dense_ok(l, any);

@@ -418,6 +418,9 @@ int32_t svit_count(const spikes_ref *spikes, const uint8_t *bytes, int32_t step,
 /* Bytes of an operator's 4-bit weights once they are unpacked; 0: it has none. */
 uint64_t svit_unpacked_size(const op_head *op);
 
+/* Bytes of the record of an operator; 0 where there is no such kind. */
+size_t svit_record_bytes(int32_t kind);
+
 /* Bytes of scratch memory of an operator; 0 where it needs none. */
 uint64_t svit_scratch_bytes(const op_head *op);
 uint64_t svit_sparse_scratch(const op_sparse *op);
