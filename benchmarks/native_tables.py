@@ -52,7 +52,8 @@ def _anytime_table(found: dict[str, Any]) -> str:
         row, onnx = rows[name], rows.get(name.replace("native_", "onnx_"))
         title = f"--anytime {rest}" if kind == "anytime" else f"T = {rest.removeprefix('T')}"
         if "pruned" in name:
-            title = f"{row['saved_percent']['parameters']:.0f}% pruned, and --anytime"
+            saved = row["saved_percent"]["parameters"]
+            title = f"{saved:.0f}% pruned, fine-tuned at T = 2, --integer-input, --anytime"
         there = f"{onnx['mean_ms']:.1f} ms" if onnx else "-"
         low, high = row["held_out"]["interval95_percent"]
         least, most = row["drop"]["interval95_points"]
