@@ -483,7 +483,7 @@ def test_run_makes_every_result_and_then_the_tables(script: Script, monkeypatch:
 
 def test_anytime(run: Run, script: Script, model: SViT) -> None:
     settings = script("anytime").PRUNED
-    brief = replace(settings.finetune, epochs=1, batch_size=4, images=8)
+    brief = replace(settings.finetune, epochs=1, timesteps=(), batch_size=4, images=8)
     pruned = replace(
         settings, saving=10.0, search=SEARCH, finetune=brief, verify_images=8, anytime=10.0
     )
