@@ -11,7 +11,7 @@ import torch
 
 from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
-from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext, search_context
 from primesvt_deploy.pipeline.dense import export_dense
@@ -113,23 +113,13 @@ def _context(
     progress: Progress,
 ) -> BuildContext:
     """Everything that the stages rest on; whatever would fail after hours of work fails here."""
+    _check_model(model, settings)
     splits = data or open_data(model, seed=settings.search.seed)
     if known is not None:
         searched = replace(known.search, max_drop=settings.search.max_drop)
         settings = replace(settings, search=searched)
-    if settings.integer_input:
-        take_pixels(model, lower_for_quantization(model))
     if settings.finetune is not None:
         check_finetune(model, splits.train, settings.finetune, splits.name)
-    if settings.ship_timesteps is not None:
-        model.at_timesteps(settings.ship_timesteps)
-    if settings.anytime is not None:
-        if model.timesteps == 1:
-            raise SettingsError(
-                f"{model.name} runs for a single timestep: nothing can stop earlier; leave "
-                "--anytime out"
-            )
-        model.at_timesteps(1)
     if known is not None:
         ledger = known.ledger(model, splits)
         progress.message(f"plan, policy, recovery, images and seed are those of {known.directory}")
@@ -140,3 +130,23 @@ def _context(
             progress.message(f"resuming: {len(ledger)} candidates are cached in {ledger.path}")
     search = search_context(model, settings.pruning, splits, ledger=ledger, progress=progress)
     return BuildContext(settings=settings, search=search, from_ledger=known is not None)
+
+
+def _check_model(model: SViT, settings: BuildSettings) -> None:
+    """Refuse what the model cannot do, before data are read."""
+    if settings.ship_timesteps is not None:
+        model.at_timesteps(settings.ship_timesteps)
+    if settings.anytime is not None:
+        if model.timesteps == 1:
+            raise SettingsError(
+                f"{model.name} runs for a single timestep: nothing can stop earlier; leave "
+                "--anytime out"
+            )
+        try:
+            model.at_timesteps(1)
+        except ModelError as error:
+            raise SettingsError(
+                f"{error}, so that no run stops early; leave --anytime out"
+            ) from error
+    if settings.integer_input:
+        take_pixels(model, lower_for_quantization(model))

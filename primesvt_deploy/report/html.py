@@ -62,7 +62,7 @@ def render_report(
 
 _SECTIONS = (
     *("tool", "created", "model", "constraints", "size", "accuracy", "latency"),
-    *("precision", "finetune"),
+    *("precision", "finetune", "anytime"),
     *("notes", "left_unpruned"),
     *("verification", "policy", "seconds", "versions", "files"),
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families.zoo import model_of
 from small_models import SHALLOW, make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
@@ -216,3 +217,19 @@ def test_auto_tries_integers_alone() -> None:
         settings(Runtime.ONNX, precision=None, anytime=1.0),
     ):
         assert wanted.precisions == (Precision.INT8, Precision.INT4)
+
+
+def test_a_model_whose_timesteps_are_its_own_is_told_so_before_data_are_read(
+    tmp_path: Path,
+) -> None:
+    def no_data(*_: object, **__: object) -> DataSet:
+        raise AssertionError("data are read")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("primesvt_deploy.pipeline.build.open_data", no_data)
+        with pytest.raises(SettingsError, match=r"of its frames: .*; leave --anytime out$"):
+            build(
+                model_of("spikformer, frames"),
+                tmp_path / "bundle",
+                settings(Runtime.ONNX, anytime=1.0),
+            )

@@ -228,6 +228,16 @@ def test_a_dense_model_that_fits_needs_no_curves(manifest: dict[str, Any]) -> No
     assert "On the search split" not in text
 
 
+def test_stages_that_stop_early_are_told(render: Render) -> None:
+    stages = [{"timesteps": t, "search_share": s} for t, s in ((1, 0.75), (4, 0.25))]
+    anytime = {"stages": stages, "held_out": None}
+    told = "Stops early 75.0% of the search images at T = 1, 25.0% of the search images at T = 4"
+    assert told in render(anytime=anytime).text
+    found = {"mean_timesteps": 2.0, "drop": {"points": 0.42}}
+    text = render(anytime={**anytime, "held_out": found}).text
+    assert f"{told}; 2.00 timesteps on average and 0.42 points lost by it on held-out" in text
+
+
 def test_a_gain_is_called_one(render: Render) -> None:
     text = render(accuracy__drop__points=-0.3).text
     assert "top-1 drops by -0.30 points (a gain)" in text

@@ -127,10 +127,12 @@ def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
         f"{stage['search_share']:.1%} at T={stage['timesteps']}" for stage in anytime["stages"]
     )
     found = anytime["held_out"]
+    low, high = found["drop"]["interval95_points"]
     console.print(
-        f"stops early: {shares} of the search images; held-out: {top1(found['accuracy'])} "
-        f"(n={found['accuracy']['n']}), {found['drop']['points']:+.2f} points lost by it, "
-        f"{found['mean_timesteps']:.2f} timesteps on average",
+        f"stops early: {shares} of the search images, where {anytime['search']['drop_points']:.2f} "
+        f"points are lost by it; held-out: {top1(found['accuracy'])} "
+        f"(n={found['accuracy']['n']}), {found['drop']['points']:.2f} [{low:.1f}, {high:.1f}] "
+        f"points lost by it, {found['mean_timesteps']:.2f} timesteps on average",
         highlight=False,
     )
 

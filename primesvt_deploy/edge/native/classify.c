@@ -373,6 +373,7 @@ static int check_arguments(int count, char **arguments, int at, long rounds) {
 
 int main(int count, char **arguments) {
     const double started = milliseconds();
+    if (count == 2 && !strcmp(arguments[1], "--help")) return puts(USAGE) == EOF;
     long rounds;
     const int at = read_rounds(count, arguments, &rounds);
     int error = check_arguments(count, arguments, at, rounds);

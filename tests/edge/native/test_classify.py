@@ -246,7 +246,7 @@ USAGE = "usage: classify [--time RUNS] model.svit IMAGE..."
         ([], "no model file, expected a model file and images: "),
         (["model.svit"], "no image, expected a model file and images: "),
         (["--time", "3", "model.svit"], "no image, expected a model file and images: "),
-        (["--help"], "--help, expected --time or a model file: "),
+        (["--threads", "2"], "--threads, expected --time or a model file: "),
         (["--time"], "--time alone, expected a whole number from 1: "),
         *(
             (["--time", text, "m", "i"], f"--time {text}, expected a whole number from 1: ")
@@ -259,6 +259,11 @@ def test_mistakes_in_arguments_are_one_line(
     program: Path, arguments: list[str], found: str
 ) -> None:
     assert mistake(program, *arguments) == f"found {found}{USAGE}"
+
+
+def test_it_says_how_it_is_used(program: Path) -> None:
+    told = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == (f"{USAGE}\n", "")
 
 
 def test_too_many_runs_are_one_line(program: Path) -> None:
