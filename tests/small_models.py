@@ -61,6 +61,8 @@ def enliven(module: _Module, seed: int = 0) -> _Module:
                 shape = layer.weight.shape
                 layer.weight.copy_(0.8 + 1.2 * torch.rand(shape, generator=generator))
                 layer.bias.copy_(0.6 + 0.6 * torch.rand(shape, generator=generator))
+                if layer.running_mean is None:
+                    continue
                 layer.running_mean.copy_(0.2 * torch.randn(shape, generator=generator))
                 layer.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
             elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):

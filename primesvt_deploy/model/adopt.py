@@ -21,6 +21,7 @@ from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.sample_independence import check_sample_independence
 from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.svit import SViT
 
@@ -75,6 +76,7 @@ def adopt(
     config = find_calling_convention(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
     check_same_outputs(network, net)
+    check_sample_independence(network)
     network.mark_unused()
     return SViT(
         name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
@@ -107,6 +109,7 @@ def rebuild_adopted(
         fit_widths(net, renamed)
         _load_weights(net, renamed, path)
         network = AdoptedNetwork(config, net)
+        check_sample_independence(network)
         network.mark_unused()
     except (RuntimeError, ValueError) as error:
         raise ModelError(

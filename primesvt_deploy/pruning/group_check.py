@@ -7,17 +7,15 @@ gives what masking it gives.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from primesvt_deploy.analysis.groups import Group, find_groups, read_groups
 from primesvt_deploy.errors import DeployError
-from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.model.smooth import smooth_copy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
@@ -50,7 +48,7 @@ def prunable_groups(model: SViT) -> Prunable:
     found, unreadable = read_groups(model.module, shape)
     left = {layer.removeprefix("net."): reason for layer, reason in unreadable.items()}
     groups = [replace(group, name=_title(group)) for group in found]
-    smooth = _smooth(model.module)
+    smooth = smooth_copy(model.module)
     generator = torch.Generator().manual_seed(0)
     inputs = model.config.example(_SAMPLES).double()
     inputs = torch.randn(inputs.shape, generator=generator, dtype=torch.float64)
@@ -70,16 +68,6 @@ def _title(group: Group) -> str:
     """After the first layer that loses channels: nobody said what the others are."""
     first, *others = (name.removeprefix("net.") for name in group.outputs)
     return f"{first} and {len(others)} more" if others else first
-
-
-def _smooth(network: SpikingNetwork) -> SpikingNetwork:
-    """A copy in fp64 whose neurons never rest: a threshold could hide a wrong channel."""
-    smooth = copy.deepcopy(network).double().eval()
-    for parent in list(smooth.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Neuron):
-                setattr(parent, name, nn.Tanh())
-    return smooth
 
 
 def _mistrust(

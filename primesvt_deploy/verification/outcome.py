@@ -50,6 +50,9 @@ class Verification:
             images; None where that was not measured, as flips are rare.
         rounding_disagreements: images on which these two name different classes.
         rounding_difference: largest absolute difference of their logits.
+        changed_by_neighbours: images whose logits change with those beside them in the batch.
+        difference_alone: largest logit difference of an image alone and in a batch, the median
+            over a few images.
     """
 
     n: int
@@ -66,6 +69,8 @@ class Verification:
     rounding_flips: int | None = None
     rounding_disagreements: int = 0
     rounding_difference: float = 0.0
+    changed_by_neighbours: int = 0
+    difference_alone: float = 0.0
 
     @property
     def flipped_spikes(self) -> int:
@@ -75,6 +80,7 @@ class Verification:
     def failures(self) -> list[str]:
         """Everything that is out of tolerance; empty if the artifact passes."""
         return [
+            *self._neighbours(),
             *self._logits_beyond_rounding(),
             *self._flips_behind_float_layers(),
             *self._logits_without_flips(),
@@ -82,9 +88,25 @@ class Verification:
             *self._too_many_disagreements(),
         ]
 
+    def _neighbours(self) -> list[str]:
+        found = []
+        if self.changed_by_neighbours:
+            found.append(
+                f"the logits of {self.changed_by_neighbours} images change with those beside them "
+                "in the batch"
+            )
+        if self.difference_alone > self._largest_by_rounding():
+            found.append(
+                f"logits of an image alone differ by {self.difference_alone:.3g} from those in a "
+                "batch"
+            )
+        return found
+
+    def _largest_by_rounding(self) -> float:
+        return max(LOGIT_TOLERANCE, ROUNDING_FACTOR * self.rounding_difference)
+
     def _logits_beyond_rounding(self) -> list[str]:
-        largest = max(LOGIT_TOLERANCE, ROUNDING_FACTOR * self.rounding_difference)
-        if self.rounding_flips is None or self.max_difference <= largest:
+        if self.rounding_flips is None or self.max_difference <= self._largest_by_rounding():
             return []
         return [
             f"logits differ by {self.max_difference:.3g}, by rounding in the model itself at "
@@ -160,6 +182,8 @@ class Verification:
             "flipped_spikes": self.flipped_spikes,
             "spikes_compared": self.spikes_compared,
             "flips_behind_real": self.flips_behind_float_layers,
+            "images_changed_by_neighbours": self.changed_by_neighbours,
+            "max_abs_logit_difference_alone": self.difference_alone,
             "rounding_flips": self.rounding_flips,
             "rounding_max_abs_logit_difference": None
             if self.rounding_flips is None

@@ -19,6 +19,7 @@ from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.lowering.metadata import FOLDED_KEY
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.verification.neighbours import changed_by_neighbours, difference_alone
 from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.verification.spikes import (
     FlipCounter,
@@ -78,6 +79,7 @@ def verify_artifact(
         images.first(n),
         size,
         progress,
+        fixed_batch=artifact.fixed_batch,
     )
 
 
@@ -98,6 +100,8 @@ def compare_with_model(
     images: ImageList,
     size: int,
     progress: Progress,
+    *,
+    fixed_batch: int | None = None,
 ) -> Verification:
     """Compare an artifact's logits and spikes with its model's.
 
@@ -108,6 +112,8 @@ def compare_with_model(
         images: to compare on.
         size: images at a time.
         progress: gets each batch.
+        fixed_batch: size of the artifact's batches, which also tells who stands beside whom; None:
+            any.
     """
     images = images.for_model(model.sample_dtype)
     counter = comparison(False)
@@ -118,6 +124,12 @@ def compare_with_model(
         found.append(logits(batch))
         progress.step()
     outcome = _summary(np.concatenate(expected), np.concatenate(found), counter)
+    some = images.inputs(0, min(len(images), 4))
+    outcome = replace(
+        outcome,
+        changed_by_neighbours=changed_by_neighbours(logits, some, fixed_batch),
+        difference_alone=difference_alone(logits, some, fixed_batch),
+    )
     if counter.is_integer:
         behind = comparison(True) if outcome.flipped_spikes else None
         flips = 0 if behind is None else _flips(behind, images, size)

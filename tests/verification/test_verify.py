@@ -69,6 +69,56 @@ def test_flips_are_attributed_to_the_images_that_disagree(
     assert 0 < some < outcome.flipped_spikes
 
 
+def with_logits(path: Path, *nodes: onnx.NodeProto) -> Path:
+    """The file with `nodes` that make `logits` of `whole`, its own logits."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = ["whole" if name == "logits" else name for name in node.output]
+    model.graph.node.extend(nodes)
+    target = path.with_name("mixing.onnx")
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (
+            (
+                onnx.helper.make_node("ReduceMean", ["whole"], ["mean"], keepdims=1),
+                onnx.helper.make_node("Sub", ["whole", "mean"], ["logits"]),
+            ),
+            "change with those beside them",
+        ),
+        (
+            (
+                onnx.helper.make_node("ReduceMax", ["whole"], ["most"], keepdims=1),
+                onnx.helper.make_node("Sub", ["whole", "most"], ["logits"]),
+            ),
+            "logits of an image alone differ",
+        ),
+        (
+            (
+                onnx.helper.make_node("Shape", ["whole"], ["size"], start=0, end=1),
+                onnx.helper.make_node("Cast", ["size"], ["factor"], to=onnx.TensorProto.FLOAT),
+                onnx.helper.make_node("Mul", ["whole", "factor"], ["logits"]),
+            ),
+            "logits of an image alone differ",
+        ),
+    ],
+    ids=["neighbours", "largest", "size of the batch"],
+)
+def test_an_artifact_whose_images_see_each_other_does_not_pass(
+    tiny: SViT,
+    path: Path,
+    tiny_data: DataSet,
+    nodes: tuple[onnx.NodeProto, ...],
+    said: str,
+) -> None:
+    outcome = verify_artifact(tiny, with_logits(path, *nodes), tiny_data.search.first(8))
+    assert any(said in failure for failure in outcome.failures())
+
+
 def test_nan_does_not_pass(tiny: SViT, path: Path, tiny_data: DataSet) -> None:
     outcome = verify_artifact(tiny, altered(path, "head.bias", np.nan), tiny_data.search)
     assert outcome.failures()
