@@ -1,8 +1,9 @@
 """Checkpoints of Spikingformer and Spikingformer-CML: upstream's ImageNet, CIFAR and DVS code.
 
 Layers of both have the same names and shapes, but for the stem of Spikingformer's CIFAR code: only
-the family's name tells where such a stem pools. Time constants are written into the code; both
-training scripts for images store a number of timesteps that their model, of 4, is not given.
+the family's name tells where such a stem pools. What training scripts store does not: in all of
+them the model is called `vitsnn` or `SEWResNet`. Time constants are written into the code. Scripts
+for images store `time_step`, which they do not pass on: their models run for 4 timesteps.
 """
 
 from __future__ import annotations
@@ -123,5 +124,5 @@ SPIKINGFORMER_CML = Family(
     convert=_convert_cml,
     options=NEURON_AND_INPUT | {"num_heads", "pooling", "patch_size"},
     superseded={"patch_size": "pooling"},
-    flags="--family --timesteps --heads --image-size [--patch-size]",
+    flags="--family spikingformer-cml --timesteps --heads --image-size [--patch-size]",
 )
