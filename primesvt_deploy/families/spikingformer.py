@@ -1,7 +1,7 @@
 """Networks of Spikingformer (Zhou et al., 2023) and Spikingformer-CML (Zhou et al., 2023).
 
-Sources: Spikingformer, arXiv:2304.11954, section 4; ConvBN-MaxPool-LIF downsampling (CML),
-arXiv:2305.05954, section 4.
+Sources: Spikingformer, arXiv:2304.11954; ConvBN-MaxPooling-LIF downsampling (CML),
+arXiv:2305.05954. Where the text leaves a choice, upstream's code decides.
 """
 
 from __future__ import annotations
