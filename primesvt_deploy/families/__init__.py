@@ -13,12 +13,15 @@ from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
 from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
+from primesvt_deploy.families.spikingformer_checkpoint import SPIKINGFORMER, SPIKINGFORMER_CML
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 
-__all__ = ["FAMILIES", "Family", "family_named", "recognise"]
+__all__ = ["FAMILIES", "Family", "families_with", "family_named", "recognise"]
 
 FAMILIES: tuple[Family, ...] = (
     SPIKFORMER,
+    SPIKINGFORMER,
+    SPIKINGFORMER_CML,
     QKFORMER,
     SPIKINGRESFORMER,
     SDT_V1,
@@ -42,6 +45,12 @@ def family_named(name: str) -> Family:
     raise ModelError(f"unknown family {name!r}: expected one of {names}; pass --family")
 
 
+def families_with(keys: Set[str]) -> tuple[Family, ...]:
+    """The families whose checkpoints have keys like these: several where only a name tells."""
+    return tuple(family for family in FAMILIES if family.recognises(keys))
+
+
 def recognise(keys: Set[str]) -> Family | None:
-    """The family whose checkpoints have keys like these, or None."""
-    return next((family for family in FAMILIES if family.recognises(keys)), None)
+    """The only family whose checkpoints have keys like these, or None."""
+    found = families_with(keys)
+    return found[0] if len(found) == 1 else None

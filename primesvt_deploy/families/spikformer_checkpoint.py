@@ -1,7 +1,8 @@
-"""Checkpoints of Spikformer: upstream's ImageNet, CIFAR and CIFAR10-DVS code, and SpikingJelly's.
+"""Checkpoints of Spikformer: upstream's ImageNet, CIFAR and CIFAR10-DVS code, and others' code.
 
 The stem of SpikingJelly 2.0's `Spikformer` pools before the neuron where upstream's pools after it
-(equal at T = 1 only).
+(equal at T = 1 only); so does the CIFAR code of Spikformer with CML (Zhou et al.,
+arXiv:2305.05954).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _UPSTREAM_RULES = (
     (r"patch_embed\.proj_conv([123])", r"stem.\1.conv"),
     (r"patch_embed\.proj_bn", "stem.0.bn"),
     (r"patch_embed\.proj_bn([123])", r"stem.\1.bn"),
+    *((rf"patch_embed\.block{i + 1}_(conv|bn)", rf"stem.{i}.\1") for i in range(4)),
     (r"patch_embed\.rpe_(conv|bn)", r"position.\1"),
     (r"block\.(\d+)\.attn\.(q|k|v|proj)_(?:conv|linear)", r"blocks.\1.attn.\2.conv"),
     (r"block\.(\d+)\.attn\.(q|k|v|proj)_bn", r"blocks.\1.attn.\2.bn"),
@@ -62,8 +64,18 @@ def _is_upstream(keys: Set[str]) -> bool:
     )
 
 
+def _is_cml(keys: Set[str]) -> bool:
+    return keys >= {
+        "patch_embed.block1_conv.weight",
+        "patch_embed.block4_conv.weight",
+        "patch_embed.rpe_conv.weight",
+        "block.0.attn.q_linear.weight",
+    }
+
+
 def _recognises(keys: Set[str]) -> bool:
-    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
+    forms = (_is_spikingjelly, _is_upstream, _is_cml)
+    return "head.weight" in keys and any(is_form(keys) for is_form in forms)
 
 
 def _convert(
@@ -83,7 +95,7 @@ def _convert(
         embed_dim=width_of(ours, "stem.3.conv"),
         depth=block_count(ours, r"blocks\.(\d+)\."),
         pooling=chosen_pooling(options, _upstream_pooling(state) if upstream else None),
-        pool_after_neuron=upstream,
+        pool_after_neuron=upstream and not _is_cml(state.keys()),
         attention_v_threshold=options.attention_v_threshold(passed_on=not upstream),
         attention_scale=0.25 if upstream and _is_dvs(state) else 0.125,
     )

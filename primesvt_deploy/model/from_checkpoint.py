@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
+from primesvt_deploy.families import FAMILIES, Family, families_with, family_named
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.labels import checked_labels
@@ -84,26 +84,39 @@ def _stored_options(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> d
 
 def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Family:
     keys = checkpoint.state.keys()
-    found = recognise(keys)
+    found = families_with(keys)
     first = ", ".join(sorted(keys)[:3])
     name = name or checkpoint.metadata.get("family")
     if name is None:
-        if found is None:
-            names = ", ".join(family.name for family in FAMILIES)
-            near = next((f for f in FAMILIES if _missing_head(f, keys)), None)
-            like = f"; they look like {near.name}{_missing_head(near, keys)}" if near else ""
-            raise ModelError(
-                f"{path}: its keys ({first}, ...) are those of no known family ({names}){like}"
-            )
-        return found
+        return _sole_family(path, keys, found)
     wanted = family_named(name)
-    if not wanted.recognises(keys):
-        like = f"look like {found.name}" if found else "are those of no known family"
+    if wanted not in found:
+        names = " or ".join(family.name for family in found)
+        like = f"look like {names}" if found else "are those of no known family"
         raise ModelError(
             f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}"
             f"{_missing_head(wanted, keys)}"
         )
     return wanted
+
+
+def _sole_family(path: Path, keys: Set[str], found: Sequence[Family]) -> Family:
+    """The family of these keys, or a ModelError where they are of none or of several."""
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " and ".join(family.name for family in found)
+        raise ModelError(
+            f"{path}: models of {names} have the same keys and compute something else: "
+            "pass --family with the one it was trained as"
+        )
+    first = ", ".join(sorted(keys)[:3])
+    names = ", ".join(family.name for family in FAMILIES)
+    near = next((f for f in FAMILIES if _missing_head(f, keys)), None)
+    like = f"; they look like {near.name}{_missing_head(near, keys)}" if near else ""
+    raise ModelError(
+        f"{path}: its keys ({first}, ...) are those of no known family ({names}){like}"
+    )
 
 
 def _missing_head(family: Family, keys: Set[str]) -> str:

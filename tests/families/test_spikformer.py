@@ -179,6 +179,7 @@ VECTORS = {
     "spikformer_imagenet": ModelOptions(timesteps=4, num_heads=4, image_size=64),
     "spikformer_cifar": ModelOptions(timesteps=4, num_heads=4, image_size=32),
     "spikformer_dvs": ModelOptions(timesteps=3, num_heads=4, image_size=128),
+    "spikformer_cml_cifar": ModelOptions(timesteps=4, num_heads=4, image_size=16),
 }
 
 
@@ -188,20 +189,21 @@ def test_converted_model_equals_upstreams_code(name: str) -> None:
     family, config, ours = converted(content["state_dict"], VECTORS[name])
     assert family is SPIKFORMER
     assert isinstance(config, SpikformerConfig)
-    assert config.pooling == ("0011" if name == "spikformer_cifar" else "1111")
+    assert config.pooling == ("0011" if name.endswith("cifar") else "1111")
+    assert config.pool_after_neuron == (name != "spikformer_cml_cifar")
     assert config.frames == (name == "spikformer_dvs")
     expected = content["y_single64"].flatten(0, -2)
     assert expected.std(dim=0).min() > 1e-3, "the logits do not depend on the image"
     torch.testing.assert_close(singly(ours, content["x"]), expected, rtol=0.0, atol=1e-9)
 
 
-def test_stem_order_matters() -> None:
-    """The trap of the mapping: upstream pools after the neuron, SpikingJelly before it."""
-    content = vector("spikformer_imagenet")
-    options = VECTORS["spikformer_imagenet"]
-    config, state = SPIKFORMER.convert(content["state_dict"], options)
+@pytest.mark.parametrize("name", ["spikformer_imagenet", "spikformer_cml_cifar"])
+def test_stem_order_matters(name: str) -> None:
+    """The trap of the mapping: upstream pools after the neuron, SpikingJelly and CML before it."""
+    content = vector(name)
+    config, state = SPIKFORMER.convert(content["state_dict"], VECTORS[name])
     assert isinstance(config, SpikformerConfig)
-    wrong = SPIKFORMER.build(replace(config, pool_after_neuron=False))
+    wrong = SPIKFORMER.build(replace(config, pool_after_neuron=not config.pool_after_neuron))
     fit_widths(wrong, state)
     wrong.load_state_dict(state)
     expected = content["y_single64"].flatten(0, -2)

@@ -2,6 +2,7 @@
 
 Each file in `tests/fixtures` is a dict with upstream's `state_dict`, the input `x` [2, C, H, W]
 (frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64.
+`family` is the family's name where keys do not show it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from primesvt_deploy.families import Family, recognise
+from primesvt_deploy.families import Family, families_with, family_named, recognise
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.state_dict import network_with_weights
 
-__all__ = ["FIXTURES", "assert_live", "converted", "singly", "vector"]
+__all__ = ["FIXTURES", "assert_live", "converted", "family_of", "singly", "vector"]
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -37,11 +38,21 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
+def family_of(content: dict[str, Any]) -> Family:
+    """The family of a test vector: by its keys, or by its name where they are of several."""
+    found = families_with(content["state_dict"].keys())
+    if len(found) == 1:
+        return found[0]
+    family = family_named(content["family"])
+    assert family in found
+    return family
+
+
 def converted(
-    state: dict[str, torch.Tensor], options: ModelOptions
+    state: dict[str, torch.Tensor], options: ModelOptions, family: Family | None = None
 ) -> tuple[Family, NetworkConfig, SpikingNetwork]:
-    """The network, float32, that an upstream state_dict gives; its family by its keys."""
-    family = recognise(state.keys())
+    """The network, float32, that an upstream state_dict gives; its family by its keys if None."""
+    family = recognise(state.keys()) if family is None else family
     assert family is not None
     config, ours = family.convert(state, options)
     return family, config, network_with_weights(family, config, ours, Path("checkpoint.pth"))

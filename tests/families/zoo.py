@@ -21,6 +21,8 @@ from primesvt_deploy.families.sdt_v3_large import SDTv3LargeConfig
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
 from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
+from primesvt_deploy.families.spikingformer import SpikingformerConfig
+from primesvt_deploy.families.spikingformer_checkpoint import SPIKINGFORMER, SPIKINGFORMER_CML
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 from primesvt_deploy.model.svit import SViT
@@ -340,6 +342,50 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
             depths=(1, 1, 2, 1),
             levels=8,
             attention_scale=1.0,
+        ),
+    ),
+    "spikingformer, CIFAR form": (
+        SPIKINGFORMER,
+        SpikingformerConfig(
+            timesteps=3,
+            image_size=16,
+            in_channels=3,
+            num_classes=5,
+            num_heads=2,
+            embed_dim=32,
+            depth=2,
+            pooling="0011",
+            mlp_ratio=1.5,
+        ),
+    ),
+    "spikingformer, frames": (
+        SPIKINGFORMER,
+        SpikingformerConfig(
+            timesteps=2,
+            image_size=32,
+            in_channels=2,
+            num_classes=5,
+            frames=True,
+            tau=1.5,
+            num_heads=2,
+            embed_dim=32,
+            depth=1,
+            pooling="1111",
+        ),
+    ),
+    "spikingformer-cml, ImageNet form, soft reset": (
+        SPIKINGFORMER_CML,
+        SpikingformerConfig(
+            timesteps=2,
+            image_size=48,
+            in_channels=3,
+            num_classes=5,
+            v_reset=None,
+            num_heads=2,
+            embed_dim=32,
+            depth=1,
+            pooling="1111",
+            mlp_ratio=1.0,
         ),
     ),
 }

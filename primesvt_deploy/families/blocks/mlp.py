@@ -41,18 +41,21 @@ class SpikingMLP(nn.Module):
 class MembraneMLP(nn.Module):
     """Two 1x1 convolutions, a neuron before each, added to a stream of membrane currents.
 
-    As in Spike-driven Transformer V1 and Max-Former. Where the hidden width is the stream's, the
-    first convolution adds to the stream as well.
+    As in Spike-driven Transformer V1, Max-Former and Spikingformer.
 
     Args:
         config: of the network.
         width: channels of the stream.
         hidden: channels in between.
+        inner_shortcut: whether the first convolution adds to the stream as well where the hidden
+            width is the stream's.
     """
 
-    def __init__(self, config: NetworkConfig, width: int, hidden: int) -> None:
+    def __init__(
+        self, config: NetworkConfig, width: int, hidden: int, *, inner_shortcut: bool = True
+    ) -> None:
         super().__init__()
-        self.inner_shortcut = width == hidden
+        self.inner_shortcut = inner_shortcut and width == hidden
         self.fc1 = NeuronConvBN(width, hidden, neuron=make_neuron(config))
         self.fc2 = NeuronConvBN(hidden, width, neuron=make_neuron(config))
 
