@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.groups import Group, Member
 from primesvt_deploy.lowering.integer.int4_packing import GROUP
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
@@ -89,8 +89,10 @@ class ShippedSize:
         self._bits = bits
         self._shapes = {n: tuple(p.shape) for n, p in lowered.named_parameters()}
         self._slices = {n: getattr(layer, "groups", 1) for n, layer in lowered.named_modules()}
-        self._out = {layer: group for group in groups for layer in (*group.outputs, *group.norms)}
-        self._in = {layer: group for group in groups for layer in group.inputs}
+        self._members: dict[Member, list[Group]] = {}
+        for group in groups:
+            for member in group.members():
+                self._members.setdefault(member, []).append(group)
 
     def parameters(self, widths: Mapping[str, int]) -> int:
         """Number of weights and biases that are left.
@@ -131,14 +133,21 @@ class ShippedSize:
     def _sizes(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> list[int]:
         layer, _, tensor = name.rpartition(".")
         sizes = list(shape)
-        if layer in self._out:
-            sizes[0] = widths.get(self._out[layer].name, sizes[0])
-        if tensor == "weight" and layer in self._in:
-            # In a grouped convolution each output has weights for its own slice of the inputs.
-            slices = self._slices[layer]
-            if sizes[1] > 1 or slices == 1:
-                sizes[1] = widths.get(self._in[layer].name, sizes[1] * slices) // slices
+        sizes[0] -= self._gone(("out", layer), widths) + self._gone(("norm", layer), widths)
+        # In a grouped convolution each output has weights for its own slice of the inputs.
+        slices = self._slices.get(layer, 1)
+        if tensor == "weight" and len(sizes) > 1 and (sizes[1] > 1 or slices == 1):
+            sizes[1] -= self._gone(("in", layer), widths) // slices
+        for axis in range(len(sizes)):
+            sizes[axis] -= self._gone((f"axis {axis}", name), widths)
         return sizes
+
+    def _gone(self, member: Member, widths: Mapping[str, int]) -> int:
+        """Channels that a side of a layer loses."""
+        return sum(
+            (group.width - widths.get(group.name, group.width)) * group.share(member)
+            for group in self._members.get(member, ())
+        )
 
 
 def _count(module: nn.Module) -> int:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -266,7 +267,9 @@ class _Operations(TorchDispatchMode):
         def enter(*_: object) -> None:
             if not self._calls:
                 self._fired = False
-            self._calls.append(_Call(name or type(module).__name__))
+            # A recorded module's own operations run in the network around it.
+            own = "net" if isinstance(module, AdoptedNetwork) else type(module).__name__
+            self._calls.append(_Call(name or own))
 
         def leave(*_: object) -> None:
             self._calls.pop()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -18,14 +18,18 @@ import torch_pruning as tp
 from torch import nn
 
 from primesvt_deploy.analysis.group_names import group_names, role_of
+from primesvt_deploy.analysis.sizes import Size
 from primesvt_deploy.errors import PruningError, first_line
 from primesvt_deploy.families.coupling_proxy import coupling_proxy, keeps_channels_in_groups
 from primesvt_deploy.families.network import SpikingNetwork
 
-__all__ = ["Group", "find_groups", "read_groups"]
+__all__ = ["Group", "Member", "find_groups", "read_groups"]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+Member = tuple[str, str]
+"""A side of a layer that loses channels, `out`, `norm` or `in`, and the layer's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,11 @@ class Group:
         norms: names of the batch norms that lose channels.
         inputs: names of the consumer layers, which lose input channels.
         size: number of parameters of all these channels.
+        places: of the members that do not index the group's channels one to one, the channels that
+            each of the group's stands for there, such as those of q, k and v in a fused layer.
+        parameters: names of tensors of the code, such as a position embedding, that lose channels,
+            and their channel axis; in `places` as `axis 2` and the name.
+        sizes: numbers in a recorded graph that count channels of the group.
     """
 
     name: str
@@ -52,6 +61,34 @@ class Group:
     norms: tuple[str, ...]
     inputs: tuple[str, ...]
     size: int
+    places: Mapping[Member, tuple[tuple[int, ...], ...]] = field(default_factory=dict, hash=False)
+    parameters: tuple[tuple[str, int], ...] = ()
+    sizes: tuple[Size, ...] = ()
+
+    @property
+    def plain_inputs(self) -> tuple[str, ...]:
+        """Consumer layers that index the group's channels one to one."""
+        return tuple(name for name in self.inputs if ("in", name) not in self.places)
+
+    def members(self) -> tuple[Member, ...]:
+        """Every side of a layer and every tensor that loses channels."""
+        return (
+            *(("out", name) for name in self.outputs),
+            *(("norm", name) for name in self.norms),
+            *(("in", name) for name in self.inputs),
+            *((f"axis {axis}", name) for name, axis in self.parameters),
+        )
+
+    def at(self, member: Member, channels: Iterable[int]) -> list[int]:
+        """A member's own channels that some channels of the group stand for."""
+        places = self.places.get(member)
+        if places is None:
+            return list(channels)
+        return [place for channel in channels for place in places[channel]]
+
+    def share(self, member: Member) -> int:
+        """How many of a member's channels one channel of the group stands for."""
+        return len(self.places[member][0]) if member in self.places else 1
 
 
 def find_groups(network: SpikingNetwork, input_shape: tuple[int, int, int]) -> tuple[Group, ...]:

@@ -26,5 +26,7 @@ def l2_importance(module: nn.Module, group: Group) -> torch.Tensor:
     total = torch.zeros(group.width, dtype=torch.float64)
     for name in group.outputs:
         weight = module.get_submodule(name).get_parameter("weight").detach().double()
-        total += weight.flatten(1).square().sum(dim=1)
+        squares = weight.flatten(1).square().sum(dim=1)
+        share = group.share(("out", name))
+        total += squares[group.at(("out", name), range(group.width))].view(-1, share).sum(dim=1)
     return total.sqrt()

@@ -127,7 +127,7 @@ def measure_moments(
 def _collecting(lowered: nn.Module, groups: Sequence[Group]) -> Iterator[_Collector]:
     collector = _Collector()
     handles = []
-    for name in sorted({name for group in groups for name in group.inputs}):
+    for name in sorted({name for group in groups for name in group.plain_inputs}):
         handles.append(
             lowered.get_submodule(name).register_forward_pre_hook(
                 lambda layer, args, name=name: collector.input(name, layer, args[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,13 +16,15 @@ import torch
 from spikingjelly.activation_based import base as sj_base
 from spikingjelly.activation_based import layer as sj_layer
 from spikingjelly.activation_based import neuron as sj_neuron
-from torch import nn
+from torch import fx, nn
+from torch.fx.node import map_aggregate
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters, SequenceNeuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.network import Segment, SpikingNetwork
+from primesvt_deploy.families.recording import UnrecordableError, record, replay
 
 __all__ = ["ADOPTED", "AdoptedConfig", "AdoptedNetwork"]
 
@@ -74,6 +76,11 @@ class AdoptedNetwork(SpikingNetwork):
 
     Raises:
         ModelError: a neuron or another stateful layer cannot be lowered; names it.
+
+    Attributes:
+        graph: the module's forward pass as recorded, which runs in its place; None: it runs itself.
+        unrecorded: why there is no graph.
+        sizes: numbers of the graph that were changed with the widths of layers.
     """
 
     classifiers = ()
@@ -83,6 +90,71 @@ class AdoptedNetwork(SpikingNetwork):
         super().__init__(config)
         self.config = config
         self.net = _with_neurons(copy.deepcopy(net).eval(), config.timesteps)
+        self.graph: fx.Graph | None = None
+        self.unrecorded = "it was not tried"
+        self.sizes: dict[str, dict[int, int]] = {}
+
+    def record(self) -> None:
+        """Record the module's forward pass, and run the record from now on.
+
+        Nothing is recorded where its code cannot be (`unrecorded` says why): it runs as it is, and
+        only channels whose number it does not hold can be pruned.
+        """
+        try:
+            self.graph = record(self.net, self._as_taken_batch, self._batch_axis)
+            self.unrecorded = ""
+        except UnrecordableError as error:
+            self.graph, self.unrecorded = None, str(error)
+
+    @property
+    def _batch_axis(self) -> int:
+        return 1 if self.config.sequence_input and not self.config.batch_first else 0
+
+    def _as_taken_batch(self, count: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(count)
+        return self.as_taken(torch.randn(self.config.example(count).shape, generator=generator))
+
+    def size_at(self, node: str, leaf: int) -> int:
+        """A number in the arguments of an operation of the recorded graph.
+
+        Args:
+            node: name of the operation.
+            leaf: position among all leaves of its arguments.
+        """
+        found: list[Any] = []
+        map_aggregate(self._node(node), found.append)
+        return int(found[leaf])
+
+    def set_sizes(self, sizes: Mapping[str, Mapping[int, int]]) -> None:
+        """Change numbers in the recorded graph, as the widths of layers change.
+
+        Args:
+            sizes: by name of the operation and position among the leaves of its arguments.
+        """
+        for name, values in sizes.items():
+            if self.graph is None:
+                raise ModelError("the model's forward pass is not recorded: no size can change")
+            node = self._named(name)
+            count = iter(range(10**9))
+
+            def changed(
+                leaf: Any, values: Mapping[int, int] = values, count: Iterator[int] = count
+            ) -> Any:
+                return values.get(next(count), leaf)
+
+            node.args, node.kwargs = map_aggregate((node.args, node.kwargs), changed)
+            self.sizes.setdefault(name, {}).update(values)
+
+    def _named(self, name: str) -> fx.Node:
+        for node in self.graph.nodes if self.graph is not None else ():
+            if node.name == name:
+                found: fx.Node = node
+                return found
+        raise ModelError(f"the model's code has no operation {name}: is it the same code?")
+
+    def _node(self, name: str) -> Any:
+        node = self._named(name)
+        return (node.args, node.kwargs)
 
     def fold(self, x: torch.Tensor) -> torch.Tensor:
         """The module unfolds and folds time itself."""
@@ -94,26 +166,20 @@ class AdoptedNetwork(SpikingNetwork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `[N, K]` of images `[N, C, H, W]` or frames `[T, N, C, H, W]`."""
+        x = self.as_taken(x)
+        logits = cast(
+            torch.Tensor, self.net(x) if self.graph is None else replay(self.net, self.graph, x)
+        )
+        return logits.mean(dim=0) if self.config.sequence_output else logits
+
+    def as_taken(self, x: torch.Tensor) -> torch.Tensor:
+        """Images or frames as the module takes them."""
         if self.config.sequence_input:
             if x.ndim == 4:
                 x = x.unsqueeze(0).repeat(self.timesteps, 1, 1, 1, 1)
             if self.config.batch_first:
                 x = x.transpose(0, 1)
-        logits = cast(torch.Tensor, self.net(x))
-        return logits.mean(dim=0) if self.config.sequence_output else logits
-
-    def keys_of_module(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A state_dict of this network, under the keys of the user's module."""
-        neurons = {
-            f"{name}.node." for name, module in self.named_modules() if isinstance(module, Neuron)
-        }
-        renamed: dict[str, torch.Tensor] = {}
-        for key, tensor in state.items():
-            place, _, tail = key.rpartition(".")
-            if f"{place}." in neurons:
-                key = f"{place.removesuffix('.node')}.{tail}"
-            renamed[key.removeprefix("net.")] = tensor
-        return renamed
+        return x
 
     def mark_unused(self) -> None:
         """Set `used` of each neuron: False where no call reaches it, so that artifacts lack it."""

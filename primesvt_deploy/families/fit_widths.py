@@ -10,7 +10,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError
 
-__all__ = ["fit_widths"]
+__all__ = ["fit_tensors", "fit_widths"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -44,6 +44,27 @@ def fit_widths(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             _resize_norm(layer, len(weight))
         else:
             _resize_layer(layer, weight.shape, f"{name}.bias" in state)
+
+
+def fit_tensors(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Resize parameters and buffers of a module's own code to a state_dict, in place.
+
+    Values are not copied. Those that `state` does not name, or that have other axes there, stay.
+
+    Args:
+        module: resized; its layers have the widths of `state` already (`fit_widths`).
+        state: state_dict under the module's own names.
+    """
+    own = [*module.named_parameters(), *module.named_buffers()]
+    for name, tensor in own:
+        wanted = state.get(name)
+        if wanted is None or wanted.shape == tensor.shape or wanted.ndim != tensor.ndim:
+            continue
+        owner, _, tail = name.rpartition(".")
+        if isinstance(tensor, nn.Parameter):
+            setattr(module.get_submodule(owner), tail, _empty(tensor, wanted.shape))
+        else:
+            setattr(module.get_submodule(owner), tail, tensor.new_zeros(wanted.shape))
 
 
 def _resize_norm(layer: Any, width: int) -> None:

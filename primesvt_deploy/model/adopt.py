@@ -13,7 +13,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError, type_and_message
 from primesvt_deploy.families.adopted import ADOPTED, AdoptedConfig, AdoptedNetwork
-from primesvt_deploy.families.fit_widths import fit_widths
+from primesvt_deploy.families.fit_widths import fit_tensors, fit_widths
 from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
@@ -75,6 +75,7 @@ def adopt(
         raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
     config = find_calling_convention(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
+    network.record()
     check_same_outputs(network, net)
     check_sample_independence(network)
     network.mark_unused()
@@ -89,7 +90,11 @@ def adopt(
 
 
 def rebuild_adopted(
-    config: AdoptedConfig, factory: str, state: Mapping[str, torch.Tensor], path: Path
+    config: AdoptedConfig,
+    factory: str,
+    state: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, Mapping[str, int]],
+    path: Path,
 ) -> AdoptedNetwork:
     """Rebuild the network of a bundle of a user's own class.
 
@@ -97,18 +102,25 @@ def rebuild_adopted(
         config: from the bundle's manifest.
         factory: `module:function` that makes the module; it is imported and called.
         state: the bundle's weights, with pruned widths.
+        sizes: numbers in the module's code that pruning changed, as the manifest has them.
         path: the bundle, for messages.
 
     Raises:
         ModelError: the factory fails, or the weights do not fit what it makes.
     """
-    net = call_factory(factory).cpu().float().eval()
-    renamed = AdoptedNetwork(config, net).keys_of_module(state)
+    network = AdoptedNetwork(config, call_factory(factory).cpu().float().eval())
+    network.record()
     try:
         # The bundle's weights are narrower than those of the factory's module.
-        fit_widths(net, renamed)
-        _load_weights(net, renamed, path)
-        network = AdoptedNetwork(config, net)
+        fit_widths(network, state)
+        fit_tensors(network, state)
+        _load_weights(network, state, path)
+        network.set_sizes(
+            {
+                node: {int(leaf): value for leaf, value in values.items()}
+                for node, values in sizes.items()
+            }
+        )
         check_sample_independence(network)
         network.mark_unused()
     except (RuntimeError, ValueError) as error:

@@ -42,23 +42,25 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
     lowered = lower_module(network).double()
     try:
         with torch.no_grad():
-            expected, found, again, exported = original(x), adopted(x), adopted(x), lowered(x)
+            expected = original(x)
+            functional.reset_net(original.net)
+            again, found, exported = original(x), adopted(x), lowered(x)
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{type(net).__name__} cannot be run in double precision, in which it is checked "
             f"({type_and_message(error)}): does its code cast to float32?"
         ) from error
+    if not torch.equal(expected, again):
+        raise ModelError(
+            f"{type(net).__name__} gives another output when it is called again: it keeps a state "
+            "besides its neurons', which cannot be exported"
+        )
     difference = float(torch.stack([expected - found, expected - exported]).abs().max())
     if not difference <= _TOLERANCE:
         raise ModelError(
             f"{type(net).__name__} computes something else once its neurons are replaced (logits "
             f"differ by {difference:.3g}): does its code look into its neurons, call one twice, or "
             "give one a firing function of its own?"
-        )
-    if not torch.equal(found, again):
-        raise ModelError(
-            f"{type(net).__name__} gives another output when it is called again: it keeps a state "
-            "besides its neurons', which cannot be exported"
         )
 
 

@@ -16,7 +16,7 @@ from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps, steps_from_dict
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import Family, family_named
-from primesvt_deploy.families.adopted import ADOPTED, AdoptedConfig
+from primesvt_deploy.families.adopted import ADOPTED, AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
@@ -33,7 +33,8 @@ def describe(model: SViT) -> dict[str, Any]:
     """Description of a model, as plain values for TOML and JSON.
 
     Keys are `name`, `family`, `arguments` (of its configuration), `preprocessing`, `labels` and,
-    for a bundled data set, `data`.
+    for a bundled data set, `data`; of a pruned module of the user's own also `sizes`, the numbers
+    in its recorded code that pruning changed.
     """
     description: dict[str, Any] = {
         "name": model.name,
@@ -45,6 +46,11 @@ def describe(model: SViT) -> dict[str, Any]:
         },
         "labels": list(model.labels),
     }
+    if isinstance(model.module, AdoptedNetwork) and model.module.sizes:
+        description["sizes"] = {
+            node: {str(leaf): value for leaf, value in values.items()}
+            for node, values in model.module.sizes.items()
+        }
     return description | ({"data": model.data} if model.data else {})
 
 
@@ -74,7 +80,8 @@ def from_description(
     if family.recognises(state.keys()):
         _, state = family.convert(state, _options_of(config))
     if isinstance(config, AdoptedConfig):
-        module: SpikingNetwork = _adopted(config, factory, state, path)
+        sizes = description.get("sizes", {})
+        module: SpikingNetwork = _adopted(config, factory, state, sizes, path)
     elif factory is not None:
         raise ModelError(f"{path.name} is a {family.name}: drop --factory")
     else:
@@ -128,7 +135,11 @@ def _preprocessing(description: Mapping[str, Any], config: NetworkConfig, path: 
 
 
 def _adopted(
-    config: AdoptedConfig, factory: str | None, state: Mapping[str, torch.Tensor], path: Path
+    config: AdoptedConfig,
+    factory: str | None,
+    state: Mapping[str, torch.Tensor],
+    sizes: Mapping[str, Mapping[str, int]],
+    path: Path,
 ) -> SpikingNetwork:
     if factory is None:
         maker = f", made by {config.factory}" if config.factory else ""
@@ -136,7 +147,7 @@ def _adopted(
             f"{path} is of a class of the user's own{maker}: pass --factory MODULE:FUNCTION (it is "
             "imported and called)"
         )
-    return rebuild_adopted(config, factory, state, path)
+    return rebuild_adopted(config, factory, state, sizes, path)
 
 
 def _options_of(config: NetworkConfig) -> ModelOptions:

@@ -6,15 +6,16 @@ Invariant: the cut model equals the masked dense one (fp64, max abs difference <
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.groups import Group, Member
 from primesvt_deploy.errors import PruningError
-from primesvt_deploy.families.fit_widths import fit_widths
+from primesvt_deploy.families.adopted import AdoptedNetwork
+from primesvt_deploy.families.fit_widths import fit_tensors, fit_widths
 from primesvt_deploy.pruning.plan import Plan
 
 __all__ = ["check_cut", "cut", "mask", "silence"]
@@ -47,12 +48,15 @@ def silence(module: nn.Module, group: Group, kept: Sequence[int]) -> None:
 
     Norms that were folded away (no longer there as norms) are passed over.
     """
-    gone = torch.ones(group.width, dtype=torch.bool)
-    gone[list(kept)] = False
-    for name in (*group.outputs, *group.norms):
-        layer = module.get_submodule(name)
-        for parameter in layer.parameters(recurse=False):
-            parameter[gone] = 0.0
+    leaving = sorted(set(range(group.width)) - set(kept))
+    for side in ("out", "norm"):
+        for name in group.outputs if side == "out" else group.norms:
+            gone = group.at((side, name), leaving)
+            for parameter in module.get_submodule(name).parameters(recurse=False):
+                parameter[gone] = 0.0
+    for name, axis in group.parameters:
+        gone = group.at((f"axis {axis}", name), leaving)
+        _tensor(module, name).movedim(axis, 0)[gone] = 0.0
 
 
 def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
@@ -62,41 +66,101 @@ def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
         PruningError: the plan does not fit the groups.
     """
     plan.check(groups)
-    kept = plan.as_dict()
     state = dict(module.state_dict())
     layers = dict(module.named_modules())
-    for group in groups:
-        if group.name not in kept:
-            continue
-        indices = torch.tensor(kept[group.name])
-        for name in (*group.outputs, *group.norms):
+    for (side, name), moved in _moved(groups, plan).items():
+        if side in ("out", "norm"):
             for tail in ("weight", "bias", "running_mean", "running_var"):
-                if state.get(f"{name}.{tail}") is not None:
-                    state[f"{name}.{tail}"] = state[f"{name}.{tail}"][indices]
-        for name in group.inputs:
+                tensor = state.get(f"{name}.{tail}")
+                if tensor is not None:
+                    state[f"{name}.{tail}"] = tensor[_staying(len(tensor), moved)]
+        elif side == "in":
             weight = state[f"{name}.weight"]
-            state[f"{name}.weight"] = _without_inputs(layers[name], weight, indices, group)
+            state[f"{name}.weight"] = _without_inputs(layers[name], weight, moved)
+        else:
+            axis = int(side.removeprefix("axis "))
+            staying = _staying(state[name].shape[axis], moved)
+            state[name] = state[name].index_select(axis, staying)
     smaller = copy.deepcopy(module)
     fit_widths(smaller, state)
+    fit_tensors(smaller, state)
     smaller.load_state_dict(state)
+    if isinstance(smaller, AdoptedNetwork):
+        smaller.set_sizes(_sizes(smaller, groups, plan))
     return smaller
 
 
+def _moved(groups: Sequence[Group], plan: Plan) -> dict[Member, dict[int, int | None]]:
+    """Of each side of a layer, the channels of pruned groups: None, or whose place they take.
+
+    The channels that stay of a head take the places of its first ones, so that heads stay together
+    however a layer has them in its order.
+    """
+    kept = plan.as_dict()
+    moved: dict[Member, dict[int, int | None]] = {}
+    for group in groups:
+        if group.name not in kept:
+            continue
+        staying, width = set(kept[group.name]), group.width // group.heads
+        target: dict[int, int | None] = {}
+        for head in range(0, group.width, width):
+            own = [channel for channel in range(head, head + width) if channel in staying]
+            target |= dict.fromkeys(range(head, head + width))
+            target |= {channel: head + rank for rank, channel in enumerate(own)}
+        for member in group.members():
+            places = moved.setdefault(member, {})
+            for channel, taken in target.items():
+                old = group.at(member, [channel])
+                new = [None] * len(old) if taken is None else group.at(member, [taken])
+                places.update(zip(old, new, strict=True))
+    # Inputs last: what they are cut from has lost its outputs then.
+    return dict(sorted(moved.items(), key=lambda item: item[0][0] == "in"))
+
+
+def _staying(width: int, moved: Mapping[int, int | None], first: int = 0) -> torch.Tensor:
+    """Channels that stay of `width` from `first` on, relative to that, in their new order."""
+    order = ((moved.get(place, place), place) for place in range(first, first + width))
+    staying = sorted((new, place) for new, place in order if new is not None)
+    return torch.tensor([place - first for _, place in staying])
+
+
 def _without_inputs(
-    layer: nn.Module, weight: torch.Tensor, kept: torch.Tensor, group: Group
+    layer: nn.Module, weight: torch.Tensor, moved: Mapping[int, int | None]
 ) -> torch.Tensor:
-    """A layer's weight with the `kept` input channels only."""
-    groups = getattr(layer, "groups", 1)
-    if groups == 1:
-        return weight[:, kept]
-    if weight.shape[1] == 1:  # depthwise: its inputs are its outputs
+    """A layer's weight, with all outputs or fewer, without some input channels."""
+    groups, width = getattr(layer, "groups", 1), weight.shape[1]
+    if groups > 1 and width == 1:  # depthwise: its inputs are its outputs
         return weight
-    inputs = group.width // groups
     # Each slice of the outputs consumes the same slice of the inputs: its own kept ones.
-    slices = [
-        kept[(kept >= g * inputs) & (kept < (g + 1) * inputs)] - g * inputs for g in range(groups)
-    ]
-    return torch.cat([part[:, own] for part, own in zip(weight.chunk(groups), slices, strict=True)])
+    return torch.cat(
+        [
+            part[:, _staying(width, moved, number * width)]
+            for number, part in enumerate(weight.chunk(groups))
+        ]
+    )
+
+
+def _sizes(
+    network: AdoptedNetwork, groups: Sequence[Group], plan: Plan
+) -> dict[str, dict[int, int]]:
+    """New values of the numbers in a recorded graph that count channels."""
+    kept = plan.as_dict()
+    sizes: dict[str, dict[int, int]] = {}
+    for group in groups:
+        if group.name not in kept:
+            continue
+        staying = set(kept[group.name])
+        for size in group.sizes:
+            own = sizes.setdefault(size.node, {})
+            value = own.get(size.leaf, network.size_at(size.node, size.leaf))
+            own[size.leaf] = value - size.sign * sum(c not in staying for c in size.channels)
+    return sizes
+
+
+def _tensor(module: nn.Module, name: str) -> torch.Tensor:
+    owner, _, tail = name.rpartition(".")
+    found: torch.Tensor = getattr(module.get_submodule(owner), tail)
+    return found.detach()
 
 
 def check_cut(masked: nn.Module, smaller: nn.Module, images: torch.Tensor) -> float:

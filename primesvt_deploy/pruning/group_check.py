@@ -1,8 +1,7 @@
-"""Check the groups of a user's own network: cut each, and compare with the masked network.
+"""Check the groups of a user's own network: cut them, and compare with the masked network.
 
-DepGraph reads a user's own modules as far as it can; a matrix product between channels, a reshape
-into heads or a size written into the code escapes it. So a group is trusted only once cutting it
-gives what masking it gives.
+Its channels are followed through code that nobody declared anything about. So groups are trusted
+only once cutting them gives what masking them gives.
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from primesvt_deploy.analysis.channel_trace import LOGITS
 from primesvt_deploy.analysis.groups import Group, find_groups, read_groups
-from primesvt_deploy.errors import DeployError
+from primesvt_deploy.analysis.traced_groups import traced_groups
+from primesvt_deploy.errors import DeployError, first_line
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.model.smooth import smooth_copy
 from primesvt_deploy.model.svit import SViT
@@ -23,7 +25,8 @@ from primesvt_deploy.pruning.plan import Plan
 __all__ = ["Prunable", "prunable_groups"]
 
 _SAMPLES = 2
-_LOGITS = "they are the logits"
+_PREFIX = "net."
+_SINGLE = "there is one channel to a head, which cannot leave"
 
 
 @dataclass(frozen=True)
@@ -42,61 +45,95 @@ class Prunable:
 
 def prunable_groups(model: SViT) -> Prunable:
     """The groups of `model`; of a user's own module, those that stood the trial."""
-    shape = model.config.input_shape
-    if model.module.couplings_declared:
-        return Prunable(find_groups(model.module, shape), {})
-    found, unreadable = read_groups(model.module, shape)
-    left = {layer.removeprefix("net."): reason for layer, reason in unreadable.items()}
-    groups = [replace(group, name=_title(group)) for group in found]
-    smooth = smooth_copy(model.module)
-    generator = torch.Generator().manual_seed(0)
-    inputs = model.config.example(_SAMPLES).double()
-    inputs = torch.randn(inputs.shape, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        classes = smooth(inputs).shape[-1]
-    trusted = []
-    for group in groups:
-        reason = _mistrust(smooth, groups, group, inputs, classes)
+    if isinstance(model.module, AdoptedNetwork):
+        return _of_own_module(model, model.module)
+    return Prunable(find_groups(model.module, model.config.input_shape), {})
+
+
+def _of_own_module(model: SViT, network: AdoptedNetwork) -> Prunable:
+    groups, left = _read(model, network)
+    trial = _Trial(model, groups)
+    wide = [group for group in groups if group.width > group.heads]
+    left |= {group.name: _SINGLE for group in groups if group not in wide}
+    if trial.mistrust(wide) is None:
+        return Prunable(tuple(wide), left)
+    trusted: list[Group] = []
+    for group in wide:
+        reason = trial.mistrust([group])
         if reason is None:
             trusted.append(group)
-        elif reason != _LOGITS:
+        elif reason != LOGITS:
             left[group.name] = reason
+    # Each by itself is right; together they may still meddle with one another.
+    while trusted and (reason := trial.mistrust(trusted)) is not None:
+        left[trusted.pop().name] = reason
     return Prunable(tuple(trusted), left)
+
+
+def _read(model: SViT, network: AdoptedNetwork) -> tuple[list[Group], dict[str, str]]:
+    """Groups to be tried, and layers of those that cannot be read, with reasons."""
+    if network.graph is not None:
+        sample = network.as_taken(model.config.example(1))
+        found, left = traced_groups(network.net, network.graph, sample, _PREFIX)
+        return list(found), {k: reason for k, reason in left.items() if reason != LOGITS}
+    found, unreadable = read_groups(network, model.config.input_shape)
+    left = {layer.removeprefix(_PREFIX): reason for layer, reason in unreadable.items()}
+    left["the code"] = f"it keeps the sizes that it holds, as {network.unrecorded}"
+    return [replace(group, name=_title(group)) for group in found], left
 
 
 def _title(group: Group) -> str:
     """After the first layer that loses channels: nobody said what the others are."""
-    first, *others = (name.removeprefix("net.") for name in group.outputs)
+    first, *others = (name.removeprefix(_PREFIX) for name in group.outputs)
     return f"{first} and {len(others)} more" if others else first
 
 
-def _mistrust(
-    network: SpikingNetwork,
-    groups: Sequence[Group],
-    group: Group,
-    inputs: torch.Tensor,
-    classes: int,
-) -> str | None:
-    """Why the group cannot be trusted, or None if cutting it equals masking it."""
-    width = group.width // group.heads
-    if width == 1:
-        return "there is one channel to a slice, which cannot leave"
-    keep = [h * width + i for h in range(group.heads) for i in range(width) if i % 3 != 1]
-    plan = Plan().replacing(group.name, keep)
-    try:
-        smaller = cut(network, groups, plan)
+class _Trial:
+    """Cuts groups of a model, in float64, and compares with masking them.
+
+    Args:
+        model: of a user's own module.
+        groups: all that it may have.
+    """
+
+    def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
+        self._network: SpikingNetwork = smooth_copy(model.module)
+        self._groups = groups
+        self._random = torch.Generator().manual_seed(0)
+        shape = model.config.example(_SAMPLES).shape
+        self._inputs = torch.randn(shape, generator=self._random, dtype=torch.float64)
         with torch.no_grad():
-            logits = smaller(inputs)
-    except Exception as error:  # the user's code may raise anything
-        return f"the model does not run without them ({_first_line(error)})"
-    if logits.shape[-1] != classes:
-        return _LOGITS
-    try:
-        check_cut(mask(network, groups, plan), smaller, inputs)
-    except DeployError:
-        return "cutting them is not the same as silencing them"
-    return None
+            self._classes = self._network(self._inputs).shape[-1]
 
+    def mistrust(self, groups: Sequence[Group]) -> str | None:
+        """Why some groups cannot be trusted, or None if cutting them equals masking them.
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        From each leave other channels, and another share of them: groups that are not what they
+        seem cannot hide behind each other.
+        """
+        plan = Plan()
+        for group in groups:
+            plan = plan.replacing(group.name, self._some(group))
+        try:
+            smaller = cut(self._network, self._groups, plan)
+            with torch.no_grad():
+                logits = smaller(self._inputs)
+        except Exception as error:  # the user's code may raise anything
+            return f"the model does not run without them ({first_line(error, 120)})"
+        if logits.shape[-1] != self._classes:
+            return LOGITS
+        try:
+            check_cut(mask(self._network, self._groups, plan), smaller, self._inputs)
+        except DeployError:
+            return "cutting them is not the same as silencing them"
+        return None
+
+    def _some(self, group: Group) -> list[int]:
+        """Channels that stay: equally many of each head, at random."""
+        width = group.width // group.heads
+        keep = int(torch.randint(1, width, (1,), generator=self._random))
+        kept: list[int] = []
+        for head in range(group.heads):
+            order = torch.randperm(width, generator=self._random)[:keep]
+            kept.extend(head * width + int(i) for i in order)
+        return kept

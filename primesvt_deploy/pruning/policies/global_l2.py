@@ -15,6 +15,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.equal_heads import equal_heads
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.analysis.importance import l2_importance
 from primesvt_deploy.families.coupling_proxy import coupling_proxy
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import Search
@@ -33,6 +34,8 @@ class GlobalL2(AlongPath):
     def path(self, search: Search) -> Sequence[Plan]:
         """Plans at rising shares of all channels."""
         model, groups = search.space.model, search.space.groups
+        if not model.module.couplings_declared:
+            return _by_filters(search)
         proxy, run = coupling_proxy(model.module)
         proxy.requires_grad_(True)
         shape = model.config.input_shape
@@ -73,6 +76,33 @@ class GlobalL2(AlongPath):
             if len(kept) < group.width:
                 plan = plan.replacing(group.name, kept)
         return plan
+
+
+def _by_filters(search: Search) -> list[Plan]:
+    """The same for a user's own module, which torch-pruning cannot follow.
+
+    A channel's magnitude is the L2 norm of the filters that produce it, relative to its group's
+    mean.
+    """
+    scored: list[tuple[float, str, int]] = []
+    for group in search.space.groups:
+        norms = l2_importance(search.space.model.module, group)
+        relative = (norms / norms.mean().clamp_min(1e-30)).tolist()
+        scored.extend((norm, group.name, channel) for channel, norm in enumerate(relative))
+    scored.sort()
+    plans: list[Plan] = []
+    for step in range(1, _STEPS):
+        plan = search.space.without_constants
+        leaving = scored[: len(scored) * step // _STEPS]
+        for group in search.space.groups:
+            gone = {channel for _, name, channel in leaving if name == group.name}
+            gone |= _constant(search, group)
+            kept = equal_heads(group, gone, search.settings.channel_multiple)
+            if len(kept) < group.width:
+                plan = plan.replacing(group.name, kept)
+        if plan.kept and (not plans or plan != plans[-1]):
+            plans.append(plan)
+    return plans
 
 
 def _constant(search: Search, group: Group) -> set[int]:

@@ -32,10 +32,11 @@ class PlanNetworks:
         self._module = model.module
         self.dense = self.in_layout(lower_module(model.module))
         masked = {name for group in groups for name in (*group.outputs, *group.norms)}
+        masked |= {name for group in groups for name, _ in group.parameters}
         self._unmasked = {
             name: tensor.clone()
             for name, tensor in self.dense.state_dict().items()
-            if name.rpartition(".")[0] in masked
+            if name in masked or name.rpartition(".")[0] in masked
         }
 
     def masked(self, plan: Plan) -> SpikingNetwork:

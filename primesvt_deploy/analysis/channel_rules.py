@@ -1,0 +1,316 @@
+"""What tensor operations do with the channels of their arguments."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import fx
+from torch.fx.node import map_arg
+from torch.nn import functional as F
+
+from primesvt_deploy.analysis.channel_labels import (
+    NO_CHANNEL,
+    Planes,
+    compressed,
+    varying_axes,
+)
+
+if TYPE_CHECKING:
+    from primesvt_deploy.analysis.channel_trace import ChannelTrace
+
+__all__ = ["Rules", "operation_name"]
+
+_MOVES = {
+    "reshape", "view", "flatten", "unflatten", "permute", "transpose", "swapaxes", "swapdims",
+    "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "view_as", "reshape_as",
+    "broadcast_to", "repeat", "tile", "repeat_interleave", "roll", "flip", "getitem", "select",
+    "narrow", "split", "split_with_sizes", "chunk", "unbind", "cat", "concat", "concatenate",
+    "stack", "T", "mT", "t", "index_select", "ravel",
+}  # fmt: skip
+_SAME = {
+    "contiguous", "clone", "detach", "to", "float", "double", "half", "type", "type_as", "data",
+    "cpu", "cuda", "alias", "requires_grad_", "dropout", "dropout2d", "relu", "relu6", "sigmoid",
+    "tanh", "gelu", "silu", "hardtanh", "leaky_relu", "elu", "softplus", "clamp", "clamp_min",
+    "clamp_max", "clip", "abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal",
+    "floor", "ceil", "round", "sign", "softmax", "log_softmax", "cumsum", "bool", "long", "int",
+    "logical_not", "nan_to_num", "positive", "hardsigmoid", "hardswish", "mish",
+}  # fmt: skip
+_MEET = {
+    "add", "sub", "mul", "div", "truediv", "floordiv", "true_divide", "multiply", "divide",
+    "subtract", "radd", "rsub", "rmul", "rtruediv", "rdiv", "pow", "rpow", "where", "maximum",
+    "minimum", "lerp", "addcmul", "masked_fill", "eq", "ne", "gt", "ge", "lt", "le", "and", "or",
+    "xor", "logical_and", "logical_or", "fmod", "remainder", "heaviside", "hypot", "copysign",
+}  # fmt: skip
+_REDUCE = {
+    "sum", "mean", "amax", "amin", "max", "min", "prod", "std", "var", "norm", "logsumexp",
+    "argmax", "argmin", "any", "all", "median", "nansum", "count_nonzero",
+}  # fmt: skip
+_CREATE = {
+    "zeros", "ones", "full", "empty", "arange", "rand", "randn", "eye", "linspace", "tensor",
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros",
+    "new_ones", "new_full", "new_empty", "new_tensor", "scalar_tensor", "as_tensor", "getattr",
+    "dtype", "device", "triu", "tril",
+}  # fmt: skip
+_POOLS = {
+    "max_pool1d": 1, "avg_pool1d": 1, "adaptive_avg_pool1d": 1, "adaptive_max_pool1d": 1,
+    "max_pool2d": 2, "avg_pool2d": 2, "adaptive_avg_pool2d": 2, "adaptive_max_pool2d": 2,
+    "interpolate": 2, "upsample": 2, "boolean_dispatch": 2,
+}  # fmt: skip
+
+
+def operation_name(node: fx.Node) -> str:
+    """Plain name of the function that a node calls: `add` for `__iadd__`, too."""
+    if node.target is getattr:
+        return str(node.args[1])
+    name = getattr(node.target, "__name__", str(node.target))
+    if name.startswith("__"):
+        name = name.strip("_")
+        if name[0] == "i" and name[1:] in _MEET | {"matmul"}:
+            name = name[1:]
+        return name
+    return name.removesuffix("_") if name not in _SAME else name
+
+
+class Rules:
+    """Works out the planes of an operation's result, and joins or fixes channels.
+
+    Args:
+        trace: is told.
+    """
+
+    def __init__(self, trace: ChannelTrace) -> None:
+        self._trace = trace
+        self._channels = trace.channels
+
+    def apply(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Any:
+        """Planes of the result: a tuple of them, or a list of such where it is several tensors."""
+        name = operation_name(node)
+        whole: Any = node.args[0] if node.args else None
+        if node.target is operator.getitem and isinstance(values[whole], tuple | list):
+            found = self._trace.planes.get(whole, ())
+            return found[cast(int, node.args[1])] if isinstance(found, list) else ()
+        taken = [arg for arg in node.all_input_nodes if self._planes(arg)]
+        if not taken or name in _CREATE:
+            return ()
+        if name in _MOVES or (name == "pad" and _pads_with_constant(node)):
+            return self._moved(node, values, name)
+        if name in _SAME and isinstance(result, torch.Tensor):
+            return self._planes(taken[0])
+        if name in _MEET:
+            return self._meet(node, values, result)
+        if name in ("matmul", "bmm", "mm", "einsum"):
+            return self._product(node, values, name)
+        if name == "scaled_dot_product_attention":
+            q, k, v = (node.args[i] for i in range(3))
+            self._contract("...nd", q, "...md", k, "...nm", values)
+            return self._contract("...nm", None, "...md", v, "...nd", values)
+        if name in _REDUCE:
+            return self._reduced(node, values, result)
+        if name in _POOLS and isinstance(result, torch.Tensor):
+            return self.pooled(self._planes(taken[0]), result, _POOLS[name])
+        for argument in taken:
+            self._channels.fix(self._planes(argument), f"what {name}() does with them")
+        return ()
+
+    def pooled(self, planes: Planes, result: torch.Tensor, axes: int) -> Planes:
+        """Planes after an operation on the last axes alone, whose sizes may change."""
+        kept = []
+        for plane in planes:
+            if any(axis >= result.ndim - axes for axis in varying_axes(plane)):
+                self._channels.fix([plane], "pooling mixes them with their neighbours")
+            else:
+                kept.append(plane)
+        return tuple(kept)
+
+    def _planes(self, node: Any) -> Planes:
+        found = self._trace.planes.get(node, ())
+        return found if isinstance(found, tuple) else ()
+
+    def _moved(self, node: fx.Node, values: Mapping[fx.Node, Any], name: str) -> Any:
+        count = max(len(self._planes(argument)) for argument in node.all_input_nodes)
+        results = []
+        for number in range(count):
+
+            def numbers(argument: fx.Node, number: int = number) -> Any:
+                value = values[argument]
+                if not isinstance(value, torch.Tensor):
+                    return value
+                planes = self._planes(argument)
+                if number < len(planes):
+                    return planes[number].expand(value.shape)
+                if not value.is_floating_point():  # an index
+                    return value
+                return torch.full((), NO_CHANNEL).expand(value.shape)
+
+            args: Any = map_arg(node.args, numbers)
+            kwargs: Any = map_arg(node.kwargs, numbers)
+            if name == "pad":
+                results.append(F.pad(args[0], args[1], value=NO_CHANNEL))
+            else:
+                results.append(node.target(*args, **kwargs))  # type: ignore[operator]
+        if isinstance(results[0], tuple | list):
+            parts = zip(*results, strict=True)
+            return [tuple(_labelled(compressed(plane) for plane in part)) for part in parts]
+        return tuple(_labelled(compressed(plane) for plane in results))
+
+    def _meet(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Planes:
+        """Elementwise operations of several tensors, which are broadcast."""
+        found: dict[tuple[int, ...], torch.Tensor] = {}
+        for argument in node.all_input_nodes:
+            for plane in self._planes(argument):
+                whole = plane.reshape([1] * (result.ndim - plane.ndim) + list(plane.shape))
+                axes = varying_axes(whole)
+                if axes in found:
+                    self._channels.join(found[axes], whole)
+                else:
+                    found[axes] = whole
+        for argument in node.all_input_nodes:
+            value = values[argument]
+            if isinstance(value, torch.Tensor) and not self._planes(argument):
+                for axes, plane in found.items():
+                    self._meet_unlabelled(argument, value, plane, axes, result.ndim)
+        return tuple(found.values())
+
+    def _meet_unlabelled(
+        self,
+        argument: fx.Node,
+        value: torch.Tensor,
+        plane: torch.Tensor,
+        axes: Sequence[int],
+        ndim: int,
+    ) -> None:
+        """A tensor without channels of its own, such as a parameter, that is as wide as them."""
+        own = [axis - (ndim - value.ndim) for axis in axes]
+        wide = [axis for axis in own if axis >= 0 and value.shape[axis] > 1]
+        if not wide:
+            return
+        if argument.op == "get_attr" and len(axes) == 1:
+            numbers = plane.flatten()
+            known = self._trace.parameters.setdefault((str(argument.target), wide[0]), numbers)
+            self._channels.join(known, numbers)
+        else:
+            what = argument.target if argument.op == "get_attr" else "a tensor made in the code"
+            self._channels.fix([plane], f"{what} has their number of elements")
+
+    def _product(self, node: fx.Node, values: Mapping[fx.Node, Any], name: str) -> Planes:
+        if name == "einsum":
+            equation, *operands = node.args
+            if len(operands) == 1 and isinstance(operands[0], tuple | list):
+                operands = list(operands[0])
+            terms, _, out = str(equation).replace(" ", "").partition("->")
+            parts = terms.split(",")
+            if len(operands) != 2 or not out or "..." in terms:
+                for operand in operands:
+                    self._channels.fix(self._planes(operand), "what einsum() does with them")
+                return ()
+            return self._contract(parts[0], operands[0], parts[1], operands[1], out, values)
+        first, second = node.args[:2]
+        if min(values[a].ndim for a in (first, second)) < 2:  # type: ignore[index]
+            for operand in (first, second):
+                self._channels.fix(self._planes(operand), f"what {name}() does with them")
+            return ()
+        return self._contract("...ij", first, "...jk", second, "...ik", values)
+
+    def _contract(
+        self,
+        first_term: str,
+        first: Any,
+        second_term: str,
+        second: Any,
+        out: str,
+        values: Mapping[fx.Node, Any],
+    ) -> Planes:
+        """A product with sums over the letters that `out` lacks; `...` stands for leading axes."""
+        sides = [
+            (_letters(term, values[node].ndim), self._planes(node))
+            for term, node in ((first_term, first), (second_term, second))
+            if node is not None
+        ]
+        lead = max((len([c for c in letters if c.isupper()]) for letters, _ in sides), default=0)
+        target = _letters(out, lead + len(out.replace("...", "")))
+        contracted: list[list[tuple[str, torch.Tensor]]] = [[], []]
+        kept: list[torch.Tensor] = []
+        for index, (letters, planes) in enumerate(sides):
+            others = sides[1 - index][0] if len(sides) == 2 else letters
+            for plane in planes:
+                own = "".join(letters[axis] for axis in varying_axes(plane))
+                shared = [c for c in own if c in others and c in target]
+                if shared and len(own) > len(shared):
+                    self._trace.heads.append((plane, tuple(letters.index(c) for c in shared)))
+                if set(own) <= set(target):
+                    kept.append(_arranged(plane, letters, target))
+                else:
+                    contracted[index].append((own, plane))
+        self._join_contracted(sides, contracted)
+        return tuple(kept)
+
+    def _join_contracted(
+        self,
+        sides: Sequence[tuple[str, Planes]],
+        contracted: Sequence[Sequence[tuple[str, torch.Tensor]]],
+    ) -> None:
+        waiting = list(contracted[1])
+        for own, plane in contracted[0]:
+            partner = next((p for p in waiting if set(p[0]) == set(own)), None)
+            if partner is None:
+                self._channels.fix([plane], "a product sums over them and something else")
+                continue
+            waiting.remove(partner)
+            order = "".join(sorted(own))
+            self._channels.join(
+                _arranged(plane, sides[0][0], order), _arranged(partner[1], sides[1][0], order)
+            )
+        for _, plane in waiting:
+            self._channels.fix([plane], "a product sums over them and something else")
+
+    def _reduced(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Any:
+        x = node.args[0] if node.args else node.kwargs["input"]
+        value = values[x]  # type: ignore[index]
+        given = node.kwargs.get("dim", node.kwargs.get("axis"))
+        if given is None:
+            rest = node.args[2:] if operation_name(node) == "norm" else node.args[1:]
+            given = rest[0] if rest else None
+        if isinstance(given, fx.Node):  # the elementwise maximum of two tensors
+            return self._meet(node, values, result)
+        dims = range(value.ndim) if given is None else (given,) if type(given) is int else given
+        axes = {dim % value.ndim for dim in dims}  # type: ignore[union-attr]
+        first = result if isinstance(result, torch.Tensor) else result[0]
+        keeps = first.ndim == value.ndim
+        planes = []
+        for plane in self._planes(x):
+            if axes & set(varying_axes(plane)):
+                continue  # summed over: gone
+            shape = [n for axis, n in enumerate(plane.shape) if keeps or axis not in axes]
+            planes.append(plane.reshape(shape))
+        if isinstance(result, torch.Tensor):
+            return tuple(planes)
+        return [tuple(planes) if i == 0 else () for i in range(len(result))]
+
+
+def _labelled(planes: Any) -> list[torch.Tensor]:
+    """Those planes that hold a channel at all."""
+    return [plane for plane in planes if bool((plane != NO_CHANNEL).any())]
+
+
+def _pads_with_constant(node: fx.Node) -> bool:
+    mode = node.kwargs.get("mode", node.args[2] if len(node.args) > 2 else "constant")
+    return bool(mode == "constant")
+
+
+def _letters(term: str, ndim: int) -> str:
+    """Letters of each axis; leading axes of `...` are capitals, aligned at their end."""
+    named = term.replace("...", "")
+    lead = ndim - len(named)
+    return "".join(chr(ord("Z") - lead + 1 + i) for i in range(lead)) + named
+
+
+def _arranged(plane: torch.Tensor, letters: str, target: str) -> torch.Tensor:
+    """A plane with its axes in the order of `target`, and length 1 where it has none."""
+    axes = [letters.index(c) for c in target if c in letters]
+    rest = [axis for axis in range(plane.ndim) if axis not in axes]
+    moved = plane.permute(*axes, *rest).reshape([plane.shape[axis] for axis in axes])
+    shape = iter(moved.shape)
+    return moved.reshape([next(shape) if c in letters else 1 for c in target])

@@ -1,0 +1,308 @@
+"""Record the forward pass of a user's module as a graph of layers and tensor operations.
+
+A module's code may hold the sizes of its tensors: in attributes (`self.dim`), in what it unpacks
+from `x.shape`, in a pattern of `einops`. In the graph all of them are numbers in the arguments of
+operations, where they can be changed with the widths of the layers. Recording runs the module on
+two batches of different size: whatever number is in proportion to the size becomes that.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import fx, nn
+from torch.overrides import TorchFunctionMode
+
+from primesvt_deploy.families.blocks.neuron import Neuron
+
+__all__ = ["UnrecordableError", "record", "replay"]
+
+_LIBRARIES = ("torch.", "spikingjelly.")
+_OPENED = (nn.Unflatten, nn.Flatten)
+"""Layers whose sizes must stand in the graph."""
+_READS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__"}
+
+
+class UnrecordableError(Exception):
+    """The code does something that no graph of tensor operations holds; says what."""
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """A tensor of a recorded run, by number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class _Attribute:
+    """A parameter or buffer of the module, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer (a name) or of a function, and the tensors that it returned."""
+
+    target: str | Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    returned: _Ref | tuple[_Ref | None, ...] | None
+
+
+@dataclass
+class _Run:
+    """What one run of a module did.
+
+    Args:
+        names: of its layers, parameters and buffers, by identity.
+        calls: in order.
+        output: the tensor that it returned.
+    """
+
+    names: dict[int, str]
+    calls: list[_Call] = field(default_factory=list)
+    output: _Ref | None = None
+    refs: dict[int, _Ref] = field(default_factory=dict)
+    tensors: list[torch.Tensor] = field(default_factory=list)
+
+    def new(self, tensor: torch.Tensor) -> _Ref:
+        """A number for a tensor, which is kept, so that its identity is not given to another."""
+        self.tensors.append(tensor)
+        ref = _Ref(len(self.tensors) - 1)
+        self.refs[id(tensor)] = ref
+        return ref
+
+    def add(self, target: str | Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
+        """Record a call, unless it returns no tensor."""
+        changes = getattr(target, "__name__", "") == "__setitem__"
+        several = isinstance(result, tuple | list)
+        items = list(result) if several else [result]
+        if not changes and not any(isinstance(item, torch.Tensor) for item in items):
+            return
+        # Arguments first: an operation in place returns the tensor that it takes.
+        given = (self._of(tuple(args)), self._of(dict(kwargs)))
+        new = tuple(self.new(i) if isinstance(i, torch.Tensor) else None for i in items)
+        returned = None if changes else new if several else new[0]
+        self.calls.append(_Call(target, *given, returned))
+
+    def _of(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) in self.refs:
+                return self.refs[id(value)]
+            if id(value) in self.names:
+                return _Attribute(self.names[id(value)])
+            raise UnrecordableError("it uses a tensor that is no parameter or buffer of it")
+        if isinstance(value, tuple | list):
+            return (
+                type(value)(map(self._of, value))
+                if type(value) in (tuple, list)
+                else tuple(map(self._of, value))
+            )
+        if isinstance(value, dict):
+            return {key: self._of(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(self._of(value.start), self._of(value.stop), self._of(value.step))
+        return value
+
+
+class _Recorder(TorchFunctionMode):
+    """Records calls of torch functions, and of layers as wholes."""
+
+    def __init__(self, run: _Run) -> None:
+        super().__init__()
+        self.run, self.inside_layer = run, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.inside_layer:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in _READS:
+            raise UnrecordableError("it reads a value out of a tensor")
+        if name == "__iter__":
+            return iter(self._recorded(torch.unbind, (args[0],), {}))
+        if name == "__get__":
+            attribute = getattr(func, "__self__", None)
+            return self._recorded(getattr, (args[0], getattr(attribute, "__name__", "")), {})
+        return self._recorded(*_normalised(func, args, kwargs))
+
+    def _recorded(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        self.run.add(func, args, kwargs, result)
+        return result
+
+    @contextmanager
+    def layers_as_wholes(self) -> Iterator[None]:
+        """Have layers of torch, SpikingJelly and this package recorded as one call each."""
+        call = nn.Module.__call__
+
+        def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if self.inside_layer or not _is_whole(module):
+                return call(module, *args, **kwargs)
+            self.inside_layer = True
+            try:
+                result = call(module, *args, **kwargs)
+            finally:
+                self.inside_layer = False
+            if id(module) not in self.run.names:
+                raise UnrecordableError(f"it makes a {type(module).__name__} as it runs")
+            self.run.add(self.run.names[id(module)], args, kwargs, result)
+            return result
+
+        with mock.patch.object(nn.Module, "__call__", recorded), self:
+            yield
+
+
+def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    """`chunk` and `split` as a split into parts of given sizes: after a cut they may be unequal."""
+    if getattr(func, "__name__", "") not in ("chunk", "split", "tensor_split", "hsplit"):
+        return func, args, kwargs
+    parts = func(*args, **kwargs)
+    whole = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
+    axes = [
+        axis
+        for axis in range(whole.ndim)
+        if sum(part.shape[axis] for part in parts) == whole.shape[axis]
+        and all(part.shape[axis] != whole.shape[axis] for part in parts)
+    ]
+    if len(axes) != 1:
+        return func, args, kwargs
+    return torch.split, (whole, [part.shape[axes[0]] for part in parts]), {"dim": axes[0]}
+
+
+def _is_whole(module: nn.Module) -> bool:
+    """Whether a layer is recorded as one call: a neuron, or one whose code is a library's."""
+    if isinstance(module, Neuron):
+        return True
+    home = f"{type(module).forward.__module__}."
+    return (
+        home.startswith(_LIBRARIES)
+        and not list(module.children())
+        and not isinstance(module, _OPENED)
+    )
+
+
+def record(net: nn.Module, batch: Callable[[int], torch.Tensor], axis: int) -> fx.Graph:
+    """Record the forward pass of `net` as a graph that computes the same for any batch size.
+
+    Args:
+        net: in evaluation mode, its neurons replaced by `Neuron`s; not changed.
+        batch: makes an input of that many samples.
+        axis: of the input, along which samples lie.
+
+    Raises:
+        UnrecordableError: it cannot be recorded, or calls differ between two batches.
+    """
+    # Sizes that a channel count is unlikely to be in proportion to, one as the other.
+    # Copies, as the code may keep a state.
+    few, more = (_run(copy.deepcopy(net), batch(count)) for count in (2, 3))
+    if len(few.calls) != len(more.calls):
+        raise UnrecordableError("it takes another way for another batch")
+    return _Writer(few, more, axis).graph
+
+
+@torch.no_grad()
+def _run(net: nn.Module, x: torch.Tensor) -> _Run:
+    names = {id(tensor): name for name, tensor in net.named_parameters(remove_duplicate=False)}
+    names |= {id(tensor): name for name, tensor in net.named_buffers(remove_duplicate=False)}
+    # A layer under two names: by its first.
+    names |= {id(layer): name for name, layer in reversed(list(net.named_modules()))}
+    run = _Run(names)
+    run.new(x)
+    recorder = _Recorder(run)
+    with recorder.layers_as_wholes():
+        result = net(x)
+    if not isinstance(result, torch.Tensor) or id(result) not in run.refs:
+        raise UnrecordableError("it returns no tensor that it computed")
+    run.output = run.refs[id(result)]
+    return run
+
+
+class _Writer:
+    """Writes two runs of the same calls as one graph."""
+
+    def __init__(self, few: _Run, more: _Run, axis: int) -> None:
+        self.graph = fx.Graph()
+        self._x = self.graph.placeholder("x")
+        self._nodes: dict[int, fx.Node] = {0: self._x}
+        self._axis = axis
+        self._size: fx.Node | None = None
+        self._dtype, self._device = few.tensors[0].dtype, few.tensors[0].device
+        for first, second in zip(few.calls, more.calls, strict=True):
+            self._write(first, second)
+        assert few.output is not None
+        if few.output != more.output:
+            raise UnrecordableError("it takes another way for another batch")
+        self.graph.output(self._nodes[few.output.number])
+        self.graph.lint()
+
+    def _write(self, first: _Call, second: _Call) -> None:
+        if first.target != second.target or first.returned != second.returned:
+            raise UnrecordableError("it takes another way for another batch")
+        args, kwargs = self._of(first.args, second.args), self._of(first.kwargs, second.kwargs)
+        if isinstance(first.target, str):
+            node = self.graph.call_module(first.target, args, kwargs)
+        else:
+            node = self.graph.call_function(first.target, args, kwargs)
+        if isinstance(first.returned, _Ref):
+            self._nodes[first.returned.number] = node
+        for index, ref in enumerate(first.returned if isinstance(first.returned, tuple) else ()):
+            if ref is not None:
+                self._nodes[ref.number] = self.graph.call_function(operator.getitem, (node, index))
+
+    def _of(self, first: Any, second: Any) -> Any:
+        """An argument of both runs: a node, or a number that they share."""
+        if type(first) is not type(second):
+            raise UnrecordableError("it takes another way for another batch")
+        if isinstance(first, tuple | list):
+            if len(first) != len(second):
+                raise UnrecordableError("it takes another way for another batch")
+            return type(first)(self._of(a, b) for a, b in zip(first, second, strict=True))
+        if isinstance(first, dict):
+            return {key: self._of(first[key], second[key]) for key in first}
+        if isinstance(first, slice):
+            bounds = ("start", "stop", "step")
+            return slice(*(self._of(getattr(first, b), getattr(second, b)) for b in bounds))
+        return self._of_one(first, second)
+
+    def _of_one(self, first: Any, second: Any) -> Any:
+        if isinstance(first, _Ref) and first == second:
+            return self._nodes[first.number]
+        if isinstance(first, _Attribute) and first == second:
+            return self.graph.get_attr(first.name)
+        if first == second:
+            if isinstance(first, torch.dtype) and first == self._dtype:
+                return self.graph.call_function(getattr, (self._x, "dtype"))
+            if isinstance(first, torch.device) and first == self._device:
+                return self.graph.call_function(getattr, (self._x, "device"))
+            return first
+        if type(first) is int and first % 2 == 0 and first * 3 == second * 2:
+            if self._size is None:
+                with self.graph.inserting_after(self._x):
+                    self._size = self.graph.call_method("size", (self._x, self._axis))
+            # One node for each use: its factor may hold a width.
+            return self.graph.call_function(operator.mul, (self._size, first // 2))
+        raise UnrecordableError("a value in it depends on the batch in another way than its size")
+
+
+def replay(net: nn.Module, graph: fx.Graph, x: torch.Tensor) -> torch.Tensor:
+    """Run a recorded forward pass.
+
+    Args:
+        net: the module that was recorded, or one like it with other weights and widths.
+        graph: of `record`.
+        x: input.
+    """
+    interpreter = fx.Interpreter(net, graph=graph)
+    interpreter.extra_traceback = False
+    result: torch.Tensor = interpreter.run(x)
+    return result

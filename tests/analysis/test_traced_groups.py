@@ -1,0 +1,156 @@
+"""Channels of a user's own module are followed through whatever its code does to them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from idioms import DIM, HEADS, IDIOMS, Attention, Network, network_in
+from small_models import enliven, make_model
+from torch import nn
+
+from primesvt_deploy import adopt
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.spikformer import SpikformerConfig
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pruning.cut import check_cut, cut, mask
+from primesvt_deploy.pruning.group_check import prunable_groups
+from primesvt_deploy.pruning.plan import Plan
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def losable(network: SpikingNetwork, groups: tuple[Group, ...]) -> int:
+    """Parameters that are gone once each head of each group keeps one channel."""
+    plan = Plan()
+    for group in groups:
+        width = group.width // group.heads
+        plan = plan.replacing(group.name, [head * width for head in range(group.heads)])
+    return parameters(network) - parameters(cut(network, groups, plan))
+
+
+@cache
+def family_form() -> SViT:
+    """The same network as a family, whose modules declare their couplings."""
+    return make_model(
+        SpikformerConfig(
+            timesteps=2, image_size=16, in_channels=3, num_classes=5, num_heads=HEADS,
+            embed_dim=DIM, depth=1, pooling="0011", mlp_ratio=2.0,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_as_much_can_be_pruned_as_of_the_family_form(idiom: str) -> None:
+    model = adopt(network_in(idiom), image_size=16)
+    found = prunable_groups(model)
+    assert not found.left
+    family = family_form()
+    assert parameters(model.module) == parameters(family.module)
+    expected = losable(family.module, find_groups(family.module, family.config.input_shape))
+    assert losable(model.module, found.groups) >= 0.9 * expected
+
+
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_cut_equals_masked_whichever_channels_leave(idiom: str) -> None:
+    model = adopt(network_in(idiom), image_size=16)
+    groups = prunable_groups(model).groups
+    random = torch.Generator().manual_seed(1)
+    plan = Plan()
+    for group in groups:
+        width = group.width // group.heads
+        keep = int(torch.randint(1, width, (1,), generator=random))
+        kept = [
+            head * width + int(channel)
+            for head in range(group.heads)
+            for channel in torch.randperm(width, generator=random)[:keep]
+        ]
+        plan = plan.replacing(group.name, kept)
+    x = torch.randn(4, 3, 16, 16, generator=random)
+    masked = mask(model.module, groups, plan)
+    assert check_cut(masked, cut(model.module, groups, plan), x) <= 1e-9
+    with torch.no_grad():
+        assert float((masked(x) - model.module(x)).abs().max()) > 1e-3
+
+
+def test_fused_q_k_and_v_are_groups_with_names_of_their_own() -> None:
+    names = {
+        group.name
+        for group in prunable_groups(adopt(network_in("qkv, chunk"), image_size=16)).groups
+    }
+    assert {"attn.qkv.linear[0:32]", "attn.qkv.linear[32:48]"} <= names
+
+
+class Embedded(Attention):
+    """Adds a learned position embedding, and scales each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(0.2 * torch.randn(1, 1, 16, DIM))
+        self.register_buffer("scale", 1.0 + torch.rand(DIM))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + self.position) * self.scale
+
+
+def test_tensors_of_the_code_lose_the_channels_that_they_meet() -> None:
+    model = adopt(enliven(Network(Embedded)), image_size=16)
+    found = prunable_groups(model)
+    assert not found.left
+    stream = next(group for group in found.groups if group.parameters)
+    assert set(stream.parameters) == {("net.attn.position", 3), ("net.attn.scale", 0)}
+    smaller = cut(model.module, [stream], Plan().replacing(stream.name, range(10)))
+    assert smaller.get_parameter("net.attn.position").shape == (1, 1, 16, 10)
+
+
+class Gated(Attention):
+    """Multiplies tokens with one another through a layer of its own over the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over_tokens = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.over_tokens(x.transpose(2, 3)).transpose(2, 3))
+
+
+class Normed(Attention):
+    """Normalises over the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(DIM)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.norm(x))
+
+
+class Sorting(Attention):
+    def product(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return super().product(q.sort(dim=-1).values, k, v)
+
+
+class Fixed(Attention):
+    def heads_of(self, spikes: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return super().heads_of(spikes + torch.arange(DIM) / DIM, x)
+
+
+@pytest.mark.parametrize(
+    ("attention", "said"),
+    [
+        (Normed, "LayerNorm"),
+        (Sorting, "sort"),
+        (Fixed, "a tensor made in the code has their number of elements"),
+        (Gated, ""),
+    ],
+)
+def test_what_cannot_be_followed_stays_and_is_named(attention: type[Attention], said: str) -> None:
+    """Whatever the code does, the groups that are offered are right (the trial decides)."""
+    model = adopt(enliven(Network(attention)), image_size=16)
+    found = prunable_groups(model)
+    assert "fc1.linear" in {group.name for group in found.groups}
+    assert said in " ".join(found.left.values())
