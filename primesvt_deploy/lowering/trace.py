@@ -14,6 +14,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.lowering.export_failure import export_failure
 from primesvt_deploy.lowering.pixel_conv import pixel_conv
 from primesvt_deploy.lowering.stateless import require_stateless
 
@@ -45,7 +46,8 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
 
     Raises:
         PreconditionError: a neuron keeps state.
-        ExportError: torch.onnx cannot trace the module.
+        ExportError: torch.onnx cannot trace the module; names the reason and the line of code; or
+            its code fixes the number of samples.
     """
     require_stateless(module)
     example = config.example(batch or 2)
@@ -66,23 +68,51 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises many kinds, all of which mean the same
-        raise ExportError(
-            f"torch.onnx could not trace the model: {str(error).strip().splitlines()[0][:200]}"
-        ) from error
+        with _quiet():
+            reason = export_failure(error, module, example, dynamic)
+        raise ExportError(f"torch.onnx could not trace the model: {reason}") from error
     if program is None:
         raise ExportError("torch.onnx returned no program for the model")
+    if batch is None:
+        _check_any_batch(program.model, axis)
     return program.model
+
+
+def _check_any_batch(model: ir.Model, axis: int) -> None:
+    """Check that the number of samples was left open, which torch.onnx fixes without a word.
+
+    Raises:
+        ExportError: it was fixed.
+    """
+    shapes = (model.graph.inputs[0].shape, axis), (model.graph.outputs[0].shape, 0)
+    for shape, place in shapes:
+        if shape is not None and isinstance(shape[place], int):
+            raise ExportError(
+                f"the model's code fixes the number of samples to {shape[place]} as it is traced, "
+                "as a Python loop over them does: use operators that take all samples at once"
+            )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which prints and warns about what is decided here."""
-    root = logging.getLogger("torch.onnx")
-    level = root.level
-    root.setLevel(logging.ERROR)
+    """Silence the exporter, which prints, logs and warns about what is decided here."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch", *list(logging.root.manager.loggerDict))
+        if name.partition(".")[0] == "torch"
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sink = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

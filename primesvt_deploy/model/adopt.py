@@ -18,6 +18,7 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
+from primesvt_deploy.model.data_dependence import check_values_are_not_read
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
@@ -74,6 +75,7 @@ def adopt(
         raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
     config = find_calling_convention(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
+    check_values_are_not_read(network, net)
     check_same_outputs(network, net)
     network.mark_unused()
     return SViT(

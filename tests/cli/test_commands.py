@@ -169,9 +169,7 @@ def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
 @pytest.mark.parametrize(
     ("most", "advised"), [(None, "Raise the budget, or try"), (1.0, "Relax --max-drop")]
 )
-def test_nobody_is_told_to_relax_a_constraint_that_is_off(
-    most: float | None, advised: str
-) -> None:
+def test_nobody_is_told_to_relax_a_constraint_that_is_off(most: float | None, advised: str) -> None:
     wanted = {
         "used_bytes": 3_000_000,
         "budget_bytes": 2_000_000,
