@@ -19,6 +19,7 @@ __all__ = [
     "Fused",
     "Operating",
     "attending",
+    "hooked",
     "neurons_of_all_kinds",
 ]
 
@@ -175,6 +176,32 @@ class Fused(nn.Module):
         x = x + self.mlp(x.transpose(2, 3)).transpose(2, 3)
         logits: torch.Tensor = self.head(x.mean(2)).mean(0)
         return logits
+
+
+class Hooked(Operating):
+    """Returns its logits with spikes of a layer, as spike-driven transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__(self._seen)
+        self.hook: dict[str, torch.Tensor] = {}
+
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        self.hook = {"lif": x}
+        return x
+
+    def forward(self, x: torch.Tensor) -> Any:
+        logits = super().forward(x)
+        return logits, self.hook
+
+
+def hooked() -> nn.Module:
+    """A network that returns `(logits, hooks)`."""
+    return enliven(Hooked())
+
+
+def unhooked() -> nn.Module:
+    """The same, of code that has changed since: it returns logits alone."""
+    return enliven(Operating(torch.nn.Identity()))
 
 
 def attending() -> nn.Module:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import base as sj_base
@@ -22,6 +22,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters, SequenceNeuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.family import Family
+from primesvt_deploy.families.module_output import output_at
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 
 __all__ = ["ADOPTED", "AdoptedConfig", "AdoptedNetwork"]
@@ -57,12 +58,15 @@ class AdoptedConfig(NetworkConfig):
         batch_first: it takes sequences as `[N, T, C, H, W]`.
         sequence_output: it returns `[T, N, K]`, whose mean over T is taken, else `[N, K]`.
         factory: `module:function` that makes the module, or "" where an object was given.
+        output: path of the logits in a tuple, list or dict that it returns, such as `0` or
+            `logits`; "" where it returns the logits alone.
     """
 
     sequence_input: bool
     batch_first: bool = False
     sequence_output: bool
     factory: str = ""
+    output: str = ""
 
 
 class AdoptedNetwork(SpikingNetwork):
@@ -94,13 +98,17 @@ class AdoptedNetwork(SpikingNetwork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `[N, K]` of images `[N, C, H, W]` or frames `[T, N, C, H, W]`."""
+        logits = output_at(self.outputs(x), self.config.output)
+        return logits.mean(dim=0) if self.config.sequence_output else logits
+
+    def outputs(self, x: torch.Tensor) -> Any:
+        """Whatever the module returns, given the network's input in the form that it takes."""
         if self.config.sequence_input:
             if x.ndim == 4:
                 x = x.unsqueeze(0).repeat(self.timesteps, 1, 1, 1, 1)
             if self.config.batch_first:
                 x = x.transpose(0, 1)
-        logits = cast(torch.Tensor, self.net(x))
-        return logits.mean(dim=0) if self.config.sequence_output else logits
+        return self.net(x)
 
     def keys_of_module(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A state_dict of this network, under the keys of the user's module."""

@@ -44,8 +44,9 @@ def adopt(
 
     Neurons may be IF, LIF, PLIF or I-LIF, in multi-step mode, with any parameters. The module
     takes images `[N, C, H, W]` or sequences `[T, N, C, H, W]` (or `[N, T, C, H, W]`) and returns
-    logits `[N, K]` or `[T, N, K]`; which of them is found by trying. Logits of the adopted model
-    are compared with the module's, in float64, before it is returned.
+    logits `[N, K]` or `[T, N, K]`, alone or as the one such tensor of a tuple, list or dict; which of
+    them is found by trying. Logits of the adopted model are compared with the module's, in float64,
+    before it is returned.
 
     Args:
         module: the module, a function that makes it, or `module:function`; not changed.
@@ -73,7 +74,8 @@ def adopt(
         _load_weights(net, read_checkpoint(path, ema=ema).state, path)
     elif ema:
         raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
-    config = find_calling_convention(net, image_size, timesteps, frames, factory)
+    classes = None if labels is None else len(labels)
+    config = find_calling_convention(net, image_size, timesteps, frames, factory, classes)
     network = AdoptedNetwork(config, net)
     check_values_are_not_read(network, net)
     check_same_outputs(network, net)
@@ -110,7 +112,7 @@ def rebuild_adopted(
         _load_weights(net, renamed, path)
         network = AdoptedNetwork(config, net)
         network.mark_unused()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path} does not fit what {factory} makes ({type_and_message(error)}): is it the "
             "same code?"
