@@ -44,9 +44,9 @@ def adopt(
 
     Neurons may be IF, LIF, PLIF or I-LIF, in multi-step mode, with any parameters. The module
     takes images `[N, C, H, W]` or sequences `[T, N, C, H, W]` (or `[N, T, C, H, W]`) and returns
-    logits `[N, K]` or `[T, N, K]`, alone or as the one such tensor of a tuple, list or dict; which of
-    them is found by trying. Logits of the adopted model are compared with the module's, in float64,
-    before it is returned.
+    logits `[N, K]` or `[T, N, K]`, alone or as the one such tensor of a tuple, list or dict; which
+    of them is found by trying. Logits of the adopted model are compared with the module's, in
+    float64, before it is returned.
 
     Args:
         module: the module, a function that makes it, or `module:function`; not changed.
