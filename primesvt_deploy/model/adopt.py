@@ -23,6 +23,7 @@ from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.state_dict import key_list
+from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["adopt", "rebuild_adopted"]
@@ -68,6 +69,7 @@ def adopt(
     net = call_factory(module) if isinstance(module, str) else module
     if not isinstance(net, nn.Module):
         net = net()
+    refuse_supernet(net)
     net = _copied(net)
     if checkpoint is not None:
         path = Path(checkpoint)
@@ -138,6 +140,7 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:
+        refuse_supernet_keys(unexpected, path)
         raise ModelError(
             f"{path} does not fit {type(net).__name__}: {key_list('missing', missing)}; "
             f"{key_list('unexpected', unexpected)}"

@@ -8,11 +8,13 @@ from typing import Any
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
+from primesvt_deploy.families.nearest import difference_from, nearest
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
+from primesvt_deploy.model.supernet import refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["from_checkpoint"]
@@ -53,6 +55,7 @@ def from_checkpoint(
             is missing, wrong or means nothing for the family.
     """
     checkpoint = read_checkpoint(path, ema=ema)
+    refuse_supernet_keys(checkpoint.state.keys(), path)
     kind = _choose_family(path, checkpoint, family)
     options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
     try:
@@ -89,21 +92,38 @@ def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Fami
     name = name or checkpoint.metadata.get("family")
     if name is None:
         if found is None:
-            names = ", ".join(family.name for family in FAMILIES)
-            near = next((f for f in FAMILIES if _missing_head(f, keys)), None)
-            like = f"; they look like {near.name}{_missing_head(near, keys)}" if near else ""
             raise ModelError(
-                f"{path}: its keys ({first}, ...) are those of no known family ({names}){like}"
+                f"{path}: its keys ({first}, ...) are those of no known family{_likeness(keys)}; "
+                "for a class of your own pass --factory MODULE:FUNCTION"
             )
         return found
     wanted = family_named(name)
     if not wanted.recognises(keys):
-        like = f"look like {found.name}" if found else "are those of no known family"
+        if found is not None:
+            raise ModelError(
+                f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) look like "
+                f"{found.name}{_missing_head(wanted, keys)}"
+            )
+        differs = _missing_head(wanted, keys) or f"; of {name}, {difference_from(name, keys)}"
         raise ModelError(
-            f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}"
-            f"{_missing_head(wanted, keys)}"
+            f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) are those of no known "
+            f"family{differs}"
         )
     return wanted
+
+
+def _likeness(keys: Set[str]) -> str:
+    """Middle of a message about keys of no family: which is the nearest, and what differs."""
+    near = next((family for family in FAMILIES if _missing_head(family, keys)), None)
+    if near is not None:
+        return f"; they look like {near.name}{_missing_head(near, keys)}"
+    prefix = f"{next(iter(keys)).partition('.')[0]}."
+    if all(key.startswith(prefix) for key in keys):
+        inner = recognise({key.removeprefix(prefix) for key in keys})
+        if inner is not None:
+            return f"; without their prefix {prefix} they are of {inner.name}: save them without it"
+    closest = nearest(keys)
+    return f"; {closest}" if closest else f" ({', '.join(family.name for family in FAMILIES)})"
 
 
 def _missing_head(family: Family, keys: Set[str]) -> str:
