@@ -39,15 +39,14 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
     Args:
         module: with stateless neurons (`stateless_copy`, `lower_module`); float32.
         config: says what the input is.
-        batch: a fixed N, or None for any.
+        batch: a fixed N, or None for any, or for 1 where the module's code fixes it.
 
     Returns:
         The graph; its nodes' metadata names the modules they are of.
 
     Raises:
         PreconditionError: a neuron keeps state.
-        ExportError: torch.onnx cannot trace the module; names the reason and the line of code; or
-            its code fixes the number of samples.
+        ExportError: torch.onnx cannot trace the module; names the reason and the line of code.
     """
     require_stateless(module)
     example = config.example(batch or 2)
@@ -73,24 +72,16 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
         raise ExportError(f"torch.onnx could not trace the model: {reason}") from error
     if program is None:
         raise ExportError("torch.onnx returned no program for the model")
-    if batch is None:
-        _check_any_batch(program.model, axis)
+    if batch is None and isinstance(_samples(program.model, axis), int):
+        # Code that takes len(x), or loops over samples, fixes their number as it is traced, which
+        # torch.onnx does without a word. One is what a device has; the runtime runs one by one.
+        return trace(module, config, 1)
     return program.model
 
 
-def _check_any_batch(model: ir.Model, axis: int) -> None:
-    """Check that the number of samples was left open, which torch.onnx fixes without a word.
-
-    Raises:
-        ExportError: it was fixed.
-    """
-    shapes = (model.graph.inputs[0].shape, axis), (model.graph.outputs[0].shape, 0)
-    for shape, place in shapes:
-        if shape is not None and isinstance(shape[place], int):
-            raise ExportError(
-                f"the model's code fixes the number of samples to {shape[place]} as it is traced, "
-                "as a Python loop over them does: use operators that take all samples at once"
-            )
+def _samples(model: ir.Model, axis: int) -> object:
+    shape = model.graph.inputs[0].shape
+    return None if shape is None else shape[axis]
 
 
 @contextlib.contextmanager

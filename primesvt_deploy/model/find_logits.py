@@ -19,7 +19,7 @@ _HEADS = ("head", "classifier", "fc")
 
 @dataclass(frozen=True)
 class Logits:
-    """Where the logits are, and their shape.
+    """Place of the logits in an output, and their shape.
 
     Args:
         path: in the module's output, see `output_tensors`.

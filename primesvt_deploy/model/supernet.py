@@ -56,7 +56,7 @@ def refuse_supernet(net: nn.Module) -> None:
 
 
 def _sign(name: str, module: nn.Module) -> str:
-    """What shows that a module has several subnets, or ""."""
+    """Sign that a module has several subnets, or ""."""
     for method in _METHODS:
         if callable(getattr(module, method, None)):
             return f"it has a method {method}"
