@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,16 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model.spikformer import Spikformer
 from torch import nn
 
-__all__ = ["Attending", "Convolutional", "Flattened", "Fused", "attending", "neurons_of_all_kinds"]
+__all__ = [
+    "Attending",
+    "Convolutional",
+    "Flattened",
+    "Fused",
+    "Operating",
+    "attending",
+    "hooked",
+    "neurons_of_all_kinds",
+]
 
 
 def neurons_of_all_kinds() -> dict[str, nn.Module]:
@@ -68,6 +78,24 @@ class Flattened(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         spikes = self.lif(self.conv(x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1)))
         logits: torch.Tensor = self.head(spikes.flatten(2)).mean(0)
+        return logits
+
+
+class Operating(nn.Module):
+    """Applies any operation to its spikes, `[T, N, 6, 8, 8]`."""
+
+    T = 2
+
+    def __init__(self, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.lif = neuron.LIFNode(step_mode="m")
+        self.head = nn.Linear(6, 5)
+        self.operation = operation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes = self.lif(self.conv(x).unsqueeze(0).repeat(self.T, 1, 1, 1, 1))
+        logits: torch.Tensor = self.head(self.operation(spikes).mean((0, 3, 4)))
         return logits
 
 
@@ -148,6 +176,32 @@ class Fused(nn.Module):
         x = x + self.mlp(x.transpose(2, 3)).transpose(2, 3)
         logits: torch.Tensor = self.head(x.mean(2)).mean(0)
         return logits
+
+
+class Hooked(Operating):
+    """Returns its logits with spikes of a layer, as spike-driven transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__(self._seen)
+        self.hook: dict[str, torch.Tensor] = {}
+
+    def _seen(self, x: torch.Tensor) -> torch.Tensor:
+        self.hook = {"lif": x}
+        return x
+
+    def forward(self, x: torch.Tensor) -> Any:
+        logits = super().forward(x)
+        return logits, self.hook
+
+
+def hooked() -> nn.Module:
+    """A network that returns `(logits, hooks)`."""
+    return enliven(Hooked())
+
+
+def unhooked() -> nn.Module:
+    """The same, of code that has changed since: it returns logits alone."""
+    return enliven(Operating(torch.nn.Identity()))
 
 
 def attending() -> nn.Module:

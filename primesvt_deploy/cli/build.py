@@ -206,16 +206,23 @@ def _refuse_decided_options() -> None:
 
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
-    """A paragraph on the best point reached, what stopped the search, what to relax."""
+    """A paragraph on the best point reached, what stopped the search, what to change."""
     wanted = manifest["constraints"]
     size = wanted["used_bytes"]
     search = manifest["accuracy"]["search"]
     lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no search"
-    allowed = "any loss" if wanted["max_drop_points"] is None else f"{wanted['max_drop_points']:g}"
+    most = wanted["max_drop_points"]
+    allowed = "any loss" if most is None else f"{most:g}"
+    # Where any loss is allowed, only what makes the model smaller still helps.
+    advice = (
+        "Raise the budget, or try --policy greedy, higher --rates or another --precision."
+        if most is None
+        else "Relax --max-drop or the budget, or try --policy greedy, --finetune EPOCHS or another "
+        "--precision."
+    )
     return (
         f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
         f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "
-        f"What stopped it: {wanted['stopped_by']}. Relax --max-drop or the budget, or try "
-        "--policy greedy, --finetune EPOCHS or another --precision. The best bundle found is kept "
-        f"in {output}, marked as not meeting the constraints."
+        f"What stopped it: {wanted['stopped_by']}. {advice} The best bundle found is kept in "
+        f"{output}, marked as not meeting the constraints."
     )

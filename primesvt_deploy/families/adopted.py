@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from spikingjelly.activation_based import base as sj_base
@@ -23,6 +23,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron, NeuronParameters, SequenceNeuron
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.family import Family
+from primesvt_deploy.families.module_output import output_at
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 from primesvt_deploy.families.recording import UnrecordableError, record, replay
 
@@ -59,12 +60,15 @@ class AdoptedConfig(NetworkConfig):
         batch_first: it takes sequences as `[N, T, C, H, W]`.
         sequence_output: it returns `[T, N, K]`, whose mean over T is taken, else `[N, K]`.
         factory: `module:function` that makes the module, or "" where an object was given.
+        output: path of the logits in a tuple, list or dict that it returns, such as `0` or
+            `logits`; "" where it returns the logits alone.
     """
 
     sequence_input: bool
     batch_first: bool = False
     sequence_output: bool
     factory: str = ""
+    output: str = ""
 
 
 class AdoptedNetwork(SpikingNetwork):
@@ -101,7 +105,12 @@ class AdoptedNetwork(SpikingNetwork):
         only channels whose number it does not hold can be pruned.
         """
         try:
-            self.graph = record(self.net, self._as_taken_batch, self._batch_axis)
+            self.graph = record(
+                self.net,
+                self._as_taken_batch,
+                self._batch_axis,
+                lambda result: output_at(result, self.config.output),
+            )
             self.unrecorded = ""
         except UnrecordableError as error:
             self.graph, self.unrecorded = None, str(error)
@@ -166,11 +175,15 @@ class AdoptedNetwork(SpikingNetwork):
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `[N, K]` of images `[N, C, H, W]` or frames `[T, N, C, H, W]`."""
-        x = self.as_taken(x)
-        logits = cast(
-            torch.Tensor, self.net(x) if self.graph is None else replay(self.net, self.graph, x)
-        )
+        if self.graph is not None:
+            logits = replay(self.net, self.graph, self.as_taken(x))
+        else:
+            logits = output_at(self.outputs(x), self.config.output)
         return logits.mean(dim=0) if self.config.sequence_output else logits
+
+    def outputs(self, x: torch.Tensor) -> Any:
+        """Whatever the user's module returns for the network's input."""
+        return self.net(self.as_taken(x))
 
     def as_taken(self, x: torch.Tensor) -> torch.Tensor:
         """Images or frames as the module takes them."""

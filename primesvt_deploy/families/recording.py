@@ -191,27 +191,33 @@ def _is_whole(module: nn.Module) -> bool:
     )
 
 
-def record(net: nn.Module, batch: Callable[[int], torch.Tensor], axis: int) -> fx.Graph:
+def record(
+    net: nn.Module,
+    batch: Callable[[int], torch.Tensor],
+    axis: int,
+    output: Callable[[Any], torch.Tensor],
+) -> fx.Graph:
     """Record the forward pass of `net` as a graph that computes the same for any batch size.
 
     Args:
         net: in evaluation mode, its neurons replaced by `Neuron`s; not changed.
         batch: makes an input of that many samples.
         axis: of the input, along which samples lie.
+        output: takes the tensor that matters out of what the module returns.
 
     Raises:
         UnrecordableError: it cannot be recorded, or calls differ between two batches.
     """
     # Sizes that a channel count is unlikely to be in proportion to, one as the other.
     # Copies, as the code may keep a state.
-    few, more = (_run(copy.deepcopy(net), batch(count)) for count in (2, 3))
+    few, more = (_run(copy.deepcopy(net), batch(count), output) for count in (2, 3))
     if len(few.calls) != len(more.calls):
         raise UnrecordableError("it takes another way for another batch")
     return _Writer(few, more, axis).graph
 
 
 @torch.no_grad()
-def _run(net: nn.Module, x: torch.Tensor) -> _Run:
+def _run(net: nn.Module, x: torch.Tensor, output: Callable[[Any], torch.Tensor]) -> _Run:
     names = {id(tensor): name for name, tensor in net.named_parameters(remove_duplicate=False)}
     names |= {id(tensor): name for name, tensor in net.named_buffers(remove_duplicate=False)}
     # A layer under two names: by its first.
@@ -220,8 +226,8 @@ def _run(net: nn.Module, x: torch.Tensor) -> _Run:
     run.new(x)
     recorder = _Recorder(run)
     with recorder.layers_as_wholes():
-        result = net(x)
-    if not isinstance(result, torch.Tensor) or id(result) not in run.refs:
+        result = output(net(x))
+    if id(result) not in run.refs:
         raise UnrecordableError("it returns no tensor that it computed")
     run.output = run.refs[id(result)]
     return run

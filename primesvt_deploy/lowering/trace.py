@@ -14,6 +14,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ExportError
 from primesvt_deploy.families.config import NetworkConfig
+from primesvt_deploy.lowering.export_failure import export_failure
 from primesvt_deploy.lowering.pixel_conv import pixel_conv
 from primesvt_deploy.lowering.stateless import require_stateless
 
@@ -38,14 +39,14 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
     Args:
         module: with stateless neurons (`stateless_copy`, `lower_module`); float32.
         config: says what the input is.
-        batch: a fixed N, or None for any.
+        batch: a fixed N, or None for any, or for 1 where the module's code fixes it.
 
     Returns:
         The graph; its nodes' metadata names the modules they are of.
 
     Raises:
         PreconditionError: a neuron keeps state.
-        ExportError: torch.onnx cannot trace the module.
+        ExportError: torch.onnx cannot trace the module; names the reason and the line of code.
     """
     require_stateless(module)
     example = config.example(batch or 2)
@@ -66,23 +67,43 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises many kinds, all of which mean the same
-        raise ExportError(
-            f"torch.onnx could not trace the model: {str(error).strip().splitlines()[0][:200]}"
-        ) from error
+        with _quiet():
+            reason = export_failure(error, module, example, dynamic)
+        raise ExportError(f"torch.onnx could not trace the model: {reason}") from error
     if program is None:
         raise ExportError("torch.onnx returned no program for the model")
+    if batch is None and isinstance(_samples(program.model, axis), int):
+        # Code that takes len(x), or loops over samples, fixes their number as it is traced, which
+        # torch.onnx does without a word. One is what a device has; the runtime runs one by one.
+        return trace(module, config, 1)
     return program.model
+
+
+def _samples(model: ir.Model, axis: int) -> object:
+    shape = model.graph.inputs[0].shape
+    return None if shape is None else shape[axis]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter, which prints and warns about what is decided here."""
-    root = logging.getLogger("torch.onnx")
-    level = root.level
-    root.setLevel(logging.ERROR)
+    """Silence the exporter, which prints, logs and warns about what is decided here."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch", *list(logging.root.manager.loggerDict))
+        if name.partition(".")[0] == "torch"
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    sink = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

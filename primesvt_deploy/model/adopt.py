@@ -18,11 +18,13 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
+from primesvt_deploy.model.data_dependence import check_values_are_not_read
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.sample_independence import check_sample_independence
 from primesvt_deploy.model.state_dict import key_list
+from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["adopt", "rebuild_adopted"]
@@ -44,8 +46,9 @@ def adopt(
 
     Neurons may be IF, LIF, PLIF or I-LIF, in multi-step mode, with any parameters. The module
     takes images `[N, C, H, W]` or sequences `[T, N, C, H, W]` (or `[N, T, C, H, W]`) and returns
-    logits `[N, K]` or `[T, N, K]`; which of them is found by trying. Logits of the adopted model
-    are compared with the module's, in float64, before it is returned.
+    logits `[N, K]` or `[T, N, K]`, alone or as the one such tensor of a tuple, list or dict; which
+    of them is found by trying. Logits of the adopted model are compared with the module's, in
+    float64, before it is returned.
 
     Args:
         module: the module, a function that makes it, or `module:function`; not changed.
@@ -67,14 +70,17 @@ def adopt(
     net = call_factory(module) if isinstance(module, str) else module
     if not isinstance(net, nn.Module):
         net = net()
+    refuse_supernet(net)
     net = _copied(net)
     if checkpoint is not None:
         path = Path(checkpoint)
         _load_weights(net, read_checkpoint(path, ema=ema).state, path)
     elif ema:
         raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
-    config = find_calling_convention(net, image_size, timesteps, frames, factory)
+    classes = None if labels is None else len(labels)
+    config = find_calling_convention(net, image_size, timesteps, frames, factory, classes)
     network = AdoptedNetwork(config, net)
+    check_values_are_not_read(network, net)
     network.record()
     check_same_outputs(network, net)
     check_sample_independence(network)
@@ -109,8 +115,8 @@ def rebuild_adopted(
         ModelError: the factory fails, or the weights do not fit what it makes.
     """
     network = AdoptedNetwork(config, call_factory(factory).cpu().float().eval())
-    network.record()
     try:
+        network.record()
         # The bundle's weights are narrower than those of the factory's module.
         fit_widths(network, state)
         fit_tensors(network, state)
@@ -123,7 +129,7 @@ def rebuild_adopted(
         )
         check_sample_independence(network)
         network.mark_unused()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path} does not fit what {factory} makes ({type_and_message(error)}): is it the "
             "same code?"
@@ -149,6 +155,7 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:
+        refuse_supernet_keys(unexpected, path)
         raise ModelError(
             f"{path} does not fit {type(net).__name__}: {key_list('missing', missing)}; "
             f"{key_list('unexpected', unexpected)}"

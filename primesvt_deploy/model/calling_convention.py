@@ -1,20 +1,41 @@
-"""Find out how a user's module is called: with images or sequences, in which order of axes."""
+"""Find out how a user's module is called, in which order of axes, and where its logits are."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from primesvt_deploy.errors import ModelError, type_and_message
 from primesvt_deploy.families.adopted import AdoptedConfig, AdoptedNetwork
+from primesvt_deploy.lowering.code_line import line_of_error
+from primesvt_deploy.model.find_logits import find_logits
 
 __all__ = ["find_calling_convention"]
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """One way of calling that does not work.
+
+    Args:
+        reason: for the message.
+        reached: layers that ran before it failed; infinite where all did.
+    """
+
+    reason: str
+    reached: float
+
+
 def find_calling_convention(
-    net: nn.Module, image_size: int, timesteps: int | None, frames: bool | None, factory: str
+    net: nn.Module,
+    image_size: int,
+    timesteps: int | None,
+    frames: bool | None,
+    factory: str,
+    classes: int | None = None,
 ) -> AdoptedConfig:
     """Configuration under which `net` runs, found by trying.
 
@@ -24,9 +45,11 @@ def find_calling_convention(
         timesteps: T; None: the module's attribute `T`.
         frames: whether the input is event frames; None: if the first convolution takes 2 channels.
         factory: `module:function` that makes the module, or "".
+        classes: number of labels that the user gives; None: none are given.
 
     Raises:
-        ModelError: T is not known, there is no 2-d convolution, or every way of calling fails.
+        ModelError: T is not known, there is no 2-d convolution, or every way of calling fails, with
+            the reason of the one that came furthest.
     """
     steps = getattr(net, "T", None) if timesteps is None else timesteps
     if type(steps) is not int:
@@ -46,13 +69,14 @@ def find_calling_convention(
         sequence_output=False,
         factory=factory,
     )
-    failures: list[str] = []
+    failures: list[_Failure] = []
     for config in _candidates(plain):
-        outcome = _tried(net, config)
+        outcome = _tried(net, config, classes)
         if isinstance(outcome, AdoptedConfig):
             return outcome
         failures.append(outcome)
-    raise ModelError(f"{type(net).__name__} could not be run: {'; '.join(dict.fromkeys(failures))}")
+    furthest = max(failures, key=lambda failure: failure.reached)
+    raise ModelError(f"{type(net).__name__} {furthest.reason}")
 
 
 def _candidates(plain: AdoptedConfig) -> list[AdoptedConfig]:
@@ -63,24 +87,40 @@ def _candidates(plain: AdoptedConfig) -> list[AdoptedConfig]:
     ]
 
 
-def _tried(net: nn.Module, config: AdoptedConfig) -> AdoptedConfig | str:
+def _tried(net: nn.Module, config: AdoptedConfig, classes: int | None) -> AdoptedConfig | _Failure:
     """`config` completed by the shape of the output, or the reason why the module does not run."""
     # Another number of samples than of timesteps, so that the axes cannot be confused.
     samples = 2 if config.timesteps != 2 else 3
     network = AdoptedNetwork(config, net)
+    reached = [0]
+
+    def count(*_: Any) -> None:
+        reached[0] += 1
+
+    for module in network.modules():
+        module.register_forward_hook(count)
     try:
         with torch.no_grad():
-            found = network(config.example(samples))
+            found = network.outputs(config.example(samples))
     except Exception as error:  # the user's code may raise anything
-        return f"on an input of {list(config.example(samples).shape)}: {type_and_message(error)}"
-    if not isinstance(found, torch.Tensor):
-        return f"it returns a {type(found).__name__}, expected logits [N, K] or [T, N, K]"
-    steps = (config.timesteps, samples)
-    if found.ndim == 3 and tuple(found.shape[:2]) == steps:
-        return replace(config, sequence_output=True, num_classes=found.shape[2])
-    if found.ndim == 2 and len(found) == samples:
-        return replace(config, num_classes=found.shape[1])
-    return (
-        f"it returns {list(found.shape)} for {samples} samples and {config.timesteps} timesteps, "
-        "expected logits [N, K] or [T, N, K]"
+        return _Failure(_of_error(error, config, samples), reached[0])
+    try:
+        logits = find_logits(found, net, config.timesteps, samples, classes)
+    except ModelError as error:
+        return _Failure(str(error), float("inf"))
+    return replace(
+        config,
+        output=logits.path,
+        sequence_output=logits.over_time,
+        num_classes=logits.classes,
     )
+
+
+def _of_error(error: Exception, config: AdoptedConfig, samples: int) -> str:
+    shape = list(config.example(samples).shape)
+    if config.sequence_input:
+        t, n = config.timesteps, samples
+        shape = [*((n, t) if config.batch_first else (t, n)), *config.input_shape]
+    place = line_of_error(error)
+    at = f" ({place})" if place else ""
+    return f"could not be run: on an input of {shape}: {type_and_message(error)}{at}"

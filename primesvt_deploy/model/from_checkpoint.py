@@ -8,11 +8,13 @@ from typing import Any
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, families_with, family_named
+from primesvt_deploy.families.nearest import difference_from, nearest
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
+from primesvt_deploy.model.supernet import refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["from_checkpoint"]
@@ -53,6 +55,7 @@ def from_checkpoint(
             is missing, wrong or means nothing for the family.
     """
     checkpoint = read_checkpoint(path, ema=ema)
+    refuse_supernet_keys(checkpoint.state.keys(), path)
     kind = _choose_family(path, checkpoint, family)
     options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
     try:
@@ -91,11 +94,16 @@ def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Fami
         return _sole_family(path, keys, found)
     wanted = family_named(name)
     if wanted not in found:
-        names = " or ".join(family.name for family in found)
-        like = f"look like {names}" if found else "are those of no known family"
+        if found:
+            names = " or ".join(family.name for family in found)
+            raise ModelError(
+                f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) look like "
+                f"{names}{_missing_head(wanted, keys)}"
+            )
+        differs = _missing_head(wanted, keys) or f"; of {name}, {difference_from(name, keys)}"
         raise ModelError(
-            f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) {like}"
-            f"{_missing_head(wanted, keys)}"
+            f"{path} is not a {name}: its {len(keys)} keys ({first}, ...) are those of no known "
+            f"family{differs}"
         )
     return wanted
 
@@ -111,12 +119,25 @@ def _sole_family(path: Path, keys: Set[str], found: Sequence[Family]) -> Family:
             "pass --family with the one it was trained as"
         )
     first = ", ".join(sorted(keys)[:3])
-    names = ", ".join(family.name for family in FAMILIES)
-    near = next((f for f in FAMILIES if _missing_head(f, keys)), None)
-    like = f"; they look like {near.name}{_missing_head(near, keys)}" if near else ""
     raise ModelError(
-        f"{path}: its keys ({first}, ...) are those of no known family ({names}){like}"
+        f"{path}: its keys ({first}, ...) are those of no known family{_likeness(keys)}; "
+        "for a class of your own pass --factory MODULE:FUNCTION"
     )
+
+
+def _likeness(keys: Set[str]) -> str:
+    """Middle of a message about keys of no family: which is the nearest, and what differs."""
+    near = next((family for family in FAMILIES if _missing_head(family, keys)), None)
+    if near is not None:
+        return f"; they look like {near.name}{_missing_head(near, keys)}"
+    prefix = f"{next(iter(keys)).partition('.')[0]}."
+    if all(key.startswith(prefix) for key in keys):
+        inner = families_with({key.removeprefix(prefix) for key in keys})
+        if inner:
+            names = " or ".join(family.name for family in inner)
+            return f"; without their prefix {prefix} they are of {names}: save them without it"
+    closest = nearest(keys)
+    return f"; {closest}" if closest else f" ({', '.join(family.name for family in FAMILIES)})"
 
 
 def _missing_head(family: Family, keys: Set[str]) -> str:

@@ -23,6 +23,7 @@ from small_models import (
 )
 
 from primesvt_deploy import adopt
+from primesvt_deploy.cli.build import explain_unmet
 
 
 def process(*arguments: str | Path, cwd: Path) -> Ended:
@@ -163,6 +164,24 @@ def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     assert {"layer", "rate", "silent"} <= set(found["firing_rates"][0])
     assert found["energy"]["estimate"] and found["energy"]["n"] == found["firing_rates"][0]["n"]
     assert found["energy"]["microjoules"] < found["energy"]["all_macs_microjoules"]
+
+
+@pytest.mark.parametrize(
+    ("most", "advised"), [(None, "Raise the budget, or try"), (1.0, "Relax --max-drop")]
+)
+def test_nobody_is_told_to_relax_a_constraint_that_is_off(most: float | None, advised: str) -> None:
+    wanted = {
+        "used_bytes": 3_000_000,
+        "budget_bytes": 2_000_000,
+        "max_drop_points": most,
+        "stopped_by": "all layers are used up",
+    }
+    told = explain_unmet(
+        {"constraints": wanted, "accuracy": {"search": {"drop_points": 7.0}}}, Path("bundle")
+    )
+    assert advised in told
+    assert ("--max-drop" in told) == (most is not None)
+    assert "\n" not in told
 
 
 @pytest.mark.slow

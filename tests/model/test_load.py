@@ -256,6 +256,19 @@ def test_keys_of_another_family(tmp_path: Path) -> None:
     assert "its keys (bias, weight, ...) are those of no known family (spikformer" in message
     message = refused(path, **OPTIONS, family="spikformer")
     assert "is not a spikformer: its 2 keys (bias, weight, ...)" in message
+    assert "of spikformer, 25 of its 25 layers are missing (patch_embed.proj_conv, " in message
+
+
+def test_keys_of_no_family_lead_to_the_nearest_or_to_a_factory(tmp_path: Path) -> None:
+    state = upstream_state()
+    lacking = {key: tensor for key, tensor in state.items() if "positional" not in key}
+    message = refused(saved(tmp_path, lacking), **OPTIONS)
+    assert "no known family; nearest is spikformer: 1 of its " in message
+    assert "layers are missing (patch_embed.positional_encoding.conv_bn.block.N)" in message
+    assert message.endswith("for a class of your own pass --factory MODULE:FUNCTION")
+    wrapped = {f"backbone.{key}": tensor for key, tensor in state.items()}
+    message = refused(saved(tmp_path, wrapped), **OPTIONS)
+    assert "without their prefix backbone. they are of spikformer" in message
 
 
 def test_a_file_without_its_classifier_is_told_from_a_strange_one(tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_verdict_when_they_are_not(render: Render) -> None:
     assert re.search(r"Accuracy \S met", text)
 
 
+def test_an_accuracy_that_was_not_demanded_has_no_limit(render: Render) -> None:
+    text = render(constraints__max_drop_points=None).text
+    assert "points lost on the search split; none was demanded;" in text
+    assert "of at most" not in text.partition("Accuracy ")[2][:120]
+
+
 NUMBERS = """
 5.81 MB|3.99 MB|-31.4%|3 987 654 of 4 000 000 bytes|1 432 123|982 123|5.73 MB|3.93 MB
 1 420 456|975 321|412.35 M|300.35 M|-27.2%|T = 4|75.32%|[74.1, 76.5]|3 766 of n = 5 000

@@ -57,6 +57,7 @@ def best_in_ledger(
         drop_points=candidate.drop.points,
         stopped_by="the budget is met by a cached candidate"
         if met
-        else f"the smallest of {len(whole)} cached candidates that keeps the constraint",
+        else f"the smallest of {len(whole)} cached candidates"
+        + (" that keeps the constraint" if allowed is not None else ""),
         steps=(candidate,),
     )

@@ -69,3 +69,11 @@ def test_where_nothing_keeps_the_constraint_that_is_said() -> None:
     assert not found.met
     assert "no candidate" in found.stopped_by
     assert found.plan == Plan()
+
+
+def test_without_a_constraint_none_is_named() -> None:
+    found = best_in_ledger(
+        [candidate(8, 50)], images=100, size_of=lambda _: 9, budget_bytes=5, allowed=None
+    )
+    assert not found.met
+    assert "constraint" not in found.stopped_by

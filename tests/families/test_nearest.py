@@ -1,0 +1,50 @@
+"""A checkpoint that no family recognises is compared with every form of every family."""
+
+from __future__ import annotations
+
+import pytest
+from families.vectors import FIXTURES, vector
+from list_upstream_layers import listed
+
+from primesvt_deploy.families import FAMILIES, families_with
+from primesvt_deploy.families.nearest import LISTED, difference_from, layers_of, nearest
+
+VECTORS = sorted(path.stem for path in FIXTURES.glob("*.pt"))
+
+
+def test_the_list_is_that_of_the_test_vectors() -> None:
+    assert LISTED.read_text() == listed(), "run tools/list_upstream_layers.py"
+
+
+def test_every_family_is_listed() -> None:
+    named = {f for name in VECTORS for f in families_with(vector(name)["state_dict"].keys())}
+    assert named == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_checkpoint_with_changed_layers_is_nearest_to_its_own_family(name: str) -> None:
+    keys = list(vector(name)["state_dict"])
+    names = " or ".join(family.name for family in families_with(set(keys)))
+    layers = layers_of(keys)
+    gone = layers[len(layers) // 2]
+    changed = [key.replace(f"{gone}.", f"{gone}_mine.") for key in keys]
+    changed = [key for key in changed if layers_of([key]) != [gone]] + ["extra.3.norm.weight"]
+    told = nearest(changed)
+    assert told.startswith(f"nearest is {names}: 1 of its {len(layers)} layers are missing")
+    assert f"missing ({gone})" in told and "extra.N.norm" in told
+
+
+def test_numbers_of_blocks_are_one() -> None:
+    keys = ["a.0.w.weight", "a.0.w.bias", "a.11.w.weight", "conv1.weight", "gain", "b.3.1.weight"]
+    assert layers_of(keys) == ["a.N.w", "conv1", "gain", "b.N.N"]
+
+
+def test_few_layers_are_named_and_the_rest_counted() -> None:
+    told = difference_from("sdt-v3", ["head.weight"])
+    assert told.startswith("60 of its 61 layers are missing (downsample1_1.encode_conv, ")
+    assert told.endswith(", ...)")
+
+
+def test_what_is_like_none_is_not_compared() -> None:
+    assert nearest(["bias", "weight"]) == ""
+    assert nearest(["layer1.0.conv1.weight", "fc.weight"]) == ""
