@@ -88,6 +88,14 @@ def test_reference_model_by_name() -> None:
     assert load().digest == model.digest
 
 
+def test_notes_are_kept_by_what_is_made_of_a_model(tiny: SViT) -> None:
+    noted = replace(tiny, notes=("read with care",))
+    assert noted.all_notes == ("read with care",)
+    assert noted.at_timesteps(1).with_module(tiny.module).notes == noted.notes
+    warned = replace(noted, family=replace(tiny.family, note="of the family"))
+    assert warned.all_notes == ("of the family", "read with care")
+
+
 def test_unknown_name_lists_the_reference_models() -> None:
     message = refused("spikfromer")
     assert "no model 'spikfromer'" in message
