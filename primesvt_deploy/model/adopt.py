@@ -18,6 +18,7 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
+from primesvt_deploy.model.entries import entries_of_module, widened_note
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
@@ -34,6 +35,7 @@ def adopt(
     timesteps: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     ema: bool = False,
+    key: str | None = None,
     frames: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
@@ -52,6 +54,7 @@ def adopt(
         timesteps: T; default: the module's attribute `T`.
         checkpoint: a file of weights for it; default: the weights that it has.
         ema: read the exponential moving average of the checkpoint's weights.
+        key: name of the weights in the checkpoint, where it holds several models'.
         frames: whether the input is a sequence of event frames; default: if the first convolution
             takes two channels.
         labels: class names in the order of the logits; default: `0`, `1`, ...
@@ -67,11 +70,15 @@ def adopt(
     if not isinstance(net, nn.Module):
         net = net()
     net = _copied(net)
+    notes: tuple[str, ...] = ()
     if checkpoint is not None:
         path = Path(checkpoint)
-        _load_weights(net, read_checkpoint(path, ema=ema).state, path)
-    elif ema:
-        raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
+        stored = read_checkpoint(path, ema=ema, key=key)
+        note = _load_weights(net, stored.state, path, stored.ignored)
+        notes = tuple(filter(None, (note, widened_note(stored.state))))
+    elif ema or key is not None:
+        flag = "--ema" if ema else "--key"
+        raise ModelError(f"{flag} chooses weights of a checkpoint: pass --checkpoint, or drop it")
     config = find_calling_convention(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
     check_same_outputs(network, net)
@@ -83,6 +90,7 @@ def adopt(
         module=network,
         preprocessing=input_steps(InputDefaults(), config, InputOptions(**inputs)),
         labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
+        notes=notes,
     )
 
 
@@ -126,11 +134,12 @@ def _copied(net: nn.Module) -> nn.Module:
         ) from error
 
 
-def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _load_weights(
+    net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, ignored: Sequence[str] = ()
+) -> str:
+    """Fill `net`; a note on entries that were left out or added, or ""."""
     expected = net.state_dict()
-    if not expected.keys() & state.keys() and f"model.{next(iter(state))}" in expected:
-        # A prefix that the module has itself was taken for a wrapper's.
-        state = {f"model.{key}": tensor for key, tensor in state.items()}
+    state, note = entries_of_module(state, expected, ignored)
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:
@@ -143,3 +152,4 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{path} does not fit {type(net).__name__}: {last}") from error
+    return note

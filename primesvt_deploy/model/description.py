@@ -22,6 +22,7 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.adopt import rebuild_adopted
 from primesvt_deploy.model.checkpoint import read_checkpoint
+from primesvt_deploy.model.entries import entries_of_family
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.svit import SViT
@@ -71,6 +72,8 @@ def from_description(
     if not weights.is_file():
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
     state: Mapping[str, torch.Tensor] = read_checkpoint(weights).state
+    if not isinstance(config, AdoptedConfig):
+        state, _ = entries_of_family(state, family.recognises)
     if family.recognises(state.keys()):
         _, state = family.convert(state, _options_of(config))
     if isinstance(config, AdoptedConfig):

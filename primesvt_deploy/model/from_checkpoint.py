@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
+from primesvt_deploy.model.entries import entries_of_family, widened_note
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
@@ -37,6 +39,7 @@ def from_checkpoint(
     labels: Sequence[str] | None,
     *,
     ema: bool,
+    key: str | None,
 ) -> SViT:
     """Load a checkpoint file.
 
@@ -47,16 +50,21 @@ def from_checkpoint(
         inputs: preprocessing that the user chooses.
         labels: class names in the order of the logits; None: numbers.
         ema: read the exponential moving average of the weights.
+        key: name of the weights in the file, where it holds several models'.
 
     Raises:
         ModelError: the file cannot be read, is of no known family or does not fit it, an option
             is missing, wrong or means nothing for the family.
     """
-    checkpoint = read_checkpoint(path, ema=ema)
+    stored = read_checkpoint(path, ema=ema, key=key)
+    state, note = entries_of_family(
+        stored.state, lambda keys: recognise(keys) is not None, stored.ignored
+    )
+    checkpoint = replace(stored, state=state)
     kind = _choose_family(path, checkpoint, family)
     options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
     try:
-        config, state = kind.convert(checkpoint.state, options)
+        config, ours = kind.convert(checkpoint.state, options)
         kind.check_options(given)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error
@@ -64,9 +72,10 @@ def from_checkpoint(
         name=path.name.split(".")[0],
         family=kind,
         config=config,
-        module=network_with_weights(kind, config, state, path),
+        module=network_with_weights(kind, config, ours, path),
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
+        notes=tuple(filter(None, (note, widened_note(stored.state)))),
     )
 
 

@@ -93,7 +93,7 @@ def test_torch_file(tmp_path: Path, container: str | None, save: object) -> None
 
 def test_averaged_weights_are_read_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "w.pth.tar"
-    average = {f"module.{k}": v + 1 for k, v in a_state().items()}
+    average = {k: v + 1 for k, v in a_state().items()}
     torch.save({"state_dict": a_state(), "state_dict_ema": average}, path)
     plain, ema = read_checkpoint(path), read_checkpoint(path, ema=True)
     assert_same(plain.state)
@@ -109,24 +109,6 @@ def test_averaged_weights_that_are_not_there(tmp_path: Path) -> None:
     save_file(a_state(), safe)
     with pytest.raises(ModelError, match="drop --ema"):
         read_checkpoint(safe, ema=True)
-
-
-def test_prefix_of_data_parallel_training_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    torch.save({"model": {f"module.{k}": v for k, v in a_state().items()}}, path)
-    assert_same(read_checkpoint(path).state)
-
-
-def test_prefixes_of_several_wrappers_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    torch.save({"model": {f"_orig_mod.module.{k}": v for k, v in a_state().items()}}, path)
-    assert_same(read_checkpoint(path).state)
-
-
-def test_prefix_that_only_some_keys_have_is_a_part_of_their_names(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, path)
-    assert set(read_checkpoint(path).state) == {"module.a", "b"}
 
 
 def test_trained_parameters_are_tensors(tmp_path: Path) -> None:
@@ -212,7 +194,7 @@ def test_no_torch_file_runs_its_command(tmp_path: Path, save: object) -> None:
     marker, path = tmp_path / "marker", tmp_path / "w.pth"
     save({"state_dict": a_state(), "extra": RunsACommand(marker)}, path)  # type: ignore[operator]
     message = refused(path)
-    assert "would need code to load, so nothing of it was loaded" in message
+    assert f"would need code to load (it holds a {os.name}.system), so nothing of it" in message
     assert "save its state_dict alone" in message
     assert not marker.exists()
 
@@ -221,7 +203,7 @@ def test_no_torch_file_runs_its_command(tmp_path: Path, save: object) -> None:
 def test_objects_of_the_users_classes_are_not_made(tmp_path: Path, save: object) -> None:
     path = tmp_path / "w.pth"
     save({"state_dict": a_state(), "trainer": OfTheUser()}, path)  # type: ignore[operator]
-    assert "would need code to load, so nothing of it was loaded" in refused(path)
+    assert f"would need code to load (it holds a {__name__}.OfTheUser), so nothing" in refused(path)
 
 
 def test_whole_pickled_module_is_refused(tmp_path: Path) -> None:
@@ -244,7 +226,7 @@ def test_torchscript_is_told_from_a_truncated_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"w": torch.zeros(2), "epoch": 7}, "'epoch' is a int, expected a tensor"),
+        ({"w": torch.zeros(2), "kept": [torch.zeros(2)]}, "'kept' is a list, expected a tensor"),
         ({"state_dict": {"w": [1.0, 2.0]}}, "'w' is a list, expected a tensor"),
         ({"optimizer": {"lr": 1.0}}, "'optimizer' is a dict, expected a tensor"),
         ({3: torch.zeros(2)}, "3 is no name of a tensor"),
