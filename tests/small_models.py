@@ -97,8 +97,8 @@ def make_model(config: NetworkConfig = TINY, seed: int = 0, *, family: Family = 
             width=size,
             resize=size,
             interpolation="bilinear",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
+            mean=(0.5,) * config.in_channels,
+            std=(0.25,) * config.in_channels,
         ),
         labels=LABELS[: config.num_classes],
     )

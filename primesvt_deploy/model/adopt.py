@@ -21,7 +21,7 @@ from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.entries import entries_of_module, widened_note
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
-from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.svit import SViT
 
@@ -70,27 +70,29 @@ def adopt(
     if not isinstance(net, nn.Module):
         net = net()
     net = _copied(net)
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     if checkpoint is not None:
         path = Path(checkpoint)
         stored = read_checkpoint(path, ema=ema, key=key)
         note = _load_weights(net, stored.state, path, stored.ignored)
-        notes = tuple(filter(None, (note, widened_note(stored.state))))
+        notes += [note, widened_note(stored.state)]
     elif ema or key is not None:
         flag = "--ema" if ema else "--key"
         raise ModelError(f"{flag} chooses weights of a checkpoint: pass --checkpoint, or drop it")
     config = find_calling_convention(net, image_size, timesteps, frames, factory)
     network = AdoptedNetwork(config, net)
     check_same_outputs(network, net)
+    chosen = InputOptions(**inputs)
+    notes.append(default_note(config, chosen))
     network.mark_unused()
     return SViT(
         name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
         family=ADOPTED,
         config=config,
         module=network,
-        preprocessing=input_steps(InputDefaults(), config, InputOptions(**inputs)),
+        preprocessing=input_steps(InputDefaults(), config, chosen),
         labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
-        notes=notes,
+        notes=tuple(filter(None, notes)),
     )
 
 

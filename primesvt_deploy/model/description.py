@@ -126,6 +126,11 @@ def _preprocessing(description: Mapping[str, Any], config: NetworkConfig, path: 
             f"{path}: preprocessing gives images of {list(shape)} pixels, the model takes "
             f"{list(config.input_shape[1:])}: make height, width and image_size agree"
         )
+    if isinstance(steps, Preprocessing) and steps.channels != config.in_channels:
+        raise ModelError(
+            f"{path}: preprocessing has a mean of {steps.channels} channels, the model takes "
+            f"{config.in_channels}: make mean, std and in_channels agree"
+        )
     # An artifact may take pixels (a bundle says so here); its model takes preprocessed values.
     return replace(steps, pixels=False) if isinstance(steps, Preprocessing) else steps
 

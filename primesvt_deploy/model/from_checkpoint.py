@@ -13,7 +13,7 @@ from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.entries import entries_of_family, widened_note
 from primesvt_deploy.model.labels import checked_labels
-from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.svit import SViT
 
@@ -75,7 +75,7 @@ def from_checkpoint(
         module=network_with_weights(kind, config, ours, path),
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
-        notes=tuple(filter(None, (note, widened_note(stored.state)))),
+        notes=tuple(filter(None, (note, widened_note(stored.state), default_note(config, inputs)))),
     )
 
 

@@ -168,7 +168,7 @@ def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
         "dtype": model.sample_dtype.name,
         "shape": [*steps, artifact.batch or "batch", *model.config.input_shape],
         "layout": "TNCHW" if frames else "NCHW",
-        "color": None if frames else "RGB",
+        "color": None if frames else "grey" if model.config.in_channels == 1 else "RGB",
     }
 
 

@@ -49,7 +49,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         help="Text file of class names, one a line, in the order of the logits.",
     ),
-    click.option("--mean", help="Three numbers, R,G,B, for inputs in 0..1."),
+    click.option("--mean", help="One number a channel, such as R,G,B, for inputs in 0..1."),
     click.option("--std", help="Likewise."),
     click.option("--resize", type=int, help="Shorter side before the centre crop, pixels."),
     click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
