@@ -143,7 +143,7 @@ def _channels_last(
 
 
 def _shape_advice(images: np.ndarray, steps: Preprocessing) -> str:
-    """What to do with images of another size, or of other channels."""
+    """Advice on images of another size, or of other channels."""
     height, width = steps.height, steps.width
     if (
         images.ndim in (3, 4)

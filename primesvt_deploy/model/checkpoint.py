@@ -6,7 +6,7 @@ import argparse
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,11 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
         return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
     weights = _weights(content, path, ema=ema, key=key)
-    return Checkpoint(weights.state, arguments=_arguments(content), ignored=weights.ignored)
+    return Checkpoint(
+        weights.state,
+        arguments=_arguments(content, weights.path),
+        ignored=tuple(name for name in weights.ignored if name not in _ARGUMENTS),
+    )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -121,13 +125,22 @@ def _weights(content: Any, path: Path, *, ema: bool, key: str | None) -> Weights
         )
 
 
-def _arguments(content: Any) -> Mapping[str, Any]:
-    """Arguments of the training script, among all that the file holds."""
-    if not isinstance(content, Mapping):
-        return {}
-    for name in _ARGUMENTS:
-        found = content.get(name)
-        found = vars(found) if isinstance(found, argparse.Namespace) else found
-        if isinstance(found, Mapping):
-            return found
-    return {}
+def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
+    """Arguments of the training script, of the containers around the weights the innermost's.
+
+    Args:
+        content: what the file holds.
+        path: names of the containers around the weights.
+    """
+    arguments: Mapping[str, Any] = {}
+    for name in (*path, None):
+        if not isinstance(content, Mapping):
+            break
+        for entry in _ARGUMENTS:
+            found = content.get(entry)
+            found = vars(found) if isinstance(found, argparse.Namespace) else found
+            if isinstance(found, Mapping):
+                arguments = found
+                break
+        content = None if name is None else content.get(name)
+    return arguments

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from primesvt_deploy.errors import ModelError
+from primesvt_deploy.model.stored_objects import Dropped
 
 __all__ = ["Weights", "find_weights"]
 
@@ -194,8 +195,7 @@ def _misfit(content: Any) -> str:
         if not isinstance(name, str):
             return f"{name!r} is no name of a tensor: save the model's state_dict alone"
         if not isinstance(value, torch.Tensor):
-            return (
-                f"{name!r} is a {type(value).__name__}, expected a tensor: save the model's "
-                "state_dict alone"
-            )
+            # Numpy's arrays are dropped as they are read.
+            kind = "numpy array or the like" if isinstance(value, Dropped) else type(value).__name__
+            return f"{name!r} is a {kind}, expected a tensor: save the model's state_dict alone"
     return "holds no tensors: expected a trained model's state_dict"

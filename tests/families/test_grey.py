@@ -11,9 +11,10 @@ import torch
 from families.test_artifacts import OPTIONS
 from families.vectors import vector
 from families.zoo import FORMS, ZOO
-from small_models import make_model, write_model_directory
+from own_nets import Convolutional
+from small_models import enliven, make_model, write_model_directory
 
-from primesvt_deploy import load
+from primesvt_deploy import adopt, load
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.edge.runtime.native import NativeModel
@@ -75,6 +76,18 @@ def test_a_grey_checkpoint_gives_what_three_equal_channels_give(name: str, tmp_p
     expected = replace(three, module=three.module.double()).logits(x.repeat(1, 3, 1, 1))
     assert (expected[0] - expected[1]).abs().max() > 1e-2, "images make no difference"
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [None, True])
+def test_ones_own_class_of_one_channel(frames: bool | None) -> None:
+    net = enliven(Convolutional(channels=1))
+    model = adopt(net, image_size=16, timesteps=4, frames=frames)
+    x = torch.randn(model.config.example(2).shape, generator=torch.Generator().manual_seed(0))
+    assert x.shape[-3:] == (1, 16, 16)
+    with torch.no_grad():
+        expected = net(x if frames else x.repeat(4, 1, 1, 1, 1)).mean(dim=0)
+    torch.testing.assert_close(model.module(x), expected)
+    assert len(model.notes) == (0 if frames else 1)
 
 
 def pixels_of(model: SViT, count: int) -> np.ndarray:

@@ -7,7 +7,9 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -89,6 +91,29 @@ def test_torch_file(tmp_path: Path, container: str | None, save: object) -> None
     assert found.metadata == {}
     assert found.arguments == ({} if container is None else {"lr": 0.1, "T": 4})
     assert_same(found.state)
+
+
+@pytest.mark.parametrize("entry", ["args", "hyper_parameters"])
+@pytest.mark.parametrize("kind", [dict, lambda **given: argparse.Namespace(**given)])
+def test_arguments_are_those_beside_the_weights(tmp_path: Path, entry: str, kind: Any) -> None:
+    path, inner, outer = tmp_path / "w.pth", kind(T=4), kind(T=6)
+    for content, steps in (
+        ({"net": a_state(), entry: inner}, 4),
+        ({"a": {"net": a_state(), entry: inner}, entry: outer}, 4),
+        ({"a": {"net": a_state()}, entry: outer}, 6),
+        ({**a_state(), entry: inner}, 4),
+    ):
+        torch.save(content, path)
+        found = read_checkpoint(path)
+        assert (found.arguments, found.ignored) == ({"T": steps}, ())
+        assert_same(dict(found.state))
+
+
+def test_a_state_dict_of_numpy_arrays_is_refused_by_that_name(tmp_path: Path) -> None:
+    torch.save({"net": {"a.weight": np.ones((2, 2))}}, tmp_path / "w.pth")
+    assert "expected a tensor" in refused(tmp_path / "w.pth")
+    torch.save({"model": {"a.weight": np.ones((2, 2))}}, tmp_path / "w.pth")
+    assert "'a.weight' is a numpy array or the like, expected a" in refused(tmp_path / "w.pth")
 
 
 def test_averaged_weights_are_read_when_asked_for(tmp_path: Path) -> None:
