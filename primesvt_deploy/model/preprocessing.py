@@ -78,7 +78,8 @@ def input_steps(
 
 def default_note(config: NetworkConfig, options: InputOptions) -> str:
     """Note on a mean and deviation that nobody gave and no family has; "" where there are."""
-    if config.frames or config.in_channels != GREY or None not in (options.mean, options.std):
+    given = options.mean is not None and options.std is not None
+    if config.frames or config.in_channels != GREY or given:
         return ""
     return (
         f"grey values are normalised by the mean {GREY_STATISTICS[0][0]} and the deviation "
