@@ -99,8 +99,8 @@ def make_model(config: NetworkConfig = TINY, seed: int = 0, *, family: Family = 
             width=size,
             resize=size,
             interpolation="bilinear",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
+            mean=(0.5,) * config.in_channels,
+            std=(0.25,) * config.in_channels,
         ),
         labels=LABELS[: config.num_classes],
     )
@@ -169,7 +169,8 @@ def write_arrays(path: Path, model: SViT, count: int = 240, seed: int = 1) -> Pa
     """An `.npz` of random images, labelled as `model` classifies most of them."""
     generator = np.random.default_rng(seed)
     height, width = model.preprocessing.height, model.preprocessing.width
-    coarse = generator.integers(0, 256, (count, height // 4, width // 4, 3), dtype=np.uint8)
+    shape = (count, height // 4, width // 4, model.config.in_channels)
+    coarse = generator.integers(0, 256, shape, dtype=np.uint8)
     images = np.ascontiguousarray(coarse.repeat(4, axis=1).repeat(4, axis=2))
     logits = model.logits(torch.from_numpy(model.preprocessing.apply_batch(images)))
     labels = logits.argmax(dim=1).numpy().astype(np.int64)

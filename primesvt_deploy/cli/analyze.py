@@ -55,6 +55,7 @@ def analyze(
             "layers": [curve.to_dict() for curve in found.curves],
             "firing_rates": [layer.to_dict() for layer in found.firing],
             "energy": found.energy.to_dict(),
+            "notes": list(model.all_notes),
             "left_unpruned": dict(found.left),
             "settings": search.to_dict(),
         }

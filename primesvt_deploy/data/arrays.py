@@ -4,6 +4,11 @@ Arrays: `images` uint8 `[n, H, W, 3]` (0..255) or float (0..1), `labels` int `[n
 are search and held-out; H and W are the model's input size, so nothing is resized. Optional:
 `train_images`, `train_labels`, and `classes` str `[K]`. For a model of event frames: `frames` (and
 `train_frames`) `[n, T, C, H, W]`, numbers of any kind.
+
+MedMNIST's names are read as well: `val_images` are search and `test_images` held-out; of one of
+them alone, the halves are. Grey images, for a model of one channel, are `[n, H, W]` or
+`[n, H, W, 1]`. Channels may come first where that is clear from the shape, labels may be `[n, 1]`,
+and floats may be whole numbers in 0..255.
 """
 
 from __future__ import annotations
@@ -16,13 +21,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves
-from primesvt_deploy.edge.runtime.errors import PreprocessingError
+from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
+from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
 from primesvt_deploy.edge.runtime.frames import FrameSteps
+from primesvt_deploy.edge.runtime.images import bytes_of_floats
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["open_arrays"]
+
+_EVALUATION = ("", "val_", "test_")
+"""Beginnings of the names of arrays to search and report on."""
 
 
 def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
@@ -44,11 +54,14 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     except Exception as error:  # a damaged archive raises nearly everything
         raise DataError(f"{path} is not a complete .npz of plain arrays: save it again") from error
     what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
-    images, labels = _checked(model, path, arrays, what, "labels")
+    parts = [part for part in _EVALUATION if f"{part}{what}" in arrays]
+    parts = [""] if "" in parts or not parts else parts
+    evaluated = [_checked(model, path, arrays, part, what) for part in parts]
+    count = sum(len(labels) for _, labels in evaluated)
     if f"train_{what}" in arrays:
-        more, more_labels = _checked(model, path, arrays, f"train_{what}", "train_labels")
-    else:
-        more, more_labels = images[:0], labels[:0]
+        evaluated.append(_checked(model, path, arrays, "train_", what))
+    everything = np.concatenate([images for images, _ in evaluated])
+    classes = np.concatenate([labels for _, labels in evaluated])
     if "classes" in arrays:
         names = tuple(str(name) for name in np.atleast_1d(arrays["classes"]))
         if names != model.labels:
@@ -56,9 +69,12 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
                 f"{path}: classes are {list(names[:3])}..., {model.name} has "
                 f"{list(model.labels[:3])}...: order and names must agree"
             )
-    search, held_out = halves(labels, seed=seed, source=str(path))
-    everything = np.concatenate([images, more])
-    classes = np.concatenate([labels, more_labels])
+    if len(parts) == 2:
+        first = len(evaluated[0][1])
+        search, held_out = np.arange(first), np.arange(first, count)
+        require_enough(path, dict(zip(parts, (search, held_out), strict=True)))
+    else:
+        search, held_out = halves(classes[:count], seed=seed, source=str(path))
 
     def decode(number: int) -> npt.NDArray[Any]:
         sample: npt.NDArray[Any] = everything[number]
@@ -75,47 +91,92 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     return DataSet(
         name=path.stem,
         digest=fingerprint(everything.tobytes(), classes, search, held_out),
-        train=chosen(np.arange(len(images), len(everything))),
+        train=chosen(np.arange(count, len(everything))),
         search=chosen(search),
         held_out=chosen(held_out),
     )
 
 
 def _checked(
-    model: SViT, path: Path, arrays: Mapping[str, np.ndarray], images_key: str, labels_key: str
+    model: SViT, path: Path, arrays: Mapping[str, np.ndarray], part: str, what: str
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    steps = model.preprocessing
-    frames = isinstance(steps, FrameSteps)
+    """Samples and labels of one part, such as `train_`, as the model's preprocessing takes them."""
+    steps, (images_key, labels_key) = model.preprocessing, (f"{part}{what}", f"{part}labels")
     missing = [key for key in (images_key, labels_key) if key not in arrays]
     if missing:
+        expected = "frames [n, T, C, H, W]"
+        if not isinstance(steps, FrameSteps):
+            expected = "images [n, H, W, 3]" if steps.channels == 3 else "images [n, H, W]"
         raise DataError(
             f"{path} has no array {missing[0]!r} (found {sorted(arrays)}): "
-            f"expected {'frames [n, T, C, H, W]' if frames else 'images [n, H, W, 3]'} and "
-            "labels [n]"
+            f"expected {expected} and labels [n]"
         )
-    images, labels = arrays[images_key], arrays[labels_key]
+    images = arrays[images_key]
+    if not isinstance(steps, FrameSteps):
+        images = _channels_last(path, images_key, images, steps)
+    labels = _one_label_each(model, path, labels_key, arrays[labels_key], len(images))
+    if isinstance(steps, FrameSteps):
+        try:
+            return steps.crop_batch(images), labels
+        except PreprocessingError as error:
+            raise DataError(f"{path}: {images_key}: {error}") from error
+    return _as_bytes(path, images_key, images), labels
+
+
+def _channels_last(
+    path: Path, key: str, images: np.ndarray, steps: Preprocessing
+) -> npt.NDArray[Any]:
+    """Images of the model's size as `[n, H, W, channels]`."""
+    size, channels = (steps.height, steps.width), steps.channels
+    if images.ndim == 4 and images.shape[1:] == (*size, channels):
+        return images
+    if images.ndim == 4 and images.shape[1:] == (channels, *size):
+        return np.moveaxis(images, 1, 3)
+    if channels == 1 and images.ndim == 3 and images.shape[1:] == size:
+        return images[..., np.newaxis]
+    expected = ", ".join(map(str, ("n", *size, *((3,) if channels == 3 else ()))))
+    kind = "RGB, channels last" if channels == 3 else "grey"
+    raise DataError(
+        f"{path}: {key} is {list(images.shape)}, expected [{expected}] ({kind}) for this model; "
+        f"{_shape_advice(images, steps)}"
+    )
+
+
+def _shape_advice(images: np.ndarray, steps: Preprocessing) -> str:
+    """Advice on images of another size, or of other channels."""
     height, width = steps.height, steps.width
-    if not frames and (images.ndim != 4 or images.shape[1:] != (height, width, 3)):
-        raise DataError(
-            f"{path}: {images_key} is {list(images.shape)}, expected [n, {height}, {width}, 3] "
-            "(RGB, channels last) for this model; resize them, or pass an ImageFolder"
+    if (
+        images.ndim in (3, 4)
+        and len(images)
+        and (height, width)
+        in (
+            images.shape[1:3],
+            images.shape[2:4],
         )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+    ):
+        return "convert their colours, or pass an ImageFolder"
+    return f"resize them to {height}x{width} as in training, or pass an ImageFolder"
+
+
+def _one_label_each(
+    model: SViT, path: Path, key: str, labels: np.ndarray, count: int
+) -> npt.NDArray[np.int64]:
+    """The class of each sample, int64 `[n]`."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        several = labels.ndim == 2 and len(labels) == count and labels.dtype.kind in "iu"
+        advice = ": a class each, not one flag for each class" if several else ""
         raise DataError(
-            f"{path}: {labels_key} is {labels.dtype} {list(labels.shape)}, expected "
-            f"{len(images)} integers"
+            f"{path}: {key} is {labels.dtype} {list(labels.shape)}, expected {count} integers"
+            f"{advice}"
         )
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(model.labels)):
         raise DataError(
-            f"{path}: {labels_key} run from {labels.min()} to {labels.max()}, "
+            f"{path}: {key} run from {labels.min()} to {labels.max()}, "
             f"{model.name} has classes 0 to {len(model.labels) - 1}"
         )
-    if isinstance(steps, FrameSteps):
-        try:
-            return steps.crop_batch(images), labels.astype(np.int64)
-        except PreprocessingError as error:
-            raise DataError(f"{path}: {images_key}: {error}") from error
-    return _as_bytes(path, images_key, images), labels.astype(np.int64)
+    return labels.astype(np.int64)
 
 
 def _as_bytes(path: Path, key: str, images: np.ndarray) -> npt.NDArray[np.uint8]:
@@ -123,10 +184,7 @@ def _as_bytes(path: Path, key: str, images: np.ndarray) -> npt.NDArray[np.uint8]
         return images
     if images.dtype.kind != "f":
         raise DataError(f"{path}: {key} is {images.dtype}, expected uint8 (0..255) or float (0..1)")
-    low, high = (float(images.min()), float(images.max())) if len(images) else (0.0, 0.0)
-    if not (low >= 0.0 and high <= 1.0):
-        raise DataError(
-            f"{path}: {key} are floats from {low:.3g} to {high:.3g}, expected 0 to 1: "
-            "pass pixels before normalisation"
-        )
-    return np.rint(images * 255.0).astype(np.uint8)
+    try:
+        return bytes_of_floats(images)
+    except ImageError as error:
+        raise DataError(f"{path}: {key}: {error}") from error

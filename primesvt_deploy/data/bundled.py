@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
 from primesvt_deploy.edge.runtime.images import decode_image
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.reference_models import bundled_data
 from primesvt_deploy.model.svit import SViT
@@ -41,10 +42,12 @@ def open_bundled(model: SViT, name: str) -> DataSet:
             f"{name} has classes {classes[:3]}..., {model.name} has {model.labels[:3]}...: "
             "pass --data with the classes it was trained on"
         )
-    blob = jpeg.tobytes()
+    blob, steps = jpeg.tobytes(), model.preprocessing
+    grey = isinstance(steps, Preprocessing) and steps.channels == 1
 
     def decode(number: int) -> npt.NDArray[np.uint8]:
-        return decode_image(blob[offsets[number] : offsets[number + 1]], name=f"{name}[{number}]")
+        content = blob[offsets[number] : offsets[number + 1]]
+        return decode_image(content, name=f"{name}[{number}]", grey=grey)
 
     def chosen(code: int) -> ImageList:
         numbers = np.flatnonzero(split == code)

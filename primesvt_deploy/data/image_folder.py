@@ -1,9 +1,12 @@
 """An ImageFolder: a directory for each class, named as the class, of images or event frames.
 
+A class that is labelled `n01440764 tench, Tinca tinca` may have the directory `n01440764`.
+
 Images are read as the training script's loader reads them, torchvision's `ImageFolder` (the same
 endings, Pillow's `convert("RGB")`), the samples in the order they are stored in: its EXIF
 orientation was not applied when the network was trained, so it must not be when accuracy is
-measured. `run` and `Classifier` apply it, as they get photos from phones.
+measured. `run` and `Classifier` apply it, as they get photos from phones. A model of one channel
+gets them in grey.
 
 Splits: with `train/` and one of `val/`, `validation/`, `test/` beneath, train is the former and
 the latter's halves are search and held-out; with two of the latter, search is the first and
@@ -12,13 +15,16 @@ held-out the second; with class directories alone, their halves are search and h
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from primesvt_deploy.data.images import MIN_SPLIT, DataSet, ImageList, fingerprint, halves
+from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
 from primesvt_deploy.edge.runtime.errors import PreprocessingError
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.steps import read_sample
@@ -30,6 +36,7 @@ __all__ = ["open_image_folder"]
 _IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 _FRAMES = {".npy", ".npz"}
 _EVALUATION = ("val", "validation", "test")
+_SYNSET = re.compile(r"n\d{8}\b")
 
 
 def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
@@ -58,11 +65,7 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     if len(parts) >= 2:
         search = np.flatnonzero(of_part == parts[0])
         held_out = np.flatnonzero(of_part == parts[1])
-        if min(len(search), len(held_out)) < MIN_SPLIT:
-            raise DataError(
-                f"{root}: {parts[0]}/ has {len(search)} images and {parts[1]}/ {len(held_out)}: "
-                f"expected at least {MIN_SPLIT} each"
-            )
+        require_enough(root, {f"{parts[0]}/": search, f"{parts[1]}/": held_out})
     else:
         search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
 
@@ -102,11 +105,12 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
     files: list[Path] = []
     labels: list[int] = []
     suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
+    numbers = _class_numbers(model.labels)
     for directory in directories:
         folders = sorted(p for p in directory.iterdir() if p.is_dir() and p.name[0] != ".")
         if not folders:
             raise DataError(f"{directory} has no class directories: expected one a class")
-        unknown = [folder.name for folder in folders if folder.name not in model.labels]
+        unknown = [folder.name for folder in folders if folder.name not in numbers]
         if unknown:
             raise DataError(
                 f"{root} has {len(unknown)} classes that {model.name} does not have "
@@ -115,5 +119,19 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
         for folder in folders:
             found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
             files.extend(found)
-            labels.extend([model.labels.index(folder.name)] * len(found))
+            labels.extend([numbers[folder.name]] * len(found))
     return files, labels
+
+
+def _class_numbers(labels: Sequence[str]) -> dict[str, int]:
+    """Number of each class by the names that its directory may have.
+
+    A label that begins with an ImageNet synset, such as `n01440764 tench, Tinca tinca`, is that of
+    the directory `n01440764`, too, unless several begin with it.
+    """
+    synsets = [(_SYNSET.match(label), number) for number, label in enumerate(labels)]
+    found = [(match.group(), number) for match, number in synsets if match]
+    counts = Counter(synset for synset, _ in found)
+    by_synset = {synset: number for synset, number in found if counts[synset] == 1}
+    # Of labels that are equal, the first, as ever.
+    return by_synset | {label: number for number, label in reversed([*enumerate(labels)])}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
 
-__all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves"]
+__all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves", "require_enough"]
 
 MIN_SPLIT = 50
 """Fewest images of a search or held-out split: below, an interval spans tens of points."""
@@ -25,7 +26,8 @@ class ImageList:
     """Labelled images, or sequences of event frames, of one split.
 
     Args:
-        decode: gives an image by its number, RGB uint8 `[H, W, 3]`, or frames `[T, C, H, W]`.
+        decode: gives an image by its number, uint8 `[H, W, 3]` (RGB) or `[H, W, 1]` (grey), or
+            frames `[T, C, H, W]`.
         numbers: numbers of the images in this list, int64 `[n]`, in order.
         labels: classes of these images, int64 `[n]`.
         preprocessing: makes the model's input of an image.
@@ -41,14 +43,14 @@ class ImageList:
         return len(self.numbers)
 
     def inputs(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Preprocessed samples `start..stop-1`, float32 `[n, 3, H, W]` or `[n, T, C, H, W]`.
+        """Preprocessed samples `start..stop-1`, float32 `[n, C, H, W]` or `[n, T, C, H, W]`.
 
         Where the preprocessing leaves pixels as they are (`as_pixels`) they are uint8.
         """
         return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
 
     def pixels(self, index: int) -> npt.NDArray[Any]:
-        """The sample at `index` before preprocessing: RGB uint8 `[H, W, 3]` or frames."""
+        """The sample at `index` before preprocessing: uint8 `[H, W, C]` or frames."""
         return self.decode(int(self.numbers[index]))
 
     def first(self, count: int) -> ImageList:
@@ -122,6 +124,24 @@ def halves(
         parts[1 - larger].extend(members[1::2])
     first, second = (np.sort(np.asarray(part, dtype=np.int64)) for part in parts)
     return first, second
+
+
+def require_enough(source: Path, parts: Mapping[str, npt.NDArray[np.int64]]) -> None:
+    """Refuse two parts, search and held-out, of which one is too small.
+
+    Args:
+        source: file or directory of the data set, for the message.
+        parts: numbers of the images of each, by the part's name.
+
+    Raises:
+        DataError: one has fewer than `MIN_SPLIT` images.
+    """
+    if min(map(len, parts.values())) < MIN_SPLIT:
+        (search, first), (held_out, second) = parts.items()
+        raise DataError(
+            f"{source}: {search} has {len(first)} images and {held_out} {len(second)}: expected "
+            f"at least {MIN_SPLIT} each"
+        )
 
 
 def fingerprint(*parts: str | bytes | npt.NDArray[np.int64] | Sequence[str]) -> str:

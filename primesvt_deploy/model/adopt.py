@@ -19,9 +19,10 @@ from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.data_dependence import check_values_are_not_read
+from primesvt_deploy.model.entries import entries_of_module, widened_note
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
-from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.sample_independence import check_sample_independence
 from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
@@ -37,6 +38,7 @@ def adopt(
     timesteps: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     ema: bool = False,
+    key: str | None = None,
     frames: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
@@ -56,6 +58,7 @@ def adopt(
         timesteps: T; default: the module's attribute `T`.
         checkpoint: a file of weights for it; default: the weights that it has.
         ema: read the exponential moving average of the checkpoint's weights.
+        key: name of the weights in the checkpoint, where it holds several models'.
         frames: whether the input is a sequence of event frames; default: if the first convolution
             takes two channels.
         labels: class names in the order of the logits; default: `0`, `1`, ...
@@ -72,11 +75,15 @@ def adopt(
         net = net()
     refuse_supernet(net)
     net = _copied(net)
+    notes: list[str] = []
     if checkpoint is not None:
         path = Path(checkpoint)
-        _load_weights(net, read_checkpoint(path, ema=ema).state, path)
-    elif ema:
-        raise ModelError("--ema chooses weights of a checkpoint: pass --checkpoint, or drop it")
+        stored = read_checkpoint(path, ema=ema, key=key)
+        note = _load_weights(net, stored.state, path, stored.ignored)
+        notes += [note, widened_note(stored.state)]
+    elif ema or key is not None:
+        flag = "--ema" if ema else "--key"
+        raise ModelError(f"{flag} chooses weights of a checkpoint: pass --checkpoint, or drop it")
     classes = None if labels is None else len(labels)
     config = find_calling_convention(net, image_size, timesteps, frames, factory, classes)
     network = AdoptedNetwork(config, net)
@@ -84,14 +91,17 @@ def adopt(
     network.record()
     check_same_outputs(network, net)
     check_sample_independence(network)
+    chosen = InputOptions(**inputs)
+    notes.append(default_note(config, chosen))
     network.mark_unused()
     return SViT(
         name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
         family=ADOPTED,
         config=config,
         module=network,
-        preprocessing=input_steps(InputDefaults(), config, InputOptions(**inputs)),
+        preprocessing=input_steps(InputDefaults(), config, chosen),
         labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
+        notes=tuple(filter(None, notes)),
     )
 
 
@@ -147,11 +157,12 @@ def _copied(net: nn.Module) -> nn.Module:
         ) from error
 
 
-def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _load_weights(
+    net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, ignored: Sequence[str] = ()
+) -> str:
+    """Fill `net`; a note on entries that were left out or added, or ""."""
     expected = net.state_dict()
-    if not expected.keys() & state.keys() and f"model.{next(iter(state))}" in expected:
-        # A prefix that the module has itself was taken for a wrapper's.
-        state = {f"model.{key}": tensor for key, tensor in state.items()}
+    state, note = entries_of_module(state, expected, ignored)
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:
@@ -165,3 +176,4 @@ def _load_weights(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{path} does not fit {type(net).__name__}: {last}") from error
+    return note

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from primesvt_deploy.errors import ModelError, first_line
+from primesvt_deploy.model.container import Weights, find_weights
+from primesvt_deploy.model.stored_objects import STORED_OBJECTS
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
-_CONTAINERS = ("state_dict", "model", "module")
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_ARGUMENTS = ("args", "hyper_parameters")
+"""Entries in which training scripts, and Lightning, store their arguments."""
+_CONFIGURATIONS = ("easydict", "omegaconf", "yacs", "addict", "mmengine", "mmcv", "ml_collections")
+"""Packages whose classes hold a configuration."""
+_GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
 
 
 @dataclass(frozen=True)
@@ -27,46 +32,49 @@ class Checkpoint:
     """Content of a checkpoint file.
 
     Args:
-        state: the state_dict, without prefixes of wrappers.
+        state: the state_dict, under the keys that it is stored under.
         arguments: arguments of the training script, where the file has them.
         metadata: metadata of a safetensors file.
+        ignored: names of entries among the tensors that are none, such as an epoch.
     """
 
-    state: dict[str, torch.Tensor]
+    state: Mapping[str, torch.Tensor]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: Path, *, ema: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) -> Checkpoint:
     """Read the checkpoint at `path`.
 
-    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict, or the
-    containers of timm and MAE (`state_dict`, `model` or `module`, next to `args`). Prefixes that
-    all keys share because the model was wrapped (`module.`, `_orig_mod.`) are dropped.
+    Reads safetensors, and torch files with `weights_only=True`: a bare state_dict, or one in
+    containers, see `find_weights`.
 
     Args:
         path: the file.
-        ema: read the exponential moving average of the weights.
+        ema: read an average of the weights.
+        key: name of the container to read, with dots between levels; None: find it.
 
     Raises:
         ModelError: the file is missing, truncated or not a state_dict, it is a pickle that needs
-            code to load, or it holds no averaged weights although `ema` is set.
+            code to load, or it is not clear which of several state_dicts to read.
     """
     if not path.is_file():
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
     if path.suffix == ".safetensors":
-        if ema:
-            raise ModelError(f"{path} is safetensors, one state_dict: drop --ema")
+        if ema or key is not None:
+            flag = "--ema" if ema else "--key"
+            raise ModelError(f"{path} is safetensors, one state_dict: drop {flag}")
         state, metadata = _read_safetensors(path)
-        return Checkpoint(_unprefixed(_nonempty(state, path)), metadata=metadata)
+        if not state:
+            raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
+        return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
-    averaged = [key for key in _AVERAGED if _is_state(content, key)]
-    if ema and not averaged:
-        raise ModelError(f"{path} holds no averaged weights ({', '.join(_AVERAGED)}): drop --ema")
-    weights = _unwrapped(content[averaged[0]] if ema else content)
+    weights = _weights(content, path, ema=ema, key=key)
     return Checkpoint(
-        _unprefixed(_nonempty(_checked(weights, path), path)),
-        arguments=_arguments(content),
+        weights.state,
+        arguments=_arguments(content, weights.path),
+        ignored=tuple(name for name in weights.ignored if name not in _ARGUMENTS),
     )
 
 
@@ -82,15 +90,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(list(STORED_OBJECTS)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, of TorchScript
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly everything
         if "GLOBAL" in str(error) or "TorchScript" in str(error):
-            raise ModelError(
-                f"{path} would need code to load, so nothing of it was loaded: save its "
-                "state_dict alone, best with safetensors.torch.save_file"
-            ) from error
+            raise ModelError(f"{path} {_needs_code(str(error))}") from error
         if isinstance(error, pickle.UnpicklingError):
             raise ModelError(
                 f"{path} is damaged or no torch checkpoint, so nothing of it was loaded: copy it "
@@ -99,51 +104,43 @@ def _read_torch(path: Path) -> Any:
         raise ModelError(f"{path} is truncated or no torch checkpoint: copy it again") from error
 
 
-def _is_state(content: Any, key: str) -> bool:
-    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+def _needs_code(said: str) -> str:
+    """Ending of a message about a pickle of which torch's unpickler refused a class."""
+    found = _GLOBAL.search(said)
+    name = found.group(1)[:100] if found and found.group(1).isprintable() else ""
+    held = f" (it holds a {name})" if name else ""
+    advice = "save its state_dict alone, best with safetensors.torch.save_file"
+    if name.partition(".")[0] in _CONFIGURATIONS:
+        advice = f"there, turn the {name.rpartition('.')[2]} into a dict, or {advice}"
+    return f"would need code to load{held}, so nothing of it was loaded: {advice}"
 
 
-def _unwrapped(content: Any) -> Any:
-    """The state_dict inside any number of containers that training scripts put it in."""
-    for key in _CONTAINERS:
-        if _is_state(content, key):
-            return _unwrapped(content[key])
-    return content
-
-
-def _arguments(content: Any) -> Mapping[str, Any]:
-    found = content.get("args") if isinstance(content, Mapping) else None
-    if isinstance(found, argparse.Namespace):
-        return vars(found)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _checked(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    if not isinstance(content, Mapping):
-        raise ModelError(
-            f"{path} holds a {type(content).__name__}, expected a state_dict: names and tensors"
+def _weights(content: Any, path: Path, *, ema: bool, key: str | None) -> Weights:
+    try:
+        return find_weights(content, ema=ema, key=key)
+    except ModelError as error:
+        said = str(error)
+        raise ModelError(f"{path} {said}" if said.startswith("holds") else f"{path}: {said}") from (
+            error
         )
-    for key, value in content.items():
-        if not isinstance(key, str):
-            raise ModelError(
-                f"{path}: {key!r} is no name of a tensor: save the model's state_dict alone"
-            )
-        if not isinstance(value, torch.Tensor):
-            raise ModelError(
-                f"{path}: {key!r} is a {type(value).__name__}, expected a tensor: "
-                "save the model's state_dict alone"
-            )
-    return dict(content)
 
 
-def _nonempty(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    if not state:
-        raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
-    return state
+def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
+    """Arguments of the training script, of the containers around the weights the innermost's.
 
-
-def _unprefixed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            return _unprefixed({key.removeprefix(prefix): t for key, t in state.items()})
-    return state
+    Args:
+        content: what the file holds.
+        path: names of the containers around the weights.
+    """
+    arguments: Mapping[str, Any] = {}
+    for name in (*path, None):
+        if not isinstance(content, Mapping):
+            break
+        for entry in _ARGUMENTS:
+            found = content.get(entry)
+            found = vars(found) if isinstance(found, argparse.Namespace) else found
+            if isinstance(found, Mapping):
+                arguments = found
+                break
+        content = None if name is None else content.get(name)
+    return arguments

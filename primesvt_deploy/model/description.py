@@ -22,6 +22,7 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.adopt import rebuild_adopted
 from primesvt_deploy.model.checkpoint import read_checkpoint
+from primesvt_deploy.model.entries import entries_of_family
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.svit import SViT
@@ -77,6 +78,8 @@ def from_description(
     if not weights.is_file():
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
     state: Mapping[str, torch.Tensor] = read_checkpoint(weights).state
+    if not isinstance(config, AdoptedConfig):
+        state, _ = entries_of_family(state, family.recognises)
     if family.recognises(state.keys()):
         _, state = family.convert(state, _options_of(config))
     if isinstance(config, AdoptedConfig):
@@ -129,6 +132,11 @@ def _preprocessing(description: Mapping[str, Any], config: NetworkConfig, path: 
         raise ModelError(
             f"{path}: preprocessing gives images of {list(shape)} pixels, the model takes "
             f"{list(config.input_shape[1:])}: make height, width and image_size agree"
+        )
+    if isinstance(steps, Preprocessing) and steps.channels != config.in_channels:
+        raise ModelError(
+            f"{path}: preprocessing has a mean of {steps.channels} channels, the model takes "
+            f"{config.in_channels}: make mean, std and in_channels agree"
         )
     # An artifact may take pixels (a bundle says so here); its model takes preprocessed values.
     return replace(steps, pixels=False) if isinstance(steps, Preprocessing) else steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from primesvt_deploy.families import FAMILIES, Family, families_with, family_nam
 from primesvt_deploy.families.nearest import difference_from, nearest
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
+from primesvt_deploy.model.entries import entries_of_family, widened_note
 from primesvt_deploy.model.labels import checked_labels
-from primesvt_deploy.model.preprocessing import InputOptions, input_steps
+from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.supernet import refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
@@ -39,6 +41,7 @@ def from_checkpoint(
     labels: Sequence[str] | None,
     *,
     ema: bool,
+    key: str | None,
 ) -> SViT:
     """Load a checkpoint file.
 
@@ -49,17 +52,22 @@ def from_checkpoint(
         inputs: preprocessing that the user chooses.
         labels: class names in the order of the logits; None: numbers.
         ema: read the exponential moving average of the weights.
+        key: name of the weights in the file, where it holds several models'.
 
     Raises:
         ModelError: the file cannot be read, is of no known family or does not fit it, an option
             is missing, wrong or means nothing for the family.
     """
-    checkpoint = read_checkpoint(path, ema=ema)
-    refuse_supernet_keys(checkpoint.state.keys(), path)
+    stored = read_checkpoint(path, ema=ema, key=key)
+    refuse_supernet_keys(stored.state.keys(), path)
+    state, note = entries_of_family(
+        stored.state, lambda keys: bool(families_with(keys)), stored.ignored
+    )
+    checkpoint = replace(stored, state=state)
     kind = _choose_family(path, checkpoint, family)
     options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
     try:
-        config, state = kind.convert(checkpoint.state, options)
+        config, ours = kind.convert(checkpoint.state, options)
         kind.check_options(given)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error
@@ -67,9 +75,10 @@ def from_checkpoint(
         name=path.name.split(".")[0],
         family=kind,
         config=config,
-        module=network_with_weights(kind, config, state, path),
+        module=network_with_weights(kind, config, ours, path),
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
+        notes=tuple(filter(None, (note, widened_note(stored.state), default_note(config, inputs)))),
     )
 
 

@@ -29,6 +29,7 @@ def load(
     family: str | None = None,
     factory: str | None = None,
     ema: bool = False,
+    key: str | None = None,
     labels: Sequence[str] | None = None,
     **options: Any,
 ) -> SViT:
@@ -41,6 +42,8 @@ def load(
         factory: `module:function` that makes the model, for a bundle of a user's own class
             (see `adopt` for its checkpoints); it is imported and called.
         ema: read a torch checkpoint's exponential moving average.
+        key: name of the weights in a torch checkpoint that holds several models', with dots
+            between levels, such as `student.state_dict`.
         labels: class names in the order of the logits; default: `0`, `1`, ...
         options: fields of `ModelOptions` (which weights alone do not determine: `timesteps`,
             `num_heads`, `image_size`, ...) and of `InputOptions` (`mean`, `std`, `resize`,
@@ -53,7 +56,7 @@ def load(
     given = {name: value for name, value in options.items() if value is not None}
     path = _resolve(name_or_path)
     if path.is_dir():
-        extra = {"family": family, "ema": ema or None, "labels": labels}
+        extra = {"family": family, "ema": ema or None, "key": key, "labels": labels}
         superfluous = [*(k for k, v in extra.items() if v is not None), *given]
         if superfluous:
             flag = superfluous[0].removeprefix("num_").replace("_", "-")
@@ -75,6 +78,7 @@ def load(
         InputOptions(**{k: v for k, v in given.items() if k in of_input}),
         labels,
         ema=ema,
+        key=key,
     )
 
 

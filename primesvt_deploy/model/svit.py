@@ -45,6 +45,8 @@ class SViT:
         preprocessing: steps from an RGB image, or event frames, to the module's input.
         labels: K class names, in the order of the logits.
         data: name of the bundled data set it was trained on, if it is bundled.
+        notes: what a reader of its results should know of how it was read or adopted, one line
+            each; shown in manifest, report and tables.
     """
 
     name: str
@@ -54,11 +56,17 @@ class SViT:
     preprocessing: InputSteps
     labels: tuple[str, ...]
     data: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def timesteps(self) -> int:
         """Number of timesteps, T."""
         return self.config.timesteps
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The note of its family, if that has one, then its own."""
+        return (*((self.family.note,) if self.family.note else ()), *self.notes)
 
     @property
     def sample_dtype(self) -> np.dtype[Any]:

@@ -67,7 +67,7 @@ def compose_manifest(
         "input": _input(chosen.quantized, chosen.exported),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],
-        "notes": [model.family.note] if model.family.note else [],
+        "notes": list(model.all_notes),
         "left_unpruned": dict(context.search.prunable.left),
         "runtimes": list(_runtimes(settings.runtime)),
         "native": _native(findings),
@@ -168,7 +168,7 @@ def _input(model: SViT, artifact: Artifact) -> dict[str, Any]:
         "dtype": model.sample_dtype.name,
         "shape": [*steps, artifact.batch or "batch", *model.config.input_shape],
         "layout": "TNCHW" if frames else "NCHW",
-        "color": None if frames else "RGB",
+        "color": None if frames else "grey" if model.config.in_channels == 1 else "RGB",
     }
 
 

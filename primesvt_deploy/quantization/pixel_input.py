@@ -86,7 +86,7 @@ def _steps(model: SViT) -> Preprocessing:
     steps = model.preprocessing
     if not isinstance(steps, Preprocessing):
         raise SettingsError(
-            f"{model.name} takes event frames: an integer first layer takes pixels of RGB images; "
+            f"{model.name} takes event frames: an integer first layer takes pixels of images; "
             f"{_ADVICE}"
         )
     if not all(0.0 <= mean <= 1.0 for mean in steps.mean):

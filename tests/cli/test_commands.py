@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from families.vectors import FIXTURES
 from own_nets import attending
 from small_models import (
@@ -24,6 +25,7 @@ from small_models import (
 
 from primesvt_deploy import adopt
 from primesvt_deploy.cli.build import explain_unmet
+from primesvt_deploy.model.checkpoint import read_checkpoint
 
 
 def process(*arguments: str | Path, cwd: Path) -> Ended:
@@ -265,6 +267,23 @@ def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
     )
     told = primesvt("analyze", "--checkpoint", file, "--image-size", "32", cwd=tmp_path)
     assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
+
+
+def test_the_weights_of_a_file_may_be_chosen_by_key(tmp_path: Path) -> None:
+    state = read_checkpoint(FIXTURES / "container_timm_module_prefix.pth.tar").state
+    torch.save(
+        {"student": {"net": state}, "teacher": {"a.weight": torch.ones(2, 2)}}, tmp_path / "w.pth"
+    )
+    options = ("analyze", "--checkpoint", "w.pth", "--image-size", "32", "--timesteps", "4")
+    found = primesvt(*options, cwd=tmp_path)
+    assert "(student.net, teacher): choose one with --key" in found.stderr
+    found = primesvt(*options, "--key", "pupil", cwd=tmp_path)
+    assert "no weights at 'pupil' (--key): expected one of student.net, teacher" in found.stderr
+    found = primesvt(*options, "--key", "teacher", cwd=tmp_path)
+    assert "its keys (a.weight, ...) are those of no known family" in found.stderr
+    pooled = ("--pooling", "0011", "--key", "student.net")
+    found = primesvt(*options, *pooled, cwd=tmp_path)
+    assert "comes with no data: pass --data" in found.stderr, "the model itself is loaded"
 
 
 def test_a_wrong_family_says_what_the_file_looks_like(tmp_path: Path) -> None:

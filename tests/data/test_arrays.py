@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from small_models import LABELS, make_model
+from small_models import LABELS, TINY, make_model
 
 from primesvt_deploy.data import open_data
 from primesvt_deploy.errors import DataError
@@ -85,6 +85,94 @@ def test_floats_from_0_to_1_equal_bytes(tiny: SViT, tmp_path: Path, dtype: type)
     assert floats.digest == whole.digest
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_of_whole_numbers_are_bytes(tiny: SViT, tmp_path: Path, dtype: type) -> None:
+    floats = open_data(tiny, write(tmp_path / "f.npz", images=pixels().astype(dtype)))
+    assert floats.digest == open_data(tiny, write(tmp_path / "b.npz")).digest
+
+
+def test_channels_may_come_first(tiny: SViT, tmp_path: Path) -> None:
+    planes = np.ascontiguousarray(pixels().transpose(0, 3, 1, 2))
+    first = open_data(tiny, write(tmp_path / "f.npz", images=planes))
+    assert first.digest == open_data(tiny, write(tmp_path / "l.npz")).digest
+
+
+def test_labels_may_have_an_axis_of_1(tiny: SViT, tmp_path: Path) -> None:
+    column = open_data(tiny, write(tmp_path / "c.npz", labels=some_labels()[:, None]))
+    assert column.digest == open_data(tiny, write(tmp_path / "l.npz")).digest
+
+
+def medmnist(path: Path, **counts: int) -> Path:
+    """Arrays as MedMNIST names them, whose pixels tell which part they are of."""
+    arrays: dict[str, Any] = {}
+    for number, (part, count) in enumerate(counts.items()):
+        arrays[f"{part}_images"] = np.full((count, 16, 16, 3), number, np.uint8)
+        arrays[f"{part}_labels"] = some_labels(count)[:, None].astype(np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+def test_medmnists_parts_are_train_search_and_held_out(tiny: SViT, tmp_path: Path) -> None:
+    data = open_data(tiny, medmnist(tmp_path / "d.npz", train=70, val=50, test=60))
+    parts = (data.train, data.search, data.held_out)
+    assert [len(part) for part in parts] == [70, 50, 60]
+    for number, part in enumerate(parts):
+        assert {int(part.pixels(i).max()) for i in range(len(part))} == {number}
+        assert np.array_equal(part.labels, some_labels(len(part)))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_one_part_to_report_on_is_halved(tiny: SViT, tmp_path: Path, part: str) -> None:
+    data = open_data(tiny, medmnist(tmp_path / "d.npz", train=20, **{part: 101}))
+    assert (len(data.train), len(data.search), len(data.held_out)) == (20, 51, 50)
+    assert {int(data.search.pixels(i).max()) for i in range(51)} == {1}
+
+
+def test_small_and_missing_parts_are_named(tiny: SViT, tmp_path: Path) -> None:
+    path = medmnist(tmp_path / "d.npz", train=20, val=49, test=60)
+    assert "val_ has 49 images and test_ 60: expected at least 50 each" in refused(tiny, path)
+    assert "has no array 'images'" in refused(tiny, medmnist(tmp_path / "t.npz", train=200))
+    arrays = dict(np.load(medmnist(tmp_path / "l.npz", val=50, test=50)))
+    del arrays["test_labels"]
+    np.savez(tmp_path / "l.npz", **arrays)
+    assert "has no array 'test_labels'" in refused(tiny, tmp_path / "l.npz")
+
+
+class TestGrey:
+    """A model of one channel."""
+
+    @pytest.fixture(scope="class")
+    def grey(self) -> SViT:
+        return make_model(replace(TINY, in_channels=1))
+
+    @pytest.mark.parametrize("shape", [(N, 16, 16), (N, 16, 16, 1), (N, 1, 16, 16)])
+    def test_images_of_one_channel(
+        self, grey: SViT, tmp_path: Path, shape: tuple[int, ...]
+    ) -> None:
+        images = pixels()[..., 0]
+        data = open_data(grey, write(tmp_path / "d.npz", images=images.reshape(shape)))
+        first = images[data.search.numbers[0]]
+        assert np.array_equal(data.search.pixels(0), first[..., None])
+        values = (first.astype(np.float32) / 255 - 0.5) / 0.25
+        np.testing.assert_allclose(data.search.inputs(0, 1)[0, 0], values, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("shape", "advice"),
+        [
+            ((N, 16, 16, 3), "convert their colours"),
+            ((N, 28, 28), "resize them to 16x16"),
+            ((N, 28, 28, 1), "resize them to 16x16"),
+            ((N, 16), "resize them"),
+        ],
+    )
+    def test_images_of_another_shape(
+        self, grey: SViT, tmp_path: Path, shape: tuple[int, ...], advice: str
+    ) -> None:
+        message = refused(grey, write(tmp_path / "d.npz", images=np.zeros(shape, np.uint8)))
+        assert f"images is {list(shape)}, expected [n, 16, 16] (grey) for this model" in message
+        assert advice in message
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64, ">i8"])
 def test_integer_labels_of_any_width(tiny: SViT, tmp_path: Path, dtype: Any) -> None:
     data = open_data(tiny, write(tmp_path / "d.npz", labels=some_labels().astype(dtype)))
@@ -113,7 +201,7 @@ def test_digest_names_pixels_labels_and_split(tiny: SViT, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("images", "found"),
     [
-        (pixels().transpose(0, 3, 1, 2), "[120, 3, 16, 16]"),
+        (pixels().transpose(0, 3, 2, 1)[:, :, :8], "[120, 3, 8, 16]"),
         (np.zeros((N, 32, 32, 3), np.uint8), "[120, 32, 32, 3]"),
         (pixels()[..., :1], "[120, 16, 16, 1]"),
         (pixels()[..., 0], "[120, 16, 16]"),
@@ -133,11 +221,12 @@ def test_images_of_another_type(tiny: SViT, tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, 255.0, np.nan, np.inf])
-def test_floats_outside_0_to_1(tiny: SViT, tmp_path: Path, value: float) -> None:
+def test_floats_that_are_neither_shares_nor_bytes(tiny: SViT, tmp_path: Path, value: float) -> None:
     images = pixels() / 255
     images[5, 4, 3, 2] = value
     message = refused(tiny, write(tmp_path / "d.npz", images=images))
-    assert "expected 0 to 1: pass pixels before normalisation" in message
+    assert "expected 0 to 1, or whole numbers from 0 to 255" in message
+    assert "pass pixels before normalisation" in message
 
 
 @pytest.mark.parametrize(("label", "span"), [(-1, "-1 to 4"), (5, "0 to 5"), (2**40, "0 to 109")])
@@ -153,9 +242,9 @@ def test_labels_out_of_range(tiny: SViT, tmp_path: Path, label: int, span: str) 
     ("labels", "found"),
     [
         (some_labels().astype(np.float32), "float32 [120]"),
-        (np.eye(5)[some_labels()], "float64 [120, 5]"),
+        (np.eye(5, dtype=int)[some_labels()], "int64 [120, 5]"),
         (some_labels()[:-1], "int64 [119]"),
-        (some_labels()[:, None], "int64 [120, 1]"),
+        (np.eye(5, dtype=np.uint8)[some_labels()], "uint8 [120, 5]"),
         (some_labels() > 2, "bool [120]"),
         (np.array(LABELS)[some_labels()], "<U3 [120]"),
     ],
@@ -165,6 +254,7 @@ def test_labels_that_are_not_one_integer_an_image(
 ) -> None:
     message = refused(tiny, write(tmp_path / "d.npz", labels=labels))
     assert f"labels is {found}, expected 120 integers" in message
+    assert ("a class each, not one flag for each class" in message) == ("[120, 5]" in message)
 
 
 @pytest.mark.parametrize("missing", ["images", "labels"])
@@ -188,10 +278,10 @@ def test_train_arrays_are_checked_too(tiny: SViT, tmp_path: Path) -> None:
     assert "train_labels run from 0 to 9" in refused(tiny, path)
     path = write(
         tmp_path / "e.npz",
-        train_images=pixels(3).transpose(0, 3, 1, 2),
+        train_images=pixels(3).transpose(0, 3, 1, 2)[..., :8],
         train_labels=some_labels(3),
     )
-    assert "train_images is [3, 3, 16, 16]" in refused(tiny, path)
+    assert "train_images is [3, 3, 16, 8]" in refused(tiny, path)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import LABELS, make_model
+from small_models import LABELS, TINY, make_model
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
 from primesvt_deploy.errors import DataError, ImageError
@@ -120,6 +121,25 @@ def test_classes_may_be_missing_and_are_matched_by_name(tiny: SViT, tmp_path: Pa
     seen(data.search)
 
 
+def test_directories_may_have_the_names_of_synsets(tmp_path: Path) -> None:
+    labels = tuple(f"n0{i}440764 {name}, Latin {name}" for i, name in enumerate(LABELS))
+    model = replace(make_model(), labels=labels)
+    write_images(tmp_path / "val", 20)
+    for name, label in zip(LABELS, labels, strict=True):
+        (tmp_path / "val" / name).rename(tmp_path / "val" / label[:9])
+    seen(open_data(model, tmp_path).search)
+    (tmp_path / "val" / labels[2][:9]).rename(tmp_path / "val" / labels[2])
+    seen(open_data(model, tmp_path).search)
+    (tmp_path / "val" / labels[2]).rename(tmp_path / "val" / "n99999999")
+    assert "does not have (n99999999)" in refused(model, tmp_path)
+
+
+def test_a_synset_of_two_classes_names_neither(tmp_path: Path) -> None:
+    labels = tuple(f"n01440764 {name}" for name in LABELS)
+    write_images(tmp_path, 20, classes=["n01440764"])
+    assert "(n01440764)" in refused(replace(make_model(), labels=labels), tmp_path)
+
+
 def test_other_files_are_left_alone(tiny: SViT, tmp_path: Path) -> None:
     write_images(tmp_path, 20)
     (tmp_path / "README.md").write_text("photos")
@@ -163,6 +183,28 @@ def test_images_are_those_that_a_training_script_loads(tiny: SViT, tmp_path: Pat
         expected, of_class = reference[number]
         np.testing.assert_array_equal(image, np.asarray(expected))
         assert label == of_class
+
+
+def test_a_grey_model_gets_what_torchvision_makes_grey(tmp_path: Path) -> None:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Grayscale
+
+    write_images(tmp_path, 20)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 18, 4), dtype=np.uint8)
+    for number, mode in enumerate(("RGB", "L", "P", "1", "LA", "RGBA", "CMYK")):
+        suffix = ".tif" if mode == "CMYK" else ".png"
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "cat" / f"x{number}{suffix}")
+    model = make_model(replace(TINY, in_channels=1))
+    reference = ImageFolder(str(tmp_path), transform=Grayscale())
+    data = open_data(model, tmp_path)
+    count = 0
+    for split in (data.search, data.held_out):
+        for index, number in enumerate(split.numbers):
+            expected, _ = reference[int(number)]
+            np.testing.assert_array_equal(split.pixels(index)[..., 0], np.asarray(expected))
+            assert split.inputs(index, index + 1).shape == (1, 1, 16, 16)
+            count += 1
+    assert count == 107
 
 
 def test_split_is_fixed_by_the_seed(tiny: SViT, tmp_path: Path) -> None:

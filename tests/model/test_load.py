@@ -88,6 +88,14 @@ def test_reference_model_by_name() -> None:
     assert load().digest == model.digest
 
 
+def test_notes_are_kept_by_what_is_made_of_a_model(tiny: SViT) -> None:
+    noted = replace(tiny, notes=("read with care",))
+    assert noted.all_notes == ("read with care",)
+    assert noted.at_timesteps(1).with_module(tiny.module).notes == noted.notes
+    warned = replace(noted, family=replace(tiny.family, note="of the family"))
+    assert warned.all_notes == ("of the family", "read with care")
+
+
 def test_unknown_name_lists_the_reference_models() -> None:
     message = refused("spikfromer")
     assert "no model 'spikfromer'" in message
@@ -374,11 +382,32 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     assert "head.weight holds NaN or infinity: use another checkpoint" in message
 
 
-def test_grey_models_are_refused(tmp_path: Path) -> None:
+def with_channels(channels: int) -> State:
     state = upstream_state()
     first = "patch_embed.stages.0.conv_bn.block.0.weight"
-    state[first] = state[first][:, :1].clone()
-    assert "takes 1 channels: only RGB" in refused(saved(tmp_path, state), **OPTIONS)
+    state[first] = torch.cat([state[first]] * 2, dim=1)[:, :channels].clone()
+    return state
+
+
+def test_grey_models_take_one_channel(tmp_path: Path) -> None:
+    path = saved(tmp_path, with_channels(1))
+    model = load(path, **OPTIONS)
+    assert model.preprocessing.mean == model.preprocessing.std == (0.5,)  # type: ignore[union-attr]
+    assert "pass --mean and --std of the training" in model.notes[0]
+    given = load(path, **OPTIONS, mean=(0.1307,), std=(0.3081,))
+    assert (given.preprocessing.mean, given.notes) == ((0.1307,), ())  # type: ignore[union-attr]
+    assert "--mean has 3 numbers: expected 1" in refused(path, **OPTIONS, mean=(0.1, 0.2, 0.3))
+    directory = write_model_directory(tmp_path / "d", given)
+    assert load(directory).digest == given.digest
+    description = (directory / "model.toml").read_text()
+    (directory / "model.toml").write_text(description.replace("0.1307", "0.1, 0.1, 0.1"))
+    assert "mean" in refused(directory)
+
+
+def test_images_of_four_channels_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, with_channels(4))
+    assert "takes 4 channels: expected 3 (RGB images) or 1" in refused(path, **OPTIONS)
+    assert load(path, **OPTIONS, frames=True).config.frames
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
+from primesvt_deploy.cli.tables.build import print_build
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
 from primesvt_deploy.errors import OutputError, VerificationError
@@ -30,12 +32,14 @@ pytestmark = pytest.mark.slow
 FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
 SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
 
+NOTES = ("read [as] a " + "long story, " * 20, "so is this <one>")
+
 
 @pytest.fixture(scope="module")
 def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     output = tmp_path_factory.mktemp("out") / "bundle"
     settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
-    return build(model, output, settings, data=data)
+    return build(replace(model, notes=NOTES), output, settings, data=data)
 
 
 def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
@@ -47,6 +51,19 @@ def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
         "run.py", "runtime", "session.json", "weights.safetensors",
     }  # fmt: skip
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
+
+
+def test_notes_on_the_model_reach_manifest_report_and_tables(
+    built: BuildResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert built.manifest["notes"] == list(NOTES)
+    print_build(built.manifest, built.path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("note: ")][:2] == [
+        f"note: {note}" for note in NOTES
+    ]
+    report = html.unescape((built.path / "report.html").read_text())
+    assert all(note in report for note in NOTES)
 
 
 def test_budget_and_constraint_are_kept(built: BuildResult) -> None:

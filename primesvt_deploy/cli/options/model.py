@@ -41,6 +41,7 @@ _OPTIONS = (
         help="Input: event frames or images.  [default: by the checkpoint]",
     ),
     click.option("--ema", is_flag=True, help="The checkpoint's averaged weights."),
+    click.option("--key", metavar="NAME", help="Which weights of a checkpoint that has several."),
     click.option("--tau", type=float, help="As SpikingJelly's constructor takes it."),
     click.option("--v-threshold", type=float, help="Likewise."),
     click.option(
@@ -48,7 +49,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         help="Text file of class names, one a line, in the order of the logits.",
     ),
-    click.option("--mean", help="Three numbers, R,G,B, for inputs in 0..1."),
+    click.option("--mean", help="One number a channel, such as R,G,B, for inputs in 0..1."),
     click.option("--std", help="Likewise."),
     click.option("--resize", type=int, help="Shorter side before the centre crop, pixels."),
     click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
@@ -58,6 +59,7 @@ _LOAD_OPTIONS = (
     "family",
     "timesteps",
     "ema",
+    "key",
     "image_size",
     "patch_size",
     "pooling",
@@ -72,6 +74,7 @@ _LOAD_OPTIONS = (
 _ADOPT_OPTIONS = (
     "timesteps",
     "ema",
+    "key",
     "image_size",
     "frames",
     "labels",

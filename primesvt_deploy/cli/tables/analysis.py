@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, print_unpruned
+from primesvt_deploy.cli.tables.common import DASH, print_notes, print_unpruned
 
 if TYPE_CHECKING:
     from primesvt_deploy.analysis.energy import EnergyEstimate
@@ -26,6 +26,7 @@ def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None
         f"an image over T={model.timesteps}, search top-1 {found.dense}",
         highlight=False,
     )
+    print_notes(console, model.all_notes)
     rates = sorted({point.rate for curve in found.curves for point in curve.points})
     robustness = Table(
         "layer",

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, millions, print_unpruned, top1
+from primesvt_deploy.cli.tables.common import DASH, millions, print_notes, print_unpruned, top1
 
 __all__ = ["print_build", "print_bundle"]
 
@@ -99,8 +99,7 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
             highlight=False,
         )
     _print_precision(console, manifest.get("precision"))
-    for note in manifest.get("notes", ()):
-        console.print(f"note: {note}", highlight=False, markup=False)
+    print_notes(console, manifest.get("notes", ()))
     print_unpruned(console, manifest.get("left_unpruned", {}))
     native = manifest.get("native")
     if native is not None:

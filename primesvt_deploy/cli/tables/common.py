@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 
-__all__ = ["DASH", "millions", "print_unpruned", "top1"]
+__all__ = ["DASH", "millions", "print_notes", "print_unpruned", "top1"]
 
 DASH = "\N{EN DASH}"
 """A cell without a value."""
@@ -22,6 +22,12 @@ def top1(accuracy: Mapping[str, Any]) -> str:
     """Top-1 with its interval, from `Accuracy.to_dict()`."""
     low, high = accuracy["interval95_percent"]
     return f"{accuracy['top1_percent']:.2f}% [{low:.1f}, {high:.1f}]"
+
+
+def print_notes(console: Console, notes: Iterable[str]) -> None:
+    """Print notes on how a model was read, each on a line of its own."""
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_unpruned(console: Console, reasons: Mapping[str, str]) -> None:

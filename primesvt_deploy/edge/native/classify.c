@@ -2,8 +2,8 @@
  *
  *     classify [--time RUNS] model.svit IMAGE...
  *
- * An image is a binary PPM (P6) of the model's size, or its pixels alone: bytes, height x width x
- * channels. A model that takes no pixels, such as one of event frames, gets a file of little-endian
+ * An image is a binary PPM (P6) of the model's size, of a model of one channel a binary PGM (P5), or
+ * its pixels alone: bytes, height x width x channels. A model that takes no pixels, such as one of event frames, gets a file of little-endian
  * float32 values: (frames x) height x width x channels. Labels come from `labels.txt` beside the
  * model, one a line. Of a model that may stop early it says after how many timesteps (T) it did. With
  * `--time` the images are run RUNS times more, and it says how long runs took and how much memory. The exit code is 0, or 2 with one line on stderr.
@@ -23,8 +23,8 @@
 
 #define FAILED 2
 #define TOP 3             /* classes that are printed */
-#define MOST_HEADER 4096  /* bytes of a PPM before its pixels, comments among them */
-#define MOST_NUMBER 99999 /* in a PPM's header */
+#define MOST_HEADER 4096  /* bytes of a PPM or PGM before its pixels, comments among them */
+#define MOST_NUMBER 99999 /* in such a header */
 #define MOST_RUNS 1000000 /* that are timed */
 #define USAGE "usage: classify [--time RUNS] model.svit IMAGE..."
 
@@ -36,7 +36,7 @@ typedef struct classifier {
     float *logits;
     char **labels; /* of each class; null: there are none */
     uint8_t *content;
-    size_t most_bytes; /* that content holds: of a PPM, and one more */
+    size_t most_bytes; /* that content holds: of a header and pixels, and one more */
 } classifier;
 
 static int fail(const char *format, ...) {
@@ -139,8 +139,15 @@ static int open_classifier(classifier *c, const char *path) {
 
 /* -- Images ---------------------------------------------------------------------------------- */
 
+/* Whether a model takes pixels of one channel, and so PGM rather than PPM. */
+static int takes_grey(const classifier *c) {
+    return c->info.takes_pixels && c->info.channels == 1;
+}
+
 /* What an image file is, by how it begins. */
-static const char *kind_of(const uint8_t *content, size_t bytes) {
+static const char *kind_of(const classifier *c, size_t bytes) {
+    const uint8_t *content = c->content;
+    if (takes_grey(c) && bytes >= 2 && !memcmp(content, "P5", 2)) return "a damaged PGM";
     static const struct {
         const char *start, *name;
     } kinds[] = {{"\xff\xd8\xff", "a JPEG"}, {"\x89PNG", "a PNG"},  {"GIF8", "a GIF"},
@@ -154,13 +161,13 @@ static const char *kind_of(const uint8_t *content, size_t bytes) {
 }
 
 static int fail_for_size(const classifier *c, const char *path, size_t bytes) {
-    const char *kind = kind_of(c->content, bytes);
+    const char *kind = kind_of(c, bytes);
     const char *more = bytes == c->most_bytes ? "at least " : "";
     if (c->info.takes_pixels)
-        return fail("%s: found %s of %s%zu bytes, expected a binary PPM (P6) of %dx%d or %zu bytes "
-                    "of pixels: convert it, such as with ImageMagick",
-                    path, kind, more, bytes, (int)c->info.width, (int)c->info.height,
-                    c->sample_bytes);
+        return fail("%s: found %s of %s%zu bytes, expected a binary %s of %dx%d or %zu bytes of "
+                    "pixels: convert it, such as with ImageMagick",
+                    path, kind, more, bytes, takes_grey(c) ? "PGM (P5)" : "PPM (P6)",
+                    (int)c->info.width, (int)c->info.height, c->sample_bytes);
     return fail("%s: found %s of %s%zu bytes, expected %zu: the float32 values of %d frames, %d "
                 "rows, %d columns, %d channels, and nothing else",
                 path, kind, more, bytes, c->sample_bytes,
@@ -170,8 +177,8 @@ static int fail_for_size(const classifier *c, const char *path, size_t bytes) {
 
 static int is_space(uint8_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* Read the next number of a PPM's header, behind white space and comments; 0 where none is. */
-static size_t ppm_number(const uint8_t *content, size_t bytes, size_t at, long *number) {
+/* Read the next number of such a header, behind white space and comments; 0 where none is. */
+static size_t header_number(const uint8_t *content, size_t bytes, size_t at, long *number) {
     const size_t start = at;
     int in_comment = 0;
     for (; at < bytes && (in_comment || content[at] == '#' || is_space(content[at])); at++) {
@@ -188,32 +195,43 @@ static size_t ppm_number(const uint8_t *content, size_t bytes, size_t at, long *
     return at > digits ? at : 0;
 }
 
-/* Where the pixels of a PPM begin; 0: it is none. Its numbers are width, height, largest value. */
-static size_t ppm_pixels(const uint8_t *content, size_t bytes, long numbers[3]) {
-    if (bytes < 2 || memcmp(content, "P6", 2) != 0) return 0;
+/* Where the pixels of a PPM begin, or, of a grey model, of a PGM; 0: it is none. Its numbers are
+ * width, height, largest value. */
+static size_t pixels_start(const classifier *c, size_t bytes, long numbers[3]) {
+    const uint8_t *content = c->content;
+    if (bytes < 2 || content[0] != 'P') return 0;
+    if (content[1] != '6' && !(content[1] == '5' && takes_grey(c))) return 0;
     size_t at = 2;
     for (int i = 0; i < 3; i++) {
-        at = ppm_number(content, bytes, at, &numbers[i]);
+        at = header_number(content, bytes, at, &numbers[i]);
         if (!at) return 0;
     }
     return at < bytes && is_space(content[at]) ? at + 1 : 0;
 }
 
-static int check_ppm(const classifier *c, const char *path, const long numbers[3], size_t bytes) {
+static int check_header(const classifier *c, const char *path, const long numbers[3],
+                        size_t bytes) {
     const int width = c->info.width, height = c->info.height;
-    if (c->info.channels != 3 || !c->info.takes_pixels)
+    const int is_grey = c->content[1] == '5';
+    const char *kind = is_grey ? "PGM" : "PPM", *ending = is_grey ? "pgm" : "ppm";
+    if (takes_grey(c) && !is_grey)
+        return fail("%s: found a PPM, expected a PGM (P5), as this model takes grey pixels: "
+                    "convert it, such as by `magick IN -colorspace Gray OUT.pgm`",
+                    path);
+    if (!is_grey && (c->info.channels != 3 || !c->info.takes_pixels))
         return fail("%s: found a PPM, expected %zu bytes of %s: this model takes no RGB pixels",
                     path, c->sample_bytes, c->info.takes_pixels ? "pixels" : "float32 values");
     if (numbers[0] != width || numbers[1] != height)
-        return fail("%s: found a PPM of %ldx%ld, expected %dx%d: resize it, such as by "
-                    "`magick IN -resize %dx%d^ -gravity center -extent %dx%d OUT.ppm`",
-                    path, numbers[0], numbers[1], width, height, width, height, width, height);
+        return fail("%s: found a %s of %ldx%ld, expected %dx%d: resize it, such as by "
+                    "`magick IN -resize %dx%d^ -gravity center -extent %dx%d OUT.%s`",
+                    path, kind, numbers[0], numbers[1], width, height, width, height, width, height,
+                    ending);
     if (numbers[2] != 255)
-        return fail("%s: found a PPM of values up to %ld, expected 255: convert it to 8 bits", path,
-                    numbers[2]);
+        return fail("%s: found a %s of values up to %ld, expected 255: convert it to 8 bits", path,
+                    kind, numbers[2]);
     if (bytes != c->sample_bytes)
-        return fail("%s: found a PPM with %s%zu bytes of pixels, expected %zu: write it again",
-                    path, bytes > c->sample_bytes ? "at least " : "", bytes, c->sample_bytes);
+        return fail("%s: found a %s with %s%zu bytes of pixels, expected %zu: write it again", path,
+                    kind, bytes > c->sample_bytes ? "at least " : "", bytes, c->sample_bytes);
     return 0;
 }
 
@@ -233,9 +251,9 @@ static int read_sample(classifier *c, const char *path, const uint8_t **sample) 
     fclose(file);
     if (broken) return fail("%s: %s: check the path", path, strerror(broken));
     long numbers[3];
-    const size_t start = ppm_pixels(c->content, bytes, numbers);
+    const size_t start = pixels_start(c, bytes, numbers);
     *sample = c->content + start;
-    if (start) return check_ppm(c, path, numbers, bytes - start);
+    if (start) return check_header(c, path, numbers, bytes - start);
     if (bytes != c->sample_bytes) return fail_for_size(c, path, bytes);
     if (c->info.takes_pixels) return 0;
     return check_finite(path, (const float *)(const void *)*sample, bytes / sizeof(float));

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MAX_PIXELS", "decode_image", "read_image"]
+__all__ = ["MAX_PIXELS", "bytes_of_floats", "decode_image", "read_image"]
 
 MAX_PIXELS = 178_956_970
 """Most pixels of an image; Pillow, too, takes a larger file for a decompression bomb."""
@@ -49,15 +49,18 @@ _FORMATS = tuple(
 )
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> npt.NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], *, upright: bool = False, grey: bool = False
+) -> npt.NDArray[np.uint8]:
     """Read an image file as `decode_image` does.
 
     Args:
         path: the file; its name's ending does not matter.
         upright: see `decode_image`.
+        grey: see `decode_image`.
 
     Returns:
-        RGB samples, uint8 [height, width, 3].
+        RGB samples, uint8 [height, width, 3], or grey ones, [height, width, 1].
 
     Raises:
         ImageError: there is no such file, it is not an image that can be read, or Pillow is
@@ -75,25 +78,28 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> npt.ND
         reason = getattr(error, "strerror", None) or error
         hint = "check the path and its permissions"
         raise _error(name, f"found it unreadable ({reason}), expected {_READ}; {hint}") from None
-    return decode_image(data, name=name, upright=upright)
+    return decode_image(data, name=name, upright=upright, grey=grey)
 
 
 def decode_image(
-    data: bytes, *, name: str = "image", upright: bool = False
+    data: bytes, *, name: str = "image", upright: bool = False, grey: bool = False
 ) -> npt.NDArray[np.uint8]:
     """Decode the contents of an image file as Pillow's `Image.open(...).convert("RGB")` does.
 
     JPEG, PNG, WebP, GIF and TIFF (the first image of several), BMP and PPM are read. Alpha is
-    dropped, not blended; 16-bit grey keeps its high byte, where `convert` would clip it.
+    dropped, not blended; 16-bit grey keeps its high byte, where `convert` would clip it. Floats (a
+    TIFF may hold them) are read as `bytes_of_floats` does.
 
     Args:
         data: the whole file.
         name: what error messages call it.
         upright: turn the image as its EXIF orientation says; False: the samples in the order
             that they are stored in (except in a TIFF, which Pillow turns as it loads it).
+        grey: turn colours into grey, as torchvision's `Grayscale` does it.
 
     Returns:
-        RGB samples, uint8 [height, width, 3]; grey is repeated three times.
+        RGB samples, uint8 [height, width, 3], where grey is repeated three times; or grey ones,
+        [height, width, 1].
 
     Raises:
         ImageError: the data are empty, truncated, corrupt, of another format or of more than
@@ -105,7 +111,7 @@ def decode_image(
     if format_ is None:
         raise _error(name, f"found {kind}, expected {_READ}; convert it to one of these")
     try:
-        return _decoded(data, kind, format_, upright=upright)
+        return _decoded(data, kind, format_, upright=upright, grey=grey)
     except ImageError as error:
         raise _error(name, str(error)) from None
 
@@ -126,7 +132,9 @@ def _identified(data: bytes) -> tuple[str, str | None]:
     return f"an unknown format (first bytes {data[:8].hex(' ')})", None
 
 
-def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDArray[np.uint8]:
+def _decoded(
+    data: bytes, kind: str, format_: str, *, upright: bool, grey: bool
+) -> npt.NDArray[np.uint8]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -142,7 +150,9 @@ def _decoded(data: bytes, kind: str, format_: str, *, upright: bool) -> npt.NDAr
         ):
             if image.width * image.height > MAX_PIXELS:  # whatever limit Pillow was given
                 raise Image.DecompressionBombError
-            return _samples(image, upright=upright)
+            return _samples(image, upright=upright, grey=grey)
+    except ImageError:
+        raise
     except Image.DecompressionBombError:
         raise ImageError(
             f"found {kind} of more than {MAX_PIXELS} pixels, expected fewer; scale it down"
@@ -177,8 +187,8 @@ def _silence(*, libtiff: bool) -> Iterator[None]:
         yield
 
 
-def _samples(image: Image.Image, *, upright: bool) -> npt.NDArray[np.uint8]:
-    """RGB samples [height, width, 3] of an opened image."""
+def _samples(image: Image.Image, *, upright: bool, grey: bool) -> npt.NDArray[np.uint8]:
+    """Samples [height, width, 3] of an opened image, or [height, width, 1] if `grey`."""
     image.load()
     # Pillow opens 16-bit PGM, and before version 11 PNG too, as 32-bit integers.
     of_16_bits = image.mode.startswith("I;16") or (image.mode, image.format) in (
@@ -187,12 +197,35 @@ def _samples(image: Image.Image, *, upright: bool) -> npt.NDArray[np.uint8]:
     )
     if upright and image.format != "TIFF":  # which Pillow turns as it loads it
         image = _turned(image)
-    if of_16_bits:
-        high = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(high[..., np.newaxis], 3, axis=2)
+    if of_16_bits or image.mode == "F":
+        values = np.asarray(image)
+        single = (values >> 8).astype(np.uint8) if of_16_bits else bytes_of_floats(values)
+        return np.repeat(single[..., np.newaxis], 1 if grey else 3, axis=2)
     # Dropped with the alpha anyway; `convert` would warn about it.
     image.info.pop("transparency", None)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
+    colours = image if image.mode == "RGB" else image.convert("RGB")
+    if not grey:
+        return np.array(colours, dtype=np.uint8)
+    return np.array(colours.convert("L"), dtype=np.uint8)[..., np.newaxis]
+
+
+def bytes_of_floats(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Bytes of floats in 0..1, rounded to the nearest, or of whole numbers in 0..255.
+
+    Where no value exceeds 1 they are in 0..1, as whole numbers would be black.
+
+    Raises:
+        ImageError: they are neither.
+    """
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low >= 0.0 and high <= 1.0:
+        return np.rint(values * 255.0).astype(np.uint8)
+    if low >= 0.0 and high <= 255.0 and bool((values == np.rint(values)).all()):
+        return values.astype(np.uint8)
+    raise ImageError(
+        f"found floats from {low:.3g} to {high:.3g}, expected 0 to 1, or whole numbers from 0 to "
+        "255: pass pixels before normalisation"
+    )
 
 
 def _turned(image: Image.Image) -> Image.Image:

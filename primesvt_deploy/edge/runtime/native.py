@@ -312,6 +312,11 @@ class NativeModel:
                 f"found samples {list(images.shape[1:])}, expected {list(self.sample_shape)}: "
                 "prepare them as the bundle's manifest says"
             )
+        if images.dtype.kind != "f":  # bytes, say, would be taken for normalised values
+            raise BundleError(
+                f"found samples {images.dtype}, expected float32: prepare them as the bundle's "
+                "manifest says, or call `logits_of_pixels`"
+            )
         return np.ascontiguousarray(np.moveaxis(images, -3, -1), dtype=np.float32)
 
     def _pixels(self, images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from .images import MAX_PIXELS
 
 __all__ = ["Preprocessing", "resize"]
 
-_CHANNELS = 3
+_CHANNELS = (1, 3)
 _MAX_SIDE = 65_535
 _INTERPOLATIONS = ("bilinear", "bicubic")
 _PIXELS = "pixels"
@@ -33,7 +33,8 @@ class Preprocessing:
         width: width of the network's input, in pixels.
         resize: length of the shorter side before the crop, at least height and width.
         interpolation: "bilinear" or "bicubic".
-        mean: mean of each channel (R, G, B), for values in 0..1.
+        mean: mean of each channel, for values in 0..1: three (R, G, B), or one of a network that
+            takes grey images.
         std: standard deviation of each channel, at least 1e-6.
         pixels: nothing is divided or normalised: the network takes the pixels as they are, uint8,
             and has mean and deviation in its first layer.
@@ -65,6 +66,11 @@ class Preprocessing:
             raise _bad("interpolation", self.interpolation, " or ".join(_INTERPOLATIONS))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise PreprocessingError(
+                f"mean and std: found {len(self.mean)} and {len(self.std)} numbers, expected one a "
+                "channel of each; correct them"
+            )
         if min(self.std) < 1e-6:
             raise _bad("std", self.std, "numbers from 1e-6")
         if not isinstance(self.pixels, bool):
@@ -89,24 +95,29 @@ class Preprocessing:
         return values if self.pixels else {k: v for k, v in values.items() if k != _PIXELS}
 
     @property
+    def channels(self) -> int:
+        """Channels of an image: 3 (RGB), or 1 (grey)."""
+        return len(self.mean)
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one image, cropped."""
-        return _CHANNELS * self.height * self.width
+        return self.channels * self.height * self.width
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Prepare one image.
 
         Args:
-            image: RGB samples, uint8 [H, W, 3], of any size.
+            image: RGB or grey samples, uint8 [H, W, channels], of any size.
 
         Returns:
-            float32 [3, height, width]; uint8 if `pixels`.
+            float32 [channels, height, width]; uint8 if `pixels`.
 
         Raises:
             PreprocessingError: the image has another shape or type, would become too large
                 when resized, or is to be resized and Pillow is not installed.
         """
-        _check(image, 3)
+        _check(image, 3, self.channels)
         result: npt.NDArray[Any] = self.apply_batch(image[None])[0]
         return result
 
@@ -114,10 +125,10 @@ class Preprocessing:
         """Prepare images of one size; bit for bit what `apply` gives for each.
 
         Args:
-            images: RGB samples, uint8 [n, H, W, 3].
+            images: RGB or grey samples, uint8 [n, H, W, channels].
 
         Returns:
-            float32 [n, 3, height, width]; uint8 if `pixels`.
+            float32 [n, channels, height, width]; uint8 if `pixels`.
 
         Raises:
             PreprocessingError: as `apply`.
@@ -128,21 +139,21 @@ class Preprocessing:
         """Resize and crop images of one size, the first half of `apply_batch`.
 
         Args:
-            images: RGB samples, uint8 [n, H, W, 3].
+            images: RGB or grey samples, uint8 [n, H, W, channels].
 
         Returns:
-            uint8 [n, height, width, 3].
+            uint8 [n, height, width, channels].
 
         Raises:
             PreprocessingError: as `apply`.
         """
-        _check(images, 4)
+        _check(images, 4, self.channels)
         rows, columns = self._resized(*images.shape[1:3])
         top, left = _offset(rows, self.height), _offset(columns, self.width)
         cut = (slice(top, top + self.height), slice(left, left + self.width))
         if (rows, columns) == images.shape[1:3]:
             return images[:, cut[0], cut[1]]
-        out = np.empty((len(images), self.height, self.width, _CHANNELS), np.uint8)
+        out = np.empty((len(images), self.height, self.width, self.channels), np.uint8)
         for index, image in enumerate(images):
             out[index] = resize(image, rows, columns, self.interpolation)[cut]
         return out
@@ -159,16 +170,20 @@ class Preprocessing:
         return (longer, self.resize) if rows > columns else (self.resize, longer)
 
     def normalise(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """Turn cropped images, uint8 [n, height, width, 3], into the network's input.
+        """Turn cropped images, uint8 [n, height, width, channels], into the network's input.
 
         Returns:
-            float32 [n, 3, height, width]; uint8, and nothing is normalised, if `pixels`.
+            float32 [n, channels, height, width]; uint8, and nothing is normalised, if `pixels`.
+
+        Raises:
+            PreprocessingError: images of another shape or type.
         """
+        _check(images, 4, self.channels)
         if self.pixels:
             return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         n, height, width, _ = images.shape
-        out = np.empty((n, _CHANNELS, height, width), np.float32)
+        out = np.empty((n, self.channels, height, width), np.float32)
         for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
             table = (values - np.float32(mean)) / np.float32(std)
             out[:, channel] = table[images[..., channel]]
@@ -186,13 +201,13 @@ def resize(
     its own, in the order of version 13, so that older ones give the same.
 
     Args:
-        image: RGB samples, uint8 [H, W, 3].
+        image: RGB or grey samples, uint8 [H, W, 3] or [H, W, 1].
         height: of the result, in pixels.
         width: of the result, in pixels.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
-        uint8 [height, width, 3].
+        uint8 [height, width, 3 or 1].
 
     Raises:
         PreprocessingError: Pillow is not installed.
@@ -204,38 +219,40 @@ def resize(
             f"found no Pillow to resize an image with ({error}), expected Pillow 10 or newer; "
             "pip install pillow"
         ) from None
-    rows, columns = image.shape[:2]
-    resized, kernel = Image.fromarray(image), Image.Resampling[interpolation.upper()]
+    rows, columns, channels = image.shape
+    samples = image[..., 0] if channels == 1 else image
+    resized, kernel = Image.fromarray(samples), Image.Resampling[interpolation.upper()]
     # Observed in Pillow 13.0.0, not documented there.
     height_first = height < rows and 2 * (columns - width) < rows - height
     resized = resized.resize((columns, height) if height_first else (width, rows), kernel)
-    return np.array(resized.resize((width, height), kernel))
+    return np.array(resized.resize((width, height), kernel)).reshape(height, width, channels)
 
 
 def _offset(size: int, crop: int) -> int:
     return round((size - crop) / 2.0)  # halves to even, as torchvision's CenterCrop
 
 
-def _check(images: Any, ndim: int) -> None:
-    """Raise unless `images` is a uint8 array of `ndim` axes that ends with [H, W, 3]."""
+def _check(images: Any, ndim: int, channels: int) -> None:
+    """Raise unless `images` is a uint8 array of `ndim` axes that ends with [H, W, channels]."""
     fits = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == ndim
-    if not fits or images.shape[-1] != _CHANNELS or 0 in images.shape[-3:]:
-        found = type(images).__name__
+    if not fits or images.shape[-1] != channels or 0 in images.shape[-3:]:
+        found, advice = type(images).__name__, "convert the image first"
         if isinstance(images, np.ndarray):
             found = f"an array {images.dtype} {list(images.shape)}"
-        axes = "[H, W, 3]" if ndim == 3 else "[n, H, W, 3]"
-        raise PreprocessingError(
-            f"found {found}, expected RGB samples uint8 {axes}; convert the image first"
-        )
+            if images.dtype.kind == "f":
+                advice = "of values in 0..1, pass np.rint(255 * image).astype(np.uint8)"
+        kind = "grey" if channels == 1 else "RGB"
+        axes = f"[H, W, {channels}]" if ndim == 3 else f"[n, H, W, {channels}]"
+        raise PreprocessingError(f"found {found}, expected {kind} samples uint8 {axes}; {advice}")
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    """Check three numbers, one a channel, and return them as floats."""
-    if isinstance(value, tuple | list) and len(value) == _CHANNELS:
+    """Check numbers, one a channel, and return them as floats."""
+    if isinstance(value, tuple | list) and len(value) in _CHANNELS:
         real = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
         if real and all(-1e6 <= v <= 1e6 for v in value):  # false for NaN, too
             return tuple(float(v) for v in value)
-    raise _bad(name, value, f"{_CHANNELS} numbers from -1e6 to 1e6, one a channel")
+    raise _bad(name, value, "3 numbers from -1e6 to 1e6, one a channel (1 of a grey image)")
 
 
 def _bad(name: str, value: object, expected: str) -> PreprocessingError:

@@ -40,14 +40,15 @@ def read_sample(
         upright: turn an image as its EXIF orientation says.
 
     Returns:
-        RGB samples, uint8 [H, W, 3], or frames [T, C, H, W], numbers of any kind.
+        Samples of the network's channels, uint8 [H, W, 3] (RGB) or [H, W, 1] (grey), or frames
+        [T, C, H, W], numbers of any kind.
 
     Raises:
         ImageError: the file cannot be read; the message is one line that starts with the path.
     """
     if isinstance(steps, FrameSteps):
         return read_frames(path)
-    return read_image(path, upright=upright)
+    return read_image(path, upright=upright, grey=steps.channels == 1)
 
 
 def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -61,8 +62,8 @@ def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray
         path: an image file, or an `.npy` or `.npz` of event frames.
 
     Returns:
-        float32 [3, height, width], or [T, C, H, W]; uint8 [3, height, width] where the network
-        takes pixels; without the batch axis.
+        float32 [channels, height, width], or [T, C, H, W]; uint8 [channels, height, width] where
+        the network takes pixels; without the batch axis.
 
     Raises:
         DeployError: the file cannot be read, or does not fit; one line that starts with the path.

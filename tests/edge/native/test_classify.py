@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,44 @@ def test_an_image_that_does_not_fit_is_one_line(
 ) -> None:
     image = written(model.with_name("image"), content)
     assert mistake(program, model, image) == f"{image}: {found}"
+
+
+class TestGrey:
+    """A model of one channel takes PGM files."""
+
+    @pytest.fixture(scope="class")
+    def grey(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        model = make_model(replace(SHALLOW, in_channels=1))
+        return exported(model, tmp_path_factory.mktemp("grey") / "model.svit")
+
+    def test_pgm_and_raw_bytes(self, program: Path, grey: Path, tmp_path: Path) -> None:
+        images = IMAGES[..., :1]
+        paths = [
+            written(tmp_path / "a.pgm", ppm(images[0], "P5\n{} {}\n255\n")),
+            written(tmp_path / "b.raw", images[1].tobytes()),
+        ]
+        expected = "".join(map(line, paths, NativeModel(grey).logits_of_pixels(images[:2])))
+        assert said(program, grey, *paths) == expected
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            (ppm(IMAGES[0]), "found a PPM, expected a PGM (P5), as this model takes grey pixels"),
+            (
+                b"P5 28 28 255 " + bytes(784),
+                "found a PGM of 28x28, expected 16x16: resize it, such as by `magick IN -resize "
+                "16x16^ -gravity center -extent 16x16 OUT.pgm`",
+            ),
+            (b"P5 16 16 255 " + bytes(255), "found a PGM with 255 bytes of pixels, expected 256"),
+            (b"P5 16", "found a damaged PGM of 5 bytes, expected a binary PGM (P5) of 16x16"),
+            (IMAGES[0].tobytes(), "found a file of 768 bytes, expected a binary PGM (P5) of 16x16"),
+        ],
+    )
+    def test_other_files(
+        self, program: Path, grey: Path, tmp_path: Path, content: bytes, found: str
+    ) -> None:
+        image = written(tmp_path / "image", content)
+        assert mistake(program, grey, image).startswith(f"{image}: {found}")
 
 
 def test_mistakes_in_files_are_one_line(program: Path, model: Path, tmp_path: Path) -> None:

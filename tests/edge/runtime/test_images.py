@@ -157,6 +157,36 @@ def test_16_bit_grey_keeps_its_high_byte(kind: str) -> None:
     np.testing.assert_array_equal(decode_image(data, upright=True), expected)
 
 
+def float_tiff(values: npt.NDArray[Any]) -> bytes:
+    return encode(Image.fromarray(values.astype(np.float32)), "TIFF")
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0], ids=["0..1", "0..255"])
+def test_floats_are_bytes_or_shares_of_255(scale: float) -> None:
+    """Pillow's `convert` would take floats in 0..1 for bytes, and give a black image."""
+    grey = PIXELS[..., 0]
+    found = decode_image(float_tiff(grey / 255 * scale))
+    np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_array_equal(
+        decode_image(float_tiff(grey / 255 * scale), grey=True), grey[..., None]
+    )
+
+
+@pytest.mark.parametrize("values", [[0.0, 300.0], [-0.1, 1.0], [0.5, 1.5], [0.0, np.nan]])
+def test_other_floats_are_refused(values: list[float]) -> None:
+    with pytest.raises(ImageError, match=r"^x: found floats from .*expected 0 to 1, or whole"):
+        decode_image(float_tiff(np.array([values])), name="x")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_grey_is_what_pillow_makes_of_the_colours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(FILES[name])
+    found = read_image(tmp_path / "x", grey=True)
+    colours = Image.fromarray(read_image(tmp_path / "x"))
+    assert found.shape == (*found.shape[:2], 1)
+    np.testing.assert_array_equal(found[..., 0], np.asarray(colours.convert("L")))
+
+
 def test_16_bit_colour_keeps_its_high_byte() -> None:
     samples = np.random.default_rng(0).integers(0, 1 << 16, (5, 7, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in samples)

@@ -210,6 +210,12 @@ def test_samples_of_another_shape_are_one_line(native: NativeModel) -> None:
             native.logits_of_pixels(images)  # type: ignore[arg-type]
 
 
+def test_bytes_are_not_taken_for_normalised_values(native: NativeModel) -> None:
+    for dtype in (np.uint8, np.int64):
+        with pytest.raises(BundleError, match=r"found samples .*int\d+, expected float32: prepare"):
+            native.logits(np.zeros((1, 3, 16, 16), dtype))
+
+
 def test_the_sources_may_be_elsewhere(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=f"found no svit.c in {tmp_path}"):
         NativeModel(path, sources=tmp_path)

@@ -166,6 +166,33 @@ def test_pixels_are_cropped_alone() -> None:
     np.testing.assert_array_equal(result[0], taken.apply(images[0]))
 
 
+def test_one_channel_is_each_of_three() -> None:
+    rng = np.random.default_rng(2)
+    image = noise(rng, 30, 41, 1)
+    for pixels in (False, True):
+        three = replace(make(16, 14, 20), mean=(0.3,) * 3, std=(0.2,) * 3, pixels=pixels)
+        one = replace(three, mean=(0.3,), std=(0.2,))
+        assert (one.channels, three.channels) == (1, 3)
+        assert one.sample_bytes == 16 * 14
+        found = one.apply(image)
+        assert found.shape == (1, 16, 14)
+        np.testing.assert_array_equal(found, three.apply(np.repeat(image, 3, axis=2))[:1])
+        assert Preprocessing.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    with pytest.raises(PreprocessingError, match=r"expected grey samples uint8 \[H, W, 1\]"):
+        one.apply(np.repeat(image, 3, axis=2))
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_floats_are_refused_with_advice(scale: float) -> None:
+    steps = make(16, 16, 16)
+    image = noise(np.random.default_rng(3), 16, 16, 3).astype(np.float32) * (scale / 255)
+    for call in (steps.apply, lambda x: steps.apply_batch(x[None]), lambda x: steps.normalise([x])):
+        with pytest.raises(PreprocessingError, match="expected RGB samples uint8"):
+            call(image)
+    with pytest.raises(PreprocessingError, match=r"np.rint\(255 \* image\)"):
+        steps.normalise(image[None])
+
+
 def test_only_what_takes_pixels_says_so() -> None:
     taken = replace(make(32, 32, 36), pixels=True)
     assert taken.to_dict() == {**GOOD, "pixels": True}
@@ -204,6 +231,7 @@ GOOD = make(32, 32, 36).to_dict()
         ({"std": [0.5, None, 0.5]}, "std"),
         ({"std": [float("inf"), 1.0, 1.0]}, "std"),
         ({"crop": 3}, "preprocessing: found"),
+        ({"std": [0.5]}, "mean and std: found 3 and 1 numbers"),
     ],
 )
 def test_invalid_values(changes: dict[str, Any], names: str) -> None:

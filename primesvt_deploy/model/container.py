@@ -1,0 +1,201 @@
+"""Find the weights among all that a training script saved in one file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.model.stored_objects import Dropped
+
+__all__ = ["Weights", "find_weights"]
+
+_USUAL = ("state_dict", "model", "module")
+"""Names that mean the model wherever they stand, however deep."""
+_AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|avg|averaged?)(?:_|$)", re.IGNORECASE)
+"""Found in the names of exponential moving and other averages of the weights."""
+_DEPTH = 2
+"""Containers that are looked into, one in another, apart from those of a usual name."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state_dict inside a file.
+
+    Args:
+        path: names of the containers around it, outermost first.
+        state: its tensors.
+        ignored: names of entries beside them that hold no tensor, such as an epoch.
+    """
+
+    path: tuple[str, ...]
+    state: dict[str, torch.Tensor]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The value of `--key` that chooses it."""
+        return ".".join(self.path)
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it is an average of the weights, by its name."""
+        return any(_AVERAGED.search(part) for part in self.path)
+
+
+def find_weights(content: Any, *, ema: bool = False, key: str | None = None) -> Weights:
+    """The model's state_dict inside the content of a file.
+
+    A mapping of names to tensors is one; it may stand within two levels of containers of any
+    name. Of several, those of a usual name (`state_dict`, `model`, `module`) come before others,
+    and averages are read on request alone.
+
+    Args:
+        content: what the file holds.
+        ema: read the averaged weights.
+        key: name of the container to read, with dots between levels; None: find it.
+
+    Raises:
+        ModelError: there are no weights, or several, of which none is the obvious one.
+    """
+    if key is not None:
+        return _at_key(content, key, ema=ema)
+    found = list(_candidates(content, (), _DEPTH, set()))
+    found = [one for one in found if _has_layers(one.state)] or found
+    if ema:
+        found = [one for one in found if one.averaged]
+        if not found:
+            raise ModelError("holds no averaged weights (such as state_dict_ema): drop --ema")
+        return _only(found)
+    if not found:
+        raise ModelError(_misfit(content))
+    return _only([one for one in found if not one.averaged] or found)
+
+
+def _only(found: Sequence[Weights]) -> Weights:
+    """The one state_dict, or the one of a usual name.
+
+    Raises:
+        ModelError: there are several.
+    """
+    usual = [one for one in found if not one.path or one.path[0] in _USUAL]
+    chosen = usual if len(usual) == 1 else found
+    if len(chosen) > 1:
+        raise ModelError(f"holds several models' weights ({_names(found)}): choose one with --key")
+    return chosen[0]
+
+
+def _at_key(content: Any, key: str, *, ema: bool) -> Weights:
+    if ema:
+        raise ModelError("--key names the weights to read: drop --ema")
+    for path, inner in _reached(content, (), key):
+        found = list(_candidates(inner, path, 1, set()))
+        if found:
+            return _only(found)
+    found = list(_candidates(content, (), _DEPTH, set()))
+    named = [one for one in found if one.path]
+    held = f"expected one of {_names(named)}" if named else "drop --key, it is a state_dict alone"
+    raise ModelError(f"holds no weights at {key!r} (--key): {held if found else 'it holds none'}")
+
+
+def _reached(
+    content: Any, path: tuple[str, ...], key: str
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Values at a dotted key, where names may have dots themselves."""
+    if not isinstance(content, Mapping):
+        return
+    if key in content:
+        yield (*path, key), content[key]
+    for dot in re.finditer(r"\.", key):
+        head, rest = key[: dot.start()], key[dot.end() :]
+        if head in content:
+            yield from _reached(content[head], (*path, head), rest)
+
+
+def _names(found: Sequence[Weights]) -> str:
+    shown = ", ".join(one.name or "the file's own entries" for one in found[:6])
+    return shown + (f" and {len(found) - 6} more" if found[6:] else "")
+
+
+def _candidates(
+    content: Any, path: tuple[str, ...], depth: int, seen: set[int]
+) -> Iterator[Weights]:
+    """All state_dicts in a value, the value itself or within `depth` containers.
+
+    Args:
+        content: the value.
+        path: names of the containers around it.
+        depth: containers that may still be looked into.
+        seen: identities of the mappings looked into, of which none is looked into twice.
+    """
+    if not isinstance(content, Mapping) or id(content) in seen:
+        return
+    seen.add(id(content))
+    if "param_groups" in content:  # an optimizer's state
+        return
+    inside: list[Weights] = []
+    for name, value in content.items():
+        left = depth if name in _USUAL else depth - 1
+        if isinstance(name, str) and left >= 0:
+            inside += _candidates(value, (*path, name), left, seen)
+    if not inside or _has_layers(content):
+        apart = {one.path[len(path)] for one in inside}
+        own = {name: value for name, value in content.items() if name not in apart}
+        if _is_state(own):
+            state = {name: value for name, value in own.items() if isinstance(value, torch.Tensor)}
+            yield Weights(path, state, tuple(name for name in own if name not in state))
+    yield from inside
+
+
+def _has_layers(content: Mapping[Any, Any]) -> bool:
+    """Whether a mapping has the weights of layers, which other tensors of a script are not."""
+    return any(
+        str(name).endswith("weight") and isinstance(value, torch.Tensor) and value.ndim >= 2
+        for name, value in content.items()
+    )
+
+
+def _is_state(content: Mapping[Any, Any]) -> bool:
+    """Whether a mapping has tensors by name, and beside them nothing that holds one."""
+    others = [value for value in content.values() if not isinstance(value, torch.Tensor)]
+    return (
+        len(others) < len(content)
+        and all(isinstance(name, str) for name in content)
+        and not any(_holds_tensor(value, set()) for value in others)
+    )
+
+
+def _holds_tensor(value: Any, seen: set[int]) -> bool:
+    """Whether a value is or holds a tensor; what is in `seen` was looked into before."""
+    if not isinstance(value, Mapping | list | tuple | set):
+        return isinstance(value, torch.Tensor)
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    parts = value.values() if isinstance(value, Mapping) else value
+    return any(_holds_tensor(part, seen) for part in parts)
+
+
+def _misfit(content: Any) -> str:
+    """Ending of a message about content that has no weights."""
+    for _ in range(9):  # a file may hold a container that holds itself
+        if not isinstance(content, Mapping):
+            break
+        inner = next((content[k] for k in _USUAL if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        return f"holds a {type(content).__name__}, expected a state_dict: names and tensors"
+    for name, value in content.items():
+        if not isinstance(name, str):
+            return f"{name!r} is no name of a tensor: save the model's state_dict alone"
+        if not isinstance(value, torch.Tensor):
+            # Numpy's arrays are dropped as they are read.
+            kind = "numpy array or the like" if isinstance(value, Dropped) else type(value).__name__
+            return f"{name!r} is a {kind}, expected a tensor: save the model's state_dict alone"
+    return "holds no tensors: expected a trained model's state_dict"

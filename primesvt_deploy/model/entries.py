@@ -1,0 +1,141 @@
+"""Fit the entries of a stored state_dict to a model: prefixes, counters, other number types.
+
+A note tells of every entry that was passed over, so that nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+
+import torch
+
+__all__ = ["entries_of_family", "entries_of_module", "widened_note"]
+
+_State = Mapping[str, torch.Tensor]
+
+_NEVER_READ = re.compile(
+    r"(?:.+\.)?(?:"
+    r"total_ops|total_params"  # counters of thop
+    r"|__flops__|__params__"  # of ptflops
+    r"|profiler\..+"
+    r"|surrogate_function\.alpha"  # of older SpikingJelly, read in training alone
+    r"|n_averaged"  # of torch.optim.swa_utils.AveragedModel
+    r"|num_batches_tracked"  # read in training alone
+    r")"
+)
+"""Keys that no forward pass in evaluation reads, whatever the model."""
+_COUNTER = "num_batches_tracked"
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Prefixes of wrappers, dropped even where the keys then fit no model."""
+
+
+def entries_of_family(
+    state: _State, recognises: Callable[[Set[str]], bool], beside: Sequence[str] = ()
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Entries of a state_dict as a family's conversion takes them.
+
+    Keys lose a prefix that they share, such as `module.` or `net.`, where a family recognises
+    them without it. Harmless entries are left out, and batch counters that are missing are added.
+
+    Args:
+        state: as it is stored.
+        recognises: whether keys are a known family's.
+        beside: names of what stood among the entries and is no tensor, for the note.
+
+    Returns:
+        The entries, and a note on those left out or added, or "".
+    """
+    kept = {k: t for k, t in state.items() if not _is_harmless(k) or k.endswith(_COUNTER)}
+    fitting = next((one for one in _unprefixed(kept) if recognises(one.keys())), None)
+    found = _without_wrappers(kept) if fitting is None else fitting
+    added = {
+        name: torch.tensor(0)
+        for key in found
+        if key.endswith(".running_mean")
+        and (name := f"{key.removesuffix('running_mean')}{_COUNTER}") not in found
+    }
+    return {**found, **added}, _note([*beside, *sorted(state.keys() - kept.keys())], sorted(added))
+
+
+def entries_of_module(
+    state: _State, expected: _State, beside: Sequence[str] = ()
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Entries of a state_dict under the keys of a module, as far as they fit it.
+
+    Args:
+        state: as it is stored.
+        expected: state_dict of the module.
+        beside: see `entries_of_family`.
+
+    Returns:
+        The entries, without harmless ones that the module lacks and with its own batch counters
+        where they are missing; and a note on those left out or added, or "".
+    """
+
+    def misfits(one: _State) -> int:
+        return sum(not _is_harmless(key) for key in one.keys() ^ expected.keys())
+
+    found = min(_unprefixed(state), key=misfits)  # the first of equals: as few are dropped
+    left_out = sorted(key for key in found.keys() - expected.keys() if _is_harmless(key))
+    added = {k: t for k, t in expected.items() if k.endswith(_COUNTER) and k not in found}
+    kept = {key: tensor for key, tensor in found.items() if key not in left_out}
+    return {**kept, **added}, _note([*beside, *left_out], sorted(added))
+
+
+def _note(left_out: Sequence[str], added: Sequence[str]) -> str:
+    """Note on entries of a file that were left out, and on those that it lacks; "" if none."""
+    parts = []
+    if left_out:
+        parts.append(
+            f"{_counted(left_out)} of its checkpoint that the forward pass never reads "
+            f"({_first(left_out)}) were left out"
+        )
+    if added:
+        parts.append(f"its checkpoint lacks {len(added)} {_COUNTER}, which are not read either")
+    return "; ".join(parts)
+
+
+def widened_note(state: _State) -> str:
+    """Note on tensors of fewer bits than float32, which all become; "" if there are none."""
+    kinds = Counter(
+        str(tensor.dtype).removeprefix("torch.")
+        for tensor in state.values()
+        if tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+    )
+    widened = ", ".join(f"{count} from {kind}" for kind, count in sorted(kinds.items()))
+    return f"tensors of its checkpoint were widened to float32: {widened}" if widened else ""
+
+
+def _counted(keys: Sequence[str]) -> str:
+    return f"{len(keys)} entr{'y' if len(keys) == 1 else 'ies'}"
+
+
+def _first(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if keys[3:] else "")
+
+
+def _is_harmless(key: str) -> bool:
+    return _NEVER_READ.fullmatch(key) is not None
+
+
+def _unprefixed(state: _State) -> Iterator[dict[str, torch.Tensor]]:
+    """The entries as they are, then without one more prefix that all that matter share."""
+    found = dict(state)
+    while True:
+        yield found
+        prefixes = {key.partition(".")[0] for key in found if not _is_harmless(key)}
+        if len(prefixes) != 1:
+            return
+        prefix = f"{prefixes.pop()}."
+        if not all(key.startswith(prefix) or _is_harmless(key) for key in found):
+            return  # a key without a dot
+        found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+
+
+def _without_wrappers(state: _State) -> dict[str, torch.Tensor]:
+    for prefix in _WRAPPERS:
+        if state and all(key.startswith(prefix) for key in state):
+            return _without_wrappers({k.removeprefix(prefix): t for k, t in state.items()})
+    return dict(state)

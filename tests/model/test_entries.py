@@ -1,0 +1,213 @@
+"""Entries of stored state_dicts: prefixes, counters and number types that files have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from own_nets import Attending
+from safetensors.torch import save_file
+from small_models import enliven
+from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
+
+from primesvt_deploy import adopt, load
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.model.svit import SViT
+
+State = dict[str, torch.Tensor]
+BLOCK = "blocks.0.attn.q_lif."
+OPTIONS: dict[str, Any] = {"timesteps": 2, "num_heads": 2, "image_size": 16, "patch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    model = Upstream(
+        T=2, img_size_h=16, img_size_w=16, patch_size=4, num_classes=5,
+        embed_dims=16, num_heads=2, depths=1,
+    )  # fmt: skip
+    return dict(enliven(model, seed=4).state_dict())
+
+
+@pytest.fixture(scope="module")
+def own() -> State:
+    return dict(enliven(Attending(), seed=5).state_dict())
+
+
+def of_family(path: Path, **options: Any) -> SViT:
+    return load(path, **OPTIONS, **options)
+
+
+def of_own_class(path: Path, **options: Any) -> SViT:
+    return adopt("own_nets:attending", image_size=16, checkpoint=path, **options)
+
+
+@pytest.fixture(params=[of_family, of_own_class], ids=["family", "own class"])
+def case(
+    request: pytest.FixtureRequest, state: State, own: State
+) -> tuple[State, Callable[..., SViT]]:
+    """A whole state_dict, and what reads it."""
+    return (state if request.param is of_family else own), request.param
+
+
+def saved(tmp_path: Path, content: object) -> Path:
+    torch.save(content, tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+def equal(one: SViT, other: SViT) -> bool:
+    mine, theirs = one.module.state_dict(), other.module.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def without_counters(state: State) -> State:
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+HARMLESS: dict[str, State] = {
+    "thop, whole": {"total_ops": torch.zeros(1), "total_params": torch.zeros(1)},
+    "thop, of layers": {f"{BLOCK}total_ops": torch.zeros(1), "head.total_params": torch.zeros(1)},
+    "ptflops": {"head.__flops__": torch.zeros(1), "head.__params__": torch.zeros(1)},
+    "profiler": {"profiler.calls": torch.zeros(3), "head.profiler.seconds": torch.zeros(1)},
+    "surrogate": {f"{BLOCK}surrogate_function.alpha": torch.tensor(4.0)},
+    "averaged": {"n_averaged": torch.tensor(7)},
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_entries_that_no_forward_pass_reads_are_left_out_with_one_note(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], kind: str
+) -> None:
+    state, read = case
+    plain = read(saved(tmp_path, state))
+    assert plain.notes == ()
+    found = read(saved(tmp_path, {**HARMLESS[kind], **state}))
+    assert equal(found, plain)
+    (note,) = found.notes
+    assert f"{len(HARMLESS[kind])} entr" in note
+    assert all(key in note for key in HARMLESS[kind])
+    assert "never reads" in note
+
+
+def test_a_note_counts_all_and_names_the_first(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    everything = {key: t for entries in HARMLESS.values() for key, t in entries.items()}
+    found = read(saved(tmp_path, {**state, **everything, "epoch": 3, "best": 0.5}))
+    (note,) = found.notes
+    assert f"{len(everything) + 2} entries" in note
+    assert "(epoch, best, " in note
+    assert note.count(",") < 6
+
+
+@pytest.mark.parametrize("share", ["all", "one"])
+def test_missing_batch_counters_are_no_loss(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], share: str
+) -> None:
+    state, read = case
+    counters = [key for key in state if key.endswith("num_batches_tracked")]
+    fewer = without_counters(state) if share == "all" else {**state}
+    fewer.pop(counters[0], None)
+    found = read(saved(tmp_path, fewer))
+    lacking = len(counters) if share == "all" else 1
+    assert found.notes == (
+        f"its checkpoint lacks {lacking} num_batches_tracked, which are not read either",
+    )
+    plain = read(saved(tmp_path, state))
+    x = torch.randn(plain.config.example(4).shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.logits(x), plain.logits(x))
+
+
+@pytest.mark.parametrize(
+    "prefixes", ["module.", "model.", "net.", "_orig_mod.module.", "model.student.", "backbone."]
+)
+@pytest.mark.parametrize("averaged", [False, True])
+def test_prefixes_that_all_keys_share_are_dropped(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], prefixes: str, averaged: bool
+) -> None:
+    state, read = case
+    wrapped = {f"{prefixes}{key}": tensor for key, tensor in state.items()}
+    counter = {"n_averaged": torch.tensor(3)} if averaged else {}
+    found = read(saved(tmp_path, {"state_dict": {**counter, **wrapped}}))
+    assert equal(found, read(saved(tmp_path, state)))
+    assert len(found.notes) == averaged
+
+
+def test_the_state_of_torchs_averaged_model(tmp_path: Path, own: State) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(enliven(Attending(), seed=5))
+    found = of_own_class(saved(tmp_path, {"ema": averaged.state_dict()}), ema=True)
+    assert equal(found, of_own_class(saved(tmp_path, own)))
+    assert "n_averaged" in found.notes[0]
+
+
+def test_safetensors_are_fitted_alike(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    path = tmp_path / "w.safetensors"
+    wrapped = {f"net.{k}": v.clone() for k, v in without_counters(state).items()}
+    save_file({**wrapped, "n_averaged": torch.tensor(3)}, path)
+    found = read(path)
+    assert found.notes[0].startswith("1 entry of its checkpoint")
+    with pytest.raises(ModelError, match="is safetensors, one state_dict: drop --key"):
+        read(path, key="net")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {**state, "extra.weight": torch.zeros(1)},
+        lambda state: {**state, "total_ops.weight": torch.zeros(1)},
+        lambda state: {**state, "alpha": torch.zeros(1)},
+        lambda state: dict(list(state.items())[1:]),
+        lambda state: {k: v for k, v in state.items() if not k.endswith("running_mean")},
+        lambda state: {f"net.{k}" if i else k: v for i, (k, v) in enumerate(state.items())},
+    ],
+)
+def test_anything_else_is_refused(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], change: Callable[[State], State]
+) -> None:
+    state, read = case
+    with pytest.raises(ModelError) as caught:
+        read(saved(tmp_path, change(state)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_weights_are_widened_with_a_note(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], dtype: torch.dtype
+) -> None:
+    state, read = case
+    narrow = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    found = read(saved(tmp_path, narrow))
+    count = sum(tensor.is_floating_point() for tensor in state.values())
+    name = str(dtype).removeprefix("torch.")
+    assert found.notes == (
+        f"tensors of its checkpoint were widened to float32: {count} from {name}",
+    )
+    assert {tensor.dtype for tensor in found.module.parameters()} == {torch.float32}
+    wide = read(saved(tmp_path, {k: v.to(state[k].dtype) for k, v in narrow.items()}))
+    assert equal(found, wide)
+
+
+def test_of_several_models_a_key_chooses(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    plain = read(saved(tmp_path, state))
+    path = saved(tmp_path, {"student": state, "teacher": {"net": other}})
+    with pytest.raises(ModelError, match=r"\(student, teacher.net\): choose one with --key"):
+        read(path)
+    assert equal(read(path, key="student"), plain)
+    assert not equal(read(path, key="teacher.net"), read(path, key="student"))
+
+
+def test_a_key_needs_a_checkpoint() -> None:
+    with pytest.raises(ModelError, match="--key chooses weights of a checkpoint"):
+        adopt("own_nets:attending", image_size=16, key="net")
+    with pytest.raises(ModelError, match="comes with its own description: drop --key"):
+        load(key="net")
