@@ -97,6 +97,7 @@ class SearchSettings:
         recover: gradient-free recovery of every candidate (`RECOVERY_STEPS`); with `HEAD`
             the plan that is decided on gets its classifier refitted, and is shipped so unless it
             loses more on the search images.
+        ignore: names of layers, modules or groups, or patterns of them, that keep their channels.
 
     Raises:
         SettingsError: a value is out of range.
@@ -110,6 +111,7 @@ class SearchSettings:
     seed: int = 0
     policy: str = POLICY_NAMES[0]
     recover: tuple[str, ...] = RECOVERY_STEPS
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values out of range; sort rates and recovery steps."""
@@ -148,7 +150,8 @@ class SearchSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "rates": list(self.rates), "recover": list(self.recover)}
+        lists = {name: list(getattr(self, name)) for name in ("rates", "recover", "ignore")}
+        return {**asdict(self), **lists}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ _DECIDED_BY_FRONTIER = (
     "channel_multiple",
     "search_images",
     "robustness_images",
+    "ignore",
     "seed",
 )
 """Options that were decided when the frontier was searched."""

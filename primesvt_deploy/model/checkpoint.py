@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from primesvt_deploy.errors import ModelError, first_line
+from primesvt_deploy.model.accuracy_record import recorded_accuracy
 from primesvt_deploy.model.container import Weights, find_weights
 from primesvt_deploy.model.stored_objects import STORED_OBJECTS
 
@@ -36,12 +37,14 @@ class Checkpoint:
         arguments: arguments of the training script, where the file has them.
         metadata: metadata of a safetensors file.
         ignored: names of entries among the tensors that are none, such as an epoch.
+        accuracy: top-1, percent, that the training script stored; None: none.
     """
 
     state: Mapping[str, torch.Tensor]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    accuracy: float | None = None
 
 
 def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) -> Checkpoint:
@@ -71,10 +74,12 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
         return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
     weights = _weights(content, path, ema=ema, key=key)
+    arguments = _arguments(content, weights.path)
     return Checkpoint(
         weights.state,
-        arguments=_arguments(content, weights.path),
+        arguments=arguments,
         ignored=tuple(name for name in weights.ignored if name not in _ARGUMENTS),
+        accuracy=recorded_accuracy(content, weights.path, arguments),
     )
 
 
@@ -142,5 +147,8 @@ def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
             if isinstance(found, Mapping):
                 arguments = found
                 break
+        # timm stores the model's name beside its arguments, too.
+        if isinstance(content.get("arch"), str):
+            arguments = {**arguments, "arch": content["arch"]}
         content = None if name is None else content.get(name)
     return arguments

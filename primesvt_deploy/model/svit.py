@@ -47,6 +47,7 @@ class SViT:
         data: name of the bundled data set it was trained on, if it is bundled.
         notes: what a reader of its results should know of how it was read or adopted, one line
             each; shown in manifest, report and tables.
+        recorded_accuracy: top-1, percent, that its file says it has; None: it says nothing.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SViT:
     labels: tuple[str, ...]
     data: str | None = None
     notes: tuple[str, ...] = ()
+    recorded_accuracy: float | None = None
 
     @property
     def timesteps(self) -> int:

@@ -10,7 +10,9 @@ from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pipeline.recorded_accuracy import check_recorded_accuracy
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
+from primesvt_deploy.pruning.ignored_layers import without_ignored
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
@@ -125,18 +127,23 @@ def search_context(
 
     Raises:
         DataError: recovery needs more images than the data have.
-        SettingsError: recovery that the model does not allow.
+        ModelError: with these data the model is far from the accuracy that its file records.
+        SettingsError: recovery that the model does not allow, or no such layer to ignore.
     """
     if data is not None:
         check_recovery(model, data, settings)
-    return SearchContext(
+    found = without_ignored(model.module, prunable_groups(model), settings.ignore)
+    context = SearchContext(
         model=model,
         settings=settings,
-        prunable=prunable_groups(model),
+        prunable=found,
         images=None if data is None else image_sets(data, settings),
         ledger=Ledger() if ledger is None else ledger,
         progress=progress,
     )
+    if data is not None and model.recorded_accuracy is not None:
+        check_recorded_accuracy(model, context.judge.dense())
+    return context
 
 
 def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:

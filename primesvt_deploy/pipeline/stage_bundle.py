@@ -53,7 +53,7 @@ def stage_bundle(
         stages={stage.model.timesteps: stage.layers for stage in chosen.stages},
         manifest=manifest,
         session=_session(staged),
-        plan=_plan(chosen, groups),
+        plan={**_plan(chosen, groups), "ignored": list(context.search.settings.ignore)},
         ledger=context.search.ledger.path or Path(),
         report=_report(manifest, chosen, groups),
         check_images=images,

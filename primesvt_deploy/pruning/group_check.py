@@ -22,10 +22,11 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.plan import Plan
 
-__all__ = ["Prunable", "prunable_groups"]
+__all__ = ["OWN_MODULE", "Prunable", "prunable_groups"]
 
 _SAMPLES = 2
-_PREFIX = "net."
+OWN_MODULE = "net."
+"""Prefix of the names of an adopted network's layers, which its user does not know."""
 _SINGLE = "there is one channel to a head, which cannot leave"
 
 
@@ -74,17 +75,17 @@ def _read(model: SViT, network: AdoptedNetwork) -> tuple[list[Group], dict[str, 
     """Groups to be tried, and layers of those that cannot be read, with reasons."""
     if network.graph is not None:
         sample = network.as_taken(model.config.example(1))
-        found, left = traced_groups(network.net, network.graph, sample, _PREFIX)
+        found, left = traced_groups(network.net, network.graph, sample, OWN_MODULE)
         return list(found), {k: reason for k, reason in left.items() if reason != LOGITS}
     found, unreadable = read_groups(network, model.config.input_shape)
-    left = {layer.removeprefix(_PREFIX): reason for layer, reason in unreadable.items()}
+    left = {layer.removeprefix(OWN_MODULE): reason for layer, reason in unreadable.items()}
     left["the code"] = f"it keeps the sizes that it holds, as {network.unrecorded}"
     return [replace(group, name=_title(group)) for group in found], left
 
 
 def _title(group: Group) -> str:
     """After the first layer that loses channels: nobody said what the others are."""
-    first, *others = (name.removeprefix(_PREFIX) for name in group.outputs)
+    first, *others = (name.removeprefix(OWN_MODULE) for name in group.outputs)
     return f"{first} and {len(others)} more" if others else first
 
 

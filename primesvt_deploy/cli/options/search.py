@@ -53,6 +53,13 @@ _OPTIONS = (
         show_default=True,
         help="Keep channels (per head) in multiples of this.",
     ),
+    click.option(
+        "--ignore",
+        multiple=True,
+        metavar="LAYER",
+        help="A layer, module or group that keeps its channels; patterns such as blocks.0.*; may "
+        "be given several times.",
+    ),
     click.option("--search-images", type=int, help="Search images to decide on.  [default: all]"),
     click.option(
         "--robustness-images",
@@ -91,6 +98,7 @@ def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) 
         robustness_images: int,
         seed: int,
         recover: str,
+        ignore: tuple[str, ...],
         policy: str = POLICY_NAMES[0],
         **rest: Any,
     ) -> Any:
@@ -103,6 +111,7 @@ def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) 
             search_images=search_images,
             robustness_images=robustness_images,
             seed=seed,
+            ignore=ignore,
         )
         return function(search=search, **rest)
 

@@ -1,0 +1,160 @@
+"""Arguments of training scripts that change the forward pass, and the values that a family covers.
+
+Forks keep a family's layers, and so its keys, and compute something else. Their own arguments,
+which training scripts store beside the weights, tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from primesvt_deploy.families.config import NetworkConfig
+
+__all__ = [
+    "Contradiction",
+    "StoredArgument",
+    "contradictions",
+    "model_named",
+    "one_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArgument:
+    """An argument that changes the forward pass.
+
+    Args:
+        names: under which scripts store it.
+        covers: whether a network of this configuration computes what the value says.
+        expected: what it covers, for the message.
+        option: the option by which a user says that the value is what the network has.
+    """
+
+    names: tuple[str, ...]
+    covers: Callable[[Any, NetworkConfig], bool]
+    expected: Callable[[NetworkConfig], str]
+    option: str | None = None
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A stored argument that another network than the family's has.
+
+    Args:
+        name: of the argument.
+        value: stored.
+        expected: what the family covers.
+        option: the option that would make the network so; None: there is none.
+    """
+
+    name: str
+    value: Any
+    expected: str
+    option: str | None
+
+
+def contradictions(
+    own: Collection[StoredArgument],
+    arguments: Mapping[str, Any],
+    config: NetworkConfig,
+    given: Collection[str],
+) -> Iterator[Contradiction]:
+    """Stored arguments that a family does not cover.
+
+    Args:
+        own: of the family, beside those of every family.
+        arguments: of the training script.
+        config: of the network that its weights are read as.
+        given: names of the options that the user gives, which settle what they are about.
+    """
+    for argument in (*own, *_OF_EVERY_FAMILY):
+        if argument.option in given:
+            continue
+        for name in argument.names:
+            value = arguments.get(name)
+            if value is None or value == "":
+                continue
+            if not argument.covers(value, config):
+                yield Contradiction(name, value, argument.expected(config), argument.option)
+
+
+def one_of(*values: str, names: tuple[str, ...]) -> StoredArgument:
+    """An argument that a family covers some words of, in any case."""
+    return StoredArgument(
+        names=names,
+        covers=lambda value, _: str(value).lower() in values,
+        expected=lambda _: " or ".join(values),
+    )
+
+
+def model_named(*names: str) -> StoredArgument:
+    """The name that a training script gives the model, with sizes and data sets behind it.
+
+    Args:
+        names: patterns (`re`) of the names in upstream's code, in lower case.
+    """
+    sizes = r"(?:[-_ ]*(?:\d+m?|t\d+|[tsmlb]|ti|tiny|small|base|large|cifar|cifar10|cifar100|c10|"
+    sizes += r"c100|imagenet|in1k|dvs|dvsg|cifar10[-_]?dvs|gesture|mnist|patch\d+|e\d+))*"
+    pattern = re.compile(rf"(?:{'|'.join(names)}){sizes}")
+    plain = [name for name in names if re.fullmatch(r"[\w-]+", name)]
+    return StoredArgument(
+        names=("model", "arch", "model_name"),
+        covers=lambda value, _: (
+            not isinstance(value, str) or pattern.fullmatch(value.lower()) is not None
+        ),
+        expected=lambda _: " or ".join(plain),
+    )
+
+
+def _is(value: Any, expected: float) -> bool:
+    return isinstance(value, bool) or not isinstance(value, int | float) or value == expected
+
+
+def _is_neuron(value: Any, config: NetworkConfig) -> bool:
+    """Whether a name of a neuron is of what the network has: plain LIF, or its own kind."""
+    name = re.sub(r"[^a-z]|multistep|node|neuron", "", str(value).lower())
+    if getattr(config, "parametric", False):
+        return name in ("plif", "parametriclif")
+    if not hasattr(config, "levels"):
+        return name in ("lif", "")
+    return name not in ("plif", "parametriclif", "if", "glif", "alif")
+
+
+def _whole(value: Any, _: NetworkConfig) -> bool:
+    """Whether a share of tokens that are kept is all of them."""
+    return value in (1, 1.0, 0, 0.0, False) or value in ([], {}, ())
+
+
+_OF_EVERY_FAMILY = (
+    StoredArgument(
+        names=("tau", "init_tau"),
+        covers=lambda value, config: _is(value, config.tau) or hasattr(config, "levels"),
+        expected=lambda config: f"{config.tau:g}",
+        option="tau",
+    ),
+    StoredArgument(
+        names=("v_threshold", "threshold", "v_th", "thresh"),
+        covers=lambda value, config: _is(value, config.v_threshold) or hasattr(config, "levels"),
+        expected=lambda config: f"{config.v_threshold:g}",
+        option="v_threshold",
+    ),
+    StoredArgument(
+        names=("spike_mode", "neuron", "neuron_type", "spiking_neuron", "node_type", "lif_type"),
+        covers=_is_neuron,
+        expected=lambda config: "plif" if getattr(config, "parametric", False) else "lif",
+    ),
+    StoredArgument(
+        names=("dvs_mode",),
+        covers=lambda value, config: bool(value) == config.frames,
+        expected=lambda config: str(config.frames),
+        option="frames",
+    ),
+    StoredArgument(
+        names=("keep_rate", "keep_ratio", "token_keep_ratio", "token_ratio", "token_prune_ratio"),
+        covers=_whole,
+        expected=lambda _: "all tokens",
+    ),
+)

@@ -1,0 +1,80 @@
+"""Layers that must keep all their channels, by name or pattern."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.pruning.group_check import OWN_MODULE, Prunable
+
+__all__ = ["without_ignored"]
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_MOST_NAMED = 5
+
+
+def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]) -> Prunable:
+    """The groups of a network without those that a pattern names.
+
+    A pattern is a name, in which `*`, `?` and `[...]` stand for others (`fnmatch`): of a layer, of
+    a module around layers, or of a group. A layer keeps its output channels, and so do all layers
+    of its group.
+
+    Args:
+        network: whose groups these are.
+        found: its groups, and what is left already.
+        patterns: none: nothing changes.
+
+    Raises:
+        SettingsError: a pattern fits nothing; names what is nearest.
+    """
+    names = _names(network, found.groups)
+    for pattern in patterns:
+        if not _fits(names, pattern):
+            raise SettingsError(
+                f"there is no layer {pattern!r} to ignore: expected one such as "
+                f"{', '.join(_nearest(pattern, names))}; change --ignore"
+            )
+    kept: list[Group] = []
+    left = dict(found.left)
+    for group in found.groups:
+        pattern = next((p for p in patterns if _fits(_names_of(group), p)), None)
+        if pattern is None:
+            kept.append(group)
+        else:
+            left[group.name] = f"--ignore {pattern}"
+    return replace(found, groups=tuple(kept), left=left)
+
+
+def _names(network: nn.Module, groups: Iterable[Group]) -> set[str]:
+    """Every name that a pattern may mean."""
+    layers = [name for name, module in network.named_modules() if isinstance(module, _LAYERS)]
+    around = {name for layer in layers for name in _around(layer)}
+    return around | {group.name for group in groups}
+
+
+def _names_of(group: Group) -> set[str]:
+    return {group.name, *(name for layer in group.outputs for name in _around(layer))}
+
+
+def _around(layer: str) -> list[str]:
+    """A layer's name and those of the modules around it."""
+    parts = layer.removeprefix(OWN_MODULE).split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+def _fits(names: Collection[str], pattern: str) -> bool:
+    # A name may hold brackets itself, such as of the group `qkv[0:32]`.
+    return pattern in names or any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _nearest(pattern: str, names: Collection[str]) -> list[str]:
+    plain = pattern.replace("*", "").replace("?", "")
+    near = difflib.get_close_matches(plain, sorted(names), n=_MOST_NAMED, cutoff=0.5)
+    return near or sorted(names, key=lambda name: (name.count("."), name))[:_MOST_NAMED]
