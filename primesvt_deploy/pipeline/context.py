@@ -9,8 +9,8 @@ from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
-from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pipeline.recorded_accuracy import check_recorded_accuracy
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import without_ignored
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery

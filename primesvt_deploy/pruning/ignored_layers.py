@@ -44,11 +44,11 @@ def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]
     kept: list[Group] = []
     left = dict(found.left)
     for group in found.groups:
-        pattern = next((p for p in patterns if _fits(_names_of(group), p)), None)
-        if pattern is None:
+        found_by = next((p for p in patterns if _fits(_names_of(group), p)), None)
+        if found_by is None:
             kept.append(group)
         else:
-            left[group.name] = f"--ignore {pattern}"
+            left[group.name] = f"--ignore {found_by}"
     return replace(found, groups=tuple(kept), left=left)
 
 
