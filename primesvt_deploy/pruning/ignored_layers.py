@@ -22,9 +22,9 @@ _MOST_NAMED = 5
 def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]) -> Prunable:
     """The groups of a network without those that a pattern names.
 
-    A pattern is a name, in which `*`, `?` and `[...]` stand for others (`fnmatch`): of a layer, of
-    a module around layers, or of a group. A layer keeps its output channels, and so do all layers
-    of its group.
+    A pattern is a name, in which `*`, `?` and `[...]` stand for others (`fnmatch`): of a group, or
+    where it is of none, of a layer or of a module around layers. A layer keeps its output channels,
+    and so do all layers of its group.
 
     Args:
         network: whose groups these are.
@@ -43,8 +43,12 @@ def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]
             )
     kept: list[Group] = []
     left = dict(found.left)
+    groups = {group.name for group in found.groups}
     for group in found.groups:
-        found_by = next((p for p in patterns if _fits(_names_of(group), p)), None)
+        found_by = next(
+            (p for p in patterns if _fits([group.name] if _fits(groups, p) else _layers(group), p)),
+            None,
+        )
         if found_by is None:
             kept.append(group)
         else:
@@ -59,8 +63,9 @@ def _names(network: nn.Module, groups: Iterable[Group]) -> set[str]:
     return around | {group.name for group in groups}
 
 
-def _names_of(group: Group) -> set[str]:
-    return {group.name, *(name for layer in group.outputs for name in _around(layer))}
+def _layers(group: Group) -> set[str]:
+    """Layers that lose output channels with the group, and the modules around them."""
+    return {name for layer in group.outputs for name in _around(layer)}
 
 
 def _around(layer: str) -> list[str]:
