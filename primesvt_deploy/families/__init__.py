@@ -1,8 +1,10 @@
-"""Families of SViTs, found by name or by the keys of a state_dict."""
+"""Families of SViTs, found by name, or by a state_dict's keys and stored training arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Any
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.family import Family
@@ -14,6 +16,7 @@ from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.families.statten_checkpoint import STATTEN
 
 __all__ = ["FAMILIES", "Family", "family_named", "recognise"]
 
@@ -22,6 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     QKFORMER,
     SPIKINGRESFORMER,
     SDT_V1,
+    STATTEN,
     MAXFORMER,
     SDT_V2,
     SDT_V3,
@@ -42,6 +46,14 @@ def family_named(name: str) -> Family:
     raise ModelError(f"unknown family {name!r}: expected one of {names}; pass --family")
 
 
-def recognise(keys: Set[str]) -> Family | None:
-    """The family whose checkpoints have keys like these, or None."""
-    return next((family for family in FAMILIES if family.recognises(keys)), None)
+def recognise(keys: Set[str], arguments: Mapping[str, Any] = MappingProxyType({})) -> Family | None:
+    """The family whose checkpoints have keys like these, or None.
+
+    Args:
+        keys: of the state_dict.
+        arguments: stored arguments of the training script; they choose among families that have
+            the same keys.
+    """
+    found = [family for family in FAMILIES if family.recognises(keys)]
+    claiming = [family for family in found if family.claims(arguments)]
+    return next(iter([*claiming, *found]), None)

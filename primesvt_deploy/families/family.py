@@ -28,6 +28,10 @@ class Family:
         config_type: class of its configurations.
         network: makes its network for a configuration, with fresh weights.
         recognises: whether a state_dict with these keys looks like this family's.
+        claims: whether stored training arguments are of this family's training script. They
+            choose among families with the same keys; without any, the first one is taken.
+        stored_options: options that stored training arguments give, besides those that are called
+            alike in every family.
         convert: makes the configuration and the state_dict of our network from an upstream
             state_dict and the options that weights do not determine; raises ModelError. Layers
             that no rule renames keep their names, for the loader to list as unexpected. Widths and
@@ -45,6 +49,8 @@ class Family:
     config_type: type[NetworkConfig]
     network: Callable[[Any], SpikingNetwork]
     recognises: Callable[[Set[str]], bool]
+    claims: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    stored_options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}
     convert: Callable[[State, ModelOptions], tuple[NetworkConfig, dict[str, torch.Tensor]]]
     options: frozenset[str]
     superseded: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -25,7 +25,7 @@ from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.sdt_v1 import SDTV1Config, SpikeDrivenTransformer
 from primesvt_deploy.families.stem_pooling import chosen_pooling
 
-__all__ = ["SDT_V1"]
+__all__ = ["SDT_V1", "is_upstream"]
 
 _UPSTREAM_RULES = (
     (r"patch_embed\.proj_(conv|bn)", r"stem.0.\1"),
@@ -52,16 +52,17 @@ def _is_spikingjelly(keys: Set[str]) -> bool:
     return "patch_embed.final_stage.0.weight" in keys
 
 
-def _is_upstream(keys: Set[str]) -> bool:
+def is_upstream(keys: Set[str]) -> bool:
+    """Whether a state_dict has the keys of upstream's code, or of a fork of it."""
     return {"patch_embed.proj_conv3.weight", "patch_embed.rpe_conv.weight", _HEADS_KEY} <= keys
 
 
 def _recognises(keys: Set[str]) -> bool:
-    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
+    return "head.weight" in keys and (_is_spikingjelly(keys) or is_upstream(keys))
 
 
 def _convert(state: State, options: ModelOptions) -> tuple[SDTV1Config, dict[str, torch.Tensor]]:
-    upstream = _is_upstream(state.keys())
+    upstream = is_upstream(state.keys())
     rules = _SPIKINGJELLY_RULES if _is_spikingjelly(state.keys()) else _UPSTREAM_RULES
     ours = square_kernels(rename(state, rules, drop=_UNUSED))
     in_channels = width_of(ours, "stem.0.conv", axis=1)

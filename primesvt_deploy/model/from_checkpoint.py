@@ -54,7 +54,7 @@ def from_checkpoint(
     """
     checkpoint = read_checkpoint(path, ema=ema)
     kind = _choose_family(path, checkpoint, family)
-    options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
+    options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
     try:
         config, state = kind.convert(checkpoint.state, options)
         kind.check_options(given)
@@ -70,21 +70,24 @@ def from_checkpoint(
     )
 
 
-def _stored_options(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _stored_options(
+    family: Family, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Options among the training script's arguments, except those that the user's replace."""
     replaced = {*given, *(_REPLACES[name] for name in given if name in _REPLACES)}
     found: dict[str, Any] = {}
     for option, names in _TRAINING_ARGUMENTS.items():
         value = next((arguments[n] for n in names if arguments.get(n) is not None), None)
         fits = isinstance(value, str) if option == "pooling" else type(value) is int
-        if fits and option not in replaced:
+        if fits:
             found[option] = value
-    return found
+    found.update(family.stored_options(arguments))
+    return {option: value for option, value in found.items() if option not in replaced}
 
 
 def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Family:
     keys = checkpoint.state.keys()
-    found = recognise(keys)
+    found = recognise(keys, checkpoint.arguments)
     first = ", ".join(sorted(keys)[:3])
     name = name or checkpoint.metadata.get("family")
     if name is None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from families.test_artifacts import OPTIONS
-from families.vectors import vector
+from families.vectors import family_of, vector
 
 from primesvt_deploy.errors import ModelError
-from primesvt_deploy.families import FAMILIES, Family, family_named, recognise
+from primesvt_deploy.families import FAMILIES, Family, family_named
 from primesvt_deploy.families.options import ModelOptions
 
 NAMES = {field.name for field in fields(ModelOptions)}
@@ -36,7 +36,7 @@ def read_options(family: Family, name: str, options: ModelOptions) -> set[str]:
 
 @every_family
 def test_conversion_reads_the_options_that_the_family_lists(family: Family) -> None:
-    names = [name for name in OPTIONS if recognise(vector(name)["state_dict"].keys()) is family]
+    names = [name for name in OPTIONS if family_of(name) is family]
     assert set().union(*(read_options(family, n, OPTIONS[n]) for n in names)) == family.options
 
 

@@ -1,7 +1,8 @@
 """Test vectors: small upstream models with random weights, and what upstream made of an input.
 
 Each file in `tests/fixtures` is a dict with upstream's `state_dict`, the input `x` [2, C, H, W]
-(frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64.
+(frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64. Where
+keys alone do not tell the family, `args` are those that upstream's training script stores.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.state_dict import network_with_weights
 
-__all__ = ["FIXTURES", "assert_live", "converted", "singly", "vector"]
+__all__ = ["FIXTURES", "assert_live", "converted", "family_of", "singly", "vector"]
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -37,11 +38,19 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
+def family_of(name: str) -> Family:
+    """The family that a test vector is recognised as."""
+    content = _read(name)
+    family = recognise(content["state_dict"].keys(), content.get("args", {}))
+    assert family is not None
+    return family
+
+
 def converted(
-    state: dict[str, torch.Tensor], options: ModelOptions
+    state: dict[str, torch.Tensor], options: ModelOptions, family: Family | None = None
 ) -> tuple[Family, NetworkConfig, SpikingNetwork]:
-    """The network, float32, that an upstream state_dict gives; its family by its keys."""
-    family = recognise(state.keys())
+    """The network, float32, that an upstream state_dict gives; its family by its keys, or given."""
+    family = family or recognise(state.keys())
     assert family is not None
     config, ours = family.convert(state, options)
     return family, config, network_with_weights(family, config, ours, Path("checkpoint.pth"))

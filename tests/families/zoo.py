@@ -23,6 +23,8 @@ from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.families.statten import STAttenConfig
+from primesvt_deploy.families.statten_checkpoint import STATTEN
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FORMS", "ZOO", "model_of", "samples_of"]
@@ -229,6 +231,40 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
             depth=1,
             pooling="0011",
             pooled_attention=True,
+        ),
+    ),
+    "statten": (
+        STATTEN,
+        STAttenConfig(
+            timesteps=4,
+            image_size=12,
+            in_channels=3,
+            num_classes=5,
+            num_heads=2,
+            embed_dim=16,
+            depth=1,
+            pooling="0011",
+            mlp_ratio=1.5,
+            attention_mode="STAtten",
+            chunk_size=2,
+        ),
+    ),
+    "statten, frames, pooled attention": (
+        STATTEN,
+        STAttenConfig(
+            timesteps=3,
+            image_size=16,
+            in_channels=2,
+            num_classes=5,
+            frames=True,
+            num_heads=2,
+            embed_dim=16,
+            depth=1,
+            pooling="0011",
+            mlp_ratio=1.5,
+            pooled_attention=True,
+            attention_mode="STAtten",
+            chunk_size=3,
         ),
     ),
     "maxformer": (

@@ -35,6 +35,8 @@ _OPTIONS = (
     click.option("--patch-size", type=int, help="Input pixels per token side."),
     click.option("--pooling", help="Which of four stem stages pool, such as 0011."),
     click.option("--levels", type=int, help="Levels of integer neurons (Spike-driven V3)."),
+    click.option("--attention-mode", help="Of a checkpoint of STAtten: STAtten or SDT."),
+    click.option("--chunk-size", type=int, help="Timesteps that attend to each other (STAtten)."),
     click.option(
         "--frames/--images",
         default=None,
@@ -62,6 +64,8 @@ _LOAD_OPTIONS = (
     "patch_size",
     "pooling",
     "levels",
+    "attention_mode",
+    "chunk_size",
     "frames",
     "tau",
     "v_threshold",
