@@ -14,6 +14,7 @@ from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
 from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
 from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
+from primesvt_deploy.families.sglformer_checkpoint import SGLFORMER
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
 from primesvt_deploy.families.statten_checkpoint import STATTEN
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     SDT_V2,
     SDT_V3,
     SDT_V3_LARGE,
+    SGLFORMER,
 )
 
 

@@ -15,6 +15,7 @@ from families import (
     test_sdt_v1,
     test_sdt_v2,
     test_sdt_v3,
+    test_sglformer,
     test_spikformer,
     test_spikingresformer,
     test_statten,
@@ -42,12 +43,13 @@ OPTIONS: dict[str, ModelOptions] = {
     **test_statten.VECTORS,
     **test_maxformer.VECTORS,
     **test_sdt_v2.VECTORS,
+    **test_sglformer.VECTORS,
     **{name: options for name, (_, options) in test_sdt_v3.VECTORS.items()},
 }
 TRACED_ANEW = {
     "spikformer_cifar", "qkformer_imagenet", "spikingresformer_dvs", "sdt_v1_gesture",
     "maxformer_cifar", "sdt_v2_kd", "sdt_v3_base", "sdt_v3_large_83m",
-    "statten_dvs",
+    "statten_dvs", "sglformer_dvs",
 }  # fmt: skip
 """A vector of each family that no cache is asked for."""
 

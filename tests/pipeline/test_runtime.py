@@ -224,6 +224,7 @@ def test_auto_tries_integers_alone() -> None:
     [
         ("spikformer, frames", "of its frames: "),
         ("statten", "^1 timesteps are no multiple of the 2 in which this model attends"),
+        ("sglformer", "runs for the 2 timesteps of its weights: "),
     ],
 )
 def test_a_model_whose_timesteps_are_its_own_is_told_so_before_data_are_read(

@@ -17,7 +17,7 @@
  */
 
 #define SVIT_MAX_STEPS 32   /* timesteps */
-#define SVIT_MAX_TAPS 256  /* pixels of a kernel */
+#define SVIT_MAX_TAPS 2048  /* pixels of a kernel */
 #define SVIT_MAX_RANK 6     /* axes of a strided operand */
 #define SVIT_PATTERNS 16 /* firing patterns of up to four bits */
 #define SVIT_SETS 8      /* sets of bits in a byte */

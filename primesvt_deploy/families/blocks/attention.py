@@ -69,9 +69,16 @@ class SpikingSelfAttention(nn.Module):
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Spikes `[T*N, C_v, H, W]` of the neuron behind the product of q, k and v."""
-        heads = (split_heads(x, self.num_heads) for x in (q, k, v))
-        product = join_heads(self.product(*heads) * self.scale, q.shape[-2:])
-        return cast(torch.Tensor, self.neuron(product))
+        product = self.product(*(self.split(x) for x in (q, k, v))) * self.scale
+        return cast(torch.Tensor, self.neuron(self.join(product, q.shape[-2:])))
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """Operand of the product, `[T*N, heads, C / heads, H*W]`, of `[T*N, C, H, W]`."""
+        return split_heads(x, self.num_heads)
+
+    def join(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """The inverse of `split`; `size` is (H, W)."""
+        return join_heads(x, size)
 
     def product(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """`q (k^T v)` of operands `[T*N, heads, C / heads, H*W]`, of the shape of v."""
