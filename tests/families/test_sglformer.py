@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from families.vectors import FIXTURES, assert_live, converted, singly, vector
+from families.zoo import model_of
 from small_models import make_model
 
 from primesvt_deploy import load
@@ -22,7 +23,8 @@ from primesvt_deploy.families import FAMILIES, recognise
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.families.sglformer import LocalAttention, SGLFormerConfig
 from primesvt_deploy.families.sglformer_checkpoint import SGLFORMER
-from primesvt_deploy.lowering.passes import trace_network
+from primesvt_deploy.lowering.native.records import AttentionOp, MatMulOp
+from primesvt_deploy.lowering.passes import lower_to_program, trace_network
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 
@@ -253,6 +255,19 @@ def test_groups() -> None:
     assert {"head", "groups.0.local.conv.expand.conv"} <= set(stream.inputs)
     assert "readout.bn" in stream.norms
     assert "readout.conv" not in groups_of("sglformer_ima")["residual"].outputs
+
+
+@pytest.mark.slow
+def test_the_native_engine_runs_windows_as_one_operator() -> None:
+    quantized = quantize(model_of("sglformer"), 8, None)
+    program = lower_to_program(quantized.module.float(), quantized.config, precision=Precision.INT8)
+    found = [op for op in program.operators if isinstance(op, AttentionOp)]
+    assert [(op.windows, op.columns, op.positions) for op in found] == [
+        (2, 2, 4),
+        (1, 16, 16),
+        (1, 16, 16),
+    ]
+    assert not [op for op in program.operators if isinstance(op, MatMulOp)]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from families.vectors import assert_live, converted, family_of, singly, vector
+from families.zoo import ZOO, model_of
 from small_models import enliven, make_model
 
 from primesvt_deploy import load
@@ -21,6 +22,10 @@ from primesvt_deploy.families.sdt_v1 import SDTV1Config
 from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
 from primesvt_deploy.families.statten import STAttenConfig
 from primesvt_deploy.families.statten_checkpoint import STATTEN
+from primesvt_deploy.lowering.native.records import AttentionOp, MatMulOp
+from primesvt_deploy.lowering.passes import lower_to_program
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
 
 VECTORS = {
     "statten_imagenet": ModelOptions(
@@ -221,6 +226,16 @@ def test_timesteps_of_a_chunk_see_each_other_and_no_others() -> None:
     assert not torch.equal(first_product(1), first_product(None))
     assert torch.equal(first_product(2), first_product(None))
     assert torch.equal(first_product(3), first_product(None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ZOO if name.startswith("statten")])
+def test_the_native_engine_runs_it_as_one_operator(name: str) -> None:
+    quantized = quantize(model_of(name), 8, None)
+    program = lower_to_program(quantized.module.float(), quantized.config, precision=Precision.INT8)
+    found = [op for op in program.operators if isinstance(op, AttentionOp)]
+    assert [op.chunk for op in found] == [quantized.config.to_dict()["chunk_size"]]
+    assert not [op for op in program.operators if isinstance(op, MatMulOp)]
 
 
 def test_groups() -> None:

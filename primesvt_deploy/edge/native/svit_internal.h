@@ -227,10 +227,14 @@ typedef struct op_matmul {
 } op_matmul;
 
 /* spikes of unit * (v k^T) q, head by head; q, k, v of one position are heads * size bytes. */
+/* Products of every `chunk` steps are added up, and each of these steps reads the sum. Where there
+ * are windows, windows * windows of them, `positions` are those of one: every windows-th of every
+ * windows-th row, `columns` in a row. */
 typedef struct op_attention {
     op_head head;
     spikes_ref q, k, v;
     int32_t positions, heads, key_size, value_size;
+    int32_t chunk, windows, columns;
     float unit;
     neuron_ref neuron;
     spikes_ref output;

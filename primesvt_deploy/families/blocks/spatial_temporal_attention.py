@@ -35,6 +35,8 @@ class SpatialTemporalAttention(SpikingSelfAttention):
 
     def product(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """`q (k^T v)` over chunks, of operands `[T*N, heads, C / heads, H*W]`."""
+        if self.chunk_size == 1:
+            return super().product(q, k, v)
         contexts = v @ k.transpose(-2, -1)
         chunks = (self.timesteps // self.chunk_size, self.chunk_size, -1)
         of_chunk = contexts.unflatten(0, chunks).sum(dim=1)
