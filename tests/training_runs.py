@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from reference.recipe import Phase, Recipe, Training
 from reference.run import Run
 
 from primesvt_deploy.data import DataSet, ImageList, open_data
+from primesvt_deploy.errors import ModelError
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["ARGUMENTS", "STEPS", "TRAINING", "logged", "made", "paint", "recipe_text", "train_in"]
@@ -76,15 +78,23 @@ def made(place: Path, directory: str, images: str = "images", **execution: Any) 
 
 
 def train_in(place: Path, model: SViT, images: ImageList) -> list[float]:
-    """Losses of a run on four images, a step at T = 1 and one at the model's T."""
+    """Losses of a run on four images, a step at the least T it runs at and one at its own."""
     data = DataSet(
         name="noise", digest="", train=images.first(4), search=images, held_out=images.first(0)
     )
-    phases = tuple(Phase(steps, 1) for steps in sorted({1, model.timesteps}))
+    phases = tuple(Phase(steps, 1) for steps in sorted({least_timesteps(model), model.timesteps}))
     training = Training(phases=phases, batch_size=4, warmup_epochs=0.0)
     run = Run(model, data, training, place, Execution(device=torch.device("cpu"), log_steps=1))
     assert run.go()
     return [line["loss"] for line in logged(place) if "loss" in line]
+
+
+def least_timesteps(model: SViT) -> int:
+    """The smallest T that a model runs at."""
+    for timesteps in range(1, model.timesteps):
+        with contextlib.suppress(ModelError):
+            return model.at_timesteps(timesteps).timesteps
+    return model.timesteps
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

@@ -31,8 +31,8 @@ FIXTURES = ROOT / "tests" / "fixtures"
 def listed() -> str:
     """The file's content: for each family, the layers of each form, without repetition."""
     forms: dict[str, list[list[str]]] = {}
-    for name, state in (*_vectors(), *_spikingjellys()):
-        families = families_with(state.keys())
+    for name, state, arguments in (*_vectors(), *_spikingjellys()):
+        families = families_with(state.keys(), arguments)
         if not families:
             raise SystemExit(f"{name} is of no known family")
         layers = layers_of(state)
@@ -42,12 +42,13 @@ def listed() -> str:
     return json.dumps(forms, indent=0) + "\n"
 
 
-def _vectors() -> Iterator[tuple[str, dict[str, Any]]]:
+def _vectors() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     for path in sorted(FIXTURES.glob("*.pt")):
-        yield path.name, torch.load(path, weights_only=True)["state_dict"]
+        content = torch.load(path, weights_only=True)
+        yield path.name, content["state_dict"], content.get("args", {})
 
 
-def _spikingjellys() -> Iterator[tuple[str, dict[str, Any]]]:
+def _spikingjellys() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     with torch.device("meta"):
         models = (
             Spikformer(T=1, embed_dims=16, num_heads=2, depths=1),
@@ -57,7 +58,7 @@ def _spikingjellys() -> Iterator[tuple[str, dict[str, Any]]]:
             MaxFormer(T=1, embed_dims=32, depths=(1, 1, 1), cifar=True),
         )
     for model in models:
-        yield type(model).__name__, model.state_dict()
+        yield type(model).__name__, model.state_dict(), {}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from primesvt_deploy.lowering.native.records import Data, data_of, words_of
 
 __all__ = ["FORMAT_VERSION", "EarlyStage", "arena_bytes", "native_bytes", "shape_and_classes"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the file format, `SVIT_FORMAT_VERSION` in the engine."""
 _MAGIC = b"SVIT\r\n\x1a\n"
 _HEADER = struct.Struct("<8s2I32s7I10i2I")

@@ -1,8 +1,10 @@
-"""Families of SViTs, found by name or by the keys of a state_dict."""
+"""Families of SViTs, found by name, or by a state_dict's keys and stored training arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from types import MappingProxyType
+from typing import Any
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.family import Family
@@ -12,9 +14,11 @@ from primesvt_deploy.families.sdt_v1_checkpoint import SDT_V1
 from primesvt_deploy.families.sdt_v2_checkpoint import SDT_V2
 from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
+from primesvt_deploy.families.sglformer_checkpoint import SGLFORMER
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingformer_checkpoint import SPIKINGFORMER, SPIKINGFORMER_CML
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.families.statten_checkpoint import STATTEN
 
 __all__ = ["FAMILIES", "Family", "families_with", "family_named", "recognise"]
 
@@ -25,10 +29,12 @@ FAMILIES: tuple[Family, ...] = (
     QKFORMER,
     SPIKINGRESFORMER,
     SDT_V1,
+    STATTEN,
     MAXFORMER,
     SDT_V2,
     SDT_V3,
     SDT_V3_LARGE,
+    SGLFORMER,
 )
 
 
@@ -45,12 +51,22 @@ def family_named(name: str) -> Family:
     raise ModelError(f"unknown family {name!r}: expected one of {names}; pass --family")
 
 
-def families_with(keys: Set[str]) -> tuple[Family, ...]:
-    """The families whose checkpoints have keys like these: several where only a name tells."""
-    return tuple(family for family in FAMILIES if family.recognises(keys))
+def families_with(
+    keys: Set[str], arguments: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Family, ...]:
+    """The families whose checkpoints have keys like these: several where only a name tells.
+
+    Args:
+        keys: of the state_dict.
+        arguments: stored arguments of the training script; they choose among families that have
+            the same keys.
+    """
+    found = [family for family in FAMILIES if family.recognises(keys)]
+    claiming = [family for family in found if family.claims(arguments)]
+    return tuple(claiming or (family for family in found if not family.claimed_only))
 
 
-def recognise(keys: Set[str]) -> Family | None:
-    """The only family whose checkpoints have keys like these, or None."""
-    found = families_with(keys)
+def recognise(keys: Set[str], arguments: Mapping[str, Any] = MappingProxyType({})) -> Family | None:
+    """The only family whose checkpoints have keys and arguments like these, or None."""
+    found = families_with(keys, arguments)
     return found[0] if len(found) == 1 else None

@@ -56,7 +56,8 @@ def square_kernels(state: State) -> dict[str, torch.Tensor]:
     """
     squared = dict(state)
     for key, tensor in state.items():
-        if key.endswith(".conv.weight") and tensor.ndim in (2, 3):
+        linear = tensor.ndim == 2 or (tensor.ndim == 3 and tensor.shape[2] == 1)
+        if key.endswith(".conv.weight") and linear:
             squared[key] = tensor.reshape(*tensor.shape[:2], *[1] * 2)
     return squared
 

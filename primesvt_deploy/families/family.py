@@ -14,6 +14,7 @@ from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.stored_arguments import Contradiction, StoredArgument, contradictions
 
 __all__ = ["Family"]
 
@@ -28,6 +29,13 @@ class Family:
         config_type: class of its configurations.
         network: makes its network for a configuration, with fresh weights.
         recognises: whether a state_dict with these keys looks like this family's.
+        claims: whether stored training arguments are of this family's training script. They
+            choose among families with the same keys.
+        claimed_only: it is recognised by a claim alone, as most files with its keys are another's.
+        arguments: stored training arguments that change the forward pass, and the values that this
+            family covers, beside those of every family.
+        stored_options: options that stored training arguments give, besides those that are called
+            alike in every family.
         convert: makes the configuration and the state_dict of our network from an upstream
             state_dict and the options that weights do not determine; raises ModelError. Layers
             that no rule renames keep their names, for the loader to list as unexpected. Widths and
@@ -45,6 +53,10 @@ class Family:
     config_type: type[NetworkConfig]
     network: Callable[[Any], SpikingNetwork]
     recognises: Callable[[Set[str]], bool]
+    claims: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    claimed_only: bool = False
+    arguments: tuple[StoredArgument, ...] = ()
+    stored_options: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}
     convert: Callable[[State, ModelOptions], tuple[NetworkConfig, dict[str, torch.Tensor]]]
     options: frozenset[str]
     superseded: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -74,6 +86,18 @@ class Family:
             return self.config_type.from_dict(values)
         except ModelError as error:
             raise ModelError(f"{self.name}: {error}") from error
+
+    def contradiction(
+        self, arguments: Mapping[str, Any], config: NetworkConfig, given: Collection[str]
+    ) -> Contradiction | None:
+        """A stored training argument that says another forward pass than `config`'s, or None.
+
+        Args:
+            arguments: of the training script.
+            config: that the weights are read as.
+            given: names of the options that the user gives.
+        """
+        return next(contradictions(self.arguments, arguments, config, given), None)
 
     def check_options(self, given: Collection[str]) -> None:
         """Refuse options that `convert` does not use.

@@ -22,6 +22,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.maxformer import MaxFormer, MaxFormerConfig
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["MAXFORMER"]
 
@@ -128,6 +129,7 @@ MAXFORMER = Family(
     config_type=MaxFormerConfig,
     network=MaxFormer,
     recognises=_recognises,
+    arguments=(model_named("max[-_]?former"),),
     convert=_convert,
     options=NEURON_AND_INPUT,
     flags="--timesteps --image-size",

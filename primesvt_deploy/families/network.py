@@ -40,10 +40,12 @@ class SpikingNetwork(nn.Module):
         couplings_declared: whether modules declare every coupling that DepGraph cannot trace
             (see `coupling`); groups of other networks are tried before they are trusted.
         timesteps: T.
+        timesteps_in_weights: whether weights are of single timesteps, so that T is fixed.
     """
 
     classifiers: tuple[str, ...] = ("head",)
     couplings_declared = True
+    timesteps_in_weights = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

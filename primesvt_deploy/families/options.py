@@ -19,6 +19,12 @@ _NAMES_AND_FLAGS = {
     "patch_size": ("the patch size (4 or 16)", "--patch-size"),
     "pooling": ("which stem stages pool", "--pooling, such as 1111"),
     "levels": ("the levels of integer neurons", "--levels"),
+    "attention_mode": (
+        "the attention mode",
+        "--attention-mode STAtten (which upstream's script trains whatever its arguments say) or "
+        "SDT",
+    ),
+    "chunk_size": ("the number of timesteps that attend to each other", "--chunk-size"),
 }
 
 
@@ -36,6 +42,8 @@ class ModelOptions:
         pooling: which of the four stem stages pool, such as `0011`; takes precedence over
             `patch_size`.
         levels: D, the largest count an integer neuron fires (Spike-driven Transformer V3).
+        attention_mode: `STAtten`, or `SDT`, Spike-driven Transformer V1's (STAtten).
+        chunk_size: timesteps that attend to each other (STAtten).
         frames: whether the input is a sequence of T frames (event cameras).
         tau: membrane time constant, as the model's constructor takes it, timesteps.
         v_threshold: firing threshold, as the model's constructor takes it.
@@ -48,6 +56,8 @@ class ModelOptions:
     patch_size: int | None = None
     pooling: str | None = None
     levels: int | None = None
+    attention_mode: str | None = None
+    chunk_size: int | None = None
     frames: bool | None = None
     tau: float | None = None
     v_threshold: float | None = None

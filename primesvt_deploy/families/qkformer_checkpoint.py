@@ -19,6 +19,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.qkformer import FORMS, QKFormer, QKFormerConfig
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["QKFORMER"]
 
@@ -142,6 +143,7 @@ QKFORMER = Family(
     config_type=QKFormerConfig,
     network=QKFormer,
     recognises=_recognises,
+    arguments=(model_named("qkformer"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "stage_heads"},
     superseded={"num_heads": "stage_heads"},

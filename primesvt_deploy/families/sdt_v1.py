@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from primesvt_deploy.families.blocks.attention import join_heads, split_heads
 from primesvt_deploy.families.blocks.mlp import MembraneMLP
@@ -18,13 +17,19 @@ from primesvt_deploy.families.blocks.units import (
     NeuronConvBN,
     make_neuron,
     max_pool,
+    pooled,
 )
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.coupling import ChannelRole
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 from primesvt_deploy.families.stem_pooling import check_pooling
 
-__all__ = ["SDTV1Config", "SpikeDrivenTransformer"]
+__all__ = [
+    "PooledSpikeDrivenAttention",
+    "SDTV1Config",
+    "SpikeDrivenAttention",
+    "SpikeDrivenTransformer",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +96,28 @@ class PooledSpikeDrivenAttention(SpikeDrivenAttention):
 
     k and v are pooled over pixels, the products over tokens and neighbouring channels of a head:
     there no channel can leave by itself.
+
+    Args:
+        config: of the network.
+        pools_q: q is pooled as k and v are, as STAtten's code does.
     """
 
-    def __init__(self, config: SDTV1Config) -> None:
+    def __init__(self, config: SDTV1Config, *, pools_q: bool = False) -> None:
         super().__init__(config)
         self.num_heads = config.num_heads
+        self.pools_q = pools_q
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the attention, of the same shape as `x`, `[T*N, D, H, W]`."""
         x = self.entry(x)
-        q, k, v = self.q(x), _pooled(self.k(x)), _pooled(self.v(x))
+        q = pooled(self.q(x)) if self.pools_q else self.q(x)
+        k, v = pooled(self.k(x)), pooled(self.v(x))
         context = self.neuron(self._mixed(k * v).sum(dim=(2, 3), keepdim=True))
         return cast(torch.Tensor, self.proj(self._mixed(q * context)))
 
     def _mixed(self, x: torch.Tensor) -> torch.Tensor:
         """Max pooling over neighbours among tokens, and among channels of a head."""
-        return join_heads(_pooled(split_heads(x, self.num_heads)), x.shape[-2:])
+        return join_heads(pooled(split_heads(x, self.num_heads)), x.shape[-2:])
 
     def channel_roles(self) -> Mapping[str, ChannelRole]:
         """One head for each channel: none can be pruned, as pooling mixes neighbouring channels."""
@@ -128,22 +139,17 @@ class _CoupledAttention(nn.Module):
         return cast(torch.Tensor, self.proj(self.q(x) * self.k(x) * self.v(x)))
 
 
-def _pooled(x: torch.Tensor) -> torch.Tensor:
-    return F.max_pool2d(x, 3, stride=1, padding=1)
-
-
 class SDTV1Block(nn.Module):
-    """SDSA and MLP, each added to the stream."""
+    """Attention and MLP, each added to the stream."""
 
-    def __init__(self, config: SDTV1Config) -> None:
+    def __init__(self, config: SDTV1Config, attention: nn.Module) -> None:
         super().__init__()
-        kind = PooledSpikeDrivenAttention if config.pooled_attention else SpikeDrivenAttention
-        self.attn: nn.Module = kind(config)
+        self.attn = attention
         hidden = round(config.embed_dim * config.mlp_ratio)
         self.mlp = MembraneMLP(config, config.embed_dim, hidden)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        """The stream after attention, `x + SDSA(x)`."""
+        """The stream after attention, `x + attention(x)`."""
         return x + cast(torch.Tensor, self.attn(x))
 
 
@@ -152,10 +158,18 @@ class SpikeDrivenTransformer(SpikingNetwork):
 
     The residual stream holds membrane currents. A static image drives every timestep alike, so
     the first convolution is computed for one step and its neuron presents it T times.
+
+    Args:
+        config: the network's.
+        attention: makes the attention of a block; None: SDSA.
     """
 
-    def __init__(self, config: SDTV1Config) -> None:
+    def __init__(
+        self, config: SDTV1Config, attention: Callable[[], nn.Module] | None = None
+    ) -> None:
         super().__init__(config)
+        kind = PooledSpikeDrivenAttention if config.pooled_attention else SpikeDrivenAttention
+        attention = attention or (lambda: kind(config))
         dim = config.embed_dim
         widths = (config.in_channels, dim // 8, dim // 4, dim // 2, dim)
         stages: list[nn.Module] = [
@@ -171,7 +185,7 @@ class SpikeDrivenTransformer(SpikingNetwork):
         self.stem = nn.ModuleList([*stages, ConvBN(widths[3], dim, 3)])
         self.last_pool = max_pool() if config.pooling[3] == "1" else nn.Identity()
         self.position = NeuronConvBN(dim, dim, 3, neuron=make_neuron(config))
-        self.blocks = nn.ModuleList(SDTV1Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(SDTV1Block(config, attention()) for _ in range(config.depth))
         self.head_neuron = make_neuron(config)
         self.head = nn.Linear(dim, config.num_classes)
 

@@ -24,8 +24,9 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.sdt_v1 import SDTV1Config, SpikeDrivenTransformer
 from primesvt_deploy.families.stem_pooling import chosen_pooling
+from primesvt_deploy.families.stored_arguments import model_named, one_of
 
-__all__ = ["SDT_V1"]
+__all__ = ["SDT_V1", "is_upstream"]
 
 _UPSTREAM_RULES = (
     (r"patch_embed\.proj_(conv|bn)", r"stem.0.\1"),
@@ -52,16 +53,17 @@ def _is_spikingjelly(keys: Set[str]) -> bool:
     return "patch_embed.final_stage.0.weight" in keys
 
 
-def _is_upstream(keys: Set[str]) -> bool:
+def is_upstream(keys: Set[str]) -> bool:
+    """Whether a state_dict has the keys of upstream's code, or of a fork of it."""
     return {"patch_embed.proj_conv3.weight", "patch_embed.rpe_conv.weight", _HEADS_KEY} <= keys
 
 
 def _recognises(keys: Set[str]) -> bool:
-    return "head.weight" in keys and (_is_spikingjelly(keys) or _is_upstream(keys))
+    return "head.weight" in keys and (_is_spikingjelly(keys) or is_upstream(keys))
 
 
 def _convert(state: State, options: ModelOptions) -> tuple[SDTV1Config, dict[str, torch.Tensor]]:
-    upstream = _is_upstream(state.keys())
+    upstream = is_upstream(state.keys())
     rules = _SPIKINGJELLY_RULES if _is_spikingjelly(state.keys()) else _UPSTREAM_RULES
     ours = square_kernels(rename(state, rules, drop=_UNUSED))
     in_channels = width_of(ours, "stem.0.conv", axis=1)
@@ -108,6 +110,10 @@ SDT_V1 = Family(
     config_type=SDTV1Config,
     network=SpikeDrivenTransformer,
     recognises=_recognises,
+    arguments=(
+        model_named("sdt"),
+        one_of("sdt", names=("attention_mode",)),
+    ),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "pooling", "patch_size"},
     flags="--timesteps --image-size --pooling",

@@ -12,6 +12,7 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.pyramid_checkpoint import STAGE_RULES, shape_of
 from primesvt_deploy.families.sdt_v2 import SDTv2, SDTv2Config
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SDT_V2"]
 
@@ -56,6 +57,7 @@ SDT_V2 = Family(
     config_type=SDTv2Config,
     network=SDTv2,
     recognises=_recognises,
+    arguments=(model_named("metaspikformer", r"spikformer_\d+_\d+_caformer"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads"},
     flags="--timesteps --heads --image-size",

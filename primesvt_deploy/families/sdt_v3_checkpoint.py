@@ -12,6 +12,7 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.pyramid_checkpoint import STAGE_RULES, integer_arguments
 from primesvt_deploy.families.sdt_v3 import SDTv3, SDTv3Config
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SDT_V3"]
 
@@ -49,6 +50,7 @@ SDT_V3 = Family(
     config_type=SDTv3Config,
     network=SDTv3,
     recognises=_recognises,
+    arguments=(model_named(r"efficient_spiking_transformer(?:_scaling)?"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "levels"},
     flags="--heads --image-size",

@@ -12,6 +12,7 @@ from primesvt_deploy.families.input_defaults import InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.pyramid_checkpoint import STAGE_RULES, integer_arguments
 from primesvt_deploy.families.sdt_v3_large import SDTv3Large, SDTv3LargeConfig
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SDT_V3_LARGE"]
 
@@ -68,6 +69,7 @@ SDT_V3_LARGE = Family(
     config_type=SDTv3LargeConfig,
     network=SDTv3Large,
     recognises=_recognises,
+    arguments=(model_named("spikformer", "spikmae"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "levels"},
     flags="--heads --image-size --levels",

@@ -23,6 +23,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.spikformer import Spikformer, SpikformerConfig
 from primesvt_deploy.families.stem_pooling import chosen_pooling
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SPIKFORMER"]
 
@@ -119,6 +120,7 @@ SPIKFORMER = Family(
     config_type=SpikformerConfig,
     network=Spikformer,
     recognises=_recognises,
+    arguments=(model_named("spikformer", "cml[-_]spikformer"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "pooling", "patch_size"},
     superseded={"patch_size": "pooling"},

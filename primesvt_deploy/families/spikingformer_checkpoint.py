@@ -8,7 +8,8 @@ for images store `time_step`, which they do not pass on: their models run for 4 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from primesvt_deploy.families.spikingformer import (
     SpikingformerConfig,
 )
 from primesvt_deploy.families.stem_pooling import chosen_pooling
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SPIKINGFORMER", "SPIKINGFORMER_CML"]
 
@@ -105,12 +107,18 @@ def _config(
     )
 
 
+def _is_named_cml(arguments: Mapping[str, Any]) -> bool:
+    """Whether the stored name of the model is of CML; its code calls it `Spikingformer`, too."""
+    return "cml" in str(arguments.get("model") or arguments.get("arch") or "").lower()
+
+
 SPIKINGFORMER = Family(
     name="spikingformer",
     title="Spikingformer (Zhou et al., 2023)",
     config_type=SpikingformerConfig,
     network=Spikingformer,
     recognises=_recognises,
+    arguments=(model_named("spikingformer", "cnl[-_]spikingformer"),),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "pooling"},
     flags="--timesteps --heads --image-size [--family spikingformer]",
@@ -121,6 +129,8 @@ SPIKINGFORMER_CML = Family(
     config_type=SpikingformerConfig,
     network=SpikingformerCML,
     recognises=_is_either,
+    claims=_is_named_cml,
+    arguments=(model_named("spikingformer", "spikingformer[-_]cml", "c[mn]l[-_]spikingformer"),),
     convert=_convert_cml,
     options=NEURON_AND_INPUT | {"num_heads", "pooling", "patch_size"},
     superseded={"patch_size": "pooling"},

@@ -19,6 +19,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.input_defaults import IMAGENET, InputDefaults
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.spikingresformer import SpikingResformer, SpikingResformerConfig
+from primesvt_deploy.families.stored_arguments import model_named
 
 __all__ = ["SPIKINGRESFORMER"]
 
@@ -137,6 +138,7 @@ SPIKINGRESFORMER = Family(
     config_type=SpikingResformerConfig,
     network=SpikingResformer,
     recognises=_recognises,
+    arguments=(model_named("spikingresformer"),),
     convert=_convert,
     options=NEURON_AND_INPUT,
     flags="--timesteps --image-size",

@@ -1,4 +1,4 @@
-"""Choice of the stem stages that pool, in Spikformer and Spike-driven Transformer V1."""
+"""Choice of the stem stages that pool: Spikformer, Spike-driven Transformer V1, SGLFormer."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ __all__ = ["check_pooling", "chosen_pooling"]
 _BY_PATCH_SIZE = {4: "0011", 16: "1111"}
 
 
-def check_pooling(pooling: str) -> None:
-    """Refuse a description of the stem's pooling that is not four binary digits.
+def check_pooling(pooling: str, *, stages: int = 4) -> None:
+    """Refuse a description of the stem's pooling that is not a binary digit for each stage.
 
     Args:
         pooling: a digit for each stem stage, 1 where it pools, such as `0011`.
+        stages: of the stem: 4, which a patch size describes as well, or 5.
 
     Raises:
         ModelError: it is of another form.
     """
-    if len(pooling) != 4 or set(pooling) - {"0", "1"}:
-        raise ModelError(
-            f"pooling is {pooling!r}: expected four digits, 1 for each stem stage that pools, "
-            "such as 1111 or 0011; pass --pooling or --patch-size"
-        )
+    if len(pooling) == stages and not set(pooling) - {"0", "1"}:
+        return
+    count, examples, flags = {
+        4: ("four", "1111 or 0011", "--pooling or --patch-size"),
+        5: ("five", "01111 or 00011", "--pooling"),
+    }[stages]
+    raise ModelError(
+        f"pooling is {pooling!r}: expected {count} digits, 1 for each stem stage that pools, "
+        f"such as {examples}; pass {flags}"
+    )
 
 
 def chosen_pooling(options: ModelOptions, default: str | None = None) -> str:

@@ -96,9 +96,13 @@ def model_named(*names: str) -> StoredArgument:
     Args:
         names: patterns (`re`) of the names in upstream's code, in lower case.
     """
-    sizes = r"(?:[-_ ]*(?:\d+m?|t\d+|[tsmlb]|ti|tiny|small|base|large|cifar|cifar10|cifar100|c10|"
-    sizes += r"c100|imagenet|in1k|dvs|dvsg|cifar10[-_]?dvs|gesture|mnist|patch\d+|e\d+))*"
-    pattern = re.compile(rf"(?:{'|'.join(names)}){sizes}")
+    # Names that upstream's scripts store and never use are no names of a model.
+    unused = "vitsnn|sewresnet|resnet101|your model"
+    sizes = (
+        r"(?:[-_ ]*(?:\d+m?|t\d+|[tsmlb]|ti|tiny|small|base|large|cifar|cifar10|cifar100|c10|c100|"
+        r"imagenet|in1k|dvs|dvsg|hardvs|cifar10[-_]?dvs|gesture|mnist|ima\d?|gait|day|night))*"
+    )
+    pattern = re.compile(rf"(?:{'|'.join(names)}){sizes}|{unused}")
     plain = [name for name in names if re.fullmatch(r"[\w-]+", name)]
     return StoredArgument(
         names=("model", "arch", "model_name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.blocks.spatial_temporal_attention import SpatialTemporalAttention
 from primesvt_deploy.families.blocks.units import Repeat
 from primesvt_deploy.families.network import SpikingNetwork
 
@@ -17,5 +18,5 @@ def set_timesteps(network: SpikingNetwork, timesteps: int) -> None:
         timesteps: T.
     """
     for module in network.modules():
-        if isinstance(module, Neuron | Repeat | SpikingNetwork):
+        if isinstance(module, Neuron | Repeat | SpatialTemporalAttention | SpikingNetwork):
             module.timesteps = timesteps

@@ -39,6 +39,7 @@ def adopt(
     checkpoint: str | os.PathLike[str] | None = None,
     ema: bool = False,
     key: str | None = None,
+    ignore_args: bool = False,
     frames: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
@@ -59,6 +60,7 @@ def adopt(
         checkpoint: a file of weights for it; default: the weights that it has.
         ema: read the exponential moving average of the checkpoint's weights.
         key: name of the weights in the checkpoint, where it holds several models'.
+        ignore_args: search with it whatever accuracy the checkpoint records.
         frames: whether the input is a sequence of event frames; default: if the first convolution
             takes two channels.
         labels: class names in the order of the logits; default: `0`, `1`, ...
@@ -76,10 +78,12 @@ def adopt(
     refuse_supernet(net)
     net = _copied(net)
     notes: list[str] = []
+    accuracy: float | None = None
     if checkpoint is not None:
         path = Path(checkpoint)
         stored = read_checkpoint(path, ema=ema, key=key)
         note = _load_weights(net, stored.state, path, stored.ignored)
+        accuracy = None if ignore_args else stored.accuracy
         notes += [note, widened_note(stored.state)]
     elif ema or key is not None:
         flag = "--ema" if ema else "--key"
@@ -102,6 +106,7 @@ def adopt(
         preprocessing=input_steps(InputDefaults(), config, chosen),
         labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
         notes=tuple(filter(None, notes)),
+        recorded_accuracy=accuracy,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, families_with, family_named
 from primesvt_deploy.families.nearest import difference_from, nearest
 from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.stored_arguments import Contradiction
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.entries import entries_of_family, widened_note
 from primesvt_deploy.model.labels import checked_labels
@@ -19,7 +20,7 @@ from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.supernet import refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
-__all__ = ["from_checkpoint"]
+__all__ = ["Reading", "from_checkpoint"]
 
 _TRAINING_ARGUMENTS = {
     "timesteps": ("T", "time_steps", "time_step", "timesteps"),
@@ -33,6 +34,22 @@ _REPLACES = {"patch_size": "pooling", "pooling": "patch_size", "stage_heads": "n
 """Stored options that are not used where the user gives another, by the other's name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Which weights of a file are read, and what beside them counts.
+
+    Args:
+        ema: the exponential moving average of the weights.
+        key: name of the weights in the file, where it holds several models'; None: find them.
+        ignore_args: read them although stored arguments say another forward pass, and whatever
+            accuracy the file records.
+    """
+
+    ema: bool = False
+    key: str | None = None
+    ignore_args: bool = False
+
+
 def from_checkpoint(
     path: Path,
     family: str | None,
@@ -40,8 +57,7 @@ def from_checkpoint(
     inputs: InputOptions,
     labels: Sequence[str] | None,
     *,
-    ema: bool,
-    key: str | None,
+    reading: Reading,
 ) -> SViT:
     """Load a checkpoint file.
 
@@ -51,26 +67,27 @@ def from_checkpoint(
         given: fields of `ModelOptions` that the user gives.
         inputs: preprocessing that the user chooses.
         labels: class names in the order of the logits; None: numbers.
-        ema: read the exponential moving average of the weights.
-        key: name of the weights in the file, where it holds several models'.
+        reading: which weights of the file are read, and what beside them counts.
 
     Raises:
         ModelError: the file cannot be read, is of no known family or does not fit it, an option
             is missing, wrong or means nothing for the family.
     """
-    stored = read_checkpoint(path, ema=ema, key=key)
+    stored = read_checkpoint(path, ema=reading.ema, key=reading.key)
     refuse_supernet_keys(stored.state.keys(), path)
     state, note = entries_of_family(
         stored.state, lambda keys: bool(families_with(keys)), stored.ignored
     )
     checkpoint = replace(stored, state=state)
     kind = _choose_family(path, checkpoint, family)
-    options = ModelOptions(**{**_stored_options(checkpoint.arguments, given), **given})
+    options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
     try:
         config, ours = kind.convert(checkpoint.state, options)
         kind.check_options(given)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error
+    if not reading.ignore_args:
+        _refuse_contradiction(path, kind, kind.contradiction(stored.arguments, config, given))
     return SViT(
         name=path.name.split(".")[0],
         family=kind,
@@ -78,31 +95,49 @@ def from_checkpoint(
         module=network_with_weights(kind, config, ours, path),
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
+        recorded_accuracy=None if reading.ignore_args else stored.accuracy,
         notes=tuple(filter(None, (note, widened_note(stored.state), default_note(config, inputs)))),
     )
 
 
-def _stored_options(arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _refuse_contradiction(path: Path, family: Family, found: Contradiction | None) -> None:
+    if found is None:
+        return
+    flag = f"--{found.option.replace('_', '-')}" if found.option else ""
+    value = "" if found.option == "frames" else f" {found.value}"
+    settles = f"{flag}{value} if its code uses that, " if flag else ""
+    raise ModelError(
+        f"{path}, read as {family.name}: its stored argument {found.name} is {found.value!r}, "
+        f"expected {found.expected}: it is of another network with the same keys; pass {settles}"
+        f"--factory with its own class, or --family {family.name} --ignore-args to read it so all "
+        "the same"
+    )
+
+
+def _stored_options(
+    family: Family, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Options among the training script's arguments, except those that the user's replace."""
     replaced = {*given, *(_REPLACES[name] for name in given if name in _REPLACES)}
     found: dict[str, Any] = {}
     for option, names in _TRAINING_ARGUMENTS.items():
         value = next((arguments[n] for n in names if arguments.get(n) is not None), None)
         fits = isinstance(value, str) if option == "pooling" else type(value) is int
-        if fits and option not in replaced:
+        if fits:
             found[option] = value
-    return found
+    found.update(family.stored_options(arguments))
+    return {option: value for option, value in found.items() if option not in replaced}
 
 
 def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Family:
     keys = checkpoint.state.keys()
-    found = families_with(keys)
+    found = families_with(keys, checkpoint.arguments)
     first = ", ".join(sorted(keys)[:3])
     name = name or checkpoint.metadata.get("family")
     if name is None:
         return _sole_family(path, keys, found)
     wanted = family_named(name)
-    if wanted not in found:
+    if not wanted.recognises(keys):
         if found:
             names = " or ".join(family.name for family in found)
             raise ModelError(

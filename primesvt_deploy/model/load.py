@@ -15,7 +15,7 @@ from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.adoption_check import check_neurons
 from primesvt_deploy.model.description import from_description
-from primesvt_deploy.model.from_checkpoint import from_checkpoint
+from primesvt_deploy.model.from_checkpoint import Reading, from_checkpoint
 from primesvt_deploy.model.preprocessing import InputOptions
 from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names, models_root
 from primesvt_deploy.model.svit import SViT
@@ -30,6 +30,7 @@ def load(
     factory: str | None = None,
     ema: bool = False,
     key: str | None = None,
+    ignore_args: bool = False,
     labels: Sequence[str] | None = None,
     **options: Any,
 ) -> SViT:
@@ -44,6 +45,8 @@ def load(
         ema: read a torch checkpoint's exponential moving average.
         key: name of the weights in a torch checkpoint that holds several models', with dots
             between levels, such as `student.state_dict`.
+        ignore_args: read a checkpoint although its stored arguments say another forward pass than
+            the family's, and search with it whatever accuracy it records.
         labels: class names in the order of the logits; default: `0`, `1`, ...
         options: fields of `ModelOptions` (which weights alone do not determine: `timesteps`,
             `num_heads`, `image_size`, ...) and of `InputOptions` (`mean`, `std`, `resize`,
@@ -56,7 +59,13 @@ def load(
     given = {name: value for name, value in options.items() if value is not None}
     path = _resolve(name_or_path)
     if path.is_dir():
-        extra = {"family": family, "ema": ema or None, "key": key, "labels": labels}
+        extra = {
+            "family": family,
+            "ema": ema or None,
+            "key": key,
+            "ignore_args": ignore_args or None,
+            "labels": labels,
+        }
         superfluous = [*(k for k, v in extra.items() if v is not None), *given]
         if superfluous:
             flag = superfluous[0].removeprefix("num_").replace("_", "-")
@@ -77,8 +86,7 @@ def load(
         {k: v for k, v in given.items() if k in of_model},
         InputOptions(**{k: v for k, v in given.items() if k in of_input}),
         labels,
-        ema=ema,
-        key=key,
+        reading=Reading(ema=ema, key=key, ignore_args=ignore_args),
     )
 
 

@@ -120,13 +120,13 @@ class SViT:
         """The same weights run for another number of timesteps.
 
         Raises:
-            ModelError: T cannot be chosen (the input is frames, or the module is adopted and has T
-                in its code), or it is not 1 to the model's own T.
+            ModelError: T cannot be chosen (the input is frames, weights are of single timesteps, or
+                the module is adopted and has T in its code), or it is not 1 to the model's own T.
         """
         if timesteps == self.timesteps:
             return self
-        if self.config.frames or not self.module.couplings_declared:
-            why = "its frames" if self.config.frames else "its own code"
+        why = self._why_timesteps_are_fixed()
+        if why is not None:
             raise ModelError(
                 f"{self.name} runs for the {self.timesteps} timesteps of {why}: they cannot be "
                 f"{timesteps}"
@@ -139,6 +139,14 @@ class SViT:
         module = copy.deepcopy(self.module)
         set_timesteps(module, timesteps)
         return replace(self, config=replace(self.config, timesteps=timesteps), module=module)
+
+    def _why_timesteps_are_fixed(self) -> str | None:
+        """The thing that sets T, for messages; None: T can be chosen."""
+        if self.config.frames:
+            return "its frames"
+        if self.module.timesteps_in_weights:
+            return "its weights"
+        return None if self.module.couplings_declared else "its own code"
 
     def with_module(self, module: SpikingNetwork) -> SViT:
         """The same SViT with another module, such as a pruned one."""

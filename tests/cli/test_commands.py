@@ -286,6 +286,17 @@ def test_the_weights_of_a_file_may_be_chosen_by_key(tmp_path: Path) -> None:
     assert "comes with no data: pass --data" in found.stderr, "the model itself is loaded"
 
 
+def test_a_fork_with_the_keys_of_another_family_is_read_by_its_flags(tmp_path: Path) -> None:
+    file = FIXTURES / "container_timm_module_prefix.pth.tar"
+    options = ("--checkpoint", file, "--image-size", "32", "--family", "statten")
+    asked = primesvt("analyze", *options, "--attention-mode", "STAtten", cwd=tmp_path)
+    assert asked.returncode == 2
+    assert asked.stderr.strip().endswith("cannot be read from the weights: pass --chunk-size")
+    flags = ("--attention-mode", "STAtten", "--chunk-size", "2")
+    told = primesvt("analyze", *options, *flags, cwd=tmp_path)
+    assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
+
+
 def test_a_wrong_family_says_what_the_file_looks_like(tmp_path: Path) -> None:
     file = FIXTURES / "container_timm_module_prefix.pth.tar"
     options = ("--checkpoint", file, "--family", "qkformer")

@@ -15,9 +15,11 @@ from families import (
     test_sdt_v1,
     test_sdt_v2,
     test_sdt_v3,
+    test_sglformer,
     test_spikformer,
     test_spikingformer,
     test_spikingresformer,
+    test_statten,
 )
 from families.vectors import FIXTURES, converted, family_of, vector
 from families.zoo import ZOO, model_of
@@ -40,14 +42,16 @@ OPTIONS: dict[str, ModelOptions] = {
     **test_qkformer.VECTORS,
     **test_spikingresformer.VECTORS,
     **test_sdt_v1.VECTORS,
+    **test_statten.VECTORS,
     **test_maxformer.VECTORS,
     **test_sdt_v2.VECTORS,
+    **test_sglformer.VECTORS,
     **{name: options for name, (_, options) in test_sdt_v3.VECTORS.items()},
 }
 TRACED_ANEW = {
     "spikformer_cifar", "qkformer_imagenet", "spikingresformer_dvs", "sdt_v1_gesture",
     "maxformer_cifar", "sdt_v2_kd", "sdt_v3_base", "sdt_v3_large_83m", "spikingformer_cifar",
-    "spikingformer_cml_cifar",
+    "spikingformer_cml_cifar", "statten_dvs", "sglformer_dvs",
 }  # fmt: skip
 """A vector of each family that no cache is asked for."""
 
@@ -60,7 +64,7 @@ def test_every_vector_is_exported() -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     recorded = vector(name)
-    family, config, network = converted(recorded["state_dict"], OPTIONS[name], family_of(recorded))
+    family, config, network = converted(recorded["state_dict"], OPTIONS[name], family_of(name))
     size = config.image_size
     model = SViT(
         name=name,

@@ -36,7 +36,7 @@ def read_options(family: Family, name: str, options: ModelOptions) -> set[str]:
 
 @every_family
 def test_conversion_reads_the_options_that_the_family_lists(family: Family) -> None:
-    names = [name for name in OPTIONS if family_of(vector(name)) is family]
+    names = [name for name in OPTIONS if family_of(name) is family]
     assert set().union(*(read_options(family, n, OPTIONS[n]) for n in names)) == family.options
 
 

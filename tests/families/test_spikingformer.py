@@ -56,7 +56,7 @@ def config_of(name: str, **changes: Any) -> SpikingformerConfig:
 def test_converted_network_equals_upstreams_code(name: str) -> None:
     recorded = vector(name)
     family = family_by_name(name)
-    assert family_of(recorded) is family
+    assert family_of(name) is family
     _, config, network = converted(recorded["state_dict"], VECTORS[name], family)
     assert isinstance(config, SpikingformerConfig)
     assert config.pooling == ("0011" if name.endswith("cifar") else "1111")

@@ -1,8 +1,9 @@
 """Test vectors: small upstream models with random weights, and what upstream made of an input.
 
 Each file in `tests/fixtures` is a dict with upstream's `state_dict`, the input `x` [2, C, H, W]
-(frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64.
-`family` is the family's name where keys do not show it.
+(frames: [2, T, C, H, W]), and `y_single64`: upstream's logits of each sample alone in fp64. Where
+keys alone do not tell the family, `args` are those that upstream's training script stores, or
+`family` is its name.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def family_of(content: dict[str, Any]) -> Family:
-    """The family of a test vector: by its keys, or by its name where they are of several."""
-    found = families_with(content["state_dict"].keys())
+def family_of(name: str) -> Family:
+    """The family of a test vector: by its keys and arguments, or by its name."""
+    content = _read(name)
+    found = families_with(content["state_dict"].keys(), content.get("args", {}))
     if len(found) == 1:
         return found[0]
     family = family_named(content["family"])
@@ -51,8 +53,8 @@ def family_of(content: dict[str, Any]) -> Family:
 def converted(
     state: dict[str, torch.Tensor], options: ModelOptions, family: Family | None = None
 ) -> tuple[Family, NetworkConfig, SpikingNetwork]:
-    """The network, float32, that an upstream state_dict gives; its family by its keys if None."""
-    family = recognise(state.keys()) if family is None else family
+    """The network, float32, that an upstream state_dict gives; its family by its keys, or given."""
+    family = family or recognise(state.keys())
     assert family is not None
     config, ours = family.convert(state, options)
     return family, config, network_with_weights(family, config, ours, Path("checkpoint.pth"))

@@ -19,12 +19,16 @@ from primesvt_deploy.families.sdt_v3 import SDTv3Config
 from primesvt_deploy.families.sdt_v3_checkpoint import SDT_V3
 from primesvt_deploy.families.sdt_v3_large import SDTv3LargeConfig
 from primesvt_deploy.families.sdt_v3_large_checkpoint import SDT_V3_LARGE
+from primesvt_deploy.families.sglformer import SGLFormerConfig
+from primesvt_deploy.families.sglformer_checkpoint import SGLFORMER
 from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.families.spikformer_checkpoint import SPIKFORMER
 from primesvt_deploy.families.spikingformer import SpikingformerConfig
 from primesvt_deploy.families.spikingformer_checkpoint import SPIKINGFORMER, SPIKINGFORMER_CML
 from primesvt_deploy.families.spikingresformer import SpikingResformerConfig
 from primesvt_deploy.families.spikingresformer_checkpoint import SPIKINGRESFORMER
+from primesvt_deploy.families.statten import STAttenConfig
+from primesvt_deploy.families.statten_checkpoint import STATTEN
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["FORMS", "ZOO", "model_of", "samples_of"]
@@ -233,6 +237,40 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
             pooled_attention=True,
         ),
     ),
+    "statten": (
+        STATTEN,
+        STAttenConfig(
+            timesteps=4,
+            image_size=12,
+            in_channels=3,
+            num_classes=5,
+            num_heads=2,
+            embed_dim=16,
+            depth=1,
+            pooling="0011",
+            mlp_ratio=1.5,
+            attention_mode="STAtten",
+            chunk_size=2,
+        ),
+    ),
+    "statten, frames, pooled attention": (
+        STATTEN,
+        STAttenConfig(
+            timesteps=3,
+            image_size=16,
+            in_channels=2,
+            num_classes=5,
+            frames=True,
+            num_heads=2,
+            embed_dim=16,
+            depth=1,
+            pooling="0011",
+            mlp_ratio=1.5,
+            pooled_attention=True,
+            attention_mode="STAtten",
+            chunk_size=3,
+        ),
+    ),
     "maxformer": (
         MAXFORMER,
         MaxFormerConfig(
@@ -342,6 +380,40 @@ ZOO: dict[str, tuple[Family, NetworkConfig]] = {
             depths=(1, 1, 2, 1),
             levels=8,
             attention_scale=1.0,
+        ),
+    ),
+    "sglformer": (
+        SGLFORMER,
+        SGLFormerConfig(
+            timesteps=2,
+            image_size=16,
+            in_channels=3,
+            num_classes=5,
+            num_heads=2,
+            embed_dim=16,
+            stem_width=2,
+            depth=1,
+            global_blocks=2,
+            pooling="00011",
+            mlp_ratio=1.5,
+            weighs_timesteps=True,
+        ),
+    ),
+    "sglformer, ImageNet form, soft reset": (
+        SGLFORMER,
+        SGLFormerConfig(
+            timesteps=3,
+            image_size=16,
+            in_channels=3,
+            num_classes=5,
+            v_reset=None,
+            num_heads=2,
+            embed_dim=16,
+            stem_width=2,
+            depth=1,
+            global_blocks=1,
+            pooling="01010",
+            mlp_ratio=1.5,
         ),
     ),
     "spikingformer, CIFAR form": (

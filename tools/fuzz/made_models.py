@@ -552,12 +552,15 @@ def _pixels(m: _Maker) -> NativeProgram:
 def _attention(m: _Maker) -> NativeProgram:
     m.steps = min(m.steps, 8)
     heads, key, value = m.pick(1, 2, 4), m.pick(1, 3, 8), m.pick(1, 5, 33)
-    positions = m.pick(1, 2, 9)
-    m.shape = (1, positions, heads * max(key, value))
+    positions, windows = m.pick(1, 2, 9), m.pick(1, 1, 2, 3)
+    columns = m.pick(*(n for n in range(1, positions + 1) if positions % n == 0))
+    chunk = m.pick(*(n for n in range(1, m.steps + 1) if m.steps % n == 0))
+    places = positions * windows**2
+    m.shape = (1, places, heads * max(key, value))
     m.given = new_values(m.pick(1, m.steps), m.elements).ref
 
     def spikes(size: int) -> SpikesRef:
-        store = new_spikes(m.steps, positions * heads * size)
+        store = new_spikes(m.steps, places * heads * size)
         source = replace(m.given, elements=store.ref.elements)
         m.operators.append(
             NeuronOp(name=m.name, input=source, neuron=m.neuron(1), output=store.ref)
@@ -565,7 +568,7 @@ def _attention(m: _Maker) -> NativeProgram:
         return store.ref
 
     q, k, v = spikes(key), spikes(key), spikes(value)
-    output = new_spikes(m.steps, positions * heads * value).ref
+    output = new_spikes(m.steps, places * heads * value).ref
     m.operators.append(
         AttentionOp(
             name=m.name,
@@ -576,6 +579,9 @@ def _attention(m: _Maker) -> NativeProgram:
             heads=heads,
             key_size=key,
             value_size=value,
+            chunk=chunk,
+            windows=windows,
+            columns=columns,
             unit=0.25,
             neuron=m.neuron(1),
             output=output,

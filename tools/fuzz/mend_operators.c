@@ -73,16 +73,22 @@ static void mend_attention(room *r, op_attention *op) {
     op->key_size = clamp(op->key_size, 1, 64);
     op->value_size = clamp(op->value_size, 1, 256);
     op->positions = clamp(op->positions, 1, 64);
+    op->windows = clamp(op->windows, 1, 2);
+    op->columns = clamp(op->columns, 1, op->positions);
+    op->positions -= op->positions % op->columns;
+    const int32_t places = op->positions * op->windows * op->windows;
     op->output.step_bits = op->output.planes = op->output.groups = 1;
     op->output.steps = clamp(op->output.steps, 1, 8);
-    op->output.elements = op->heads * op->value_size * op->positions;
+    op->chunk = clamp(op->chunk, 1, op->output.steps);
+    op->output.steps -= op->output.steps % op->chunk;
+    op->output.elements = op->heads * op->value_size * places;
     mend_spikes(r, &op->output);
     mend_neuron(&op->neuron, &op->output);
     spikes_ref *const inputs[] = {&op->q, &op->k, &op->v};
     for (int i = 0; i < 3; i++) {
         take_form(inputs[i], &op->output);
         inputs[i]->planes = 1;
-        inputs[i]->elements = op->heads * (i < 2 ? op->key_size : op->value_size) * op->positions;
+        inputs[i]->elements = op->heads * (i < 2 ? op->key_size : op->value_size) * places;
         mend_spikes(r, inputs[i]);
     }
 }

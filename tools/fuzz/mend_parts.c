@@ -59,7 +59,8 @@ void mend_window(const room *r, window_ref *w, int pool) {
         *sides[i] = clamp(*sides[i], 1, i < 3 ? 256 : 64);
     w->pad_top = clamp(w->pad_top, 0, pool ? w->kernel_height - 1 : 1 << 10);
     w->pad_left = clamp(w->pad_left, 0, pool ? w->kernel_width - 1 : 1 << 10);
-    w->kernel_width = clamp(w->kernel_width, 1, SVIT_MAX_TAPS / w->kernel_height);
+    /* Larger kernels, up to SVIT_MAX_TAPS, are the same code and take their time. */
+    w->kernel_width = clamp(w->kernel_width, 1, (1 << 8) / w->kernel_height);
     while ((int64_t)w->height * w->width * w->channels > MOST_ELEMENTS) {
         int32_t *const shrunk = sides[roll(r->random, 3)];
         *shrunk = (*shrunk + 1) / 2;

@@ -52,7 +52,8 @@ static double pixels_work(const op_pixels *op) {
 static double attention_work(const op_attention *op) {
     const double each = (double)op->key_size * op->value_size * 2.0 + 3.0 * op->value_size;
     const double tables = (double)op->heads * op->key_size * op->value_size;
-    return op->output.steps * ((double)op->heads * op->positions * each + tables);
+    const double windows = (double)op->windows * op->windows;
+    return op->output.steps * windows * ((double)op->heads * op->positions * each + tables);
 }
 
 static double product(const int32_t *sizes, int32_t rank) {

@@ -24,7 +24,7 @@ extern "C" {
 #endif
 
 #define SVIT_ALIGNMENT 64
-#define SVIT_FORMAT_VERSION 3
+#define SVIT_FORMAT_VERSION 4
 #define SVIT_PIXELS_ALONE 2
 #define SVIT_ANYTIME (-1)
 

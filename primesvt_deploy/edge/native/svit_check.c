@@ -16,6 +16,7 @@
 #define MOST_SIDE (1 << 16)     /* channels, pixels along a side, sizes of an axis */
 #define MOST_NAME 4096          /* bytes of a name */
 #define MOST_TILE 1024          /* positions whose lists are kept */
+#define MOST_WINDOWS 16         /* of attention, along a side */
 #define MOST_UNCOUNTED 64       /* inputs that a piece may have beyond those it is told */
 
 typedef struct limits {
@@ -312,9 +313,17 @@ static int attention_ok(const limits *l, const op_attention *op) {
     const int64_t keys = (int64_t)op->heads * op->key_size;
     const int64_t values = (int64_t)op->heads * op->value_size;
     if (keys > MOST_SIDE || values > MOST_SIDE) return 0;
-    return keys * op->positions == op->q.elements && keys * op->positions == op->k.elements &&
-           values * op->positions == op->v.elements &&
-           values * op->positions == op->output.elements && neuron_ok(&op->neuron, &op->output);
+    /* Sums of a chunk's steps are kept in 16 bits. */
+    if (!in_range(op->chunk, 1, op->output.steps) || op->output.steps % op->chunk ||
+        (int64_t)op->positions * op->chunk > UINT16_MAX)
+        return 0;
+    if (!in_range(op->windows, 1, MOST_WINDOWS) || !in_range(op->columns, 1, op->positions) ||
+        op->positions % op->columns)
+        return 0;
+    const int64_t places = (int64_t)op->positions * op->windows * op->windows;
+    return keys * places == op->q.elements && keys * places == op->k.elements &&
+           values * places == op->v.elements && values * places == op->output.elements &&
+           neuron_ok(&op->neuron, &op->output);
 }
 
 static int copy_ok(const limits *l, const op_copy *op) {

@@ -17,7 +17,7 @@
  */
 
 #define SVIT_MAX_STEPS 32   /* timesteps */
-#define SVIT_MAX_TAPS 256  /* pixels of a kernel */
+#define SVIT_MAX_TAPS 2048  /* pixels of a kernel */
 #define SVIT_MAX_RANK 6     /* axes of a strided operand */
 #define SVIT_PATTERNS 16 /* firing patterns of up to four bits */
 #define SVIT_SETS 8      /* sets of bits in a byte */
@@ -227,10 +227,14 @@ typedef struct op_matmul {
 } op_matmul;
 
 /* spikes of unit * (v k^T) q, head by head; q, k, v of one position are heads * size bytes. */
+/* Products of every `chunk` steps are added up, and each of these steps reads the sum. Where there
+ * are windows, windows * windows of them, `positions` are those of one: every windows-th of every
+ * windows-th row, `columns` in a row. */
 typedef struct op_attention {
     op_head head;
     spikes_ref q, k, v;
     int32_t positions, heads, key_size, value_size;
+    int32_t chunk, windows, columns;
     float unit;
     neuron_ref neuron;
     spikes_ref output;

@@ -65,10 +65,24 @@ class SpikingSelfAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the attention, of the same shape as `x`, `[T*N, C, H, W]`."""
         x = self.entry(x)
-        q, k, v = (split_heads(unit(x), self.num_heads) for unit in (self.q, self.k, self.v))
-        attended = (v @ k.transpose(-2, -1)) @ q * self.scale
-        spikes = self.neuron(join_heads(attended, x.shape[-2:]))
-        return cast(torch.Tensor, self.proj(spikes))
+        return cast(torch.Tensor, self.proj(self.attend(self.q(x), self.k(x), self.v(x))))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Spikes `[T*N, C_v, H, W]` of the neuron behind the product of q, k and v."""
+        product = self.product(*(self.split(x) for x in (q, k, v))) * self.scale
+        return cast(torch.Tensor, self.neuron(self.join(product, q.shape[-2:])))
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """Operand of the product, `[T*N, heads, C / heads, H*W]`, of `[T*N, C, H, W]`."""
+        return split_heads(x, self.num_heads)
+
+    def join(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        """The inverse of `split`; `size` is (H, W)."""
+        return join_heads(x, size)
+
+    def product(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """`q (k^T v)` of operands `[T*N, heads, C / heads, H*W]`, of the shape of v."""
+        return (v @ k.transpose(-2, -1)) @ q
 
     def absorb_gain(self, gain: float) -> None:
         """Multiply the input of the neuron behind the attention product by `gain`."""

@@ -9,11 +9,20 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.config import NetworkConfig
 
-__all__ = ["ConvBN", "ConvBNNeuron", "NeuronConvBN", "Repeat", "make_neuron", "max_pool"]
+__all__ = [
+    "ConvBN",
+    "ConvBNNeuron",
+    "NeuronConvBN",
+    "Repeat",
+    "make_neuron",
+    "max_pool",
+    "pooled",
+]
 
 
 def make_neuron(
@@ -41,6 +50,11 @@ def make_neuron(
 def max_pool() -> nn.MaxPool2d:
     """The pooling of every family: 3x3, stride 2, padding 1."""
     return nn.MaxPool2d(3, stride=2, padding=1)
+
+
+def pooled(x: torch.Tensor) -> torch.Tensor:
+    """Max pooling inside attention, of the same size: 3x3, stride 1, padding 1."""
+    return F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 class ConvBN(nn.Module):

@@ -382,6 +382,9 @@ class AttentionOp(Operator):
     heads: int
     key_size: int
     value_size: int
+    chunk: int
+    windows: int
+    columns: int
     unit: float
     neuron: NeuronRef
     output: SpikesRef

@@ -37,7 +37,7 @@ __all__ = ["lower_weighted"]
 
 _INT16_MAX = 2**15 - 1
 _MOST_ROWS = 2**16 - 1
-_MOST_TAPS = 256
+_MOST_TAPS = 2048
 _TILE_BYTES, _TILE_SHARE, _LONGEST_TILE = 4096, 32, 32
 """Lists of a tile of positions take so many bytes, or that share of a layer's weights."""
 
