@@ -1,4 +1,4 @@
-"""What tensor operations do with the channels of their arguments."""
+"""Rules of tensor operations: which channels their results belong to, and which they join."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ class Rules:
 
 
 def _labelled(planes: Any) -> list[torch.Tensor]:
-    """Those planes that hold a channel at all."""
+    """Planes without those that hold no channel at all."""
     return [plane for plane in planes if bool((plane != NO_CHANNEL).any())]
 
 

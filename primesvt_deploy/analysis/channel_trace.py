@@ -39,7 +39,7 @@ _ELEMENTWISE = (
 
 @dataclass
 class ChannelTrace:
-    """What a run tells of channels.
+    """Channels as a run of the graph shows them.
 
     Attributes:
         channels: numbers of channels, joined.

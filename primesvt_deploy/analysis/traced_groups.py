@@ -29,7 +29,7 @@ class _Bundle:
 
     @property
     def kind(self) -> tuple[tuple[Member, int], ...]:
-        """What it is made of: bundles of one kind are a group."""
+        """Members, and the places in each: bundles of one kind are a group."""
         return tuple(sorted((member, len(found)) for member, found in self.places.items()))
 
 

@@ -60,7 +60,7 @@ class _Call:
 
 @dataclass
 class _Run:
-    """What one run of a module did.
+    """Calls of one run of a module, in order.
 
     Args:
         names: of its layers, parameters and buffers, by identity.

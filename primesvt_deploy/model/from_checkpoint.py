@@ -36,7 +36,7 @@ _REPLACES = {"patch_size": "pooling", "pooling": "patch_size", "stage_heads": "n
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Which weights of a file are read, and what beside them counts.
+    """Choice of the weights of a file, and of what beside them counts.
 
     Args:
         ema: the exponential moving average of the weights.

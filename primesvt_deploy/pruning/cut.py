@@ -91,7 +91,7 @@ def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
 
 
 def _moved(groups: Sequence[Group], plan: Plan) -> dict[Member, dict[int, int | None]]:
-    """Of each side of a layer, the channels of pruned groups: None, or whose place they take.
+    """Channels of pruned groups on each side of a layer: None, or whose place they take.
 
     The channels that stay of a head take the places of its first ones, so that heads stay together
     however a layer has them in its order.
