@@ -42,8 +42,8 @@ VECTORS = vectors()
 
 def first_convolutions(name: str, state: dict[str, torch.Tensor]) -> list[str]:
     found = [k for k, t in state.items() if t.ndim == 4 and t.shape[1] == 3 and t.shape[2] > 1]
-    # The stem of SGLFormer's small vector has three channels itself.
-    return found[:1] if name.startswith("sglformer") else found
+    # The stems of these small vectors have three channels themselves.
+    return found[:1] if name.startswith(("sglformer", "spikingformer")) else found
 
 
 def test_every_family_has_a_checkpoint() -> None:
