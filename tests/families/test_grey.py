@@ -40,10 +40,8 @@ def vectors() -> dict[str, str]:
 VECTORS = vectors()
 
 
-def first_convolutions(name: str, state: dict[str, torch.Tensor]) -> list[str]:
-    found = [k for k, t in state.items() if t.ndim == 4 and t.shape[1] == 3 and t.shape[2] > 1]
-    # The stems of these small vectors have three channels themselves.
-    return found[:1] if name.startswith(("sglformer", "spikingformer")) else found
+def first_convolution(state: dict[str, torch.Tensor]) -> str:
+    return next(k for k, t in state.items() if t.ndim == 4 and t.shape[1] == 3 and t.shape[2] > 1)
 
 
 def test_every_family_has_a_checkpoint() -> None:
@@ -54,8 +52,8 @@ def load_vector(name: str, path: Path, *, grey: bool) -> SViT:
     """The model that `load` makes of a test vector, of one channel if `grey`."""
     state = vector(name)["state_dict"]
     if grey:
-        for key in first_convolutions(name, state):
-            state[key] = state[key].sum(dim=1, keepdim=True)
+        key = first_convolution(state)
+        state[key] = state[key].sum(dim=1, keepdim=True)
     torch.save({"net": state}, path)
     return load(path, family=family_of(name).name, **asdict(OPTIONS[name]))
 
