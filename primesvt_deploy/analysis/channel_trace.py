@@ -21,6 +21,7 @@ from primesvt_deploy.analysis.channel_labels import (
 )
 from primesvt_deploy.analysis.channel_rules import Rules
 from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.recording import KEEPS_CHANNELS
 
 __all__ = ["LOGITS", "ChannelTrace", "trace_channels"]
 
@@ -121,7 +122,8 @@ class _Run(fx.Interpreter):
             return planes
         if isinstance(layer, _POOLS):
             return self._rules.pooled(planes, value, 1 if "1d" in type(layer).__name__ else 2)
-        if isinstance(layer, _ELEMENTWISE) and value.shape == x.shape:
+        keeps = isinstance(layer, _ELEMENTWISE) or getattr(layer, KEEPS_CHANNELS, False) is True
+        if keeps and value.shape == x.shape:
             return planes
         self.trace.channels.fix(planes, f"what {name} ({type(layer).__name__}) does with them")
         return ()

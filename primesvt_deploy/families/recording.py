@@ -19,11 +19,14 @@ from unittest import mock
 import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from primesvt_deploy.families.blocks.neuron import Neuron
 
-__all__ = ["UnrecordableError", "record", "replay"]
+__all__ = ["KEEPS_CHANNELS", "UnrecordableError", "record", "replay"]
 
+KEEPS_CHANNELS = "keeps_channels"
+"""Attribute by which a user's module says that each channel of its result depends on one alone."""
 _LIBRARIES = ("torch.", "spikingjelly.")
 _OPENED = (nn.Unflatten, nn.Flatten)
 """Layers whose sizes must stand in the graph."""
@@ -66,6 +69,7 @@ class _Run:
         names: of its layers, parameters and buffers, by identity.
         calls: in order.
         output: the tensor that it returned.
+        from_input: numbers of the tensors that depend on the input.
     """
 
     names: dict[int, str]
@@ -73,6 +77,7 @@ class _Run:
     output: _Ref | None = None
     refs: dict[int, _Ref] = field(default_factory=dict)
     tensors: list[torch.Tensor] = field(default_factory=list)
+    from_input: set[int] = field(default_factory=set)
 
     def new(self, tensor: torch.Tensor) -> _Ref:
         """A number for a tensor, which is kept, so that its identity is not given to another."""
@@ -90,9 +95,17 @@ class _Run:
             return
         # Arguments first: an operation in place returns the tensor that it takes.
         given = (self._of(tuple(args)), self._of(dict(kwargs)))
+        refs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, _Ref)]
         new = tuple(self.new(i) if isinstance(i, torch.Tensor) else None for i in items)
+        if any(ref.number in self.from_input for ref in refs):
+            self.from_input |= {ref.number for ref in (*new, *refs[:changes]) if ref is not None}
         returned = None if changes else new if several else new[0]
         self.calls.append(_Call(target, *given, returned))
+
+    def is_constant(self, tensor: Any) -> bool:
+        """Whether a tensor is of the module's own, or computed of such alone."""
+        ref = self.refs.get(id(tensor))
+        return id(tensor) in self.names if ref is None else ref.number not in self.from_input
 
     def _of(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -127,6 +140,8 @@ class _Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _READS:
+            if self.run.is_constant(args[0]):
+                return func(*args, **kwargs)
             raise UnrecordableError("it reads a value out of a tensor")
         if name == "__iter__":
             return iter(self._recorded(torch.unbind, (args[0],), {}))
@@ -154,7 +169,7 @@ class _Recorder(TorchFunctionMode):
             finally:
                 self.inside_layer = False
             if id(module) not in self.run.names:
-                raise UnrecordableError(f"it makes a {type(module).__name__} as it runs")
+                raise UnrecordableError(f"it makes a layer ({type(module).__name__}) as it runs")
             self.run.add(self.run.names[id(module)], args, kwargs, result)
             return result
 
@@ -180,8 +195,8 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
 
 
 def _is_whole(module: nn.Module) -> bool:
-    """Whether a layer is recorded as one call: a neuron, or one whose code is a library's."""
-    if isinstance(module, Neuron):
+    """Whether a layer is recorded as one call: its code is a library's, or its user says so."""
+    if isinstance(module, Neuron) or getattr(module, KEEPS_CHANNELS, False) is True:
         return True
     home = f"{type(module).forward.__module__}."
     return (
@@ -223,7 +238,7 @@ def _run(net: nn.Module, x: torch.Tensor, output: Callable[[Any], torch.Tensor])
     # A layer under two names: by its first.
     names |= {id(layer): name for name, layer in reversed(list(net.named_modules()))}
     run = _Run(names)
-    run.new(x)
+    run.from_input.add(run.new(x).number)
     recorder = _Recorder(run)
     with recorder.layers_as_wholes():
         result = output(net(x))

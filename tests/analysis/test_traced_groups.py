@@ -107,6 +107,23 @@ def test_tensors_of_the_code_lose_the_channels_that_they_meet() -> None:
     assert smaller.get_parameter("net.attn.position").shape == (1, 1, 16, 10)
 
 
+class Alpha(Attention):
+    """Reads the value of a weight, and of something computed of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x * float(self.alpha) * (2.0 * self.alpha).item())
+
+
+def test_values_of_weights_are_constants() -> None:
+    found = prunable_groups(adopt(enliven(Network(Alpha)), image_size=16))
+    assert not found.left
+    assert "attn.v.linear" in {group.name for group in found.groups}
+
+
 class Gated(Attention):
     """Multiplies tokens with one another through a layer of its own over the tokens."""
 
@@ -154,3 +171,37 @@ def test_what_cannot_be_followed_stays_and_is_named(attention: type[Attention], 
     found = prunable_groups(model)
     assert "fc1.linear" in {group.name for group in found.groups}
     assert said in " ".join(found.left.values())
+
+
+class SortedTokens(nn.Module):
+    def __init__(self, keeps: bool, dim: int) -> None:
+        super().__init__()
+        self.keeps_channels, self.dim = keeps, dim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sort(dim=self.dim).values
+
+
+@pytest.mark.parametrize(
+    ("keeps", "dim", "left"),
+    [
+        (True, 2, False),
+        (False, 2, True),
+        (True, 3, True),
+    ],
+    ids=["as said", "not said", "not so"],
+)
+def test_a_module_may_say_that_it_keeps_channels_and_is_not_taken_at_its_word(
+    keeps: bool, dim: int, left: bool
+) -> None:
+    class Helped(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sorted = SortedTokens(keeps, dim)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.sorted(x)
+
+    found = prunable_groups(adopt(enliven(Network(Helped)), image_size=16))
+    assert bool(found.left) == left
+    assert "attn.v.linear" in {group.name for group in found.groups}
