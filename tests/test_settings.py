@@ -106,6 +106,7 @@ def test_search_settings_as_json() -> None:
         "seed": 0,
         "policy": "prioritized",
         "recover": ["free", "bias", "refit", "norms"],
+        "ignore": [],
     }
 
 

@@ -123,6 +123,15 @@ class AdoptedNetwork(SpikingNetwork):
         generator = torch.Generator().manual_seed(count)
         return self.as_taken(torch.randn(self.config.example(count).shape, generator=generator))
 
+    def as_written(self) -> AdoptedNetwork:
+        """The same network run from the user's code, which names its lines where it fails.
+
+        The record stays where layers have other widths than that code.
+        """
+        written = copy.copy(self)
+        written.graph = self.graph if self.sizes else None
+        return written
+
     def size_at(self, node: str, leaf: int) -> int:
         """A number in the arguments of an operation of the recorded graph.
 

@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -178,7 +179,12 @@ class _Recorder(TorchFunctionMode):
 
 
 def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
-    """`chunk` and `split` as a split into parts of given sizes: after a cut they may be unequal."""
+    """A call in the form that is recorded.
+
+    `chunk` and `split` become a split into parts of given sizes: after a cut these may be unequal.
+    """
+    if func is torch.conv2d:
+        return _conv2d, args, kwargs
     if getattr(func, "__name__", "") not in ("chunk", "split", "tensor_split", "hsplit"):
         return func, args, kwargs
     parts = func(*args, **kwargs)
@@ -192,6 +198,12 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
     if len(axes) != 1:
         return func, args, kwargs
     return torch.split, (whole, [part.shape[axes[0]] for part in parts]), {"dim": axes[0]}
+
+
+def _conv2d(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """`torch.nn.functional.conv2d` by its name, under which training replaces it."""
+    found: torch.Tensor = F.conv2d(*args, **kwargs)
+    return found
 
 
 def _is_whole(module: nn.Module) -> bool:

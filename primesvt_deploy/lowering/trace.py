@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from primesvt_deploy.errors import ExportError
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.lowering.export_failure import export_failure
 from primesvt_deploy.lowering.pixel_conv import pixel_conv
@@ -68,7 +69,8 @@ def trace(module: nn.Module, config: NetworkConfig, batch: int | None) -> ir.Mod
             )
     except Exception as error:  # torch.onnx raises many kinds, all of which mean the same
         with _quiet():
-            reason = export_failure(error, module, example, dynamic)
+            written = module.as_written() if isinstance(module, AdoptedNetwork) else module
+            reason = export_failure(error, written, example, dynamic)
         raise ExportError(f"torch.onnx could not trace the model: {reason}") from error
     if program is None:
         raise ExportError("torch.onnx returned no program for the model")

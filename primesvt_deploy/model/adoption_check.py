@@ -35,6 +35,7 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = network.config.example(2).shape
     x = 2.0 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    one = x.narrow(1 if network.config.frames else 0, 0, 1)
     original = AdoptedNetwork(network.config, net).double()
     original.net = copy.deepcopy(net).double()
     functional.reset_net(original.net)
@@ -45,15 +46,27 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
             expected = original(x)
             functional.reset_net(original.net)
             again, found, exported = original(x), adopted(x), lowered(x)
+            functional.reset_net(original.net)
+            alone = [original(one), adopted(one)]
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{type(net).__name__} cannot be run in double precision, in which it is checked "
             f"({type_and_message(error)}): does its code cast to float32?"
         ) from error
+    if not bool(expected.isfinite().all()):
+        raise ModelError(
+            f"{type(net).__name__} gives NaN or infinity for noise: are its weights those of a "
+            "trained model?"
+        )
     if not torch.equal(expected, again):
         raise ModelError(
             f"{type(net).__name__} gives another output when it is called again: it keeps a state "
             "besides its neurons', which cannot be exported"
+        )
+    if not torch.allclose(alone[0], alone[1], rtol=0.0, atol=_TOLERANCE):
+        raise ModelError(
+            f"{type(net).__name__} takes another way for one image than for several, and an "
+            "artifact has one graph: does its code ask for the size of the batch?"
         )
     difference = float(torch.stack([expected - found, expected - exported]).abs().max())
     if not difference <= _TOLERANCE:

@@ -174,12 +174,6 @@ def _likeness(keys: Set[str]) -> str:
     near = next((family for family in FAMILIES if _missing_head(family, keys)), None)
     if near is not None:
         return f"; they look like {near.name}{_missing_head(near, keys)}"
-    prefix = f"{next(iter(keys)).partition('.')[0]}."
-    if all(key.startswith(prefix) for key in keys):
-        inner = families_with({key.removeprefix(prefix) for key in keys})
-        if inner:
-            names = " or ".join(family.name for family in inner)
-            return f"; without their prefix {prefix} they are of {names}: save them without it"
     closest = nearest(keys)
     return f"; {closest}" if closest else f" ({', '.join(family.name for family in FAMILIES)})"
 

@@ -321,11 +321,11 @@ def test_a_model_of_ones_own_class_from_its_factory(
     (tmp_path / "nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
     write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
     options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
-    few = ("--robustness-images", "50", "--threads", "1")
+    few = ("--robustness-images", "50", "--threads", "1", "--ignore", "fc1")
     own = ("--factory", "nets:attending")
     built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
-    assert "left unpruned: " in built.stdout
+    assert "left unpruned: fc1.0: --ignore fc1" in built.stdout
     del sys.modules["nets"]
     checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
     del sys.modules["nets"]

@@ -274,9 +274,6 @@ def test_keys_of_no_family_lead_to_the_nearest_or_to_a_factory(tmp_path: Path) -
     assert "no known family; nearest is spikformer: 1 of its " in message
     assert "layers are missing (patch_embed.positional_encoding.conv_bn.block.N)" in message
     assert message.endswith("for a class of your own pass --factory MODULE:FUNCTION")
-    wrapped = {f"backbone.{key}": tensor for key, tensor in state.items()}
-    message = refused(saved(tmp_path, wrapped), **OPTIONS)
-    assert "without their prefix backbone. they are of spikformer" in message
 
 
 def test_a_file_without_its_classifier_is_told_from_a_strange_one(tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_code_that_squeezes_a_batch_of_one_away_is_refused() -> None:
         adopt(enliven(Squeezed("")), image_size=8)
 
 
+def test_code_that_asks_for_the_size_of_the_batch_is_refused() -> None:
+    class Asking(Mixing):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (2.0 if x.shape[0] == 1 else 1.0)
+
+    with pytest.raises(ModelError, match="takes another way for one image than for several"):
+        adopt(enliven(Asking("")), image_size=8)
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    net = enliven(Mixing(""))
+    nn.init.constant_(net.head.bias, float("nan"))
+    with pytest.raises(ModelError, match="gives NaN or infinity for noise"):
+        adopt(net, image_size=8)
+
+
 def test_a_known_familys_module_that_mixes_samples_is_led_to_the_family(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

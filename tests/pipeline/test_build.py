@@ -23,7 +23,7 @@ from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, 
 from primesvt_deploy.cli.tables.build import print_build
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
-from primesvt_deploy.errors import OutputError, VerificationError
+from primesvt_deploy.errors import ModelError, OutputError, VerificationError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 
@@ -140,15 +140,33 @@ def test_a_dense_model_that_fits_is_exported_unpruned(
 def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(
     model: SViT, data: DataSet, tmp_path: Path
 ) -> None:
-    search = SearchSettings(max_drop=2.0, rates=(0.25, 0.5), robustness_images=60)
+    search = SearchSettings(
+        max_drop=2.0, rates=(0.25, 0.5), robustness_images=60, ignore=("stem.1", "*.qk")
+    )
     settings = BuildSettings(budget_mb=0.001, search=search, verify_images=20)
     result = build(model, tmp_path / "b", settings, data=data)
+    left = {"stem.1": "--ignore stem.1", "blocks.0.attn.qk": "--ignore *.qk"}
+    assert result.manifest["left_unpruned"] == left
+    assert result.manifest["policy"]["ignore"] == ["stem.1", "*.qk"]
+    plan = json.loads((result.path / "plan.json").read_text())
+    assert plan["ignored"] == ["stem.1", "*.qk"]
+    assert plan["kept"] and not plan["kept"].keys() & left.keys()
     constraints = read_manifest(result.path)["constraints"]
     assert not result.met
     assert not constraints["met"]
     assert constraints["accuracy_met"]
     assert constraints["stopped_by"]
     assert result.manifest["accuracy"]["search"]["drop_points"] <= 2.0
+
+
+def test_a_model_far_from_its_record_is_refused_before_the_search(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    guessing = replace(model, recorded_accuracy=99.9)
+    wrong = replace(data, search=replace(data.search, labels=(data.search.labels + 1) % 5))
+    with pytest.raises(ModelError, match=r"search images right, its file records 99\.9%"):
+        build(guessing, tmp_path / "b", BuildSettings(saving=10.0, search=SEARCH), data=wrong)
+    assert not (tmp_path / "b").exists()
 
 
 def test_nothing_is_written_where_verification_fails(

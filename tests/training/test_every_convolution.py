@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from families.zoo import FORMS
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ HANGS_SECONDS = 600.0
 @pytest.mark.parametrize(
     ("instructions", "cases", "last"),
     [
-        ("AVX2", (), "sdt-v3-large, two heads"),
+        ("AVX2", (), FORMS[-1]),
         ("DEFAULT", ("shortcut", "reference"), "reference"),
     ],
 )
