@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -21,8 +22,7 @@ def test_the_model_of_the_page_on_ones_own_model_is_wholly_prunable(
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "page.py").write_text("\n".join(blocks))
     monkeypatch.syspath_prepend(str(tmp_path))
-    import page  # type: ignore[import-not-found]
-
+    page = importlib.import_module("page")
     try:
         found = prunable_groups(adopt(enliven(page.Net()), image_size=16))
         assert {group.name for group in found.groups} == {"stem.conv and 1 more", "fc1.conv"}

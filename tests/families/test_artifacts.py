@@ -51,17 +51,24 @@ OPTIONS: dict[str, ModelOptions] = {
 TRACED_ANEW = {
     "spikformer_cifar", "qkformer_imagenet", "spikingresformer_dvs", "sdt_v1_gesture",
     "maxformer_cifar", "sdt_v2_kd", "sdt_v3_base", "sdt_v3_large_83m", "spikingformer_cifar",
-    "spikingformer_cml_cifar", "statten_dvs", "sglformer_dvs",
+    "spikingformer_cml_cifar", "statten_dvs", "sglformer_cifar",
 }  # fmt: skip
 """A vector of each family that no cache is asked for."""
 
 
-def test_every_vector_is_exported() -> None:
+LIKE_ANOTHER = {
+    "spikingformer_cml_imagenet", "spikingformer_cml_dvs", "statten_sdt_dvs", "sglformer_ima2",
+    "sglformer_dvs",
+}  # fmt: skip
+"""Vectors that have layers of others alone: their logits are held by their families' tests."""
+
+
+def test_every_vector_is_known() -> None:
     assert OPTIONS.keys() == {path.stem for path in FIXTURES.glob("*.pt")}
     assert OPTIONS.keys() >= TRACED_ANEW and len(TRACED_ANEW) == len(FAMILIES)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", sorted(OPTIONS.keys() - LIKE_ANOTHER))
 def test_the_artifact_gives_upstreams_logits(name: str, tmp_path: Path) -> None:
     recorded = vector(name)
     family, config, network = converted(recorded["state_dict"], OPTIONS[name], family_of(name))

@@ -34,10 +34,14 @@ def pixels_of(model: SViT, count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
 
 
+STEMS = [name for name in FORMS if not name.startswith(("statten", "spikingformer-cml"))]
+"""Networks of each family but those with another's first layer."""
+
+
 @pytest.mark.parametrize(
     ("precision", "name"),
-    [(Precision.INT8, name) for name in [*FORMS, CIFAR]]
-    + [(Precision.INT4, name) for name in [*FORMS[::2], CIFAR]],
+    [(Precision.INT8, name) for name in [*STEMS, CIFAR]]
+    + [(Precision.INT4, name) for name in [*STEMS[::3], CIFAR]],
 )
 def test_no_spike_flips(name: str, precision: Precision, tmp_path: Path) -> None:
     """At 4 bits every second family: that layer has 8 in any case, and `test_integers` the rest."""
