@@ -209,6 +209,34 @@ def attending() -> nn.Module:
     return enliven(Attending())
 
 
+class Scaled(Attending):
+    """Reads the value of a weight, which is another in its checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(0.25))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * float(self.alpha)
+
+
+def scaled() -> nn.Module:
+    """A module whose code reads a weight of its checkpoint."""
+    return enliven(Scaled())
+
+
+class Doubled(Scaled):
+    """The same weights in other code."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def doubled() -> nn.Module:
+    """The same weights in other code."""
+    return enliven(Doubled())
+
+
 def attending_otherwise() -> nn.Module:
     """The same weights, with a time constant that they do not hold."""
     net = attending()

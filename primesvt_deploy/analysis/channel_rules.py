@@ -30,12 +30,14 @@ _MOVES = {
     "narrow", "split", "split_with_sizes", "chunk", "unbind", "cat", "concat", "concatenate",
     "stack", "T", "mT", "t", "index_select", "ravel",
 }  # fmt: skip
+_JOINING = {"cat", "concat", "concatenate", "stack"}
 _SAME = {
     "contiguous", "clone", "detach", "to", "float", "double", "half", "type", "type_as", "data",
     "cpu", "cuda", "alias", "requires_grad_", "dropout", "dropout2d", "relu", "relu6", "sigmoid",
     "tanh", "gelu", "silu", "hardtanh", "leaky_relu", "elu", "softplus", "clamp", "clamp_min",
     "clamp_max", "clip", "abs", "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal",
     "floor", "ceil", "round", "sign", "softmax", "log_softmax", "cumsum", "bool", "long", "int",
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
     "logical_not", "nan_to_num", "positive", "hardsigmoid", "hardswish", "mish",
 }  # fmt: skip
 _MEET = {
@@ -50,8 +52,8 @@ _REDUCE = {
 }  # fmt: skip
 _CREATE = {
     "zeros", "ones", "full", "empty", "arange", "rand", "randn", "eye", "linspace", "tensor",
-    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros",
-    "new_ones", "new_full", "new_empty", "new_tensor", "scalar_tensor", "as_tensor", "getattr",
+    "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "scalar_tensor", "as_tensor",
+    "getattr",
     "dtype", "device", "triu", "tril",
 }  # fmt: skip
 _POOLS = {
@@ -130,17 +132,15 @@ class Rules:
         return found if isinstance(found, tuple) else ()
 
     def _moved(self, node: fx.Node, values: Mapping[fx.Node, Any], name: str) -> Any:
-        count = max(len(self._planes(argument)) for argument in node.all_input_nodes)
         results = []
-        for number in range(count):
+        for planes in self._matched(node, name):
 
-            def numbers(argument: fx.Node, number: int = number) -> Any:
+            def numbers(argument: fx.Node, planes: Mapping[fx.Node, torch.Tensor] = planes) -> Any:
                 value = values[argument]
                 if not isinstance(value, torch.Tensor):
                     return value
-                planes = self._planes(argument)
-                if number < len(planes):
-                    return planes[number].expand(value.shape)
+                if argument in planes:
+                    return planes[argument].expand(value.shape)
                 if not value.is_floating_point():  # an index
                     return value
                 return torch.full((), NO_CHANNEL).expand(value.shape)
@@ -151,10 +151,32 @@ class Rules:
                 results.append(F.pad(args[0], args[1], value=NO_CHANNEL))
             else:
                 results.append(node.target(*args, **kwargs))  # type: ignore[operator]
+            if isinstance(results[-1], torch.Tensor):
+                self._fix_selected(node, next(iter(planes.values())), results[-1])
         if isinstance(results[0], tuple | list):
             parts = zip(*results, strict=True)
             return [tuple(_labelled(compressed(plane) for plane in part)) for part in parts]
         return tuple(_labelled(compressed(plane) for plane in results))
+
+    def _matched(self, node: fx.Node, name: str) -> list[dict[fx.Node, torch.Tensor]]:
+        """Planes that move together: of several tensors those along the same axes."""
+        found: dict[object, dict[fx.Node, torch.Tensor]] = {}
+        for argument in node.all_input_nodes:
+            for number, plane in enumerate(self._planes(argument)):
+                key = varying_axes(plane) if name in _JOINING else number
+                found.setdefault(key, {}).setdefault(argument, plane)
+        return list(found.values())
+
+    def _fix_selected(self, node: fx.Node, plane: torch.Tensor, result: torch.Tensor) -> None:
+        """Fix channels that code picks by their index: they must stay where they are."""
+        if operation_name(node) not in ("getitem", "select", "narrow", "index_select"):
+            return
+        index = node.args[1] if len(node.args) > 1 else None
+        items = index if isinstance(index, tuple | list) else [index]
+        if any(isinstance(item, slice) and item.step not in (None, 1) for item in items):
+            self._channels.fix([plane], "a slice with a step takes some of them")
+        elif len(plane.unique()) > 1 and len(result.unique()) == 1:
+            self._channels.fix([result], "an index names one of them")
 
     def _meet(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Planes:
         """Elementwise operations of several tensors, which are broadcast."""
@@ -183,15 +205,9 @@ class Rules:
         ndim: int,
     ) -> None:
         """A tensor without channels of its own, such as a parameter, that is as wide as them."""
-        own = [axis - (ndim - value.ndim) for axis in axes]
-        wide = [axis for axis in own if axis >= 0 and value.shape[axis] > 1]
-        if not wide:
-            return
-        if argument.op == "get_attr" and len(axes) == 1:
-            numbers = plane.flatten()
-            known = self._trace.parameters.setdefault((str(argument.target), wide[0]), numbers)
-            self._channels.join(known, numbers)
-        else:
+        # Of channels along several axes, those before the last are heads, whose number stays.
+        own = axes[-1] - (ndim - value.ndim)
+        if own >= 0 and value.shape[own] > 1:
             what = argument.target if argument.op == "get_attr" else "a tensor made in the code"
             self._channels.fix([plane], f"{what} has their number of elements")
 
@@ -282,7 +298,10 @@ class Rules:
         planes = []
         for plane in self._planes(x):
             if axes & set(varying_axes(plane)):
-                continue  # summed over: gone
+                # Summed over, they are gone; a silent channel takes part in anything else.
+                if operation_name(node) not in ("sum", "nansum"):
+                    self._channels.fix([plane], f"{operation_name(node)}() over them")
+                continue
             shape = [n for axis, n in enumerate(plane.shape) if keeps or axis not in axes]
             planes.append(plane.reshape(shape))
         if isinstance(result, torch.Tensor):

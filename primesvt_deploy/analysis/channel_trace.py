@@ -85,6 +85,7 @@ class _Run(fx.Interpreter):
         self.extra_traceback = False
         self.trace = ChannelTrace()
         self._rules = Rules(self.trace)
+        self._stored = net.state_dict().keys()
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -97,6 +98,8 @@ class _Run(fx.Interpreter):
                 planes = self._layer(str(n.target), layer, x, self._planes(n.args[0]), value)
         elif n.op == "call_function":
             planes = self._rules.apply(n, self.env, value)
+        elif n.op == "get_attr":
+            planes = self._parameter(str(n.target), value)
         elif n.op == "output":
             trace.channels.fix(self._planes(n.args[0]), LOGITS)
             return value
@@ -106,6 +109,20 @@ class _Run(fx.Interpreter):
         if isinstance(value, torch.Tensor):
             trace.shapes[n] = value.shape
         return value
+
+    def _parameter(self, name: str, tensor: torch.Tensor) -> Planes:
+        """Planes of a tensor of the code: one along each axis, any of which may be of channels."""
+        if name not in self._stored or not tensor.is_floating_point():
+            return ()  # a file of weights would not hold its new shape
+        planes = []
+        for axis, size in enumerate(tensor.shape):
+            if size > 1:
+                key = (name, axis)
+                if key not in self.trace.parameters:
+                    self.trace.parameters[key] = self.trace.channels.new(size)
+                shape = [size if other == axis else 1 for other in range(tensor.ndim)]
+                planes.append(self.trace.parameters[key].view(shape))
+        return tuple(planes)
 
     def _planes(self, node: Any) -> Planes:
         found = self.trace.planes.get(node, ())
@@ -147,6 +164,10 @@ class _Run(fx.Interpreter):
                 trace.heads.append((numbers.view(groups, -1), (0,)))
         shape = [1] * value.ndim
         shape[axis] = width
+        if isinstance(layer, nn.Linear):
+            # A layer over another axis, such as tokens, leaves the channels where they are.
+            beside = [plane for plane in planes if plane.shape[axis] == 1]
+            return (produced.view(shape), *beside)
         return (produced.view(shape),)
 
     def _along(

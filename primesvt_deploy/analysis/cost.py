@@ -133,6 +133,8 @@ class ShippedSize:
     def _sizes(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> list[int]:
         layer, _, tensor = name.rpartition(".")
         sizes = list(shape)
+        if not sizes:
+            return sizes  # a single number
         sizes[0] -= self._gone(("out", layer), widths) + self._gone(("norm", layer), widths)
         # In a grouped convolution each output has weights for its own slice of the inputs.
         slices = self._slices.get(layer, 1)

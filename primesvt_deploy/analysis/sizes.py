@@ -134,7 +134,7 @@ class _Reader:
                     value = getattr(item, bound)
                     if type(value) is int and fibre is not None:
                         before = fibre[:value] if value >= 0 else fibre[value:]
-                        yield from self._counted(node, (*own, bound), before)
+                        yield from self._counted(node, (*own, bound), before, bounds=True)
             axis += 1
 
     def _fibre(self, planes: Any, axis: int) -> torch.Tensor | None:
@@ -142,13 +142,19 @@ class _Reader:
         for plane in planes if isinstance(planes, tuple) else ():
             at = axis % plane.ndim
             if at in varying_axes(plane) and self._shrinking(plane) == at:
-                found: torch.Tensor = plane.movedim(at, 0).flatten(1)[:, 0]
+                found: torch.Tensor = plane.movedim(at, 0).reshape(plane.shape[at], -1)[:, 0]
                 return found
         return None
 
     def _counted(
-        self, node: fx.Node, path: Sequence[int | str], numbers: torch.Tensor
+        self,
+        node: fx.Node,
+        path: Sequence[int | str],
+        numbers: torch.Tensor,
+        *,
+        bounds: bool = False,
     ) -> Iterator[Counted]:
+        """The number at `path`, if it counts these channels; -1 among sizes means the rest."""
         value: Any = (node.args, node.kwargs)
         leaf: Any = _numbered(node)
         where = (1, *path) if isinstance(path[0], str) else (0, *path)
@@ -156,7 +162,7 @@ class _Reader:
             value, leaf = _step(value, step), _step(leaf, step)
         if isinstance(value, fx.Node) and value.target is operator.mul:
             yield from self._counted(value, (1,), numbers)  # in proportion to the batch
-        elif type(value) is int and abs(value) == len(numbers) and value != -1:
+        elif type(value) is int and abs(value) == len(numbers) and (bounds or value != -1):
             yield Counted(node.name, int(leaf), numbers, 1 if value >= 0 else -1)
 
 

@@ -114,7 +114,9 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
         if unknown:
             raise DataError(
                 f"{root} has {len(unknown)} classes that {model.name} does not have "
-                f"({', '.join(unknown[:3])}): its classes are {', '.join(model.labels[:3])}, ..."
+                f"({', '.join(unknown[:3])}): its classes are {', '.join(model.labels[:3])}, ...; "
+                "pass --labels with the folders' names in the order of the logits (a line may go "
+                "on behind it: n01440764 tench)"
             )
         for folder in folders:
             found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)

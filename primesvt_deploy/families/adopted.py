@@ -7,6 +7,7 @@ compute the same and that can be lowered.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class AdoptedNetwork(SpikingNetwork):
     Attributes:
         graph: the module's forward pass as recorded, which runs in its place; None: it runs itself.
         unrecorded: why there is no graph.
+        code: digest of the graph as it was recorded; "": there is none.
         sizes: numbers of the graph that were changed with the widths of layers.
     """
 
@@ -95,7 +97,7 @@ class AdoptedNetwork(SpikingNetwork):
         self.config = config
         self.net = _with_neurons(copy.deepcopy(net).eval(), config.timesteps)
         self.graph: fx.Graph | None = None
-        self.unrecorded = "it was not tried"
+        self.unrecorded, self.code = "it was not tried", ""
         self.sizes: dict[str, dict[int, int]] = {}
 
     def record(self) -> None:
@@ -112,8 +114,9 @@ class AdoptedNetwork(SpikingNetwork):
                 lambda result: output_at(result, self.config.output),
             )
             self.unrecorded = ""
+            self.code = hashlib.sha256(str(self.graph).encode()).hexdigest()[:16]
         except UnrecordableError as error:
-            self.graph, self.unrecorded = None, str(error)
+            self.graph, self.unrecorded, self.code = None, str(error), ""
 
     @property
     def _batch_axis(self) -> int:

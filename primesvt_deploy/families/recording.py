@@ -114,7 +114,9 @@ class _Run:
                 return self.refs[id(value)]
             if id(value) in self.names:
                 return _Attribute(self.names[id(value)])
-            raise UnrecordableError("it uses a tensor that is no parameter or buffer of it")
+            raise UnrecordableError(
+                "it uses a tensor that is no parameter or buffer of it, or that a script computed"
+            )
         if isinstance(value, tuple | list):
             return (
                 type(value)(map(self._of, value))

@@ -97,10 +97,13 @@ def model_named(*names: str) -> StoredArgument:
         names: patterns (`re`) of the names in upstream's code, in lower case.
     """
     # Names that upstream's scripts store and never use are no names of a model.
-    unused = "vitsnn|sewresnet|resnet101|your model"
+    unused = (
+        r"vit[-_]?snn|sewresnet|resnet101|your model|(?:distributed)?dataparallel|optimizedmodule"
+    )
     sizes = (
-        r"(?:[-_ ]*(?:\d+m?|t\d+|[tsmlb]|ti|tiny|small|base|large|cifar|cifar10|cifar100|c10|c100|"
-        r"imagenet|in1k|dvs|dvsg|hardvs|cifar10[-_]?dvs|gesture|mnist|ima\d?|gait|day|night))*"
+        r"(?:[-_ ]*(?:\d+[a-z]?|t\d+|v\d+|best|last|final|[tsmlb]|ti|tiny|small|base|large|cifar|"
+        r"cifar10|cifar100|c10|c100|imagenet|in1k|dvs|dvsg|hardvs|cifar10[-_]?dvs|gesture|mnist|"
+        r"ima\d?|gait|day|night))*"
     )
     pattern = re.compile(rf"(?:{'|'.join(names)}){sizes}|{unused}")
     plain = [name for name in names if re.fullmatch(r"[\w-]+", name)]
@@ -123,7 +126,7 @@ def _is_neuron(value: Any, config: NetworkConfig) -> bool:
     if getattr(config, "parametric", False):
         return name in ("plif", "parametriclif")
     if not hasattr(config, "levels"):
-        return name in ("lif", "")
+        return re.fullmatch(r"(?:lif(?:spike|cupy|torch)*)?", name) is not None
     return name not in ("plif", "parametriclif", "if", "glif", "alif")
 
 
@@ -152,7 +155,10 @@ _OF_EVERY_FAMILY = (
     ),
     StoredArgument(
         names=("dvs_mode",),
-        covers=lambda value, config: bool(value) == config.frames,
+        # Of event frames, upstream says it of those data sets alone for which attention pools.
+        covers=lambda value, config: (
+            config.frames if value else not getattr(config, "pooled_attention", False)
+        ),
         expected=lambda config: str(config.frames),
         option="frames",
     ),

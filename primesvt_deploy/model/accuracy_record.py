@@ -11,11 +11,13 @@ import torch
 __all__ = ["recorded_accuracy"]
 
 _NAMES = (
-    "best_acc", "best_acc1", "best_top1", "best_accuracy", "max_accuracy", "max_acc",
+    "best_acc", "best_acc1", "best_prec1", "best_top1", "best_accuracy", "max_accuracy", "max_acc",
+    "max_acc1",
     "max_test_acc", "max_test_acc1", "test_acc", "test_acc1", "val_acc", "acc1", "top1", "acc",
     "accuracy", "best_metric", "metric",
 )  # fmt: skip
 """Names of top-1 in training scripts, those that say most first."""
+_SECTIONS = ("test_stats", "val_stats", "metrics", "results")
 _OTHER_METRICS = ("metric", "best_metric")
 """Of timm: whatever `eval_metric` says, a loss too."""
 
@@ -40,6 +42,10 @@ def recorded_accuracy(
 
 
 def _in(content: Mapping[Any, Any], arguments: Mapping[str, Any]) -> float | None:
+    sections = [content[name] for name in (*_NAMES, *_SECTIONS) if name in content]
+    for inner in (section for section in sections if isinstance(section, Mapping)):
+        if (percent := _in(inner, arguments)) is not None:
+            return percent
     for name in _NAMES:
         if name in _OTHER_METRICS and arguments.get("eval_metric", "top1") != "top1":
             continue

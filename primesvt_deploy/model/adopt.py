@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
-__all__ = ["adopt", "rebuild_adopted"]
+__all__ = ["RecordedCode", "adopt", "rebuild_adopted"]
 
 
 def adopt(
@@ -76,6 +77,7 @@ def adopt(
     if not isinstance(net, nn.Module):
         net = net()
     refuse_supernet(net)
+    _refuse_scripts(net)
     net = _copied(net)
     notes: list[str] = []
     accuracy: float | None = None
@@ -110,11 +112,24 @@ def adopt(
     )
 
 
+@dataclass(frozen=True)
+class RecordedCode:
+    """Facts of a user's code that a bundle's manifest holds.
+
+    Args:
+        digest: of the recorded forward pass; "": it could not be recorded.
+        sizes: numbers in it that pruning changed, by operation and position.
+    """
+
+    digest: str
+    sizes: Mapping[str, Mapping[str, int]]
+
+
 def rebuild_adopted(
     config: AdoptedConfig,
     factory: str,
     state: Mapping[str, torch.Tensor],
-    sizes: Mapping[str, Mapping[str, int]],
+    code: RecordedCode,
     path: Path,
 ) -> AdoptedNetwork:
     """Rebuild the network of a bundle of a user's own class.
@@ -123,15 +138,22 @@ def rebuild_adopted(
         config: from the bundle's manifest.
         factory: `module:function` that makes the module; it is imported and called.
         state: the bundle's weights, with pruned widths.
-        sizes: numbers in the module's code that pruning changed, as the manifest has them.
+        code: what the manifest says of the module's code.
         path: the bundle, for messages.
 
     Raises:
-        ModelError: the factory fails, or the weights do not fit what it makes.
+        ModelError: the factory fails, it makes a module of other code, or the weights do not fit
+            what it makes.
     """
     network = AdoptedNetwork(config, call_factory(factory).cpu().float().eval())
     try:
+        _load_equally_wide(network, state)
         network.record()
+        if code.digest and network.code != code.digest:
+            raise ModelError(
+                f"{path}: {factory} makes a module whose code computes something else than the "
+                "one that the bundle was built with: pass the factory of the same code"
+            )
         # The bundle's weights are narrower than those of the factory's module.
         fit_widths(network, state)
         fit_tensors(network, state)
@@ -139,7 +161,7 @@ def rebuild_adopted(
         network.set_sizes(
             {
                 node: {int(leaf): value for leaf, value in values.items()}
-                for node, values in sizes.items()
+                for node, values in code.sizes.items()
             }
         )
         check_sample_independence(network)
@@ -150,6 +172,22 @@ def rebuild_adopted(
             "same code?"
         ) from error
     return network
+
+
+def _refuse_scripts(net: nn.Module) -> None:
+    for name, module in net.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{name or type(net).__name__} is a ScriptModule, whose code cannot be followed: "
+                "adopt the module that it was scripted from"
+            )
+
+
+def _load_equally_wide(network: AdoptedNetwork, state: Mapping[str, torch.Tensor]) -> None:
+    """Fill in the weights that were not cut: the code may read their values as it is recorded."""
+    own = network.state_dict()
+    fitting = {k: t for k, t in state.items() if k in own and own[k].shape == t.shape}
+    network.load_state_dict({**own, **fitting})
 
 
 def _copied(net: nn.Module) -> nn.Module:

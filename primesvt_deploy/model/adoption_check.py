@@ -51,7 +51,8 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{type(net).__name__} cannot be run in double precision, in which it is checked "
-            f"({type_and_message(error)}): does its code cast to float32?"
+            f"({type_and_message(error)}): does its code cast to float32, as x.float() does? Write "
+            "x.to(weight.dtype)"
         ) from error
     if not bool(expected.isfinite().all()):
         raise ModelError(
@@ -63,17 +64,17 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
             f"{type(net).__name__} gives another output when it is called again: it keeps a state "
             "besides its neurons', which cannot be exported"
         )
-    if not torch.allclose(alone[0], alone[1], rtol=0.0, atol=_TOLERANCE):
-        raise ModelError(
-            f"{type(net).__name__} takes another way for one image than for several, and an "
-            "artifact has one graph: does its code ask for the size of the batch?"
-        )
     difference = float(torch.stack([expected - found, expected - exported]).abs().max())
     if not difference <= _TOLERANCE:
         raise ModelError(
             f"{type(net).__name__} computes something else once its neurons are replaced (logits "
             f"differ by {difference:.3g}): does its code look into its neurons, call one twice, or "
             "give one a firing function of its own?"
+        )
+    if not torch.allclose(alone[0], alone[1], rtol=0.0, atol=_TOLERANCE):
+        raise ModelError(
+            f"{type(net).__name__} takes another way for one image than for several, and an "
+            "artifact has one graph: does its code ask for the size of the batch?"
         )
 
 

@@ -21,7 +21,7 @@ from primesvt_deploy.model.stored_objects import STORED_OBJECTS
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
-_ARGUMENTS = ("args", "hyper_parameters")
+_ARGUMENTS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
 """Entries in which training scripts, and Lightning, store their arguments."""
 _CONFIGURATIONS = ("easydict", "omegaconf", "yacs", "addict", "mmengine", "mmcv", "ml_collections")
 """Packages whose classes hold a configuration."""
@@ -130,6 +130,17 @@ def _weights(content: Any, path: Path, *, ema: bool, key: str | None) -> Weights
         )
 
 
+def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with those of sections inside them, such as `{'model': {'T': 4}}`."""
+    flat: dict[str, Any] = {}
+    for value in arguments.values():
+        inner = vars(value) if isinstance(value, argparse.Namespace) else value
+        if isinstance(inner, Mapping):
+            flat.update({str(key): each for key, each in inner.items()})
+    plain = {n: v for n, v in arguments.items() if not isinstance(v, Mapping | argparse.Namespace)}
+    return {**flat, **plain}
+
+
 def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
     """Arguments of the training script, of the containers around the weights the innermost's.
 
@@ -145,7 +156,7 @@ def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
             found = content.get(entry)
             found = vars(found) if isinstance(found, argparse.Namespace) else found
             if isinstance(found, Mapping):
-                arguments = found
+                arguments = _flat(found)
                 break
         # timm stores the model's name beside its arguments, too.
         if isinstance(content.get("arch"), str):

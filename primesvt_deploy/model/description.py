@@ -20,7 +20,7 @@ from primesvt_deploy.families.adopted import ADOPTED, AdoptedConfig, AdoptedNetw
 from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.options import ModelOptions
-from primesvt_deploy.model.adopt import rebuild_adopted
+from primesvt_deploy.model.adopt import RecordedCode, rebuild_adopted
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.entries import entries_of_family
 from primesvt_deploy.model.labels import checked_labels
@@ -35,7 +35,7 @@ def describe(model: SViT) -> dict[str, Any]:
 
     Keys are `name`, `family`, `arguments` (of its configuration), `preprocessing`, `labels` and,
     for a bundled data set, `data`; of a pruned module of the user's own also `sizes`, the numbers
-    in its recorded code that pruning changed.
+    in its recorded code that pruning changed, and `code`, its digest.
     """
     description: dict[str, Any] = {
         "name": model.name,
@@ -47,6 +47,8 @@ def describe(model: SViT) -> dict[str, Any]:
         },
         "labels": list(model.labels),
     }
+    if isinstance(model.module, AdoptedNetwork) and model.module.code:
+        description["code"] = model.module.code
     if isinstance(model.module, AdoptedNetwork) and model.module.sizes:
         description["sizes"] = {
             node: {str(leaf): value for leaf, value in values.items()}
@@ -83,8 +85,8 @@ def from_description(
     if family.recognises(state.keys()):
         _, state = family.convert(state, _options_of(config))
     if isinstance(config, AdoptedConfig):
-        sizes = description.get("sizes", {})
-        module: SpikingNetwork = _adopted(config, factory, state, sizes, path)
+        own = RecordedCode(description.get("code", ""), description.get("sizes", {}))
+        module: SpikingNetwork = _adopted(config, factory, state, own, path)
     elif factory is not None:
         raise ModelError(f"{path.name} is a {family.name}: drop --factory")
     else:
@@ -146,7 +148,7 @@ def _adopted(
     config: AdoptedConfig,
     factory: str | None,
     state: Mapping[str, torch.Tensor],
-    sizes: Mapping[str, Mapping[str, int]],
+    code: RecordedCode,
     path: Path,
 ) -> SpikingNetwork:
     if factory is None:
@@ -155,7 +157,7 @@ def _adopted(
             f"{path} is of a class of the user's own{maker}: pass --factory MODULE:FUNCTION (it is "
             "imported and called)"
         )
-    return rebuild_adopted(config, factory, state, sizes, path)
+    return rebuild_adopted(config, factory, state, code, path)
 
 
 def _options_of(config: NetworkConfig) -> ModelOptions:

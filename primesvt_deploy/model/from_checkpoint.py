@@ -79,13 +79,14 @@ def from_checkpoint(
         stored.state, lambda keys: bool(families_with(keys)), stored.ignored
     )
     checkpoint = replace(stored, state=state)
-    kind = _choose_family(path, checkpoint, family)
+    kind = _choose_family(path, checkpoint, family, given)
     options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
     try:
         config, ours = kind.convert(checkpoint.state, options)
         kind.check_options(given)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error
+    same = _same_keys_note(kind, state.keys(), stored.arguments, named=family is not None)
     if not reading.ignore_args:
         _refuse_contradiction(path, kind, kind.contradiction(stored.arguments, config, given))
     return SViT(
@@ -96,22 +97,33 @@ def from_checkpoint(
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
         recorded_accuracy=None if reading.ignore_args else stored.accuracy,
-        notes=tuple(filter(None, (note, widened_note(stored.state), default_note(config, inputs)))),
+        notes=tuple(
+            filter(None, (same, note, widened_note(stored.state), default_note(config, inputs)))
+        ),
     )
 
 
 def _refuse_contradiction(path: Path, family: Family, found: Contradiction | None) -> None:
     if found is None:
         return
-    flag = f"--{found.option.replace('_', '-')}" if found.option else ""
+    fits = found.option != "tau" or found.value > 1.0  # others mean something else by it
+    flag = f"--{found.option.replace('_', '-')}" if found.option and fits else ""
     value = "" if found.option == "frames" else f" {found.value}"
     settles = f"{flag}{value} if its code uses that, " if flag else ""
     raise ModelError(
         f"{path}, read as {family.name}: its stored argument {found.name} is {found.value!r}, "
-        f"expected {found.expected}: it is of another network with the same keys; pass {settles}"
+        f"expected {found.expected}: is it of another network with the same keys? Pass {settles}"
         f"--factory with its own class, or --family {family.name} --ignore-args to read it so all "
         "the same"
     )
+
+
+def _side(value: Any) -> Any:
+    """A stored value; of a shape such as timm's `input_size`, `[3, 224, 224]`, its side."""
+    if isinstance(value, list | tuple):
+        square = len(value) == 3 and type(value[2]) is int and value[1] == value[2]
+        return value[2] if square else None
+    return value
 
 
 def _stored_options(
@@ -121,7 +133,8 @@ def _stored_options(
     replaced = {*given, *(_REPLACES[name] for name in given if name in _REPLACES)}
     found: dict[str, Any] = {}
     for option, names in _TRAINING_ARGUMENTS.items():
-        value = next((arguments[n] for n in names if arguments.get(n) is not None), None)
+        stored = (_side(arguments[n]) for n in names if arguments.get(n) is not None)
+        value = next((one for one in stored if one is not None), None)
         fits = isinstance(value, str) if option == "pooling" else type(value) is int
         if fits:
             found[option] = value
@@ -129,9 +142,27 @@ def _stored_options(
     return {option: value for option, value in found.items() if option not in replaced}
 
 
-def _choose_family(path: Path, checkpoint: Checkpoint, name: str | None) -> Family:
+def _same_keys_note(
+    family: Family, keys: Set[str], arguments: Mapping[str, Any], *, named: bool
+) -> str:
+    """Note on families with the same keys, where neither the user nor the file tells; or ""."""
+    if named or arguments or family.claimed_only:
+        return ""
+    others = [f.name for f in FAMILIES if f.claimed_only and f.recognises(keys)]
+    if not others:
+        return ""
+    return (
+        f"its keys are those of {' and '.join(others)} as well, and nothing in its file tells them "
+        f"apart: pass --family if it was not trained as {family.name}"
+    )
+
+
+def _choose_family(
+    path: Path, checkpoint: Checkpoint, name: str | None, given: Mapping[str, Any]
+) -> Family:
     keys = checkpoint.state.keys()
-    found = families_with(keys, checkpoint.arguments)
+    # Options of one family alone choose it as its stored arguments do.
+    found = families_with(keys, {**checkpoint.arguments, **given})
     first = ", ".join(sorted(keys)[:3])
     name = name or checkpoint.metadata.get("family")
     if name is None:

@@ -6,7 +6,7 @@ Invariant: the cut model equals the masked dense one (fp64, max abs difference <
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -67,8 +67,8 @@ def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
     """
     plan.check(groups)
     state = dict(module.state_dict())
-    layers = dict(module.named_modules())
-    for (side, name), moved in _moved(groups, plan).items():
+    layers = dict(module.named_modules(remove_duplicate=False))
+    for (side, name), moved in _under_all_names(module, _moved(groups, plan)):
         if side in ("out", "norm"):
             for tail in ("weight", "bias", "running_mean", "running_var"):
                 tensor = state.get(f"{name}.{tail}")
@@ -88,6 +88,19 @@ def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
     if isinstance(smaller, AdoptedNetwork):
         smaller.set_sizes(_sizes(smaller, groups, plan))
     return smaller
+
+
+def _under_all_names(
+    module: nn.Module, moved: Mapping[Member, dict[int, int | None]]
+) -> Iterator[tuple[Member, dict[int, int | None]]]:
+    """Sides of layers under each of the names that a layer has in the state_dict."""
+    names: dict[int, list[str]] = {}
+    layers = dict(module.named_modules(remove_duplicate=False))
+    for name, layer in layers.items():
+        names.setdefault(id(layer), []).append(name)
+    for (side, name), places in moved.items():
+        for alias in names[id(layers[name])] if name in layers else [name]:
+            yield (side, alias), places
 
 
 def _moved(groups: Sequence[Group], plan: Plan) -> dict[Member, dict[int, int | None]]:

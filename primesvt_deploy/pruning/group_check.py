@@ -6,6 +6,7 @@ only once cutting them gives what masking them gives.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import torch
 from primesvt_deploy.analysis.channel_trace import LOGITS
 from primesvt_deploy.analysis.groups import Group, find_groups, read_groups
 from primesvt_deploy.analysis.traced_groups import traced_groups
-from primesvt_deploy.errors import DeployError, first_line
+from primesvt_deploy.errors import DeployError, first_line, type_and_message
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.model.smooth import smooth_copy
@@ -75,9 +76,13 @@ def _read(model: SViT, network: AdoptedNetwork) -> tuple[list[Group], dict[str, 
     """Groups to be tried, and layers of those that cannot be read, with reasons."""
     if network.graph is not None:
         sample = network.as_taken(model.config.example(1))
-        found, left = traced_groups(network.net, network.graph, sample, OWN_MODULE)
+        try:
+            found, left = traced_groups(network.net, network.graph, sample, OWN_MODULE)
+        except Exception as error:  # operations of the user's code may be of any form
+            return [], {"all layers": f"they cannot be followed ({type_and_message(error)})"}
         return list(found), {k: reason for k, reason in left.items() if reason != LOGITS}
-    found, unreadable = read_groups(network, model.config.input_shape)
+    with torch.enable_grad():  # torch-pruning traces by gradients
+        found, unreadable = read_groups(network, model.config.input_shape)
     left = {layer.removeprefix(OWN_MODULE): reason for layer, reason in unreadable.items()}
     left["the code"] = f"it keeps the sizes that it holds, as {network.unrecorded}"
     return [replace(group, name=_title(group)) for group in found], left
@@ -98,25 +103,39 @@ class _Trial:
     """
 
     def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
-        self._network: SpikingNetwork = smooth_copy(model.module)
+        self._smooth: SpikingNetwork = smooth_copy(model.module)
+        self._exact: SpikingNetwork = copy.deepcopy(model.module).double().eval()
         self._groups = groups
         self._random = torch.Generator().manual_seed(0)
         shape = model.config.example(_SAMPLES).shape
         self._inputs = torch.randn(shape, generator=self._random, dtype=torch.float64)
         with torch.no_grad():
-            self._classes = self._network(self._inputs).shape[-1]
+            self._classes = self._smooth(self._inputs).shape[-1]
 
     def mistrust(self, groups: Sequence[Group]) -> str | None:
         """Why some groups cannot be trusted, or None if cutting them equals masking them.
 
         From each leave other channels, and another share of them: groups that are not what they
-        seem cannot hide behind each other.
+        seem cannot hide behind each other. Each channel leaves once and stays once, and once a
+        single one of each head stays.
         """
-        plan = Plan()
+        some, others, single = Plan(), Plan(), Plan()
         for group in groups:
-            plan = plan.replacing(group.name, self._some(group))
+            order = self._orders(group)
+            keep = int(torch.randint(1, order.shape[1], (1,), generator=self._random))
+            some = some.replacing(group.name, order[:, :keep].flatten().tolist())
+            others = others.replacing(group.name, order[:, keep:].flatten().tolist())
+            single = single.replacing(group.name, order[:, -1].tolist())
+        networks = ((self._smooth, some), (self._smooth, others), (self._smooth, single))
+        for network, plan in (*networks, (self._exact, some)):
+            reason = self._mistrust(network, plan)
+            if reason is not None:
+                return reason
+        return None
+
+    def _mistrust(self, network: SpikingNetwork, plan: Plan) -> str | None:
         try:
-            smaller = cut(self._network, self._groups, plan)
+            smaller = cut(network, self._groups, plan)
             with torch.no_grad():
                 logits = smaller(self._inputs)
         except Exception as error:  # the user's code may raise anything
@@ -124,17 +143,16 @@ class _Trial:
         if logits.shape[-1] != self._classes:
             return LOGITS
         try:
-            check_cut(mask(self._network, self._groups, plan), smaller, self._inputs)
+            check_cut(mask(network, self._groups, plan), smaller, self._inputs)
         except DeployError:
             return "cutting them is not the same as silencing them"
         return None
 
-    def _some(self, group: Group) -> list[int]:
-        """Channels that stay: equally many of each head, at random."""
+    def _orders(self, group: Group) -> torch.Tensor:
+        """Channels of each head in an order of their own, `[heads, width of a head]`."""
         width = group.width // group.heads
-        keep = int(torch.randint(1, width, (1,), generator=self._random))
-        kept: list[int] = []
-        for head in range(group.heads):
-            order = torch.randperm(width, generator=self._random)[:keep]
-            kept.extend(head * width + int(i) for i in order)
-        return kept
+        rows = [
+            head * width + torch.randperm(width, generator=self._random)
+            for head in range(group.heads)
+        ]
+        return torch.stack(rows)

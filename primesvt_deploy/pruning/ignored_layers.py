@@ -11,6 +11,7 @@ from torch import nn
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.pruning.group_check import OWN_MODULE, Prunable
 
 __all__ = ["without_ignored"]
@@ -23,8 +24,9 @@ def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]
     """The groups of a network without those that a pattern names.
 
     A pattern is a name, in which `*`, `?` and `[...]` stand for others (`fnmatch`): of a group, or
-    where it is of none, of a layer or of a module around layers. A layer keeps its output channels,
-    and so do all layers of its group.
+    where it is of none, of a layer or of a module around layers. Groups of a user's own module have
+    names of layers: there it may be of any. A layer keeps its output channels, and so do all layers
+    of its group.
 
     Args:
         network: whose groups these are.
@@ -43,11 +45,12 @@ def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]
             )
     kept: list[Group] = []
     left = dict(found.left)
-    groups = {group.name for group in found.groups}
+    own = isinstance(network, AdoptedNetwork)
+    groups = set() if own else {group.name for group in found.groups}
     for group in found.groups:
+        names = {group.name, *_layers(group)}
         found_by = next(
-            (p for p in patterns if _fits([group.name] if _fits(groups, p) else _layers(group), p)),
-            None,
+            (p for p in patterns if _fits([group.name] if _fits(groups, p) else names, p)), None
         )
         if found_by is None:
             kept.append(group)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from idioms import DIM, HEADS, IDIOMS, Attention, Network, network_in
+from idioms import DIM, HEADS, IDIOMS, Attention, Network, Unit, network_in
 from small_models import enliven, make_model
 from torch import nn
 
@@ -205,3 +207,69 @@ def test_a_module_may_say_that_it_keeps_channels_and_is_not_taken_at_its_word(
     found = prunable_groups(adopt(enliven(Network(Helped)), image_size=16))
     assert bool(found.left) == left
     assert "attn.v.linear" in {group.name for group in found.groups}
+
+
+class Acting(nn.Module):
+    """Stem, an operation on `[T, B, C, H, W]`, a layer behind it and a classifier."""
+
+    T = 2
+
+    def __init__(self, operation: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.operation = operation
+        self.stem, self.inner, self.last = Unit(3, 16, 3), Unit(16, 16, 1), Unit(16, 16, 1)
+        self.first, self.also = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 1)
+        self.gain = nn.Parameter(1.0 + torch.rand(16))
+        self.tokens = nn.Linear(256, 256, bias=False)
+        self.blocks = nn.ModuleList([self.inner])
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x.unsqueeze(0).repeat(self.T, 1, 1, 1, 1))
+        logits: torch.Tensor = self.head(self.last(self.operation(self, x)).mean((3, 4))).mean(0)
+        return logits
+
+
+def strided(net: Any, x: torch.Tensor) -> torch.Tensor:
+    even, odd = x[:, :, ::2].flatten(0, 1), x[:, :, 1::2].flatten(0, 1)
+    return (net.first(even) + net.also(odd)).unflatten(0, x.shape[:2])
+
+
+UNSAFE: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "first channel": lambda net, x: x * (0.5 + x[:, :, :1]),
+    "last channel": lambda net, x: x * (0.5 + x[:, :, -1:]),
+    "narrow": lambda net, x: net.inner(x) * (0.5 + torch.narrow(x, 2, 15, 1)),
+    "step": strided,
+    "maximum": lambda net, x: x * (net.inner.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+                                   - 2).amax(2, keepdim=True),
+    "mean": lambda net, x: x + x.mean(2, keepdim=True),
+    "rolled": lambda net, x: x * x.roll(1, dims=2),
+}  # fmt: skip
+FOLLOWED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "moved parameter": lambda net, x: x + net.inner(x) * net.gain.view(1, 1, -1, 1, 1),
+    "indexed parameter": lambda net, x: x * net.gain[:, None, None],
+    "zeros like it": lambda net, x: torch.where(x > 0.5, x, torch.zeros_like(x)),
+    "one of a batch": lambda net, x: x + net.inner(x)[:, :, :, :1],
+    "two names": lambda net, x: net.blocks[0](x),
+    "tokens": lambda net, x: x + net.tokens(x.flatten(3)).reshape(x.shape),
+    "heads that gate": lambda net, x: (
+        x.unflatten(2, (2, 8)) * x.unflatten(2, (2, 8)).sum(3, keepdim=True)
+    ).flatten(2, 3),
+}
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_channels_that_code_looks_at_by_place_or_extreme_stay(kind: str) -> None:
+    found = prunable_groups(adopt(enliven(Acting(UNSAFE[kind])), image_size=16))
+    names = {group.name for group in found.groups}
+    assert "last.conv" in names
+    assert found.left
+    reading = "inner.conv" if kind == "maximum" else "stem.conv"
+    assert reading not in " ".join(names)
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_more_ways_of_writing_are_followed(kind: str) -> None:
+    found = prunable_groups(adopt(enliven(Acting(FOLLOWED[kind])), image_size=16))
+    assert any("stem.conv" in group.outputs[-1] for group in found.groups), found.left
+    assert not {"stem.conv", "inner.conv"} & found.left.keys(), found.left

@@ -90,15 +90,47 @@ def test_a_contradiction_is_refused_by_name_and_can_be_overridden(
         {"model": "sdt", "spike_mode": "lif", "tau": 2.0, "v_threshold": 1.0, "dvs_mode": False},
         {"model": None, "spike_mode": "", "tau": None},
         {"neuron": "MultiStepLIFNode", "keep_rate": 1.0, "drop_rate": 0.2, "model": "sdt_8_512"},
+        {"neuron": "LIFSpike", "model": "sdt-2-256-400E_best", "arch": "distributeddataparallel"},
     ],
 )
 def test_what_the_family_covers_is_read(tmp_path: Path, arguments: dict[str, Any]) -> None:
     assert stored(tmp_path, "sdt_v1_0011", arguments, OF_SDT).family.name == "sdt-v1"
 
 
+@pytest.mark.parametrize("entry", ["args", "config", "cfg", "hparams", "hyper_parameters"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_arguments_are_found_where_scripts_put_them(
+    tmp_path: Path, entry: str, nested: bool
+) -> None:
+    arguments: Any = {"tau": 3.0, "time_steps": 4, "input_size": [3, 32, 32]}
+    content = {"state_dict": vector("sdt_v1_0011")["state_dict"]}
+    torch.save({**content, entry: {"model": arguments} if nested else arguments}, tmp_path / "w")
+    with pytest.raises(ModelError, match=r"its stored argument tau is 3\.0"):
+        load(tmp_path / "w", pooling="0011")
+    model = load(tmp_path / "w", pooling="0011", tau=3.0)
+    assert (model.timesteps, model.config.image_size) == (4, 32)
+
+
+def test_a_gesture_file_of_upstreams_script_is_read(tmp_path: Path) -> None:
+    """There `dvs_mode` is set for CIFAR10-DVS alone, whose attention pools."""
+    arguments = {"model": "sdt", "dvs_mode": False, "time_steps": 3, "img_size": 32}
+    model = stored(tmp_path, "sdt_v1_gesture", arguments, {"pooling": "0111"})
+    assert model.config.frames
+
+
+def test_same_keys_that_nothing_tells_apart_are_told_in_a_note(tmp_path: Path) -> None:
+    torch.save(vector("statten_imagenet")["state_dict"], tmp_path / "w.pth")
+    shared: dict[str, Any] = {"timesteps": 6, "image_size": 48, "pooling": "1111"}
+    (note,) = load(tmp_path / "w.pth", **shared).notes
+    assert "are those of statten as well" in note
+    assert not load(tmp_path / "w.pth", **shared, family="sdt-v1").notes
+    chosen = load(tmp_path / "w.pth", **shared, attention_mode="STAtten", chunk_size=3)
+    assert chosen.family.name == "statten"
+
+
 def test_an_option_settles_what_it_is_about(tmp_path: Path) -> None:
     arguments = {"tau": 3.0}
-    with pytest.raises(ModelError, match=r"pass --tau 3\.0 if its code uses that"):
+    with pytest.raises(ModelError, match=r"Pass --tau 3\.0 if its code uses that"):
         stored(tmp_path, "spikformer_cifar", arguments, OF_SPIKFORMER)
     model = stored(tmp_path, "spikformer_cifar", arguments, {**OF_SPIKFORMER, "tau": 3.0})
     assert model.config.tau == 3.0

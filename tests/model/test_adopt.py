@@ -10,7 +10,15 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from own_nets import Attending, Convolutional, Flattened, Fused, attending, neurons_of_all_kinds
+from own_nets import (
+    Attending,
+    Convolutional,
+    Flattened,
+    Fused,
+    attending,
+    neurons_of_all_kinds,
+    scaled,
+)
 from small_models import enliven, write_arrays
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
@@ -270,6 +278,25 @@ def test_a_build_of_ones_own_class_loads_again_by_its_factory(tmp_path: Path) ->
     assert parameters[0] < 0.97 * parameters[1]
     outcome = verify_bundle(result.path, data=data, images=40, factory=FACTORY)
     assert not outcome.failures()
+
+
+@pytest.mark.slow
+def test_values_that_code_reads_are_those_of_the_bundle_when_it_is_loaded_again(
+    tmp_path: Path,
+) -> None:
+    net = scaled()
+    net.get_parameter("alpha").data.fill_(0.9)
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    model = adopt("own_nets:scaled", image_size=16, checkpoint=tmp_path / "w.pth")
+    data = open_data(model, write_arrays(tmp_path / "d.npz", model))
+    search = SearchSettings(max_drop=None, rates=(0.5,), robustness_images=50, recover=())
+    settings = BuildSettings(saving=10.0, search=search, verify_images=10)
+    bundle = build(model, tmp_path / "bundle", settings, data=data).path
+    again, x = load(bundle, factory="own_nets:scaled"), samples(model)
+    found = ort.InferenceSession(bundle / "model.onnx").run(None, {"images": x.numpy()})[0]
+    np.testing.assert_allclose(found, again.logits(x).numpy(), atol=1e-4)
+    with pytest.raises(ModelError, match="own_nets:doubled makes a module whose code computes"):
+        load(bundle, factory="own_nets:doubled")
 
 
 @pytest.mark.slow
