@@ -137,8 +137,7 @@ def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
         inner = vars(value) if isinstance(value, argparse.Namespace) else value
         if isinstance(inner, Mapping):
             flat.update({str(key): each for key, each in inner.items()})
-    plain = {n: v for n, v in arguments.items() if not isinstance(v, Mapping | argparse.Namespace)}
-    return {**flat, **plain}
+    return {**flat, **arguments}
 
 
 def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
