@@ -11,6 +11,7 @@ import pytest
 from small_models import enliven
 
 from primesvt_deploy import adopt
+from primesvt_deploy.families.recording import KEEPS_CHANNELS
 from primesvt_deploy.pruning.group_check import prunable_groups
 
 PAGE = Path(__file__).parent.parent / "docs" / "your-own-model.md"
@@ -27,6 +28,6 @@ def test_the_model_of_the_page_on_ones_own_model_is_wholly_prunable(
         found = prunable_groups(adopt(enliven(page.Net()), image_size=16))
         assert {group.name for group in found.groups} == {"stem.conv and 1 more", "fc1.conv"}
         assert not found.left
-        assert page.SortedTokens.keeps_channels
+        assert getattr(page.SortedTokens, KEEPS_CHANNELS) is True
     finally:
         del sys.modules["page"]
