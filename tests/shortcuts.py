@@ -44,6 +44,32 @@ def _exporter_prepared_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _rules_tried_where_they_may_match() -> Iterator[None]:
+    """onnxscript tries each of its rules on each node, and says in words why it does not match.
+
+    Most rules end in an operator of another name, which is the first thing that is looked at.
+    """
+    try:
+        from onnxscript.rewriter._matcher import SimplePatternMatcher
+        from onnxscript.rewriter._rewrite_rule import RewriteRule
+
+        usual: Any = RewriteRule.try_rewrite
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def tried(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        simple = type(self._matcher) is SimplePatternMatcher and options.get("tracer") is None
+        if simple and not self._matcher.pattern.output_nodes[0].op.matches(node.op_type):
+            return None
+        return usual(self, model, graph, node, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RewriteRule, "try_rewrite", tried)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _protocols_listed_once() -> Iterator[None]:
     """Python 3.11 lists a protocol, of which onnx_ir has many, anew for each `isinstance`."""
     listed: Any = getattr(typing, "_get_protocol_attrs", None)

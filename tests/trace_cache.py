@@ -128,6 +128,7 @@ def _decomposed_if_need_be() -> Iterator[None]:
         return known, set(tabled(known))
 
     def decomposed(program: torch.export.ExportedProgram, registry: Any) -> Any:
+        _write_casts_plainly(program.graph)
         called = {node.target for node in program.graph.nodes if node.op == "call_function"}
         known, table = operators(registry)
         in_place = any(op._schema.is_mutable for op in called if hasattr(op, "_schema"))
@@ -138,6 +139,16 @@ def _decomposed_if_need_be() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_fx_passes, "decompose_with_registry", decomposed)
         yield
+
+
+def _write_casts_plainly(graph: torch.fx.Graph) -> None:
+    """What decomposing makes of `x.to(dtype)`, all that it would change in networks of pixels."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+        elif node.target is torch.ops.aten.to.dtype and len(node.args) == 2:
+            node.target, node.kwargs = torch.ops.aten._to_copy.default, {"dtype": node.args[1]}
+            node.args = node.args[:1]
 
 
 def _dump(model: ir.Model) -> bytes:

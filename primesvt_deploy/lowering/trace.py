@@ -89,10 +89,12 @@ def _samples(model: ir.Model, axis: int) -> object:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter, which prints, logs and warns about what is decided here."""
+    # Those without a level of their own have that of "torch".
     loggers = [
-        logging.getLogger(name)
-        for name in ("torch", *list(logging.root.manager.loggerDict))
-        if name.partition(".")[0] == "torch"
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger)
+        if logger.level != logging.NOTSET or name == "torch"
     ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -120,11 +120,11 @@ def test_a_worker_times_what_a_plain_loop_times(two: list[Path]) -> None:
         ) as loop,
     ):  # fmt: skip
         assert loop.stdin is not None and loop.stdout is not None
-        for _ in range(15):
+        # The quietest rounds of both, in as many as it takes: other tests run beside this one.
+        while len(ours) < 15 or (len(ours) < 90 and not 0.85 < min(ours) / min(theirs) < 1.15):
             loop.stdin.write("60\n")
             theirs.append(float(loop.stdout.readline()))
             ours.append(np.median(worker.time(60)))
-    # The quietest rounds of both: other tests run beside this one.
     assert 0.85 < min(ours) / min(theirs) < 1.15
 
 
