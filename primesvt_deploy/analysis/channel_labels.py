@@ -13,7 +13,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-__all__ = ["NO_CHANNEL", "Channels", "Planes", "compressed", "varying_axes"]
+__all__ = [
+    "NO_CHANNEL",
+    "Channels",
+    "Planes",
+    "along_one_axis",
+    "compressed",
+    "varying_axes",
+]
 
 NO_CHANNEL = -1
 """Number of elements that belong to no channel."""
@@ -29,6 +36,28 @@ def compressed(plane: torch.Tensor) -> torch.Tensor:
             if plane.stride(axis) == 0 or bool((plane == first).all()):
                 plane = first
     return plane.clone()
+
+
+def along_one_axis(plane: torch.Tensor) -> torch.Tensor | None:
+    """A plane some of whose elements have no channel, as the border of a padded image.
+
+    They belong to the channel of the rest of their row, whatever they hold.
+
+    Returns:
+        The plane with the numbers of whole rows; None: rows hold several channels.
+    """
+    missing = plane == NO_CHANNEL
+    if not bool(missing.any()):
+        return plane
+    count = len(plane[~missing].unique())
+    for axis in varying_axes(plane):
+        rows = plane.movedim(axis, 0).flatten(1)
+        numbers = rows.amax(dim=1)
+        alike = bool(((rows == numbers[:, None]) | (rows == NO_CHANNEL)).all())
+        if alike and len(numbers[numbers != NO_CHANNEL].unique()) == count > 1:
+            shape = [len(rows) if other == axis else 1 for other in range(plane.ndim)]
+            return numbers.reshape(shape)
+    return None
 
 
 def varying_axes(plane: torch.Tensor) -> tuple[int, ...]:

@@ -14,9 +14,12 @@ from torch.nn import functional as F
 from primesvt_deploy.analysis.channel_labels import (
     NO_CHANNEL,
     Planes,
+    along_one_axis,
     compressed,
     varying_axes,
 )
+from primesvt_deploy.analysis.functional_layers import FUNCTIONAL_LAYERS, functional_layer
+from primesvt_deploy.analysis.slice_writes import written
 
 if TYPE_CHECKING:
     from primesvt_deploy.analysis.channel_trace import ChannelTrace
@@ -97,6 +100,10 @@ class Rules:
         taken = [arg for arg in node.all_input_nodes if self._planes(arg)]
         if not taken or name in _CREATE:
             return ()
+        if name == "setitem":
+            return self._write(node, values)
+        if name in FUNCTIONAL_LAYERS and isinstance(result, torch.Tensor):
+            return functional_layer(self._channels, self._planes, node, name, values, result)
         if name in _MOVES or (name == "pad" and _pads_with_constant(node)):
             return self._moved(node, values, name)
         if name in _SAME and isinstance(result, torch.Tensor):
@@ -115,6 +122,20 @@ class Rules:
             return self.pooled(self._planes(taken[0]), result, _POOLS[name])
         for argument in taken:
             self._channels.fix(self._planes(argument), f"what {name}() does with them")
+        return ()
+
+    def _write(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Planes:
+        """Planes of the tensor that is written into, which change from now on."""
+        whole, index, value = node.args
+        written_value = values[value] if isinstance(value, fx.Node) else None
+        self._trace.planes[cast(fx.Node, whole)] = written(
+            self._channels,
+            values[cast(fx.Node, whole)],
+            self._planes(whole),
+            map_arg(cast(Any, index), lambda argument: values[argument]),
+            written_value if isinstance(written_value, torch.Tensor) else None,
+            self._planes(value),
+        )
         return ()
 
     def pooled(self, planes: Planes, result: torch.Tensor, axes: int) -> Planes:
@@ -148,7 +169,9 @@ class Rules:
             args: Any = map_arg(node.args, numbers)
             kwargs: Any = map_arg(node.kwargs, numbers)
             if name == "pad":
-                results.append(F.pad(args[0], args[1], value=NO_CHANNEL))
+                framed = compressed(F.pad(args[0], args[1], value=NO_CHANNEL))
+                spread = along_one_axis(framed)
+                results.append(framed if spread is None else spread)
             else:
                 results.append(node.target(*args, **kwargs))  # type: ignore[operator]
             if isinstance(results[-1], torch.Tensor):

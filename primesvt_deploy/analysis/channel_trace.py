@@ -114,6 +114,10 @@ class _Run(fx.Interpreter):
         """Planes of a tensor of the code: one along each axis, any of which may be of channels."""
         if name not in self._stored or not tensor.is_floating_point():
             return ()  # a file of weights would not hold its new shape
+        owner, _, tail = name.rpartition(".")
+        layer = self.fetch_attr(owner) if owner else self.module
+        if isinstance(layer, (*_LAYERS, *_NORMS)):
+            return self._of_layer(owner, layer, tail, tensor)
         planes = []
         for axis, size in enumerate(tensor.shape):
             if size > 1:
@@ -122,6 +126,24 @@ class _Run(fx.Interpreter):
                     self.trace.parameters[key] = self.trace.channels.new(size)
                 shape = [size if other == axis else 1 for other in range(tensor.ndim)]
                 planes.append(self.trace.parameters[key].view(shape))
+        return tuple(planes)
+
+    def _of_layer(self, name: str, layer: Any, tail: str, tensor: torch.Tensor) -> Planes:
+        """Planes of a layer's weight or statistics that code reads: its channels."""
+        trace = self.trace
+        sides = [trace.normed if isinstance(layer, _NORMS) else trace.produced]
+        if tail == "weight" and isinstance(layer, _LAYERS):
+            sides.append(trace.consumed)
+        planes = []
+        for axis, side in enumerate(sides):
+            size = tensor.shape[axis]
+            if name not in side or bool((side[name] == NO_CHANNEL).all()):
+                side[name] = trace.channels.new(size)
+            shape = [size if other == axis else 1 for other in range(tensor.ndim)]
+            planes.append(side[name].view(shape))
+        if getattr(layer, "groups", 1) > 1:
+            trace.channels.fix(planes, f"code reads {name}.{tail}, of groups")
+            return ()
         return tuple(planes)
 
     def _planes(self, node: Any) -> Planes:

@@ -18,6 +18,9 @@ from primesvt_deploy.analysis.channel_trace import ChannelTrace
 __all__ = ["Counted", "Size", "counted_channels"]
 
 
+_CREATING = {"zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_empty", "new_full"}
+
+
 @dataclass(frozen=True)
 class Size:
     """A number in the arguments of an operation that counts channels of a group.
@@ -66,9 +69,13 @@ class _Reader:
         self._trace, self._shrinking = trace, shrinking
 
     def read(self, node: fx.Node) -> Iterator[Counted]:
-        if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        if node.op != "call_function":
             return
         name = operation_name(node)
+        if name in _CREATING:
+            yield from self._created(node, name)
+        if not node.args or not isinstance(node.args[0], fx.Node):
+            return
         if name in ("reshape", "view", "expand", "broadcast_to"):
             rest = node.args[1:]
             if len(rest) == 1 and isinstance(rest[0], tuple | list):
@@ -82,7 +89,7 @@ class _Reader:
             yield from self._shape(node, (2,), 0, len(node.args[2]), dim)  # type: ignore[arg-type]
         elif node.target is torch.split:
             yield from self._parts(node)
-        elif name == "getitem" and node.args[0] in self._trace.shapes:
+        elif name in ("getitem", "setitem") and node.args[0] in self._trace.shapes:
             yield from self._slices(node)
         elif name == "narrow" and len(node.args) == 4:
             axis, start, length = (int(value) for value in node.args[1:])  # type: ignore[arg-type]
@@ -90,6 +97,17 @@ class _Reader:
             if fibre is not None:
                 yield from self._counted(node, (2,), fibre[:start])
                 yield from self._counted(node, (3,), fibre[start : start + length])
+
+    def _created(self, node: fx.Node, name: str) -> Iterator[Counted]:
+        """Sizes of a tensor that is made in the code, and into which channels are written."""
+        first = 1 if name.startswith("new_") else 0
+        rest = node.args[first:]
+        if "size" in node.kwargs:
+            yield from self._shape(node, ("size",), 0, len(node.kwargs["size"]))  # type: ignore[arg-type]
+        elif rest and isinstance(rest[0], tuple | list):
+            yield from self._shape(node, (first,), 0, len(rest[0]))
+        else:
+            yield from self._shape(node, (), first, len(rest))
 
     def _shape(
         self,

@@ -31,6 +31,7 @@ KEEPS_CHANNELS = "keeps_channels"
 _LIBRARIES = ("torch.", "spikingjelly.")
 _OPENED = (nn.Unflatten, nn.Flatten)
 """Layers whose sizes must stand in the graph."""
+_NARROW = ("input", "dim", "start", "length")
 _READS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__"}
 
 
@@ -184,9 +185,13 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
     """A call in the form that is recorded.
 
     `chunk` and `split` become a split into parts of given sizes: after a cut these may be unequal.
+    Arguments that hold sizes have one place each.
     """
     if func is torch.conv2d:
         return _conv2d, args, kwargs
+    if getattr(func, "__name__", "") == "narrow":
+        given = {**dict(zip(_NARROW, args, strict=False)), **kwargs}
+        return func, tuple(given[name] for name in _NARROW), {}
     if getattr(func, "__name__", "") not in ("chunk", "split", "tensor_split", "hsplit"):
         return func, args, kwargs
     parts = func(*args, **kwargs)
@@ -247,10 +252,13 @@ def record(
 
 @torch.no_grad()
 def _run(net: nn.Module, x: torch.Tensor, output: Callable[[Any], torch.Tensor]) -> _Run:
-    names = {id(tensor): name for name, tensor in net.named_parameters(remove_duplicate=False)}
-    names |= {id(tensor): name for name, tensor in net.named_buffers(remove_duplicate=False)}
-    # A layer under two names: by its first.
-    names |= {id(layer): name for name, layer in reversed(list(net.named_modules()))}
+    named: list[tuple[str, Any]] = [
+        *net.named_modules(remove_duplicate=False),
+        *net.named_parameters(remove_duplicate=False),
+        *net.named_buffers(remove_duplicate=False),
+    ]
+    # A layer under two names, and its weights: by the first.
+    names = {id(own): name for name, own in reversed(named)}
     run = _Run(names)
     run.from_input.add(run.new(x).number)
     recorder = _Recorder(run)

@@ -205,7 +205,10 @@ def _load_weights(
 ) -> str:
     """Fill `net`; a note on entries that were left out or added, or ""."""
     expected = net.state_dict()
-    state, note = entries_of_module(state, expected, ignored)
+    try:
+        state, note = entries_of_module(state, expected, ignored)
+    except ModelError as error:
+        raise ModelError(f"{path} {error}") from error
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
     if missing or unexpected:

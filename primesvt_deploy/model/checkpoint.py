@@ -56,7 +56,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
     Args:
         path: the file.
         ema: read an average of the weights.
-        key: name of the container to read, with dots between levels; None: find it.
+        key: see `find_weights`; in safetensors a prefix.
 
     Raises:
         ModelError: the file is missing, truncated or not a state_dict, it is a pickle that needs
@@ -65,12 +65,13 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
     if not path.is_file():
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
     if path.suffix == ".safetensors":
-        if ema or key is not None:
-            flag = "--ema" if ema else "--key"
-            raise ModelError(f"{path} is safetensors, one state_dict: drop {flag}")
+        if ema:
+            raise ModelError(f"{path} is safetensors, one state_dict: drop --ema")
         state, metadata = _read_safetensors(path)
         if not state:
             raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
+        if key is not None:
+            state = _weights(state, path, ema=False, key=key).state
         return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
     weights = _weights(content, path, ema=ema, key=key)

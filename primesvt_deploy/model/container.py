@@ -12,7 +12,7 @@ import torch
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.model.stored_objects import Dropped
 
-__all__ = ["Weights", "find_weights"]
+__all__ = ["Weights", "find_weights", "is_average"]
 
 _USUAL = ("state_dict", "model", "module")
 """Names that mean the model wherever they stand, however deep."""
@@ -44,7 +44,12 @@ class Weights:
     @property
     def averaged(self) -> bool:
         """Whether it is an average of the weights, by its name."""
-        return any(_AVERAGED.search(part) for part in self.path)
+        return any(map(is_average, self.path))
+
+
+def is_average(name: str) -> bool:
+    """Whether a name says that it is of an average of the weights."""
+    return _AVERAGED.search(name) is not None
 
 
 def find_weights(content: Any, *, ema: bool = False, key: str | None = None) -> Weights:
@@ -57,7 +62,8 @@ def find_weights(content: Any, *, ema: bool = False, key: str | None = None) -> 
     Args:
         content: what the file holds.
         ema: read the averaged weights.
-        key: name of the container to read, with dots between levels; None: find it.
+        key: name of the container to read, with dots between levels, or a prefix of the names of
+            one model's entries among several models'; None: find it.
 
     Raises:
         ModelError: there are no weights, or several, of which none is the obvious one.
@@ -97,9 +103,19 @@ def _at_key(content: Any, key: str, *, ema: bool) -> Weights:
         if found:
             return _only(found)
     found = list(_candidates(content, (), _DEPTH, set()))
+    prefixed = [part for one in found if (part := _with_prefix(one, key)) is not None]
+    if prefixed:
+        return _only(prefixed)
     named = [one for one in found if one.path]
     held = f"expected one of {_names(named)}" if named else "drop --key, it is a state_dict alone"
     raise ModelError(f"holds no weights at {key!r} (--key): {held if found else 'it holds none'}")
+
+
+def _with_prefix(weights: Weights, key: str) -> Weights | None:
+    """The entries whose names begin with a key, without it; None: there are none."""
+    prefix = f"{key.removeprefix(f'{weights.name}.') if weights.path else key}."
+    state = {k.removeprefix(prefix): t for k, t in weights.state.items() if k.startswith(prefix)}
+    return Weights((*weights.path, prefix[:-1]), state) if state else None
 
 
 def _reached(

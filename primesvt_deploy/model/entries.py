@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import torch
 
+from primesvt_deploy.errors import ModelError
+from primesvt_deploy.model.container import is_average
+
 __all__ = ["entries_of_family", "entries_of_module", "widened_note"]
 
 _State = Mapping[str, torch.Tensor]
@@ -37,7 +40,9 @@ def entries_of_family(
     """Entries of a state_dict as a family's conversion takes them.
 
     Keys lose a prefix that they share, such as `module.` or `net.`, where a family recognises
-    them without it. Harmless entries are left out, and batch counters that are missing are added.
+    them without it; of entries with several prefixes, such as a model's and a loss's, those of the
+    one model are taken. Harmless entries are left out, and batch counters that are missing are
+    added.
 
     Args:
         state: as it is stored.
@@ -46,17 +51,22 @@ def entries_of_family(
 
     Returns:
         The entries, and a note on those left out or added, or "".
+
+    Raises:
+        ModelError: they are several models'.
     """
     kept = {k: t for k, t in state.items() if not _is_harmless(k) or k.endswith(_COUNTER)}
-    fitting = next((one for one in _unprefixed(kept) if recognises(one.keys())), None)
-    found = _without_wrappers(kept) if fitting is None else fitting
+    found, others = _fitting(kept, lambda one: recognises(one.keys()))
+    if found is None:
+        found = _without_wrappers(kept)
     added = {
         name: torch.tensor(0)
         for key in found
         if key.endswith(".running_mean")
         and (name := f"{key.removesuffix('running_mean')}{_COUNTER}") not in found
     }
-    return {**found, **added}, _note([*beside, *sorted(state.keys() - kept.keys())], sorted(added))
+    left_out = [*beside, *others, *sorted(state.keys() - kept.keys())]
+    return {**found, **added}, _note(left_out, sorted(added))
 
 
 def entries_of_module(
@@ -72,16 +82,21 @@ def entries_of_module(
     Returns:
         The entries, without harmless ones that the module lacks and with its own batch counters
         where they are missing; and a note on those left out or added, or "".
+
+    Raises:
+        ModelError: they are several models'.
     """
 
     def misfits(one: _State) -> int:
         return sum(not _is_harmless(key) for key in one.keys() ^ expected.keys())
 
-    found = min(_unprefixed(state), key=misfits)  # the first of equals: as few are dropped
+    found, others = _fitting(state, lambda one: not misfits(one))
+    if found is None:
+        found = min(_unprefixed(state), key=misfits)  # the first of equals: as few are dropped
     left_out = sorted(key for key in found.keys() - expected.keys() if _is_harmless(key))
     added = {k: t for k, t in expected.items() if k.endswith(_COUNTER) and k not in found}
     kept = {key: tensor for key, tensor in found.items() if key not in left_out}
-    return {**kept, **added}, _note([*beside, *left_out], sorted(added))
+    return {**kept, **added}, _note([*beside, *others, *left_out], sorted(added))
 
 
 def _note(left_out: Sequence[str], added: Sequence[str]) -> str:
@@ -118,6 +133,37 @@ def _first(keys: Sequence[str]) -> str:
 
 def _is_harmless(key: str) -> bool:
     return _NEVER_READ.fullmatch(key) is not None
+
+
+def _fitting(
+    state: _State, fits: Callable[[_State], bool]
+) -> tuple[dict[str, torch.Tensor] | None, list[str]]:
+    """Entries of one model without their prefix, or None; and the keys of entries beside them.
+
+    Raises:
+        ModelError: entries with several prefixes fit.
+    """
+    whole = list(_unprefixed(state))
+    for one in whole:
+        if fits(one):
+            return one, []
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in whole[-1].items():
+        prefix, _, tail = key.partition(".")
+        parts.setdefault(prefix, {})[tail] = tensor
+    found = {
+        prefix: fitting
+        for prefix, part in parts.items()
+        if (fitting := next(filter(fits, _unprefixed(part)), None)) is not None
+    }
+    chosen = [prefix for prefix in found if not is_average(prefix)] or list(found)
+    if len(chosen) > 1:
+        raise ModelError(
+            f"holds several models' weights ({', '.join(found)}): choose one with --key"
+        )
+    if not chosen:
+        return None, []
+    return found[chosen[0]], sorted(k for k in whole[-1] if not k.startswith(f"{chosen[0]}."))
 
 
 def _unprefixed(state: _State) -> Iterator[dict[str, torch.Tensor]]:

@@ -75,9 +75,12 @@ def from_checkpoint(
     """
     stored = read_checkpoint(path, ema=reading.ema, key=reading.key)
     refuse_supernet_keys(stored.state.keys(), path)
-    state, note = entries_of_family(
-        stored.state, lambda keys: bool(families_with(keys)), stored.ignored
-    )
+    try:
+        state, note = entries_of_family(
+            stored.state, lambda keys: bool(families_with(keys)), stored.ignored
+        )
+    except ModelError as error:
+        raise ModelError(f"{path} {error}") from error
     checkpoint = replace(stored, state=state)
     kind = _choose_family(path, checkpoint, family, given)
     options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})

@@ -11,6 +11,7 @@ import torch
 from idioms import DIM, HEADS, IDIOMS, Attention, Network, Unit, network_in
 from small_models import enliven, make_model
 from torch import nn
+from torch.nn import functional as F
 
 from primesvt_deploy import adopt
 from primesvt_deploy.analysis.groups import Group, find_groups
@@ -220,7 +221,7 @@ class Acting(nn.Module):
         self.stem, self.inner, self.last = Unit(3, 16, 3), Unit(16, 16, 1), Unit(16, 16, 1)
         self.first, self.also = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 1)
         self.gain = nn.Parameter(1.0 + torch.rand(16))
-        self.tokens = nn.Linear(256, 256, bias=False)
+        self.tokens, self.square = nn.Linear(256, 256, bias=False), nn.Linear(16, 16)
         self.blocks = nn.ModuleList([self.inner])
         self.head = nn.Linear(16, 5)
 
@@ -235,6 +236,57 @@ def strided(net: Any, x: torch.Tensor) -> torch.Tensor:
     return (net.first(even) + net.also(odd)).unflatten(0, x.shape[:2])
 
 
+def written_over(net: Any, x: torch.Tensor) -> torch.Tensor:
+    x = x.clone()
+    x[..., 0, 0] = torch.arange(16.0)
+    return x
+
+
+def shifted(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """An eighth of the channels comes from the timestep before, an eighth from the next."""
+    fold, shifted = x.shape[2] // 8, torch.zeros_like(x)
+    shifted[1:, :, :fold] = x[:-1, :, :fold]
+    shifted[:-1, :, fold : 2 * fold] = x[1:, :, fold : 2 * fold]
+    shifted[:, :, 2 * fold :] = x[:, :, 2 * fold :]
+    return net.inner(shifted)
+
+
+def padded(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """A border of zeros, written out."""
+    steps, batch, channels, height, width = x.shape
+    padded = torch.zeros(steps, batch, channels, height + 2, width + 2, dtype=x.dtype)
+    padded[..., 1:-1, 1:-1] = x
+    return net.inner(F.max_pool2d(padded.flatten(0, 1), 3, 1).unflatten(0, (steps, batch)))
+
+
+def padded_like_a_norm(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """Meta-SpikeFormer's BNAndPadLayer: the border is what the norm makes of 0."""
+    bn = net.inner.bn
+    normed = F.pad(bn(net.inner.conv(x.flatten(0, 1))), [1] * 4)
+    border = (bn.bias - bn.running_mean * bn.weight / torch.sqrt(bn.running_var + bn.eps)).view(
+        1, -1, 1, 1
+    )
+    normed[:, :, 0:1, :], normed[:, :, -1:, :] = border, border
+    normed[:, :, :, 0:1], normed[:, :, :, -1:] = border, border
+    return net.inner.lif(F.avg_pool2d(normed, 3, 1).unflatten(0, x.shape[:2]))
+
+
+def functions(net: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A layer written with torch's functions."""
+    bn = net.inner.bn
+    y = F.conv2d(x.flatten(0, 1), weight, net.inner.conv.bias)
+    y = F.batch_norm(y, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.1, bn.eps)
+    y = F.linear(y.movedim(1, -1), net.square.weight, net.square.bias).movedim(-1, 1)
+    return net.inner.lif(y.unflatten(0, x.shape[:2]))
+
+
+def standardised(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """Each filter is normed over its inputs, so that none of them can leave."""
+    weight = net.inner.conv.weight
+    norm = weight.square().sum((1, 2, 3), keepdim=True) + 1e-3
+    return functions(net, x, weight / torch.sqrt(norm))
+
+
 UNSAFE: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "first channel": lambda net, x: x * (0.5 + x[:, :, :1]),
     "last channel": lambda net, x: x * (0.5 + x[:, :, -1:]),
@@ -244,6 +296,8 @@ UNSAFE: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
                                    - 2).amax(2, keepdim=True),
     "mean": lambda net, x: x + x.mean(2, keepdim=True),
     "rolled": lambda net, x: x * x.roll(1, dims=2),
+    "standardised": standardised,
+    "written over": lambda net, x: written_over(net, x),
 }  # fmt: skip
 FOLLOWED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "moved parameter": lambda net, x: x + net.inner(x) * net.gain.view(1, 1, -1, 1, 1),
@@ -251,6 +305,11 @@ FOLLOWED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "zeros like it": lambda net, x: torch.where(x > 0.5, x, torch.zeros_like(x)),
     "one of a batch": lambda net, x: x + net.inner(x)[:, :, :, :1],
     "two names": lambda net, x: net.blocks[0](x),
+    "temporal shift": shifted,
+    "padded by writing": padded,
+    "padded like a norm": padded_like_a_norm,
+    "layers as functions": lambda net, x: functions(net, x, 2.0 * net.inner.conv.weight),
+    "narrow by keywords": lambda net, x: x * x.narrow(dim=2, start=0, length=16).sigmoid(),
     "tokens": lambda net, x: x + net.tokens(x.flatten(3)).reshape(x.shape),
     "heads that gate": lambda net, x: (
         x.unflatten(2, (2, 8)) * x.unflatten(2, (2, 8)).sum(3, keepdim=True)

@@ -152,8 +152,11 @@ def test_safetensors_are_fitted_alike(
     save_file({**wrapped, "n_averaged": torch.tensor(3)}, path)
     found = read(path)
     assert found.notes[0].startswith("1 entry of its checkpoint")
-    with pytest.raises(ModelError, match="is safetensors, one state_dict: drop --key"):
-        read(path, key="net")
+    assert equal(read(path, key="net"), found)
+    with pytest.raises(ModelError, match=r"holds no weights at 'teacher' \(--key\)"):
+        read(path, key="teacher")
+    with pytest.raises(ModelError, match="is safetensors, one state_dict: drop --ema"):
+        read(path, ema=True)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +207,42 @@ def test_of_several_models_a_key_chooses(
         read(path)
     assert equal(read(path, key="student"), plain)
     assert not equal(read(path, key="teacher.net"), read(path, key="student"))
+
+
+def test_of_several_models_in_one_state_dict_a_prefix_chooses(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    models = {"student": state, "teacher.module": other, "criterion": {"weight": torch.ones(5)}}
+    path = saved(
+        tmp_path,
+        {"state_dict": {f"{p}.{k}": v for p, part in models.items() for k, v in part.items()}},
+    )
+    with pytest.raises(ModelError, match=r"\(student, teacher\): choose one with --key"):
+        read(path)
+    chosen = read(path, key="student")
+    assert not chosen.notes
+    assert equal(read(path, key="state_dict.student"), chosen)
+    assert not equal(read(path, key="teacher"), chosen)
+    with pytest.raises(ModelError, match="weight"):
+        read(path, key="criterion")
+    assert equal(chosen, read(saved(tmp_path, state)))
+
+
+@pytest.mark.parametrize("beside", ["criterion", "ema_model"])
+def test_what_stands_beside_the_only_model_is_left_out_with_a_note(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], beside: str
+) -> None:
+    state, read = case
+    wrapped = {f"model.{key}": tensor for key, tensor in state.items()}
+    further = {f"{beside}.{key}": tensor + 1 for key, tensor in state.items()}
+    if beside == "criterion":
+        further = {"criterion.weight": torch.ones(5)}
+    found = read(saved(tmp_path, {"state_dict": {**further, **wrapped}}))
+    assert found.notes[0].startswith(f"{len(further)} entr")
+    assert f"({beside}." in found.notes[0]
+    assert equal(found, read(saved(tmp_path, state)))
 
 
 def test_a_key_needs_a_checkpoint() -> None:
