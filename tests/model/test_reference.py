@@ -42,7 +42,7 @@ def data(model: SViT) -> DataSet:
 
 @pytest.fixture(scope="module")
 def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    search = SearchSettings(rates=(0.6,), search_images=120, robustness_images=30, max_drop=3.0)
+    search = SearchSettings(rates=(0.6,), search_images=120, robustness_images=50, max_drop=3.0)
     settings = BuildSettings(saving=20.0, search=search, verify_images=128)
     with pytest.MonkeyPatch.context() as patch:
         # Fewer than users' builds are calibrated on, for the time it takes.
