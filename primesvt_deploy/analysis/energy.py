@@ -10,8 +10,9 @@ and norms cost nothing, so the estimate compares networks; it is not the energy 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.recording import running_owner
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
@@ -189,10 +191,23 @@ class _Product:
 
 @dataclass
 class _Call:
-    """A call of a module that still runs, and the number of products it ran itself so far."""
+    """A call of a module that still runs, and the number of products it ran itself so far.
+
+    Args:
+        name: of the module.
+        recorded: whether it runs a record of other modules' code.
+        products: by name of the module whose code ran them.
+    """
 
     name: str
-    products: int = 0
+    recorded: bool = False
+    products: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def running(self) -> str:
+        """Name of the module whose code runs now."""
+        inside = running_owner() if self.recorded else ""
+        return f"{self.name}.{inside}" if inside else self.name
 
 
 class _Operations(TorchDispatchMode):
@@ -243,8 +258,9 @@ class _Operations(TorchDispatchMode):
 
     def _count(self, macs: int, operands: Sequence[torch.Tensor]) -> None:
         call = self._calls[-1]
-        call.products += 1
-        product = self._products.setdefault((call.name, call.products), _Product())
+        name = call.running
+        call.products[name] += 1
+        product = self._products.setdefault((name, call.products[name]), _Product())
         rates = [rate for rate in map(self._rate, operands) if rate is not None]
         product.add(macs, min(rates, default=None))
 
@@ -268,8 +284,10 @@ class _Operations(TorchDispatchMode):
             if not self._calls:
                 self._fired = False
             # A recorded module's own operations run in the network around it.
-            own = "net" if isinstance(module, AdoptedNetwork) else type(module).__name__
-            self._calls.append(_Call(name or own))
+            recorded = isinstance(module, AdoptedNetwork)
+            self._calls.append(
+                _Call(name or ("net" if recorded else type(module).__name__), recorded)
+            )
 
         def leave(*_: object) -> None:
             self._calls.pop()

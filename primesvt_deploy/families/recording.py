@@ -12,6 +12,7 @@ import copy
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -24,10 +25,12 @@ from torch.utils._pytree import tree_leaves
 
 from primesvt_deploy.families.blocks.neuron import Neuron
 
-__all__ = ["KEEPS_CHANNELS", "UnrecordableError", "record", "replay"]
+__all__ = ["KEEPS_CHANNELS", "UnrecordableError", "record", "replay", "running_owner"]
 
 KEEPS_CHANNELS = "keeps_channels"
 """Attribute by which a user's module says that each channel of its result depends on one alone."""
+_OWNER = "owner"
+_owner: ContextVar[str] = ContextVar("owner", default="")
 _LIBRARIES = ("torch.", "spikingjelly.")
 _OPENED = (nn.Unflatten, nn.Flatten)
 """Layers whose sizes must stand in the graph."""
@@ -55,12 +58,21 @@ class _Attribute:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a layer (a name) or of a function, and the tensors that it returned."""
+    """One call of a layer (a name) or of a function, and the tensors that it returned.
+
+    Args:
+        target: what was called.
+        args: tensors among them as `_Ref` or `_Attribute`.
+        kwargs: the same.
+        returned: the tensors.
+        owner: name of the module whose code called it.
+    """
 
     target: str | Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     returned: _Ref | tuple[_Ref | None, ...] | None
+    owner: str
 
 
 @dataclass
@@ -72,6 +84,7 @@ class _Run:
         calls: in order.
         output: the tensor that it returned.
         from_input: numbers of the tensors that depend on the input.
+        owners: names of the modules whose code runs, outermost first.
     """
 
     names: dict[int, str]
@@ -80,6 +93,7 @@ class _Run:
     refs: dict[int, _Ref] = field(default_factory=dict)
     tensors: list[torch.Tensor] = field(default_factory=list)
     from_input: set[int] = field(default_factory=set)
+    owners: list[str] = field(default_factory=lambda: [""])
 
     def new(self, tensor: torch.Tensor) -> _Ref:
         """A number for a tensor, which is kept, so that its identity is not given to another."""
@@ -102,7 +116,7 @@ class _Run:
         if any(ref.number in self.from_input for ref in refs):
             self.from_input |= {ref.number for ref in (*new, *refs[:changes]) if ref is not None}
         returned = None if changes else new if several else new[0]
-        self.calls.append(_Call(target, *given, returned))
+        self.calls.append(_Call(target, *given, returned, self.owners[-1]))
 
     def is_constant(self, tensor: Any) -> bool:
         """Whether a tensor is of the module's own, or computed of such alone."""
@@ -165,8 +179,15 @@ class _Recorder(TorchFunctionMode):
         call = nn.Module.__call__
 
         def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if self.inside_layer or not _is_whole(module):
+            if self.inside_layer:
                 return call(module, *args, **kwargs)
+            if not _is_whole(module):
+                owners = self.run.owners
+                owners.append(self.run.names.get(id(module), owners[-1]))
+                try:
+                    return call(module, *args, **kwargs)
+                finally:
+                    owners.pop()
             self.inside_layer = True
             try:
                 result = call(module, *args, **kwargs)
@@ -296,6 +317,7 @@ class _Writer:
             node = self.graph.call_module(first.target, args, kwargs)
         else:
             node = self.graph.call_function(first.target, args, kwargs)
+        node.meta[_OWNER] = first.owner
         if isinstance(first.returned, _Ref):
             self._nodes[first.returned.number] = node
         for index, ref in enumerate(first.returned if isinstance(first.returned, tuple) else ()):
@@ -345,7 +367,23 @@ def replay(net: nn.Module, graph: fx.Graph, x: torch.Tensor) -> torch.Tensor:
         graph: of `record`.
         x: input.
     """
-    interpreter = fx.Interpreter(net, graph=graph)
+    interpreter = _Replay(net, graph=graph)
     interpreter.extra_traceback = False
     result: torch.Tensor = interpreter.run(x)
     return result
+
+
+class _Replay(fx.Interpreter):
+    """Runs a graph, and says of what module each operation is."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        token = _owner.set(n.meta.get(_OWNER, ""))
+        try:
+            return super().run_node(n)
+        finally:
+            _owner.reset(token)
+
+
+def running_owner() -> str:
+    """Name of the module of whose code an operation runs in `replay` now; "": the outermost."""
+    return _owner.get()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families.zoo import FORMS, ZOO, model_of, samples_of
+from idioms import network_in
 from own_nets import Flattened, attending
 from small_models import enliven
 from spikingjelly.activation_based import layer, neuron
@@ -166,6 +167,18 @@ def test_layers_of_a_users_own_that_run_once_a_timestep_are_one() -> None:
     names = [entry.layer for entry in found.layers]
     assert len(names) == len(set(names))
     assert found.all_macs == measure_cost(model).macs
+
+
+def test_products_of_a_users_own_code_have_its_modules_names() -> None:
+    model = adopt(network_in("attributes"), image_size=16)
+    names = [entry.layer for entry in estimate_energy(model, listed(samples_of(model, 2))).layers]
+    assert [name for name in names if name.startswith("net.attn")] == [
+        *(f"net.attn.{unit}.linear" for unit in "qkv"),
+        "net.attn",
+        "net.attn #2",
+        "net.attn.proj.linear",
+    ]
+    assert "net" not in names
 
 
 def test_a_classifier_that_reads_spikes_accumulates() -> None:
