@@ -10,6 +10,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,14 +189,16 @@ class AdoptedNetwork(SpikingNetwork):
     def run(self, x: torch.Tensor) -> torch.Tensor:
         """Logits `[N, K]` of images `[N, C, H, W]` or frames `[T, N, C, H, W]`."""
         if self.graph is not None:
-            logits = replay(self.net, self.graph, self.as_taken(x))
+            with _tensors_made_like(x):
+                logits = replay(self.net, self.graph, self.as_taken(x))
         else:
             logits = output_at(self.outputs(x), self.config.output)
         return logits.mean(dim=0) if self.config.sequence_output else logits
 
     def outputs(self, x: torch.Tensor) -> Any:
         """Whatever the user's module returns for the network's input."""
-        return self.net(self.as_taken(x))
+        with _tensors_made_like(x):
+            return self.net(self.as_taken(x))
 
     def as_taken(self, x: torch.Tensor) -> torch.Tensor:
         """Images or frames as the module takes them."""
@@ -222,6 +225,20 @@ class AdoptedNetwork(SpikingNetwork):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def _tensors_made_like(x: torch.Tensor) -> Iterator[None]:
+    """Have the code's `torch.zeros(...)` be of an input's precision: checks run in float64."""
+    before = torch.get_default_dtype()
+    if x.dtype == before or not x.is_floating_point():
+        yield
+        return
+    torch.set_default_dtype(x.dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _with_neurons(net: nn.Module, timesteps: int) -> nn.Module:

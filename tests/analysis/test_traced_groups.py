@@ -254,7 +254,7 @@ def shifted(net: Any, x: torch.Tensor) -> torch.Tensor:
 def padded(net: Any, x: torch.Tensor) -> torch.Tensor:
     """A border of zeros, written out."""
     steps, batch, channels, height, width = x.shape
-    padded = torch.zeros(steps, batch, channels, height + 2, width + 2, dtype=x.dtype)
+    padded = torch.zeros(steps, batch, channels, height + 2, width + 2)
     padded[..., 1:-1, 1:-1] = x
     return net.inner(F.max_pool2d(padded.flatten(0, 1), 3, 1).unflatten(0, (steps, batch)))
 
