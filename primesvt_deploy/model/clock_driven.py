@@ -157,6 +157,8 @@ def _refusing(module: str) -> Callable[[str], Any]:
     def refuse(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _MODULES:  # as the old module imported it, and code took it from there
+            return importlib.import_module(f"{_OLD}.{name}")
         raise ImportError(_advice(module, name))
 
     return refuse

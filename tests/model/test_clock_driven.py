@@ -20,8 +20,8 @@ OLD = "spikingjelly.clock_driven"
 NET = """
 import torch
 from torch import nn
-from spikingjelly.clock_driven import functional, layer, surrogate
-from spikingjelly.clock_driven.neuron import MultiStepIFNode, MultiStepLIFNode
+from spikingjelly.clock_driven import functional, layer
+from spikingjelly.clock_driven.neuron import MultiStepIFNode, MultiStepLIFNode, surrogate
 import spikingjelly.clock_driven.base as base
 
 
