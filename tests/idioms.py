@@ -212,6 +212,22 @@ class HeadsFirst(Chunked):
         return q, k, v
 
 
+class ChannelsFirst(Chunked):
+    """q, k and v of a channel lie beside each other: `(heads, width, 3)`."""
+
+    def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        q, k, v = rearrange(self.qkv(x), "t b n (h d c) -> c t b h n d", h=HEADS, c=3)
+        return q, k, v
+
+
+class Keywords(Attention):
+    """Arguments by their names."""
+
+    def heads_of(self, spikes: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        shape = (*x.shape[:3], self.heads, self.head_dim)
+        return torch.reshape(input=spikes, shape=shape).permute(dims=(0, 1, 3, 2, 4))
+
+
 class Network(nn.Module):
     """Stem, positional encoding, one block and a classifier."""
 
@@ -249,6 +265,8 @@ IDIOMS: dict[str, type[Attention]] = {
     "qkv, slices": Sliced,
     "qkv, index": Indexed,
     "qkv, heads first": HeadsFirst,
+    "qkv, channels first": ChannelsFirst,
+    "keywords": Keywords,
 }
 
 

@@ -283,22 +283,26 @@ class Rules:
                     kept.append(_arranged(plane, letters, target))
                 else:
                     contracted[index].append((own, plane))
-        self._join_contracted(sides, contracted)
+        self._join_contracted(sides, contracted, target)
         return tuple(kept)
 
     def _join_contracted(
         self,
         sides: Sequence[tuple[str, Planes]],
         contracted: Sequence[Sequence[tuple[str, torch.Tensor]]],
+        target: str,
     ) -> None:
         waiting = list(contracted[1])
         for own, plane in contracted[0]:
-            partner = next((p for p in waiting if set(p[0]) == set(own)), None)
+            # The same axes, or one side has fewer: keys of one head meet the queries of all.
+            partner = next((p for p in waiting if set(p[0]) == set(own)), None) or next(
+                (p for p in waiting if _summed(p[0], target) == _summed(own, target)), None
+            )
             if partner is None:
                 self._channels.fix([plane], "a product sums over them and something else")
                 continue
             waiting.remove(partner)
-            order = "".join(sorted(own))
+            order = "".join(sorted({*own, *partner[0]}))
             self._channels.join(
                 _arranged(plane, sides[0][0], order), _arranged(partner[1], sides[1][0], order)
             )
@@ -340,6 +344,11 @@ def _labelled(planes: Any) -> list[torch.Tensor]:
 def _pads_with_constant(node: fx.Node) -> bool:
     mode = node.kwargs.get("mode", node.args[2] if len(node.args) > 2 else "constant")
     return bool(mode == "constant")
+
+
+def _summed(letters: str, target: str) -> set[str]:
+    """Axes that a product sums over."""
+    return set(letters) - set(target)
 
 
 def _letters(term: str, ndim: int) -> str:

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import fx, nn
 
-from primesvt_deploy.analysis.channel_labels import NO_CHANNEL, varying_axes
+from primesvt_deploy.analysis.channel_labels import NO_CHANNEL, compressed, varying_axes
 from primesvt_deploy.analysis.channel_trace import ChannelTrace, trace_channels
 from primesvt_deploy.analysis.groups import Group, Member
 from primesvt_deploy.analysis.sizes import Counted, Size, counted_channels
@@ -139,6 +139,8 @@ class _Grouping:
         if len(axes) == 1:
             return axes[0]
         roots = self._trace.channels.roots(plane)
+        # Along an axis of channels that are joined, as q, k and v may be, none can leave.
+        axes = varying_axes(compressed(roots)) or axes
         key = (plane.shape, roots.numpy().tobytes())
         if key not in self._axes:
             self._axes[key] = next(

@@ -208,6 +208,9 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
     `chunk` and `split` become a split into parts of given sizes: after a cut these may be unequal.
     Arguments that hold sizes have one place each.
     """
+    if not args and "input" in kwargs:
+        kwargs = dict(kwargs)
+        args = (kwargs.pop("input"),)
     if func is torch.conv2d:
         return _conv2d, args, kwargs
     if getattr(func, "__name__", "") == "narrow":

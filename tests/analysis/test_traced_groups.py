@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from idioms import DIM, HEADS, IDIOMS, Attention, Network, Unit, network_in
+from idioms import DIM, HEADS, IDIOMS, Attention, Network, Projection, Unit, network_in
 from small_models import enliven, make_model
 from torch import nn
 from torch.nn import functional as F
@@ -174,6 +174,26 @@ def test_what_cannot_be_followed_stays_and_is_named(attention: type[Attention], 
     found = prunable_groups(model)
     assert "fc1.linear" in {group.name for group in found.groups}
     assert said in " ".join(found.left.values())
+
+
+class OneHeadOfKeys(Attention):
+    """Multi-query attention: all heads of queries meet the same keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.v = Projection(DIM, DIM // HEADS), Projection(DIM, DIM // HEADS)
+
+    def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        k, v = (unit(x).unsqueeze(2) for unit in (self.k, self.v))
+        return self.heads_of(self.q(x), x), k, v
+
+
+def test_keys_of_one_head_leave_with_the_queries_of_all() -> None:
+    found = prunable_groups(adopt(enliven(Network(OneHeadOfKeys)), image_size=16))
+    assert not found.left
+    keys = next(group for group in found.groups if "net.attn.k.linear" in group.outputs)
+    assert set(keys.outputs) == {"net.attn.q.linear", "net.attn.k.linear"}
+    assert keys.width == DIM // HEADS
 
 
 class SortedTokens(nn.Module):
