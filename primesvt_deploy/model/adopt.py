@@ -20,7 +20,7 @@ from primesvt_deploy.model.adoption_check import check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.data_dependence import check_values_are_not_read
-from primesvt_deploy.model.entries import entries_of_module, widened_note
+from primesvt_deploy.model.entries import check_numbers, entries_of_module, others_note, widened_note
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
@@ -79,14 +79,16 @@ def adopt(
     refuse_supernet(net)
     _refuse_scripts(net)
     net = _copied(net)
+    if checkpoint is None:
+        check_numbers(net.state_dict(), net.state_dict())
     notes: list[str] = []
     accuracy: float | None = None
     if checkpoint is not None:
         path = Path(checkpoint)
         stored = read_checkpoint(path, ema=ema, key=key)
-        note = _load_weights(net, stored.state, path, stored.ignored)
+        notes += _load_weights(net, stored.state, path, stored.ignored)
         accuracy = None if ignore_args else stored.accuracy
-        notes += [note, widened_note(stored.state)]
+        notes.append(others_note(stored.others))
     elif ema or key is not None:
         flag = "--ema" if ema else "--key"
         raise ModelError(f"{flag} chooses weights of a checkpoint: pass --checkpoint, or drop it")
@@ -202,8 +204,8 @@ def _copied(net: nn.Module) -> nn.Module:
 
 def _load_weights(
     net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, ignored: Sequence[str] = ()
-) -> str:
-    """Fill `net`; a note on entries that were left out or added, or ""."""
+) -> list[str]:
+    """Fill `net`; notes on entries that were left out, added or widened."""
     expected = net.state_dict()
     try:
         state, note = entries_of_module(state, expected, ignored)
@@ -218,8 +220,12 @@ def _load_weights(
             f"{key_list('unexpected', unexpected)}"
         )
     try:
+        check_numbers(state, expected)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    try:
         net.load_state_dict(state)
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{path} does not fit {type(net).__name__}: {last}") from error
-    return note
+    return list(filter(None, (note, widened_note(state))))

@@ -37,6 +37,7 @@ class Checkpoint:
         arguments: arguments of the training script, where the file has them.
         metadata: metadata of a safetensors file.
         ignored: names of entries among the tensors that are none, such as an epoch.
+        others: values of `--key` that choose other models' weights.
         accuracy: top-1, percent, that the training script stored; None: none.
     """
 
@@ -44,6 +45,7 @@ class Checkpoint:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     accuracy: float | None = None
 
 
@@ -65,13 +67,11 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
     if not path.is_file():
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
     if path.suffix == ".safetensors":
-        if ema:
-            raise ModelError(f"{path} is safetensors, one state_dict: drop --ema")
         state, metadata = _read_safetensors(path)
         if not state:
             raise ModelError(f"{path} holds no tensors: expected a trained model's state_dict")
-        if key is not None:
-            state = _weights(state, path, ema=False, key=key).state
+        if ema or key is not None:
+            state = _weights(state, path, ema=ema, key=key).state
         return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
     weights = _weights(content, path, ema=ema, key=key)
@@ -80,6 +80,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
         weights.state,
         arguments=arguments,
         ignored=tuple(name for name in weights.ignored if name not in _ARGUMENTS),
+        others=weights.others,
         accuracy=recorded_accuracy(content, weights.path, arguments),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ __all__ = ["Weights", "find_weights", "is_average"]
 
 _USUAL = ("state_dict", "model", "module")
 """Names that mean the model wherever they stand, however deep."""
-_AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|avg|averaged?)(?:_|$)", re.IGNORECASE)
+_AVERAGED = re.compile(r"(?:^|[_.])(?i:ema|swa|avg|averaged?)(?:[_.A-Z]|$)")
 """Found in the names of exponential moving and other averages of the weights."""
 _DEPTH = 2
 """Containers that are looked into, one in another, apart from those of a usual name."""
@@ -30,11 +30,13 @@ class Weights:
         path: names of the containers around it, outermost first.
         state: its tensors.
         ignored: names of entries beside them that hold no tensor, such as an epoch.
+        others: values of `--key` that choose other models' weights in the file.
     """
 
     path: tuple[str, ...]
     state: dict[str, torch.Tensor]
     ignored: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,11 +77,37 @@ def find_weights(content: Any, *, ema: bool = False, key: str | None = None) -> 
     if ema:
         found = [one for one in found if one.averaged]
         if not found:
-            raise ModelError("holds no averaged weights (such as state_dict_ema): drop --ema")
+            raise ModelError(_no_average(content))
         return _only(found)
     if not found:
         raise ModelError(_misfit(content))
-    return _only([one for one in found if not one.averaged] or found)
+    # A loss may have weights of its own, but hardly as many as a model.
+    most = max(len(one.state) for one in found)
+    models = [one for one in found if 10 * len(one.state) > most]
+    return _only([one for one in models if not one.averaged] or models)
+
+
+def _no_average(content: Any) -> str:
+    """Message where averages were asked for: there are none, or under a prefix of their own."""
+    prefixes = {
+        prefix
+        for one in _candidates(content, (), _DEPTH, set())
+        for prefix in _prefixes(one)
+        if is_average(prefix)
+    }
+    advice = f"pass --key {min(prefixes)} instead" if prefixes else "drop --ema"
+    return f"holds no averaged weights (such as state_dict_ema): {advice}"
+
+
+def _prefixes(weights: Weights) -> Iterator[str]:
+    """First parts of the names of its entries, behind what all share."""
+    names = [name.split(".") for name in weights.state]
+    shared = 0
+    while all(len(parts) > shared + 1 for parts in names) and (
+        len({parts[shared] for parts in names}) == 1
+    ):
+        shared += 1
+    yield from dict.fromkeys(".".join(parts[: shared + 1]) for parts in names if parts[shared + 1 :])
 
 
 def _only(found: Sequence[Weights]) -> Weights:
@@ -88,32 +116,38 @@ def _only(found: Sequence[Weights]) -> Weights:
     Raises:
         ModelError: there are several.
     """
-    usual = [one for one in found if not one.path or one.path[0] in _USUAL]
+    usual = [one for one in found if all(part in _USUAL for part in one.path)]
     chosen = usual if len(usual) == 1 else found
     if len(chosen) > 1:
         raise ModelError(f"holds several models' weights ({_names(found)}): choose one with --key")
-    return chosen[0]
+    others = tuple(one.name for one in found if one is not chosen[0] and one.path)
+    return replace(chosen[0], others=others)
 
 
 def _at_key(content: Any, key: str, *, ema: bool) -> Weights:
     if ema:
         raise ModelError("--key names the weights to read: drop --ema")
+    key = key.strip().rstrip(".")
     for path, inner in _reached(content, (), key):
         found = list(_candidates(inner, path, 1, set()))
         if found:
             return _only(found)
     found = list(_candidates(content, (), _DEPTH, set()))
     prefixed = [part for one in found if (part := _with_prefix(one, key)) is not None]
-    if prefixed:
-        return _only(prefixed)
+    if key and prefixed:
+        return _only([part for part in prefixed if not part.averaged] or prefixed)
     named = [one for one in found if one.path]
-    held = f"expected one of {_names(named)}" if named else "drop --key, it is a state_dict alone"
-    raise ModelError(f"holds no weights at {key!r} (--key): {held if found else 'it holds none'}")
+    keys = [*(one.name for one in named), *(p for one in found for p in _prefixes(one))]
+    expected = f"expected one of {_listed(keys)}" if keys else "drop --key, it is one model's"
+    said = key if len(key) <= 60 else f"{key[:60]}..."
+    raise ModelError(f"holds no weights at {said!r} (--key): {expected if found else 'it holds none'}")
 
 
 def _with_prefix(weights: Weights, key: str) -> Weights | None:
     """The entries whose names begin with a key, without it; None: there are none."""
-    prefix = f"{key.removeprefix(f'{weights.name}.') if weights.path else key}."
+    inner = key.removeprefix(f"{weights.name}.") if weights.path else key
+    prefixes = {f"{inner}.", *(f"{p}." for p in _prefixes(weights) if p.endswith(f".{inner}"))}
+    prefix = next((p for p in sorted(prefixes) if any(k.startswith(p) for k in weights.state)), "?")
     state = {k.removeprefix(prefix): t for k, t in weights.state.items() if k.startswith(prefix)}
     return Weights((*weights.path, prefix[:-1]), state) if state else None
 
@@ -133,8 +167,11 @@ def _reached(
 
 
 def _names(found: Sequence[Weights]) -> str:
-    shown = ", ".join(one.name or "the file's own entries" for one in found[:6])
-    return shown + (f" and {len(found) - 6} more" if found[6:] else "")
+    return _listed([one.name or "the file's own entries" for one in found])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if names[6:] else "")
 
 
 def _candidates(

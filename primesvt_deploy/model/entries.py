@@ -14,7 +14,7 @@ import torch
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.model.container import is_average
 
-__all__ = ["entries_of_family", "entries_of_module", "widened_note"]
+__all__ = ["check_numbers", "entries_of_family", "entries_of_module", "others_note", "widened_note"]
 
 _State = Mapping[str, torch.Tensor]
 
@@ -30,6 +30,8 @@ _NEVER_READ = re.compile(
 )
 """Keys that no forward pass in evaluation reads, whatever the model."""
 _COUNTER = "num_batches_tracked"
+_LIVE = ("", "model", "module", "net", "network", "backbone", "student")
+"""Prefixes of the model that is trained, beside which others may stand."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes of wrappers, dropped even where the keys then fit no model."""
 
@@ -92,7 +94,8 @@ def entries_of_module(
 
     found, others = _fitting(state, lambda one: not misfits(one))
     if found is None:
-        found = min(_unprefixed(state), key=misfits)  # the first of equals: as few are dropped
+        # The first of equals: as few are dropped.
+        found = min((one for _, one in _unprefixed(state)), key=misfits)
     left_out = sorted(key for key in found.keys() - expected.keys() if _is_harmless(key))
     added = {k: t for k, t in expected.items() if k.endswith(_COUNTER) and k not in found}
     kept = {key: tensor for key, tensor in found.items() if key not in left_out}
@@ -103,9 +106,10 @@ def _note(left_out: Sequence[str], added: Sequence[str]) -> str:
     """Note on entries of a file that were left out, and on those that it lacks; "" if none."""
     parts = []
     if left_out:
+        verb = "was" if len(left_out) == 1 else "were"
         parts.append(
             f"{_counted(left_out)} of its checkpoint that the forward pass never reads "
-            f"({_first(left_out)}) were left out"
+            f"({_first(left_out)}) {verb} left out"
         )
     if added:
         parts.append(f"its checkpoint lacks {len(added)} {_COUNTER}, which are not read either")
@@ -121,6 +125,32 @@ def widened_note(state: _State) -> str:
     )
     widened = ", ".join(f"{count} from {kind}" for kind, count in sorted(kinds.items()))
     return f"tensors of its checkpoint were widened to float32: {widened}" if widened else ""
+
+
+def others_note(others: Sequence[str]) -> str:
+    """Note on other models in the file, by what `--key` chooses them with; "" if there are none."""
+    if not others:
+        return ""
+    return f"its file holds other models' weights too: --key {' or '.join(others[:3])} reads them"
+
+
+def check_numbers(state: _State, expected: _State) -> None:
+    """Refuse weights that are no floating-point numbers, or not finite.
+
+    Raises:
+        ModelError: names the first such tensor.
+    """
+    for key, tensor in state.items():
+        if key not in expected or not expected[key].is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{key} holds {kind} numbers, expected floating-point ones: save the weights "
+                "before they are quantized"
+            )
+        if not bool(tensor.to(expected[key].dtype).isfinite().all()):
+            raise ModelError(f"{key} holds NaN or infinity: use another checkpoint")
 
 
 def _counted(keys: Sequence[str]) -> str:
@@ -141,43 +171,70 @@ def _fitting(
     """Entries of one model without their prefix, or None; and the keys of entries beside them.
 
     Raises:
-        ModelError: entries with several prefixes fit.
+        ModelError: they are several models', or the only one that fits may not be the one that is
+            meant: an average, or a teacher whose student does not fit.
     """
-    whole = list(_unprefixed(state))
-    for one in whole:
-        if fits(one):
-            return one, []
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in whole[-1].items():
-        prefix, _, tail = key.partition(".")
-        parts.setdefault(prefix, {})[tail] = tensor
-    found = {
-        prefix: fitting
-        for prefix, part in parts.items()
-        if (fitting := next(filter(fits, _unprefixed(part)), None)) is not None
-    }
-    chosen = [prefix for prefix in found if not is_average(prefix)] or list(found)
-    if len(chosen) > 1:
-        raise ModelError(
-            f"holds several models' weights ({', '.join(found)}): choose one with --key"
-        )
-    if not chosen:
+    found = dict(_models_in(state, fits))
+    if not found:
         return None, []
-    return found[chosen[0]], sorted(k for k in whole[-1] if not k.startswith(f"{chosen[0]}."))
+    live = [name for name in found if not is_average(name)]
+    chosen = live[0] if live else next(iter(found))
+    if len(live) > 1:
+        raise ModelError(f"holds several models' weights ({', '.join(live)}): choose one with --key")
+    entries = {f"{chosen}.{key}" if chosen else key for key in found[chosen]}
+    averages = tuple(f"{name}." for name in found if name not in live and name != chosen)
+    beside = sorted(state.keys() - entries - found[chosen].keys())
+    rest = [key for key in beside if not key.startswith(averages) or not averages]
+    layers = any(state[key].ndim > 1 for key in rest)
+    if layers and (not live or chosen.rpartition(".")[2] not in _LIVE):
+        raise ModelError(
+            f"holds other weights ({_first(rest)}) beside those of {chosen}, the only ones that "
+            f"fit: pass --key {chosen} to read these"
+        )
+    return found[chosen], beside
 
 
-def _unprefixed(state: _State) -> Iterator[dict[str, torch.Tensor]]:
+def _models_in(
+    state: _State, fits: Callable[[_State], bool], prefix: str = "", depth: int = 3
+) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Entries that fit, by their prefix; of those without one the ones that have no other's."""
+    for own, one in _unprefixed(state):
+        here = f"{prefix}.{own}".strip(".")
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in one.items():
+            name, _, tail = key.partition(".")
+            parts.setdefault(name, {})[tail] = tensor
+        several = len(parts) > 1 and depth > 0
+        inside = [
+            model
+            for name, part in parts.items()
+            if several and len(part) > 1
+            for model in _models_in(part, fits, f"{here}.{name}".strip("."), depth - 1)
+        ]
+        apart = tuple(f"{name.removeprefix(here).strip('.')}." for name, _ in inside)
+        bare = {k: t for k, t in one.items() if not apart or not k.startswith(apart)}
+        if fits(bare):
+            yield here, bare
+            yield from (model for model in inside if is_average(model[0]))
+            return
+        if inside:
+            yield from inside
+            return
+
+
+def _unprefixed(state: _State) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """The entries as they are, then without one more prefix that all that matter share."""
-    found = dict(state)
+    found, dropped = dict(state), ""
     while True:
-        yield found
+        yield dropped, found
         prefixes = {key.partition(".")[0] for key in found if not _is_harmless(key)}
         if len(prefixes) != 1:
             return
-        prefix = f"{prefixes.pop()}."
-        if not all(key.startswith(prefix) or _is_harmless(key) for key in found):
+        prefix = prefixes.pop()
+        if not all(key.startswith(f"{prefix}.") or _is_harmless(key) for key in found):
             return  # a key without a dot
-        found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
+        found = {key.removeprefix(f"{prefix}."): tensor for key, tensor in found.items()}
+        dropped = f"{dropped}.{prefix}".strip(".")
 
 
 def _without_wrappers(state: _State) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from primesvt_deploy.families.nearest import difference_from, nearest
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.families.stored_arguments import Contradiction
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
-from primesvt_deploy.model.entries import entries_of_family, widened_note
+from primesvt_deploy.model.entries import entries_of_family, others_note, widened_note
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.state_dict import network_with_weights
@@ -101,7 +101,16 @@ def from_checkpoint(
         labels=checked_labels(labels, config.num_classes, path),
         recorded_accuracy=None if reading.ignore_args else stored.accuracy,
         notes=tuple(
-            filter(None, (same, note, widened_note(stored.state), default_note(config, inputs)))
+            filter(
+                None,
+                (
+                    same,
+                    note,
+                    others_note(stored.others),
+                    widened_note(state),
+                    default_note(config, inputs),
+                ),
+            )
         ),
     )
 

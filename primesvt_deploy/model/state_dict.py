@@ -16,6 +16,7 @@ from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.coupling_proxy import coupling_proxy
 from primesvt_deploy.families.fit_widths import fit_widths
 from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.model.entries import check_numbers
 
 __all__ = ["key_list", "network_with_weights"]
 
@@ -46,11 +47,12 @@ def network_with_weights(
         _check_channels(network, config.input_shape)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    dtypes = {key: tensor.dtype for key, tensor in network.state_dict().items()}
-    state = {key: tensor.to(dtypes[key]) for key, tensor in state.items()}
-    broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
-        raise ModelError(f"{path}: {broken[0]} holds NaN or infinity: use another checkpoint")
+    expected = network.state_dict()
+    try:
+        check_numbers(state, expected)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    state = {key: tensor.to(expected[key].dtype) for key, tensor in state.items()}
     network.load_state_dict(state)
     return network.eval()
 

@@ -62,6 +62,14 @@ def equal(one: SViT, other: SViT) -> bool:
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
+def prefixed(**models: State) -> State:
+    return {f"{name}.{k}": v for name, model in models.items() for k, v in model.items()}
+
+
+def other_than(state: State) -> State:
+    return {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+
+
 def without_counters(state: State) -> State:
     return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
@@ -155,7 +163,7 @@ def test_safetensors_are_fitted_alike(
     assert equal(read(path, key="net"), found)
     with pytest.raises(ModelError, match=r"holds no weights at 'teacher' \(--key\)"):
         read(path, key="teacher")
-    with pytest.raises(ModelError, match="is safetensors, one state_dict: drop --ema"):
+    with pytest.raises(ModelError, match="holds no averaged weights .*: drop --ema"):
         read(path, ema=True)
 
 
@@ -200,7 +208,7 @@ def test_of_several_models_a_key_chooses(
     tmp_path: Path, case: tuple[State, Callable[..., SViT]]
 ) -> None:
     state, read = case
-    other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    other = other_than(state)
     plain = read(saved(tmp_path, state))
     path = saved(tmp_path, {"student": state, "teacher": {"net": other}})
     with pytest.raises(ModelError, match=r"\(student, teacher.net\): choose one with --key"):
@@ -213,36 +221,112 @@ def test_of_several_models_in_one_state_dict_a_prefix_chooses(
     tmp_path: Path, case: tuple[State, Callable[..., SViT]]
 ) -> None:
     state, read = case
-    other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    other = other_than(state)
     models = {"student": state, "teacher.module": other, "criterion": {"weight": torch.ones(5)}}
-    path = saved(
-        tmp_path,
-        {"state_dict": {f"{p}.{k}": v for p, part in models.items() for k, v in part.items()}},
-    )
-    with pytest.raises(ModelError, match=r"\(student, teacher\): choose one with --key"):
+    path = saved(tmp_path, {"state_dict": prefixed(**models)})
+    with pytest.raises(ModelError, match=r"\(student, teacher.module\): choose one with --key"):
         read(path)
     chosen = read(path, key="student")
     assert not chosen.notes
-    assert equal(read(path, key="state_dict.student"), chosen)
+    for key in ("state_dict.student", "student."):
+        assert equal(read(path, key=key), chosen)
     assert not equal(read(path, key="teacher"), chosen)
     with pytest.raises(ModelError, match="weight"):
         read(path, key="criterion")
+    with pytest.raises(ModelError, match="expected one of state_dict, student, teacher, criterion"):
+        read(path, key="studnet")
     assert equal(chosen, read(saved(tmp_path, state)))
 
 
-@pytest.mark.parametrize("beside", ["criterion", "ema_model"])
-def test_what_stands_beside_the_only_model_is_left_out_with_a_note(
-    tmp_path: Path, case: tuple[State, Callable[..., SViT]], beside: str
+def test_a_prefix_chooses_behind_one_that_all_share(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
 ) -> None:
     state, read = case
-    wrapped = {f"model.{key}": tensor for key, tensor in state.items()}
-    further = {f"{beside}.{key}": tensor + 1 for key, tensor in state.items()}
-    if beside == "criterion":
-        further = {"criterion.weight": torch.ones(5)}
+    path = saved(tmp_path, prefixed(module=prefixed(student=state, teacher=other_than(state))))
+    with pytest.raises(ModelError, match=r"\(module.student, module.teacher\): choose one"):
+        read(path)
+    plain = read(saved(tmp_path, state))
+    path = saved(tmp_path, prefixed(module=prefixed(student=state, teacher=other_than(state))))
+    assert equal(read(path, key="module.student"), plain)
+    assert equal(read(path, key="student"), plain)
+
+
+@pytest.mark.parametrize(
+    ("model", "beside"),
+    [
+        ("model", "criterion"),
+        ("model", "model_ema"),
+        ("model", "ema_model.module"),
+        ("", "ema"),
+        ("", "teacher"),
+    ],
+)
+def test_what_stands_beside_the_only_model_is_left_out_with_a_note(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], model: str, beside: str
+) -> None:
+    state, read = case
+    wrapped = prefixed(**{model: state}) if model else state
+    loss = {"weight": torch.ones(5)}
+    further = prefixed(**{beside: loss if beside == "criterion" else other_than(state)})
     found = read(saved(tmp_path, {"state_dict": {**further, **wrapped}}))
     assert found.notes[0].startswith(f"{len(further)} entr")
     assert f"({beside}." in found.notes[0]
     assert equal(found, read(saved(tmp_path, state)))
+
+
+@pytest.mark.parametrize("fitting", ["teacher", "ema", "model_ema"])
+def test_a_teacher_or_an_average_is_not_taken_for_a_model_that_does_not_fit(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]], fitting: str
+) -> None:
+    state, read = case
+    broken = {"conv.weight": torch.ones(3, 3, 3, 3)}
+    path = saved(tmp_path, prefixed(**{"student": broken, fitting: state}))
+    with pytest.raises(ModelError, match=rf"beside those of {fitting}.*: pass --key {fitting} to"):
+        read(path)
+    assert equal(read(path, key=fitting), read(saved(tmp_path, state)))
+
+
+def test_averages_under_a_prefix_are_named(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    path = saved(tmp_path, prefixed(model=other_than(state), model_ema=state))
+    with pytest.raises(ModelError, match="holds no averaged weights .*pass --key model_ema"):
+        read(path, ema=True)
+    assert equal(read(path, key="model_ema"), read(saved(tmp_path, state)))
+
+
+def test_other_models_of_a_file_are_mentioned(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    found = read(saved(tmp_path, {"model": state, "best_model": other_than(state)}))
+    assert found.notes[0].endswith("other models' weights too: --key best_model reads them")
+    assert equal(found, read(saved(tmp_path, state)))
+    with pytest.raises(ModelError, match=r"\(student, model.teacher\): choose one"):
+        read(saved(tmp_path, {"student": state, "model": {"teacher": other_than(state)}}))
+    average = {"ema": state, "criterion": {"weight": torch.ones(5, 5)}}
+    assert equal(read(saved(tmp_path, average)), read(saved(tmp_path, state)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (lambda t: t * float("nan"), "head.weight holds NaN or infinity"),
+        (lambda t: t.to(torch.int8), "head.weight holds int8 numbers"),
+        (lambda t: t.bool(), "head.weight holds bool numbers"),
+        (lambda t: t.to(torch.complex64), "head.weight holds complex64 numbers"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path,
+    case: tuple[State, Callable[..., SViT]],
+    kind: Callable[[torch.Tensor], torch.Tensor],
+    said: str,
+) -> None:
+    state, read = case
+    with pytest.raises(ModelError, match=said):
+        read(saved(tmp_path, {**state, "head.weight": kind(state["head.weight"])}))
 
 
 def test_a_key_needs_a_checkpoint() -> None:
