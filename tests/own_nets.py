@@ -237,6 +237,15 @@ def doubled() -> nn.Module:
     return enliven(Doubled())
 
 
+def with_another_setting() -> nn.Module:
+    """The same weights and code, with a setting of a layer that neither holds."""
+    net = scaled()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eps = 0.1
+    return net
+
+
 def attending_otherwise() -> nn.Module:
     """The same weights, with a time constant that they do not hold."""
     net = attending()

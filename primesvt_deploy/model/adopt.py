@@ -25,11 +25,15 @@ from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.sample_independence import check_sample_independence
+from primesvt_deploy.model.smooth import smooth_logits
 from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["RecordedCode", "adopt", "rebuild_adopted"]
+
+_TOLERANCE = 1e-6
+"""Of logits without thresholds, in fp64, on two machines."""
 
 
 def adopt(
@@ -121,10 +125,13 @@ class RecordedCode:
     Args:
         digest: of the recorded forward pass; "": it could not be recorded.
         sizes: numbers in it that pruning changed, by operation and position.
+        logits: of `smooth_logits`, which depend on what no record holds, such as the dilation of
+            a convolution; none in bundles of earlier versions.
     """
 
     digest: str
     sizes: Mapping[str, Mapping[str, int]]
+    logits: Sequence[float] = ()
 
 
 def rebuild_adopted(
@@ -166,6 +173,7 @@ def rebuild_adopted(
                 for node, values in code.sizes.items()
             }
         )
+        _check_logits(network, code.logits, factory, path)
         check_sample_independence(network)
         network.mark_unused()
     except (RuntimeError, TypeError, ValueError) as error:
@@ -174,6 +182,19 @@ def rebuild_adopted(
             "same code?"
         ) from error
     return network
+
+
+def _check_logits(
+    network: AdoptedNetwork, recorded: Sequence[float], factory: str, path: Path
+) -> None:
+    """Refuse a factory whose module gives other logits with a bundle's weights."""
+    found = torch.tensor(smooth_logits(network), dtype=torch.float64)
+    expected = torch.tensor(recorded, dtype=torch.float64)
+    if recorded and not torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise ModelError(
+            f"{path}: with its weights, the module that {factory} makes gives other logits than "
+            "the one that the bundle was built with: pass the factory of the same code"
+        )
 
 
 def _refuse_scripts(net: nn.Module) -> None:

@@ -24,6 +24,7 @@ from primesvt_deploy.model.adopt import RecordedCode, rebuild_adopted
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.entries import entries_of_family
 from primesvt_deploy.model.labels import checked_labels
+from primesvt_deploy.model.smooth import smooth_logits
 from primesvt_deploy.model.state_dict import network_with_weights
 from primesvt_deploy.model.svit import SViT
 
@@ -34,8 +35,8 @@ def describe(model: SViT) -> dict[str, Any]:
     """Description of a model, as plain values for TOML and JSON.
 
     Keys are `name`, `family`, `arguments` (of its configuration), `preprocessing`, `labels` and,
-    for a bundled data set, `data`; of a pruned module of the user's own also `sizes`, the numbers
-    in its recorded code that pruning changed, and `code`, its digest.
+    for a bundled data set, `data`; of a module of the user's own also `logits` (`smooth_logits`),
+    `code`, the digest of its recorded code, and `sizes`, the numbers in it that pruning changed.
     """
     description: dict[str, Any] = {
         "name": model.name,
@@ -47,6 +48,8 @@ def describe(model: SViT) -> dict[str, Any]:
         },
         "labels": list(model.labels),
     }
+    if isinstance(model.module, AdoptedNetwork):
+        description["logits"] = smooth_logits(model.module)
     if isinstance(model.module, AdoptedNetwork) and model.module.code:
         description["code"] = model.module.code
     if isinstance(model.module, AdoptedNetwork) and model.module.sizes:
@@ -85,7 +88,11 @@ def from_description(
     if family.recognises(state.keys()):
         _, state = family.convert(state, _options_of(config))
     if isinstance(config, AdoptedConfig):
-        own = RecordedCode(description.get("code", ""), description.get("sizes", {}))
+        own = RecordedCode(
+            description.get("code", ""),
+            description.get("sizes", {}),
+            description.get("logits", ()),
+        )
         module: SpikingNetwork = _adopted(config, factory, state, own, path)
     elif factory is not None:
         raise ModelError(f"{path.name} is a {family.name}: drop --factory")

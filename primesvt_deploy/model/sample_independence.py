@@ -26,7 +26,7 @@ __all__ = ["check_sample_independence"]
 
 _TOLERANCE = 1e-9
 _SAMPLES = 3
-"""Size of the batches: the sample that is watched stands in the middle."""
+"""Size of the batches, of which each sample is watched."""
 
 
 def check_sample_independence(network: AdoptedNetwork) -> None:
@@ -43,14 +43,18 @@ def check_sample_independence(network: AdoptedNetwork) -> None:
     """
     exact = copy.deepcopy(network).double().eval()
     for candidate in (smooth_copy(network), exact):
-        difference = _difference(candidate, network, 0)
+        differences = _differences(candidate, network, 0)
+        if not any(differences):
+            continue
         # Sums of another order may flip a spike that just reaches its threshold, but hardly twice.
-        if difference and _difference(candidate, network, 1):
+        again = _differences(candidate, network, 1)
+        place = next((i for i in range(_SAMPLES) if differences[i] and again[i]), None)
+        if place is not None:
             raise ModelError(
                 f"{type(network.net).__name__}: the logits of an image change with the images "
-                f"beside it in the batch (by up to {difference:.3g}); this begins "
-                f"{_where_it_begins(candidate, network)}. An artifact sees one image at a time: "
-                f"{_advice(network)}"
+                f"beside it in the batch (by up to {differences[place]:.3g}); this begins "
+                f"{_where_it_begins(candidate, network, place)}. An artifact sees one image at a "
+                f"time: {_advice(network)}"
             )
 
 
@@ -67,38 +71,43 @@ def _advice(network: AdoptedNetwork) -> str:
     )
 
 
-def _probe(network: AdoptedNetwork, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch of noise, brighter and darker beside the sample in the middle, and that one alone."""
+def _probe(network: AdoptedNetwork, seed: int) -> torch.Tensor:
+    """A batch of noise, whose first sample is darker and whose last one is brighter."""
     generator = torch.Generator().manual_seed(seed)
     shape = network.config.example(_SAMPLES).shape
     batch = torch.randn(shape, generator=generator, dtype=torch.float64)
-    axis = 1 if network.config.frames else 0
-    middle = _SAMPLES // 2
-    for index in range(_SAMPLES):
-        if index != middle:
-            sign = 1.0 if index > middle else -1.0
-            batch.select(axis, index).mul_(3.0).add_(sign * (1.0 + seed))
-    return batch, batch.narrow(axis, middle, 1)
+    for place, sign in ((0, -1.0), (_SAMPLES - 1, 1.0)):
+        _sample(network, batch, place).mul_(3.0).add_(sign * (1.0 + seed))
+    return batch
 
 
-def _difference(candidate: SpikingNetwork, network: AdoptedNetwork, seed: int) -> float:
-    """Largest difference of logits beyond tolerance, or 0."""
-    batch, alone = _probe(network, seed)
+def _sample(network: AdoptedNetwork, batch: torch.Tensor, place: int) -> torch.Tensor:
+    """A batch of one sample of a batch."""
+    return batch.narrow(1 if network.config.frames else 0, place, 1)
+
+
+def _differences(candidate: SpikingNetwork, network: AdoptedNetwork, seed: int) -> list[float]:
+    """Largest difference of logits beyond tolerance of each sample, or 0."""
+    batch = _probe(network, seed)
     name = type(network.net).__name__
     try:
         with torch.no_grad():
-            together, single = candidate(batch)[_SAMPLES // 2], candidate(alone)
+            together = candidate(batch)
+            alone = [candidate(_sample(network, batch, place)) for place in range(_SAMPLES)]
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{name} does not run on a batch of one image, as a device gives it "
             f"({type_and_message(error)}): does its code squeeze the batch away?"
         ) from error
-    if single.shape != together.unsqueeze(0).shape:
+    if alone[0].shape != together[:1].shape:
         raise ModelError(
-            f"{name} returns {list(single.shape)} for one image, expected {[1, *together.shape]}: "
-            "does its code squeeze the batch away?"
+            f"{name} returns {list(alone[0].shape)} for one image, expected "
+            f"{list(together[:1].shape)}: does its code squeeze the batch away?"
         )
-    return 0.0 if _same(single[0], together) else float((single[0] - together).abs().max())
+    return [
+        0.0 if _same(one[0], logits) else float((one[0] - logits).abs().max())
+        for one, logits in zip(alone, together, strict=True)
+    ]
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -106,9 +115,10 @@ def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
     return torch.allclose(first, second, rtol=0.0, atol=tolerance, equal_nan=True)
 
 
-def _where_it_begins(candidate: SpikingNetwork, network: AdoptedNetwork) -> str:
+def _where_it_begins(candidate: SpikingNetwork, network: AdoptedNetwork, place: int) -> str:
     """The first layer whose input or output is another beside other samples."""
-    batch, alone = _probe(network, 0)
+    batch = _probe(network, 0)
+    alone = _sample(network, batch, place)
     seen: list[torch.Tensor] = []
     with torch.no_grad(), _observed(candidate, lambda _, tensor: seen.append(tensor.clone())):
         candidate(alone)
@@ -118,12 +128,12 @@ def _where_it_begins(candidate: SpikingNetwork, network: AdoptedNetwork) -> str:
     def compare(layer: str, tensor: torch.Tensor) -> None:
         nonlocal last
         expected = next(single, None)
-        if expected is None or not _holds(tensor, expected):
+        if expected is None or not _holds(tensor, expected, place):
             raise _BeginsHere(layer)
         last = layer
 
-    def titled(place: str) -> str:
-        name, _, side = place.rpartition(":")
+    def titled(layer: str) -> str:
+        name, _, side = layer.rpartition(":")
         title = f"{name.removeprefix('net.')} ({_kind(network.get_submodule(name))})"
         return f"in {title}" if side == "output" else f"in the code between {before} and {title}"
 
@@ -181,8 +191,8 @@ def _of_output(place: str, see: Callable[[str, torch.Tensor], None]) -> Any:
     return hook
 
 
-def _holds(together: torch.Tensor, alone: torch.Tensor) -> bool:
-    """Whether a tensor of a batch has the one of its middle sample as a slice of some axis.
+def _holds(together: torch.Tensor, alone: torch.Tensor, place: int) -> bool:
+    """Whether a tensor of a batch has the one of its sample at `place` as a slice of some axis.
 
     The batch may be an axis of its own, or be folded with time or tokens in either order.
     """
@@ -196,6 +206,6 @@ def _holds(together: torch.Tensor, alone: torch.Tensor) -> bool:
         rest = size // _SAMPLES
         for inner in (n for n in range(1, rest + 1) if rest % n == 0):
             parts = together.unflatten(axis, (rest // inner, _SAMPLES, inner))
-            if _same(parts.select(axis + 1, _SAMPLES // 2).flatten(axis, axis + 1), alone):
+            if _same(parts.select(axis + 1, place).flatten(axis, axis + 1), alone):
                 return True
     return False

@@ -1,15 +1,17 @@
-"""A copy of a network without thresholds, which shows every channel and sample that matters."""
+"""A network without thresholds, which shows every channel, sample and setting that matters."""
 
 from __future__ import annotations
 
 import copy
+import math
 
+import torch
 from torch import nn
 
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
 
-__all__ = ["smooth_copy"]
+__all__ = ["smooth_copy", "smooth_logits"]
 
 
 def smooth_copy(network: SpikingNetwork) -> SpikingNetwork:
@@ -24,3 +26,15 @@ def smooth_copy(network: SpikingNetwork) -> SpikingNetwork:
             if isinstance(child, Neuron):
                 setattr(parent, name, nn.Tanh())
     return smooth
+
+
+@torch.no_grad()
+def smooth_logits(network: SpikingNetwork) -> list[float]:
+    """Logits `[K]` of a fixed sample, in fp64 and without thresholds.
+
+    No spike can flip in them, so that they are the same on every machine but for rounding.
+    """
+    shape = network.config.example(1).shape
+    sample = torch.sin(12.9898 * torch.arange(math.prod(shape), dtype=torch.float64))
+    logits: list[float] = smooth_copy(network)(sample.reshape(shape))[0].tolist()
+    return logits

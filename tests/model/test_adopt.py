@@ -297,6 +297,8 @@ def test_values_that_code_reads_are_those_of_the_bundle_when_it_is_loaded_again(
     np.testing.assert_allclose(found, again.logits(x).numpy(), atol=1e-4)
     with pytest.raises(ModelError, match="own_nets:doubled makes a module whose code computes"):
         load(bundle, factory="own_nets:doubled")
+    with pytest.raises(ModelError, match="own_nets:with_another_setting makes gives other logits"):
+        load(bundle, factory="own_nets:with_another_setting")
 
 
 @pytest.mark.slow

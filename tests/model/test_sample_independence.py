@@ -20,6 +20,8 @@ KINDS = {
     "mean image": r"begins in the code between the input and conv \(Conv2d\)",
     "size of the batch": r"begins in the code between the input and conv \(Conv2d\)",
     "rolled": r"begins in the code between lif and second \(LIFNode\)",
+    "reversed": r"begins in the code between lif and second \(LIFNode\)",
+    "less the first": r"begins in the code between lif and second \(LIFNode\)",
     "time and batch confused": r"begins in the code between lif and second \(LIFNode\)",
     "largest spike": r"begins in the code between second and head \(Linear\)",
     "softmax over the batch": r"begins behind head\.",
@@ -50,6 +52,10 @@ class Mixing(nn.Module):
         x = self.lif(self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2]))
         if self.kind == "rolled":
             x = x.roll(1, dims=1)
+        if self.kind == "reversed":
+            x = x.flip(1)
+        if self.kind == "less the first":
+            x = x - 0.5 * x[:, :1]
         if self.kind == "time and batch confused":
             x = x.reshape(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1).contiguous()
         x = self.second(2 * x).flatten(3).mean(3)
