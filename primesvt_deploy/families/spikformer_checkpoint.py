@@ -23,7 +23,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.options import NEURON_AND_INPUT, ModelOptions
 from primesvt_deploy.families.spikformer import Spikformer, SpikformerConfig
 from primesvt_deploy.families.stem_pooling import chosen_pooling
-from primesvt_deploy.families.stored_arguments import model_named
+from primesvt_deploy.families.stored_arguments import model_named, one_of
 
 __all__ = ["SPIKFORMER"]
 
@@ -120,7 +120,10 @@ SPIKFORMER = Family(
     config_type=SpikformerConfig,
     network=Spikformer,
     recognises=_recognises,
-    arguments=(model_named("spikformer", "cml[-_]spikformer"),),
+    arguments=(
+        model_named("spikformer", "cml[-_]spikformer"),
+        one_of("ssa", names=("attention_mode", "attn_mode", "attn_type")),
+    ),
     convert=_convert,
     options=NEURON_AND_INPUT | {"num_heads", "pooling", "patch_size"},
     superseded={"patch_size": "pooling"},

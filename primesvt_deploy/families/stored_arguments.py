@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from primesvt_deploy.families.config import NetworkConfig
 
 __all__ = [
@@ -73,9 +75,8 @@ def contradictions(
     for argument in (*own, *_OF_EVERY_FAMILY):
         if argument.option in given:
             continue
-        for name in argument.names:
-            value = arguments.get(name)
-            if value is None or value == "":
+        for name, value in arguments.items():
+            if str(name).lower() not in argument.names or value is None or value == "":
                 continue
             if not argument.covers(value, config):
                 yield Contradiction(name, value, argument.expected(config), argument.option)
@@ -117,12 +118,23 @@ def model_named(*names: str) -> StoredArgument:
 
 
 def _is(value: Any, expected: float) -> bool:
+    """Whether a value is a number that is expected, or none at all."""
+    if isinstance(value, list | tuple | torch.Tensor) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_meta:
+        value = value.item()
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return True
     return isinstance(value, bool) or not isinstance(value, int | float) or value == expected
 
 
 def _is_neuron(value: Any, config: NetworkConfig) -> bool:
     """Whether a name of a neuron is of what the network has: plain LIF, or its own kind."""
-    name = re.sub(r"[^a-z]|multistep|node|neuron", "", str(value).lower())
+    called = str(value).rpartition(".")[2].lower()  # without the package of a class
+    name = re.sub(r"[^a-z]|multistep|node|neuron", "", called)
     if getattr(config, "parametric", False):
         return name in ("plif", "parametriclif")
     if not hasattr(config, "levels"):
@@ -137,19 +149,22 @@ def _whole(value: Any, _: NetworkConfig) -> bool:
 
 _OF_EVERY_FAMILY = (
     StoredArgument(
-        names=("tau", "init_tau"),
+        names=("tau", "init_tau", "lif_tau", "neuron_tau", "tau_m"),
         covers=lambda value, config: _is(value, config.tau) or hasattr(config, "levels"),
         expected=lambda config: f"{config.tau:g}",
         option="tau",
     ),
     StoredArgument(
-        names=("v_threshold", "threshold", "v_th", "thresh"),
+        names=("v_threshold", "threshold", "v_th", "vth", "v_thr", "thresh", "lif_threshold"),
         covers=lambda value, config: _is(value, config.v_threshold) or hasattr(config, "levels"),
         expected=lambda config: f"{config.v_threshold:g}",
         option="v_threshold",
     ),
     StoredArgument(
-        names=("spike_mode", "neuron", "neuron_type", "spiking_neuron", "node_type", "lif_type"),
+        names=(
+            "spike_mode", "neuron", "neuron_type", "neuron_model", "spiking_neuron", "node",
+            "node_type", "lif_type",
+        ),  # fmt: skip
         covers=_is_neuron,
         expected=lambda config: "plif" if getattr(config, "parametric", False) else "lif",
     ),

@@ -18,6 +18,8 @@ _NAMES = (
 )  # fmt: skip
 """Names of top-1 in training scripts, those that say most first."""
 _SECTIONS = ("test_stats", "val_stats", "metrics", "results")
+_DEPTH = 3
+"""Sections that are looked into, one in another."""
 _OTHER_METRICS = ("metric", "best_metric")
 """Of timm: whatever `eval_metric` says, a loss too."""
 
@@ -41,10 +43,12 @@ def recorded_accuracy(
     return found
 
 
-def _in(content: Mapping[Any, Any], arguments: Mapping[str, Any]) -> float | None:
+def _in(
+    content: Mapping[Any, Any], arguments: Mapping[str, Any], depth: int = _DEPTH
+) -> float | None:
     sections = [content[name] for name in (*_NAMES, *_SECTIONS) if name in content]
-    for inner in (section for section in sections if isinstance(section, Mapping)):
-        if (percent := _in(inner, arguments)) is not None:
+    for inner in (section for section in sections if isinstance(section, Mapping) and depth):
+        if (percent := _in(inner, arguments, depth - 1)) is not None:
             return percent
     for name in _NAMES:
         if name in _OTHER_METRICS and arguments.get("eval_metric", "top1") != "top1":
@@ -58,9 +62,11 @@ def _in(content: Mapping[Any, Any], arguments: Mapping[str, Any]) -> float | Non
 def _percent(value: Any) -> float | None:
     """A share or a percentage as percent; None for anything else."""
     if isinstance(value, torch.Tensor):
-        value = value.item() if value.numel() == 1 else None
+        value = value.item() if value.numel() == 1 and not value.is_meta else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not math.isfinite(value) or not 0.0 < value <= 100.0:
+        return None
+    if type(value) is int and value == 1:  # one percent, or all
         return None
     return float(value) * 100.0 if value <= 1.0 else float(value)

@@ -21,8 +21,12 @@ from primesvt_deploy.model.stored_objects import STORED_OBJECTS
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
-_ARGUMENTS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt")
+_ARGUMENTS = (
+    "args", "hyper_parameters", "hparams", "config", "cfg", "opt", "model_args", "model_config",
+)  # fmt: skip
 """Entries in which training scripts, and Lightning, store their arguments."""
+_OF_THE_MODEL = ("model", "net", "network", "model_args", "model_config")
+"""Sections of arguments that are the model's."""
 _CONFIGURATIONS = ("easydict", "omegaconf", "yacs", "addict", "mmengine", "mmcv", "ml_collections")
 """Packages whose classes hold a configuration."""
 _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
@@ -75,6 +79,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
         return Checkpoint(state, metadata=metadata)
     content = _read_torch(path)
     weights = _weights(content, path, ema=ema, key=key)
+    _check_plain(weights.state, path)
     arguments = _arguments(content, weights.path)
     return Checkpoint(
         weights.state,
@@ -132,18 +137,41 @@ def _weights(content: Any, path: Path, *, ema: bool, key: str | None) -> Weights
         )
 
 
+def _check_plain(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse tensors that are no arrays of numbers, or far larger than what is stored of them."""
+    for key, tensor in state.items():
+        kind = (
+            "nested" if tensor.is_nested
+            else "sparse" if tensor.layout is not torch.strided
+            else "quantized" if tensor.is_quantized
+            else "meta" if tensor.is_meta
+            else ""
+        )  # fmt: skip
+        if kind:
+            raise ModelError(f"{path}: {key} is a {kind} tensor, expected a dense one")
+        if tensor.numel() > max(1, tensor.untyped_storage().nbytes()):
+            raise ModelError(
+                f"{path}: {key} is {list(tensor.shape)}, but the file holds "
+                f"{tensor.untyped_storage().nbytes()} bytes of it: save a copy (tensor.clone())"
+            )
+
+
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments with those of sections inside them, such as `{'model': {'T': 4}}`."""
     flat: dict[str, Any] = {}
-    for value in arguments.values():
+    # What the model's own section says comes before that of others, such as a distillation's T.
+    for name, value in sorted(arguments.items(), key=lambda item: item[0] in _OF_THE_MODEL):
         inner = vars(value) if isinstance(value, argparse.Namespace) else value
         if isinstance(inner, Mapping):
             flat.update({str(key): each for key, each in inner.items()})
+            called = inner.get("name", inner.get("type"))
+            if name in _OF_THE_MODEL and isinstance(called, str):
+                flat["model_name"] = called
     return {**flat, **arguments}
 
 
 def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
-    """Arguments of the training script, of the containers around the weights the innermost's.
+    """Arguments of the training script; of the containers around the weights the innermost's win.
 
     Args:
         content: what the file holds.
@@ -153,12 +181,11 @@ def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
     for name in (*path, None):
         if not isinstance(content, Mapping):
             break
-        for entry in _ARGUMENTS:
+        for entry in reversed(_ARGUMENTS):
             found = content.get(entry)
             found = vars(found) if isinstance(found, argparse.Namespace) else found
             if isinstance(found, Mapping):
-                arguments = _flat(found)
-                break
+                arguments = {**arguments, **_flat(found)}
         # timm stores the model's name beside its arguments, too.
         if isinstance(content.get("arch"), str):
             arguments = {**arguments, "arch": content["arch"]}

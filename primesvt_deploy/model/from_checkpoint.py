@@ -83,8 +83,8 @@ def from_checkpoint(
         raise ModelError(f"{path} {error}") from error
     checkpoint = replace(stored, state=state)
     kind = _choose_family(path, checkpoint, family, given)
-    options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
     try:
+        options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
         config, ours = kind.convert(checkpoint.state, options)
         kind.check_options(given)
     except ModelError as error:
@@ -145,11 +145,15 @@ def _stored_options(
     replaced = {*given, *(_REPLACES[name] for name in given if name in _REPLACES)}
     found: dict[str, Any] = {}
     for option, names in _TRAINING_ARGUMENTS.items():
-        stored = (_side(arguments[n]) for n in names if arguments.get(n) is not None)
-        value = next((one for one in stored if one is not None), None)
-        fits = isinstance(value, str) if option == "pooling" else type(value) is int
-        if fits:
-            found[option] = value
+        kind = str if option == "pooling" else int
+        stored = {n: _side(arguments[n]) for n in names if arguments.get(n) is not None}
+        fitting = {name: value for name, value in stored.items() if type(value) is kind}
+        if len(set(fitting.values())) > 1 and option not in replaced:
+            said = " and ".join(f"{name} ({value})" for name, value in fitting.items())
+            flag = option.replace("_", "-")
+            raise ModelError(f"its stored arguments {said} say different things: pass --{flag}")
+        if fitting:
+            found[option] = next(iter(fitting.values()))
     found.update(family.stored_options(arguments))
     return {option: value for option, value in found.items() if option not in replaced}
 
