@@ -220,6 +220,13 @@ class ChannelsFirst(Chunked):
         return q, k, v
 
 
+class ScaledProducts(FromTheInput):
+    """Torch's own attention, whose scale is that of the width; with five axes."""
+
+    def product(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(query=q, key=k, value=v)
+
+
 class Keywords(Attention):
     """Arguments by their names."""
 
@@ -267,6 +274,7 @@ IDIOMS: dict[str, type[Attention]] = {
     "qkv, heads first": HeadsFirst,
     "qkv, channels first": ChannelsFirst,
     "keywords": Keywords,
+    "scaled products": ScaledProducts,
 }
 
 

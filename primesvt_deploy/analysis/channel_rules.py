@@ -90,6 +90,12 @@ class Rules:
     def __init__(self, trace: ChannelTrace) -> None:
         self._trace = trace
         self._channels = trace.channels
+        self._lost: dict[fx.Node, str] = {}
+
+    def lose(self, node: fx.Node, planes: Planes, reason: str) -> None:
+        """Fix channels that are not followed through a node, of whose result nothing is known."""
+        self._channels.fix(planes, reason)
+        self._lost.setdefault(node, reason)
 
     def apply(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Any:
         """Planes of the result: a tuple of them, or a list of such where it is several tensors."""
@@ -99,6 +105,9 @@ class Rules:
             found = self._trace.planes.get(whole, ())
             return found[cast(int, node.args[1])] if isinstance(found, list) else ()
         taken = [arg for arg in node.all_input_nodes if self._planes(arg)]
+        lost = next((self._lost[arg] for arg in node.all_input_nodes if arg in self._lost), None)
+        if lost is not None:
+            self._lost[node] = lost
         if not taken or name in _CREATE:
             return ()
         if name == "setitem":
@@ -118,7 +127,7 @@ class Rules:
         if name in _POOLS and isinstance(result, torch.Tensor):
             return self.pooled(self._planes(taken[0]), result, _POOLS[name])
         for argument in taken:
-            self._channels.fix(self._planes(argument), f"what {name}() does with them")
+            self.lose(node, self._planes(argument), f"what {name}() does with them")
         return ()
 
     def _write(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Planes:
@@ -193,7 +202,9 @@ class Rules:
             return
         index = node.args[1] if len(node.args) > 1 else None
         items = index if isinstance(index, tuple | list) else [index]
-        if any(isinstance(item, slice) and item.step not in (None, 1) for item in items):
+        stepped = any(isinstance(item, slice) and item.step not in (None, 1) for item in items)
+        # Where all channels are still there, the step was along another axis.
+        if stepped and len(result.unique()) < len(plane.unique()):
             self._channels.fix([plane], "a slice with a step takes some of them")
         elif len(plane.unique()) > 1 and len(result.unique()) == 1:
             self._channels.fix([result], "an index names one of them")
@@ -229,7 +240,8 @@ class Rules:
         own = axes[-1] - (ndim - value.ndim)
         if own >= 0 and value.shape[own] > 1:
             what = argument.target if argument.op == "get_attr" else "a tensor made in the code"
-            self._channels.fix([plane], f"{what} has their number of elements")
+            reason = self._lost.get(argument, f"{what} has their number of elements")
+            self._channels.fix([plane], reason)
 
     def _reduced(self, node: fx.Node, values: Mapping[fx.Node, Any], result: Any) -> Any:
         x = node.args[0] if node.args else node.kwargs["input"]
@@ -246,11 +258,16 @@ class Rules:
         keeps = first.ndim == value.ndim
         planes = []
         for plane in self._planes(x):
-            if axes & set(varying_axes(plane)):
+            own = varying_axes(plane)
+            if own and own[-1] in axes:
                 # Summed over, they are gone; a silent channel takes part in anything else.
                 if operation_name(node) not in ("sum", "nansum"):
                     self._channels.fix([plane], f"{operation_name(node)}() over them")
                 continue
+            for axis in axes & set(own):  # over branches or heads, whose channels meet
+                first = plane.narrow(axis, 0, 1)
+                self._channels.join(first, plane)
+                plane = first
             shape = [n for axis, n in enumerate(plane.shape) if keeps or axis not in axes]
             planes.append(plane.reshape(shape))
         if isinstance(result, torch.Tensor):

@@ -19,7 +19,7 @@ from primesvt_deploy.analysis.channel_labels import (
     Channels,
     Planes,
 )
-from primesvt_deploy.analysis.channel_rules import Rules
+from primesvt_deploy.analysis.channel_rules import Rules, operation_name
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.recording import KEEPS_CHANNELS
 
@@ -62,6 +62,14 @@ class ChannelTrace:
     shapes: dict[fx.Node, torch.Size] = field(default_factory=dict)
     heads: list[tuple[torch.Tensor, tuple[int, ...]]] = field(default_factory=list)
 
+    def fix_tensor(self, name: str, reason: str) -> None:
+        """Fix all channels along the axes of a parameter or buffer."""
+        owner, _, tail = name.rpartition(".")
+        sides = [self.produced, self.normed, *([self.consumed] if tail == "weight" else [])]
+        planes = [side[owner] for side in sides if owner in side]
+        planes += [numbers for (own, _), numbers in self.parameters.items() if own == name]
+        self.channels.fix(planes, reason)
+
 
 @torch.no_grad()
 def trace_channels(net: nn.Module, graph: fx.Graph, sample: torch.Tensor) -> ChannelTrace:
@@ -95,9 +103,15 @@ class _Run(fx.Interpreter):
             x = self.env[n.args[0]] if isinstance(n.args[0], fx.Node) else None
             planes: Any = ()
             if isinstance(x, torch.Tensor) and isinstance(value, torch.Tensor):
-                planes = self._layer(str(n.target), layer, x, self._planes(n.args[0]), value)
+                planes = self._layer(n, layer, x, self._planes(n.args[0]), value)
         elif n.op == "call_function":
-            planes = self._rules.apply(n, self.env, value)
+            try:
+                planes = self._rules.apply(n, self.env, value)
+            except Exception:  # an operation of the user's code in a form that no rule knows
+                name = operation_name(n)
+                for argument in n.all_input_nodes:
+                    self._rules.lose(n, self._planes(argument), f"what {name}() does with them")
+                planes = ()
         elif n.op == "get_attr":
             planes = self._parameter(str(n.target), value)
         elif n.op == "output":
@@ -151,8 +165,9 @@ class _Run(fx.Interpreter):
         return found if isinstance(found, tuple) else ()
 
     def _layer(
-        self, name: str, layer: Any, x: torch.Tensor, planes: Planes, value: torch.Tensor
+        self, node: fx.Node, layer: Any, x: torch.Tensor, planes: Planes, value: torch.Tensor
     ) -> Planes:
+        name = str(node.target)
         if isinstance(layer, _LAYERS):
             return self._weighted(name, layer, x, planes, value)
         if isinstance(layer, _NORMS):
@@ -164,7 +179,7 @@ class _Run(fx.Interpreter):
         keeps = isinstance(layer, _ELEMENTWISE) or getattr(layer, KEEPS_CHANNELS, False) is True
         if keeps and value.shape == x.shape:
             return planes
-        self.trace.channels.fix(planes, f"what {name} ({type(layer).__name__}) does with them")
+        self._rules.lose(node, planes, f"what {name} ({type(layer).__name__}) does with them")
         return ()
 
     def _weighted(

@@ -34,7 +34,11 @@ class _Bundle:
 
 
 def traced_groups(
-    net: nn.Module, graph: fx.Graph, sample: torch.Tensor, prefix: str
+    net: nn.Module,
+    graph: fx.Graph,
+    sample: torch.Tensor,
+    prefix: str,
+    read: Sequence[str] = (),
 ) -> tuple[tuple[Group, ...], dict[str, str]]:
     """The groups of a recorded module, and the layers whose channels stay, with reasons.
 
@@ -43,8 +47,11 @@ def traced_groups(
         graph: of its forward pass.
         sample: a batch of one, as it takes it.
         prefix: of the names of its layers in the network.
+        read: names of tensors whose values the code reads: no channel of theirs leaves.
     """
     trace = trace_channels(net, graph, sample)
+    for name in read:
+        trace.fix_tensor(name, f"the code reads values of {name}")
     while True:
         grouping = _Grouping(trace)
         if not grouping.tie_unlike():

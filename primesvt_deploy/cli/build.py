@@ -221,6 +221,8 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
         else "Relax --max-drop or the budget, or try --policy greedy, --finetune EPOCHS or another "
         "--precision."
     )
+    if any(reason.startswith("--ignore") for reason in manifest.get("left_unpruned", {}).values()):
+        advice += " Or ignore fewer layers (--ignore)."
     return (
         f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
         f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "

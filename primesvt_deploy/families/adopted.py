@@ -87,6 +87,7 @@ class AdoptedNetwork(SpikingNetwork):
         graph: the module's forward pass as recorded, which runs in its place; None: it runs itself.
         unrecorded: why there is no graph.
         code: digest of the graph as it was recorded; "": there is none.
+        read: names of the module's tensors whose values its code reads.
         sizes: numbers of the graph that were changed with the widths of layers.
     """
 
@@ -99,6 +100,7 @@ class AdoptedNetwork(SpikingNetwork):
         self.net = _with_neurons(copy.deepcopy(net).eval(), config.timesteps)
         self.graph: fx.Graph | None = None
         self.unrecorded, self.code = "it was not tried", ""
+        self.read: tuple[str, ...] = ()
         self.sizes: dict[str, dict[int, int]] = {}
 
     def record(self) -> None:
@@ -108,7 +110,7 @@ class AdoptedNetwork(SpikingNetwork):
         only channels whose number it does not hold can be pruned.
         """
         try:
-            self.graph = record(
+            self.graph, self.read = record(
                 self.net,
                 self._as_taken_batch,
                 self._batch_axis,
@@ -117,7 +119,7 @@ class AdoptedNetwork(SpikingNetwork):
             self.unrecorded = ""
             self.code = hashlib.sha256(str(self.graph).encode()).hexdigest()[:16]
         except UnrecordableError as error:
-            self.graph, self.unrecorded, self.code = None, str(error), ""
+            self.graph, self.unrecorded, self.code, self.read = None, str(error), "", ()
 
     @property
     def _batch_axis(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,7 +35,11 @@ _owner: ContextVar[str] = ContextVar("owner", default="")
 _LIBRARIES = ("torch.", "spikingjelly.")
 _OPENED = (nn.Unflatten, nn.Flatten)
 """Layers whose sizes must stand in the graph."""
+_MANY, _SEVERAL = 33, 5
+"""Sizes of a large batch: of shapes alone, and of values."""
 _NARROW = ("input", "dim", "start", "length")
+_ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
+_OF_TWO = {"matmul", "bmm", "mm"}
 _READS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "__array__"}
 
 
@@ -85,6 +90,8 @@ class _Run:
         output: the tensor that it returned.
         from_input: numbers of the tensors that depend on the input.
         owners: names of the modules whose code runs, outermost first.
+        made_of: names of the module's tensors that each tensor is computed of, by number.
+        read: names of those whose values the code took into Python.
     """
 
     names: dict[int, str]
@@ -94,6 +101,8 @@ class _Run:
     tensors: list[torch.Tensor] = field(default_factory=list)
     from_input: set[int] = field(default_factory=set)
     owners: list[str] = field(default_factory=lambda: [""])
+    made_of: dict[int, frozenset[str]] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
 
     def new(self, tensor: torch.Tensor) -> _Ref:
         """A number for a tensor, which is kept, so that its identity is not given to another."""
@@ -113,6 +122,8 @@ class _Run:
         given = (self._of(tuple(args)), self._of(dict(kwargs)))
         refs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, _Ref)]
         new = tuple(self.new(i) if isinstance(i, torch.Tensor) else None for i in items)
+        sources = frozenset().union(*map(self._sources, tree_leaves(given)))
+        self.made_of.update((ref.number, sources) for ref in new if ref is not None)
         if any(ref.number in self.from_input for ref in refs):
             self.from_input |= {ref.number for ref in (*new, *refs[:changes]) if ref is not None}
         returned = None if changes else new if several else new[0]
@@ -122,6 +133,15 @@ class _Run:
         """Whether a tensor is of the module's own, or computed of such alone."""
         ref = self.refs.get(id(tensor))
         return id(tensor) in self.names if ref is None else ref.number not in self.from_input
+
+    def note_read(self, tensor: torch.Tensor) -> None:
+        """Note the module's tensors whose values the code takes into Python."""
+        self.read |= self._sources(self._of(tensor))
+
+    def _sources(self, leaf: Any) -> frozenset[str]:
+        if isinstance(leaf, _Attribute):
+            return frozenset((leaf.name,))
+        return self.made_of.get(leaf.number, frozenset()) if isinstance(leaf, _Ref) else frozenset()
 
     def _of(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -159,6 +179,7 @@ class _Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _READS:
             if self.run.is_constant(args[0]):
+                self.run.note_read(args[0])
                 return func(*args, **kwargs)
             raise UnrecordableError("it reads a value out of a tensor")
         if name == "__iter__":
@@ -213,10 +234,19 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
         args = (kwargs.pop("input"),)
     if func is torch.conv2d:
         return _conv2d, args, kwargs
-    if getattr(func, "__name__", "") == "narrow":
+    name = getattr(func, "__name__", "")
+    if name == "narrow":
         given = {**dict(zip(_NARROW, args, strict=False)), **kwargs}
-        return func, tuple(given[name] for name in _NARROW), {}
-    if getattr(func, "__name__", "") not in ("chunk", "split", "tensor_split", "hsplit"):
+        size = given["input"].shape[given["dim"]]
+        start = given["start"] + size if given["start"] < 0 else given["start"]
+        return func, (given["input"], given["dim"], start, given["length"]), {}
+    if name in _OF_TWO and len(args) == 1:
+        second = next(iter(kwargs.values()), None)
+        return func, (*args, second), {}
+    if name == "scaled_dot_product_attention":
+        given = {**dict(zip(_ATTENTION, args, strict=False)), **kwargs}
+        return _attention(func, **given)
+    if name not in ("chunk", "split", "tensor_split", "hsplit"):
         return func, args, kwargs
     parts = func(*args, **kwargs)
     whole = args[0] if args else kwargs.get("input", kwargs.get("tensor"))
@@ -229,6 +259,33 @@ def _normalised(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
     if len(axes) != 1:
         return func, args, kwargs
     return torch.split, (whole, [part.shape[axes[0]] for part in parts]), {"dim": axes[0]}
+
+
+def _attention(
+    func: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **further: Any,
+) -> tuple[Any, Any, Any]:
+    """A call of attention with its scale, which must not change with the width of a head."""
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if attn_mask is None and not is_causal and not any(further.values()):
+        return scaled_dot_product_attention, (query, key, value, scale), {}
+    options = {"attn_mask": attn_mask, "is_causal": is_causal, "scale": scale, **further}
+    return func, (query, key, value), options
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attention as products: torch.onnx writes torch's own for tensors of four axes alone."""
+    weights = (query @ key.transpose(-2, -1) * scale).softmax(dim=-1)
+    return weights @ value
 
 
 def _conv2d(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -254,7 +311,7 @@ def record(
     batch: Callable[[int], torch.Tensor],
     axis: int,
     output: Callable[[Any], torch.Tensor],
-) -> fx.Graph:
+) -> tuple[fx.Graph, tuple[str, ...]]:
     """Record the forward pass of `net` as a graph that computes the same for any batch size.
 
     Args:
@@ -262,6 +319,10 @@ def record(
         batch: makes an input of that many samples.
         axis: of the input, along which samples lie.
         output: takes the tensor that matters out of what the module returns.
+
+    Returns:
+        The graph, and the names of tensors of `net` whose values the code reads: these are in it
+        as numbers.
 
     Raises:
         UnrecordableError: it cannot be recorded, or calls differ between two batches.
@@ -271,7 +332,49 @@ def record(
     few, more = (_run(copy.deepcopy(net), batch(count), output) for count in (2, 3))
     if len(few.calls) != len(more.calls):
         raise UnrecordableError("it takes another way for another batch")
-    return _Writer(few, more, axis).graph
+    _check_large_batch(net, batch, output, few)
+    return _Writer(few, more, axis).graph, tuple(sorted(few.read | more.read))
+
+
+def _check_large_batch(
+    net: nn.Module,
+    batch: Callable[[int], torch.Tensor],
+    output: Callable[[Any], torch.Tensor],
+    few: _Run,
+) -> None:
+    """Compare the calls with those of a large batch, which code may take in parts."""
+    try:  # shapes alone, where the code allows that
+        count = _MANY
+        many = _run(copy.deepcopy(net).to("meta"), batch(count).to("meta"), output)
+    except Exception:
+        count = _SEVERAL
+        many = _run(copy.deepcopy(net), batch(count), output)
+    same = len(few.calls) == len(many.calls) and all(
+        first.target == other.target
+        and first.returned == other.returned
+        and _agree((first.args, first.kwargs), (other.args, other.kwargs), count)
+        for first, other in zip(few.calls, many.calls, strict=True)
+    )
+    if not same:
+        raise UnrecordableError("it takes another way for a larger batch")
+
+
+def _agree(first: Any, other: Any, count: int) -> bool:
+    """Whether arguments for 2 samples and for `count` are the same, or in proportion."""
+    if type(first) is not type(other):
+        return False
+    if isinstance(first, tuple | list):
+        pairs = zip(first, other, strict=False)
+        return len(first) == len(other) and all(_agree(a, b, count) for a, b in pairs)
+    if isinstance(first, dict):
+        return first.keys() == other.keys() and all(
+            _agree(first[key], other[key], count) for key in first
+        )
+    if isinstance(first, slice):
+        bounds = ((first.start, other.start), (first.stop, other.stop), (first.step, other.step))
+        return all(_agree(a, b, count) for a, b in bounds)
+    proportional = type(first) is int and first % 2 == 0 and first * count == other * 2
+    return isinstance(first, torch.device) or proportional or bool(first == other)
 
 
 @torch.no_grad()
@@ -310,7 +413,18 @@ class _Writer:
         if few.output != more.output:
             raise UnrecordableError("it takes another way for another batch")
         self.graph.output(self._nodes[few.output.number])
+        self._drop_unused()
         self.graph.lint()
+
+    def _drop_unused(self) -> None:
+        """Leave out what does not reach the output, and changes nothing in place."""
+        for node in reversed(list(self.graph.nodes)):
+            if node.op not in ("call_function", "get_attr") or node.users:
+                continue
+            name = getattr(node.target, "__name__", "")
+            in_place = name.strip("_") == "setitem" or re.fullmatch(r"__i\w+__|\w*[^_]_", name)
+            if not in_place:
+                self.graph.erase_node(node)
 
     def _write(self, first: _Call, second: _Call) -> None:
         if first.target != second.target or first.returned != second.returned:

@@ -162,9 +162,15 @@ _OF_EVERY_FAMILY = (
     ),
     StoredArgument(
         names=(
-            "spike_mode", "neuron", "neuron_type", "neuron_model", "spiking_neuron", "node",
-            "node_type", "lif_type",
-        ),  # fmt: skip
+            "spike_mode",
+            "neuron",
+            "neuron_type",
+            "neuron_model",
+            "spiking_neuron",
+            "node",
+            "node_type",
+            "lif_type",
+        ),
         covers=_is_neuron,
         expected=lambda config: "plif" if getattr(config, "parametric", False) else "lif",
     ),

@@ -16,11 +16,16 @@ from primesvt_deploy.errors import ModelError, type_and_message
 from primesvt_deploy.families.adopted import ADOPTED, AdoptedConfig, AdoptedNetwork
 from primesvt_deploy.families.fit_widths import fit_tensors, fit_widths
 from primesvt_deploy.families.input_defaults import InputDefaults
-from primesvt_deploy.model.adoption_check import check_same_outputs
+from primesvt_deploy.model.adoption_check import check_exportable, check_same_outputs
 from primesvt_deploy.model.calling_convention import find_calling_convention
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.data_dependence import check_values_are_not_read
-from primesvt_deploy.model.entries import check_numbers, entries_of_module, others_note, widened_note
+from primesvt_deploy.model.entries import (
+    check_numbers,
+    entries_of_module,
+    others_note,
+    widened_note,
+)
 from primesvt_deploy.model.factory import call_factory
 from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
@@ -101,6 +106,7 @@ def adopt(
     network = AdoptedNetwork(config, net)
     check_values_are_not_read(network, net)
     network.record()
+    check_exportable(network)
     check_same_outputs(network, net)
     check_sample_independence(network)
     chosen = InputOptions(**inputs)

@@ -16,7 +16,7 @@ from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.lowering.lif import ChargeFireReset
 from primesvt_deploy.lowering.lower_module import lower_module
 
-__all__ = ["check_neurons", "check_same_outputs"]
+__all__ = ["check_exportable", "check_neurons", "check_same_outputs"]
 
 _TOLERANCE = 1e-9
 
@@ -43,11 +43,19 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
     lowered = lower_module(network).double()
     try:
         with torch.no_grad():
+            given = x.clone()
             expected = original(x)
+            if not torch.equal(x, given):
+                raise ModelError(
+                    f"{type(net).__name__} changes its input in place, as x.sub_(...) does, and "
+                    "with it the images that others read: write x = x - ..."
+                )
             functional.reset_net(original.net)
             again, found, exported = original(x), adopted(x), lowered(x)
             functional.reset_net(original.net)
             alone = [original(one), adopted(one)]
+    except ModelError:
+        raise
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{type(net).__name__} cannot be run in double precision, in which it is checked "
@@ -76,6 +84,24 @@ def check_same_outputs(network: AdoptedNetwork, net: nn.Module) -> None:
             f"{type(net).__name__} takes another way for one image than for several, and an "
             "artifact has one graph: does its code ask for the size of the batch?"
         )
+
+
+def check_exportable(network: AdoptedNetwork) -> None:
+    """Refuse recorded operations that torch.onnx writes as something else, without a word.
+
+    Raises:
+        ModelError: names the operation.
+    """
+    for node in network.graph.nodes if network.graph is not None else ():
+        name = getattr(node.target, "__name__", "").strip("_")
+        accumulates = name == "index_put" and (
+            node.kwargs.get("accumulate", node.args[3] if len(node.args) > 3 else False)
+        )
+        if name == "index_add" or accumulates:
+            raise ModelError(
+                f"{type(network.net).__name__} adds into places of a tensor with {name}(), of "
+                "which torch.onnx leaves the sum away: write x = x.clone(); x[places] += y"
+            )
 
 
 def check_neurons(

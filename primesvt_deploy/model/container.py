@@ -81,10 +81,12 @@ def find_weights(content: Any, *, ema: bool = False, key: str | None = None) -> 
         return _only(found)
     if not found:
         raise ModelError(_misfit(content))
-    # A loss may have weights of its own, but hardly as many as a model.
-    most = max(len(one.state) for one in found)
-    models = [one for one in found if 10 * len(one.state) > most]
-    return _only([one for one in models if not one.averaged] or models)
+    averages = [one for one in found if one.averaged]
+    live = [one for one in found if not one.averaged]
+    # Beside an average, a loss may have weights of its own, but hardly as many as a model.
+    most = max((len(one.state) for one in averages), default=0)
+    models = any(10 * len(one.state) > most for one in live)
+    return _only(live if models else averages)
 
 
 def _no_average(content: Any) -> str:
@@ -107,7 +109,9 @@ def _prefixes(weights: Weights) -> Iterator[str]:
         len({parts[shared] for parts in names}) == 1
     ):
         shared += 1
-    yield from dict.fromkeys(".".join(parts[: shared + 1]) for parts in names if parts[shared + 1 :])
+    yield from dict.fromkeys(
+        ".".join(parts[: shared + 1]) for parts in names if parts[shared + 1 :]
+    )
 
 
 def _only(found: Sequence[Weights]) -> Weights:
@@ -140,7 +144,9 @@ def _at_key(content: Any, key: str, *, ema: bool) -> Weights:
     keys = [*(one.name for one in named), *(p for one in found for p in _prefixes(one))]
     expected = f"expected one of {_listed(keys)}" if keys else "drop --key, it is one model's"
     said = key if len(key) <= 60 else f"{key[:60]}..."
-    raise ModelError(f"holds no weights at {said!r} (--key): {expected if found else 'it holds none'}")
+    raise ModelError(
+        f"holds no weights at {said!r} (--key): {expected if found else 'it holds none'}"
+    )
 
 
 def _with_prefix(weights: Weights, key: str) -> Weights | None:

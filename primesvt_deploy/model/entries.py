@@ -180,7 +180,9 @@ def _fitting(
     live = [name for name in found if not is_average(name)]
     chosen = live[0] if live else next(iter(found))
     if len(live) > 1:
-        raise ModelError(f"holds several models' weights ({', '.join(live)}): choose one with --key")
+        raise ModelError(
+            f"holds several models' weights ({', '.join(live)}): choose one with --key"
+        )
     entries = {f"{chosen}.{key}" if chosen else key for key in found[chosen]}
     averages = tuple(f"{name}." for name in found if name not in live and name != chosen)
     beside = sorted(state.keys() - entries - found[chosen].keys())

@@ -38,7 +38,8 @@ def call_factory(factory: str) -> nn.Module:
     try:
         maker = getattr(importlib.import_module(name), function)
     except (Exception, SystemExit) as error:
-        reason = f"{type_and_message(error)}{_of_old_spikingjelly(error)}"
+        dropped = f"; drop .py: {name[:-3]}:{function}" if name.endswith(".py") else ""
+        reason = f"{type_and_message(error)}{_of_old_spikingjelly(error)}{dropped}"
         raise ModelError(f"--factory {factory}: {reason}") from error
     try:
         made = maker()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import nn
 
 from primesvt_deploy.families.blocks.neuron import Neuron
+from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.network import SpikingNetwork
 
 __all__ = ["smooth_copy", "smooth_logits"]
@@ -34,7 +36,8 @@ def smooth_logits(network: SpikingNetwork) -> list[float]:
 
     No spike can flip in them, so that they are the same on every machine but for rounding.
     """
-    shape = network.config.example(1).shape
+    config = cast(NetworkConfig, network.config)
+    shape = config.example(1).shape
     sample = torch.sin(12.9898 * torch.arange(math.prod(shape), dtype=torch.float64))
     logits: list[float] = smooth_copy(network)(sample.reshape(shape))[0].tolist()
     return logits

@@ -6,6 +6,7 @@ Invariant: the cut model equals the masked dense one (fp64, max abs difference <
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -159,6 +160,7 @@ def _sizes(
     """New values of the numbers in a recorded graph that count channels."""
     kept = plan.as_dict()
     sizes: dict[str, dict[int, int]] = {}
+    from_the_end = set()
     for group in groups:
         if group.name not in kept:
             continue
@@ -167,6 +169,11 @@ def _sizes(
             own = sizes.setdefault(size.node, {})
             value = own.get(size.leaf, network.size_at(size.node, size.leaf))
             own[size.leaf] = value - size.sign * sum(c not in staying for c in size.channels)
+            if size.sign < 0:
+                from_the_end.add((size.node, size.leaf))
+    for node, leaf in from_the_end:
+        # The last 0 channels begin behind the end; -0 would be the first.
+        sizes[node][leaf] = sizes[node][leaf] or sys.maxsize
     return sizes
 
 

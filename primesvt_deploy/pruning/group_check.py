@@ -18,6 +18,7 @@ from primesvt_deploy.analysis.traced_groups import traced_groups
 from primesvt_deploy.errors import DeployError, first_line, type_and_message
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.families.recording import KEEPS_CHANNELS
 from primesvt_deploy.model.smooth import smooth_copy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
@@ -77,7 +78,9 @@ def _read(model: SViT, network: AdoptedNetwork) -> tuple[list[Group], dict[str, 
     if network.graph is not None:
         sample = network.as_taken(model.config.example(1))
         try:
-            found, left = traced_groups(network.net, network.graph, sample, OWN_MODULE)
+            found, left = traced_groups(
+                network.net, network.graph, sample, OWN_MODULE, network.read
+            )
         except Exception as error:  # operations of the user's code may be of any form
             return [], {"all layers": f"they cannot be followed ({type_and_message(error)})"}
         return list(found), {k: reason for k, reason in left.items() if reason != LOGITS}
@@ -106,6 +109,9 @@ class _Trial:
         self._smooth: SpikingNetwork = smooth_copy(model.module)
         self._exact: SpikingNetwork = copy.deepcopy(model.module).double().eval()
         self._groups = groups
+        said = [n for n, m in model.module.named_modules() if getattr(m, KEEPS_CHANNELS, False)]
+        names = ", ".join(name.removeprefix(OWN_MODULE) for name in said)
+        self._hint = f" (does {names} keep channels, as its {KEEPS_CHANNELS} says?)" if said else ""
         self._random = torch.Generator().manual_seed(0)
         shape = model.config.example(_SAMPLES).shape
         self._inputs = torch.randn(shape, generator=self._random, dtype=torch.float64)
@@ -145,7 +151,7 @@ class _Trial:
         try:
             check_cut(mask(network, self._groups, plan), smaller, self._inputs)
         except DeployError:
-            return "cutting them is not the same as silencing them"
+            return f"cutting them is not the same as silencing them{self._hint}"
         return None
 
     def _orders(self, group: Group) -> torch.Tensor:

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from primesvt_deploy import adopt
 from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.spikformer import SpikformerConfig
+from primesvt_deploy.model.smooth import smooth_copy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
 from primesvt_deploy.pruning.group_check import prunable_groups
@@ -271,6 +273,13 @@ def shifted(net: Any, x: torch.Tensor) -> torch.Tensor:
     return net.inner(shifted)
 
 
+def last_shifted(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """The last channels come from the next timestep: when all of them have left, none does."""
+    shifted = x.clone()
+    shifted[:-1, :, -4:] = x[1:, :, -4:]
+    return net.inner(shifted)
+
+
 def padded(net: Any, x: torch.Tensor) -> torch.Tensor:
     """A border of zeros, written out."""
     steps, batch, channels, height, width = x.shape
@@ -289,6 +298,12 @@ def padded_like_a_norm(net: Any, x: torch.Tensor) -> torch.Tensor:
     normed[:, :, 0:1, :], normed[:, :, -1:, :] = border, border
     normed[:, :, :, 0:1], normed[:, :, :, -1:] = border, border
     return net.inner.lif(F.avg_pool2d(normed, 3, 1).unflatten(0, x.shape[:2]))
+
+
+def kept_for_later(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """What does not reach the logits holds no channel."""
+    net.loss = (x.mean(2) ** 2).sum()
+    return x
 
 
 def functions(net: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -326,6 +341,11 @@ FOLLOWED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "one of a batch": lambda net, x: x + net.inner(x)[:, :, :, :1],
     "two names": lambda net, x: net.blocks[0](x),
     "temporal shift": shifted,
+    "last channels shifted": last_shifted,
+    "branches summed": lambda net, x: torch.stack([net.inner(x), x]).sum(0),
+    "branches averaged": lambda net, x: torch.stack([net.inner(x), x]).mean(0),
+    "every second pixel": lambda net, x: net.inner(x)[..., ::2, ::2],
+    "kept for later": lambda net, x: kept_for_later(net, net.inner(x)),
     "padded by writing": padded,
     "padded like a norm": padded_like_a_norm,
     "layers as functions": lambda net, x: functions(net, x, 2.0 * net.inner.conv.weight),
@@ -335,6 +355,39 @@ FOLLOWED: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
         x.unflatten(2, (2, 8)) * x.unflatten(2, (2, 8)).sum(3, keepdim=True)
     ).flatten(2, 3),
 }
+
+
+@pytest.mark.parametrize("kind", ["last channels shifted", "temporal shift"])
+@pytest.mark.parametrize("kept", [range(12), range(2, 16), range(4, 12)])
+def test_slices_of_channels_that_have_all_left_are_empty(kind: str, kept: range) -> None:
+    model = adopt(enliven(Acting(FOLLOWED[kind])), image_size=16)
+    groups = [g for g in prunable_groups(model).groups if "net.stem.conv" in g.outputs]
+    plan = Plan().replacing(groups[0].name, kept)
+    x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    masked, smaller = mask(model.module, groups, plan), cut(model.module, groups, plan)
+    assert check_cut(smooth_copy(masked), smooth_copy(smaller), x) <= 1e-9
+
+
+@pytest.mark.parametrize("size", [8, 4])
+def test_code_that_takes_a_large_batch_in_parts_is_not_recorded(size: int) -> None:
+    def in_parts(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return net.inner(torch.cat([2.0 * part for part in x.split(size, dim=1)], dim=1))
+
+    net = enliven(Acting(in_parts))
+    model = adopt(net, image_size=16)
+    assert isinstance(model.module, AdoptedNetwork)
+    assert model.module.unrecorded == "it takes another way for a larger batch"
+    assert model.logits(torch.randn(17, 3, 16, 16)).shape == (17, 5)
+
+
+def test_channels_whose_values_the_code_reads_stay() -> None:
+    def reading(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return net.inner(x) * float(net.inner.conv.weight.sum()) * net.gain.view(-1, 1, 1)
+
+    model = adopt(enliven(Acting(reading)), image_size=16)
+    found = prunable_groups(model)
+    assert found.left["inner.conv"] == "the code reads values of inner.conv.weight"
+    assert {group.name for group in found.groups} == {"last.conv"}
 
 
 @pytest.mark.parametrize("kind", UNSAFE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -429,3 +430,25 @@ def test_a_prefix_that_is_the_models_own_is_kept(tmp_path: Path) -> None:
     model = adopt(Wrapped, image_size=16, checkpoint=tmp_path / "w.pth")
     x = samples(model)
     assert torch.equal(model.module(x), own_logits(net, x).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.sub_(0.1), "changes its input in place"),
+        (
+            lambda x: x.clone().index_add_(0, torch.arange(len(x)), x),
+            "adds into places .*index_add",
+        ),
+    ],
+)
+def test_code_whose_artifact_would_be_another_is_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    class Changing(Attending):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(change(x))
+
+    with pytest.raises(ModelError, match=said) as caught:
+        adopt(enliven(Changing()), image_size=16)
+    assert "\n" not in str(caught.value)

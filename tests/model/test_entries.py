@@ -163,7 +163,7 @@ def test_safetensors_are_fitted_alike(
     assert equal(read(path, key="net"), found)
     with pytest.raises(ModelError, match=r"holds no weights at 'teacher' \(--key\)"):
         read(path, key="teacher")
-    with pytest.raises(ModelError, match="holds no averaged weights .*: drop --ema"):
+    with pytest.raises(ModelError, match=r"holds no averaged weights .*: drop --ema"):
         read(path, ema=True)
 
 
@@ -291,7 +291,7 @@ def test_averages_under_a_prefix_are_named(
 ) -> None:
     state, read = case
     path = saved(tmp_path, prefixed(model=other_than(state), model_ema=state))
-    with pytest.raises(ModelError, match="holds no averaged weights .*pass --key model_ema"):
+    with pytest.raises(ModelError, match=r"holds no averaged weights .*pass --key model_ema"):
         read(path, ema=True)
     assert equal(read(path, key="model_ema"), read(saved(tmp_path, state)))
 
