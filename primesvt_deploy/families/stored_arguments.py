@@ -76,7 +76,10 @@ def contradictions(
         if argument.option in given:
             continue
         for name, value in arguments.items():
-            if str(name).lower() not in argument.names or value is None or value == "":
+            if str(name).lower() not in argument.names:
+                continue
+            value = _number(value)
+            if value is None or value == "":
                 continue
             if not argument.covers(value, config):
                 yield Contradiction(name, value, argument.expected(config), argument.option)
@@ -117,17 +120,21 @@ def model_named(*names: str) -> StoredArgument:
     )
 
 
-def _is(value: Any, expected: float) -> bool:
-    """Whether a value is a number that is expected, or none at all."""
-    if isinstance(value, list | tuple | torch.Tensor) and len(value) == 1:
+def _number(value: Any) -> Any:
+    """A number that is stored as text, as a tensor or as the only one of a list, or what it is."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist() if value.numel() == 1 and not value.is_meta else None
+    while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_meta:
-        value = value.item()
     if isinstance(value, str):
         try:
-            value = float(value)
+            return float(value)
         except ValueError:
-            return True
+            return value
+    return value
+
+
+def _is(value: Any, expected: float) -> bool:
     return isinstance(value, bool) or not isinstance(value, int | float) or value == expected
 
 

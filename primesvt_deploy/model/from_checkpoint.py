@@ -118,7 +118,8 @@ def from_checkpoint(
 def _refuse_contradiction(path: Path, family: Family, found: Contradiction | None) -> None:
     if found is None:
         return
-    fits = found.option != "tau" or found.value > 1.0  # others mean something else by it
+    # Others mean something else by a tau of less.
+    fits = found.option != "tau" or (isinstance(found.value, int | float) and found.value > 1.0)
     flag = f"--{found.option.replace('_', '-')}" if found.option and fits else ""
     value = "" if found.option == "frames" else f" {found.value}"
     settles = f"{flag}{value} if its code uses that, " if flag else ""

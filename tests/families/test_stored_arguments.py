@@ -148,3 +148,36 @@ def test_the_recorded_accuracy_comes_along_unless_it_is_ignored(tmp_path: Path) 
     assert stored(tmp_path, "sdt_v1_0011", {}, given, best_acc=0.94).recorded_accuracy == 94.0
     ignored = {**given, "ignore_args": True}
     assert stored(tmp_path, "sdt_v1_0011", {}, ignored, best_acc=0.94).recorded_accuracy is None
+
+
+def test_arguments_that_say_different_things_are_asked_about(tmp_path: Path) -> None:
+    given = {k: v for k, v in OF_SDT.items() if k != "timesteps"}
+    with pytest.raises(ModelError, match=r"T \(3\) and time_steps \(4\).*pass --timesteps"):
+        stored(tmp_path, "sdt_v1_0011", {"T": 3, "time_steps": 4}, given)
+    assert stored(tmp_path, "sdt_v1_0011", {"T": 3, "time_steps": 4}, OF_SDT).timesteps == 4
+    sections = {"model": {"T": 4}, "distillation": {"T": 3}}
+    assert stored(tmp_path, "sdt_v1_0011", sections, given).timesteps == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"args": {"lr": 1.0}, "config": {"tau": 1.5}},
+        {"args": {}, "hyper_parameters": {"TAU": "1.5"}},
+        {"model_config": {"lif_tau": torch.tensor(1.5)}},
+        {"args": {"vth": [0.5]}},
+        {"args": {"model": {"name": "sdt"}}},
+        {"args": {"neuron_model": "spikingjelly.activation_based.neuron.ParametricLIFNode"}},
+        {"args": {"attn_mode": "STAtten"}},
+    ],
+)
+def test_contradictions_are_seen_wherever_and_however_they_are_written(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    content = {"state_dict": vector("spikformer_cifar")["state_dict"], **arguments}
+    torch.save(content, tmp_path / "fork.pth")
+    with pytest.raises(ModelError, match="its stored argument") as caught:
+        load(tmp_path / "fork.pth", **OF_SPIKFORMER)
+    assert "\n" not in str(caught.value)
+    torch.save({"state_dict": content["state_dict"]}, tmp_path / "plain.pth")
+    assert load(tmp_path / "plain.pth", **OF_SPIKFORMER).family.name == "spikformer"

@@ -269,3 +269,31 @@ def test_torch_file_that_is_no_state_dict(tmp_path: Path, content: object, said:
 def test_safetensors_without_tensors(tmp_path: Path) -> None:
     save_file({}, tmp_path / "w.safetensors")
     assert "holds no tensors" in refused(tmp_path / "w.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        (torch.ones(3, 3).to_sparse(), "is a sparse tensor"),
+        (torch.ones(3, 3).to_sparse_csr(), "is a sparse tensor"),
+        (torch.empty(3, 3, device="meta"), "is a meta tensor"),
+        (torch.quantize_per_tensor(torch.ones(3, 3), 0.1, 0, torch.qint8), "is a quantized tensor"),
+        (torch.zeros(1).expand(10**6, 10**6), "the file holds 4 bytes of it"),
+    ],
+    ids=["sparse", "compressed rows", "meta", "quantized", "expanded"],
+)
+def test_tensors_that_are_no_arrays_are_one_line(
+    tmp_path: Path, tensor: torch.Tensor, said: str
+) -> None:
+    torch.save({**a_state(), "head.weight": tensor}, tmp_path / "w.pth")
+    assert said in refused(tmp_path / "w.pth")
+
+
+def test_a_container_that_holds_itself_is_read(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"model": a_state(), "best_acc": torch.empty((), device="meta")}
+    content["metrics"] = content
+    torch.save(content, tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth")
+    assert_same(dict(found.state))
+    assert found.accuracy is None
