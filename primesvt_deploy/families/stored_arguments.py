@@ -140,8 +140,9 @@ def _is(value: Any, expected: float) -> bool:
 
 def _is_neuron(value: Any, config: NetworkConfig) -> bool:
     """Whether a name of a neuron is of what the network has: plain LIF, or its own kind."""
-    called = str(value).rpartition(".")[2].lower()  # without the package of a class
-    name = re.sub(r"[^a-z]|multistep|node|neuron", "", called)
+    # Without the package of a class, and without arguments: `neuron.LIFNode(tau=2.0)`.
+    called = re.sub(r"\(.*|[a-z_]\w*\.(?=[a-z_])", "", str(value).lower())
+    name = re.sub(r"[^a-z]|multistep|node|neuron|class", "", called)
     if getattr(config, "parametric", False):
         return name in ("plif", "parametriclif")
     if not hasattr(config, "levels"):

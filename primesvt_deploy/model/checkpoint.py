@@ -27,6 +27,8 @@ _ARGUMENTS = (
 """Entries in which training scripts, and Lightning, store their arguments."""
 _OF_THE_MODEL = ("model", "net", "network", "model_args", "model_config")
 """Sections of arguments that are the model's."""
+_OF_TRAINING = re.compile(r"(?i)loss|criterion|distill|(?:^|_)kd(?:_|$)|teacher|optim|sched")
+"""Found in the names of sections that are not: their T is a temperature."""
 _CONFIGURATIONS = ("easydict", "omegaconf", "yacs", "addict", "mmengine", "mmcv", "ml_collections")
 """Packages whose classes hold a configuration."""
 _GLOBAL = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
@@ -158,16 +160,18 @@ def _check_plain(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments with those of sections inside them, such as `{'model': {'T': 4}}`."""
-    flat: dict[str, Any] = {}
-    # What the model's own section says comes before that of others, such as a distillation's T.
-    for name, value in sorted(arguments.items(), key=lambda item: item[0] in _OF_THE_MODEL):
+    of_others: dict[str, Any] = {}
+    of_the_model: dict[str, Any] = {}
+    for name, value in arguments.items():
         inner = vars(value) if isinstance(value, argparse.Namespace) else value
-        if isinstance(inner, Mapping):
-            flat.update({str(key): each for key, each in inner.items()})
-            called = inner.get("name", inner.get("type"))
-            if name in _OF_THE_MODEL and isinstance(called, str):
-                flat["model_name"] = called
-    return {**flat, **arguments}
+        if not isinstance(inner, Mapping) or _OF_TRAINING.search(str(name)):
+            continue
+        flat = of_the_model if name in _OF_THE_MODEL else of_others
+        flat.update({str(key): each for key, each in inner.items()})
+        called = inner.get("name", inner.get("type"))
+        if name in _OF_THE_MODEL and isinstance(called, str):
+            flat["model_name"] = called
+    return {**of_others, **arguments, **of_the_model}
 
 
 def _arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:

@@ -18,6 +18,11 @@ _USUAL = ("state_dict", "model", "module")
 """Names that mean the model wherever they stand, however deep."""
 _AVERAGED = re.compile(r"(?:^|[_.])(?i:ema|swa|avg|averaged?)(?:[_.A-Z]|$)")
 """Found in the names of exponential moving and other averages of the weights."""
+_OF_MODELS = re.compile(
+    r"(?i)(?:^|[_.])(?:model|module|net|network|backbone|encoder|student|teacher|online|target|"
+    r"momentum|ema|swa|avg|averaged?)(?:[_.\d]|$)"
+)
+"""Found in the prefixes of a whole model's entries among several models'."""
 _DEPTH = 2
 """Containers that are looked into, one in another, apart from those of a usual name."""
 
@@ -124,7 +129,10 @@ def _only(found: Sequence[Weights]) -> Weights:
     chosen = usual if len(usual) == 1 else found
     if len(chosen) > 1:
         raise ModelError(f"holds several models' weights ({_names(found)}): choose one with --key")
-    others = tuple(one.name for one in found if one is not chosen[0] and one.path)
+    size = len(chosen[0].state)
+    others = tuple(
+        one.name for one in found if one is not chosen[0] and one.path and 2 * len(one.state) > size
+    )
     return replace(chosen[0], others=others)
 
 
@@ -132,16 +140,19 @@ def _at_key(content: Any, key: str, *, ema: bool) -> Weights:
     if ema:
         raise ModelError("--key names the weights to read: drop --ema")
     key = key.strip().rstrip(".")
+    if not key:
+        raise ModelError("--key is empty: expected a name, such as model")
     for path, inner in _reached(content, (), key):
         found = list(_candidates(inner, path, 1, set()))
         if found:
             return _only(found)
     found = list(_candidates(content, (), _DEPTH, set()))
     prefixed = [part for one in found if (part := _with_prefix(one, key)) is not None]
-    if key and prefixed:
+    if prefixed:
         return _only([part for part in prefixed if not part.averaged] or prefixed)
     named = [one for one in found if one.path]
-    keys = [*(one.name for one in named), *(p for one in found for p in _prefixes(one))]
+    prefixes = [p for one in found for p in _prefixes(one) if _OF_MODELS.search(p)]
+    keys = [*(one.name for one in named), *prefixes]
     expected = f"expected one of {_listed(keys)}" if keys else "drop --key, it is one model's"
     said = key if len(key) <= 60 else f"{key[:60]}..."
     raise ModelError(

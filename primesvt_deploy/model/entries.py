@@ -145,10 +145,8 @@ def check_numbers(state: _State, expected: _State) -> None:
             continue
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
-            raise ModelError(
-                f"{key} holds {kind} numbers, expected floating-point ones: save the weights "
-                "before they are quantized"
-            )
+            advice = "" if tensor.is_complex() else ": save the weights before they are quantized"
+            raise ModelError(f"{key} holds {kind} numbers, expected floating-point ones{advice}")
         if not bool(tensor.to(expected[key].dtype).isfinite().all()):
             raise ModelError(f"{key} holds NaN or infinity: use another checkpoint")
 
@@ -183,9 +181,15 @@ def _fitting(
         raise ModelError(
             f"holds several models' weights ({', '.join(live)}): choose one with --key"
         )
-    entries = {f"{chosen}.{key}" if chosen else key for key in found[chosen]}
+    # Harmless entries may stand outside of a prefix that all others share.
+    entries = {
+        stored
+        for key in found[chosen]
+        for stored in ((f"{chosen}.{key}" if chosen else key), key)
+        if stored in state and (stored != key or not chosen or _is_harmless(key))
+    }
     averages = tuple(f"{name}." for name in found if name not in live and name != chosen)
-    beside = sorted(state.keys() - entries - found[chosen].keys())
+    beside = sorted(state.keys() - entries)
     rest = [key for key in beside if not key.startswith(averages) or not averages]
     layers = any(state[key].ndim > 1 for key in rest)
     if layers and (not live or chosen.rpartition(".")[2] not in _LIVE):

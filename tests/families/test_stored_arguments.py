@@ -156,7 +156,10 @@ def test_arguments_that_say_different_things_are_asked_about(tmp_path: Path) -> 
         stored(tmp_path, "sdt_v1_0011", {"T": 3, "time_steps": 4}, given)
     assert stored(tmp_path, "sdt_v1_0011", {"T": 3, "time_steps": 4}, OF_SDT).timesteps == 4
     sections = {"model": {"T": 4}, "distillation": {"T": 3}}
-    assert stored(tmp_path, "sdt_v1_0011", sections, given).timesteps == 4
+    for arguments in (sections, {"T": 3, "model": {"T": 4}}):
+        assert stored(tmp_path, "sdt_v1_0011", arguments, given).timesteps == 4
+    with pytest.raises(ModelError, match="--timesteps"):
+        stored(tmp_path, "sdt_v1_0011", {"loss": {"T": 3}}, given)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +171,8 @@ def test_arguments_that_say_different_things_are_asked_about(tmp_path: Path) -> 
         {"args": {"vth": [0.5]}},
         {"args": {"model": {"name": "sdt"}}},
         {"args": {"neuron_model": "spikingjelly.activation_based.neuron.ParametricLIFNode"}},
+        {"args": {"neuron": "ParametricLIFNode(init_tau=2.0)"}},
+        {"args": {"neuron": {"type": "PLIFNode", "v_reset": 0.0}}},
         {"args": {"attn_mode": "STAtten"}},
     ],
 )
