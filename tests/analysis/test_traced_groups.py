@@ -21,7 +21,7 @@ from primesvt_deploy.families.spikformer import SpikformerConfig
 from primesvt_deploy.model.smooth import smooth_copy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import check_cut, cut, mask
-from primesvt_deploy.pruning.group_check import prunable_groups
+from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.plan import Plan
 
 
@@ -49,10 +49,16 @@ def family_form() -> SViT:
     )  # fmt: skip
 
 
+@cache
+def adopted(idiom: str) -> tuple[SViT, Prunable]:
+    """The network in this idiom, and its groups."""
+    model = adopt(network_in(idiom), image_size=16)
+    return model, prunable_groups(model)
+
+
 @pytest.mark.parametrize("idiom", IDIOMS)
 def test_as_much_can_be_pruned_as_of_the_family_form(idiom: str) -> None:
-    model = adopt(network_in(idiom), image_size=16)
-    found = prunable_groups(model)
+    model, found = adopted(idiom)
     assert not found.left
     family = family_form()
     assert parameters(model.module) == parameters(family.module)
@@ -62,8 +68,8 @@ def test_as_much_can_be_pruned_as_of_the_family_form(idiom: str) -> None:
 
 @pytest.mark.parametrize("idiom", IDIOMS)
 def test_cut_equals_masked_whichever_channels_leave(idiom: str) -> None:
-    model = adopt(network_in(idiom), image_size=16)
-    groups = prunable_groups(model).groups
+    model, found = adopted(idiom)
+    groups = found.groups
     random = torch.Generator().manual_seed(1)
     plan = Plan()
     for group in groups:
@@ -83,10 +89,7 @@ def test_cut_equals_masked_whichever_channels_leave(idiom: str) -> None:
 
 
 def test_fused_q_k_and_v_are_groups_with_names_of_their_own() -> None:
-    names = {
-        group.name
-        for group in prunable_groups(adopt(network_in("qkv, chunk"), image_size=16)).groups
-    }
+    names = {group.name for group in adopted("qkv, chunk")[1].groups}
     assert {"attn.qkv.linear[0:32]", "attn.qkv.linear[32:48]"} <= names
 
 
