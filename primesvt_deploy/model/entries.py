@@ -190,7 +190,7 @@ def _fitting(
     }
     averages = tuple(f"{name}." for name in found if name not in live and name != chosen)
     beside = sorted(state.keys() - entries)
-    rest = [key for key in beside if not key.startswith(averages) or not averages]
+    rest = [key for key in beside if not key.startswith(averages)]
     layers = any(state[key].ndim > 1 for key in rest)
     if layers and (not live or chosen.rpartition(".")[2] not in _LIVE):
         raise ModelError(
