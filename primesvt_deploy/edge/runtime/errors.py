@@ -5,7 +5,7 @@ A message says in one line what was found, what was expected and what to do.
 
 from __future__ import annotations
 
-__all__ = ["BundleError", "DeployError", "ImageError", "PreprocessingError"]
+__all__ = ["BundleError", "DeployError", "ImageError", "PreprocessingError", "on_one_line"]
 
 
 class DeployError(Exception):
@@ -28,3 +28,10 @@ class BundleError(DeployError):
 
 class PreprocessingError(DeployError):
     """A preprocessing description, or an image given to it, is not usable."""
+
+
+def on_one_line(text: str) -> str:
+    """A text that may hold a user's names, such as paths, with what is not printable escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
