@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .errors import is_on_one_line
 from .files import read_regular
 
 __all__ = [
@@ -144,11 +145,11 @@ def _wrong(value: Any, where: str, expected: str) -> ValueError:
 
 
 def text(pattern: str = r"", *, most: int = _NAME, expected: str = "a name") -> Check:
-    """Text of 1 to `most` characters, all printable, that matches `pattern` as a whole."""
+    """Text of 1 to `most` characters, without control characters, that matches `pattern` as a whole."""
     compiled = re.compile(pattern) if pattern else None
 
     def check(value: Any, where: str) -> None:
-        plain = isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+        plain = isinstance(value, str) and 0 < len(value) <= most and is_on_one_line(value)
         if not plain or (compiled is not None and not compiled.fullmatch(value)):
             raise _wrong(value, where, expected)
 

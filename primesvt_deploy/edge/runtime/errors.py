@@ -5,7 +5,16 @@ A message says in one line what was found, what was expected and what to do.
 
 from __future__ import annotations
 
-__all__ = ["BundleError", "DeployError", "ImageError", "PreprocessingError", "on_one_line"]
+import re
+
+__all__ = [
+    "BundleError",
+    "DeployError",
+    "ImageError",
+    "PreprocessingError",
+    "is_on_one_line",
+    "on_one_line",
+]
 
 
 class DeployError(Exception):
@@ -30,8 +39,17 @@ class PreprocessingError(DeployError):
     """A preprocessing description, or an image given to it, is not usable."""
 
 
+_BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+"""Line ends, control characters (which terminals obey) and halves of characters."""
+
+
+def is_on_one_line(text: str) -> bool:
+    """Whether a text has no line end, no control character and no half of a character."""
+    return _BREAKING.search(text) is None
+
+
 def on_one_line(text: str) -> str:
-    """A text that may hold a user's names, such as paths, with what is not printable escaped."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    """A text that may hold names of others, such as paths, with all that breaks a line escaped."""
+    return _BREAKING.sub(
+        lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text
     )
