@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sealed_bundles import seal
 from small_models import SHALLOW, make_model
 from staged_models import export_stages, middle_margin, stage_models
 
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.artifact.onnx_stages import join_stages
-from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
 from primesvt_deploy.edge.runtime.profiles import session_json
 from primesvt_deploy.edge.runtime.stages import Stage
 from primesvt_deploy.quantization.quantize import quantize
@@ -97,16 +97,5 @@ def _write(directory: Path, models: Mapping[str, bytes], steps: Mapping[str, Any
         (directory / "session.json").write_text(json.dumps(session_json()))
     images = pixels(6)
     np.savez(directory / "check.npz", images=images, logits=np.zeros((6, 5), np.float32))
-    manifest: dict[str, Any] = {
-        "schema": SCHEMA,
-        "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-            for path in sorted(directory.iterdir())
-        },
-        "model": {"name": "tiny", "preprocessing": dict(steps)},
-        "runtimes": list(models),
-        **{key: {} for key in ("input", "output", "constraints", "accuracy")},
-    }
-    manifest["manifest_sha256"] = manifest_digest(manifest)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-    return directory
+    model = {"name": "tiny", "labels": list("abcde"), "preprocessing": dict(steps)}
+    return seal(directory, model=model, runtimes=list(models))

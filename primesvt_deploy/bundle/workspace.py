@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 from types import TracebackType
 
-from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.bundle import SIGNATURE, unlisted_files
+from primesvt_deploy.edge.runtime.manifest import MANIFEST, read_manifest
 from primesvt_deploy.edge.whole_file import PARTIAL
 from primesvt_deploy.errors import BundleError, OutputError
 
@@ -173,13 +174,8 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 def _foreign_files(directory: Path) -> list[str]:
     """Files in a directory that its manifest does not list; all of them if it is no bundle."""
-    found = [
-        str(path.relative_to(directory))
-        for path in sorted(directory.rglob("*"))
-        if (path.is_symlink() or not path.is_dir()) and path.parent.name != "__pycache__"
-    ]
     try:
-        listed = {"manifest.json", *read_manifest(directory)["files"]} if found else set()
+        listed = read_manifest(directory)["files"]
     except BundleError:
-        listed = set()
-    return [name for name in found if name not in listed]
+        return unlisted_files(directory)
+    return unlisted_files(directory, {MANIFEST, SIGNATURE, *listed})

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import save
 
+import primesvt_deploy.edge.run
 import primesvt_deploy.edge.runtime
-from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest
-from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
+from primesvt_deploy.edge.runtime.bundle import file_digest
+from primesvt_deploy.edge.runtime.errors import on_one_line
+from primesvt_deploy.edge.runtime.manifest import MANIFEST, SCHEMA, manifest_digest
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.serialization import quantized_state
 from primesvt_deploy.quantization.timesteps import STAGES_FILE, RescaledLayer, stages_state
@@ -24,32 +26,6 @@ __all__ = ["CHECK_BYTES", "BundleParts", "write_bundle"]
 
 CHECK_BYTES = 131_072
 """Pixels kept in `check.npz` for `verify` on a device without torch, at most (one at least)."""
-
-_RUN = '''"""Classify images with this bundle; needs {needs} and, for images, Pillow.
-
-    python run.py IMAGE...
-"""
-
-import sys
-from pathlib import Path
-
-try:
-    from runtime.main import main
-except ModuleNotFoundError as error:
-    if error.name != "numpy":
-        raise
-    print("error: numpy is not installed: pip install {packages}", file=sys.stderr)
-    sys.exit(2)
-
-if __name__ == "__main__":
-    sys.exit(main(Path(__file__).resolve().parent))
-'''
-_NEEDS = {
-    (ONNX,): "numpy, onnxruntime",
-    (NATIVE,): "numpy, a C compiler",
-    (ONNX, NATIVE): "numpy, onnxruntime or a C compiler",
-}
-"""What `run.py` needs, by the runtimes of the bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,21 +85,25 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     else:
         (directory / "ledger.jsonl").touch()
     (directory / "report.html").write_text(parts.report, encoding="utf-8")
-    (directory / "run.py").write_text(_run_py(runtimes_of(parts.manifest)))
+    shutil.copyfile(primesvt_deploy.edge.run.__file__, directory / "run.py")
     np.savez_compressed(
         directory / "check.npz", images=parts.check_images, logits=parts.check_logits
     )
     _copy_runtime(directory / "runtime")
-    manifest = {"schema": SCHEMA, **parts.manifest, "files": _listed(directory)}
+    described = _on_one_line({"schema": SCHEMA, **parts.manifest})
+    manifest: dict[str, Any] = {**described, "files": _listed(directory)}
     manifest["manifest_sha256"] = manifest_digest(manifest)
-    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
-def _run_py(runtimes: tuple[str, ...]) -> str:
-    """Text of a bundle's `run.py`."""
-    packages = "numpy onnxruntime pillow" if ONNX in runtimes else "numpy pillow"
-    return _RUN.format(needs=_NEEDS[runtimes], packages=packages)
+def _on_one_line(content: Any) -> Any:
+    """Plain values of which no text breaks a line: names and notes may come from a user's files."""
+    if isinstance(content, str):
+        return on_one_line(content)
+    if isinstance(content, Mapping):
+        return {on_one_line(str(key)): _on_one_line(value) for key, value in content.items()}
+    return [_on_one_line(v) for v in content] if isinstance(content, list | tuple) else content
 
 
 def _copy_runtime(target: Path) -> None:

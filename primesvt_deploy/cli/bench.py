@@ -164,8 +164,8 @@ def _measured(
     runtimes = tuple(name for name in RUNTIMES if any(one.runtime == name for one in chosen))
     requires: dict[str, str] = {}
     for one in chosen:
-        if one.runtime == ONNX and one.subject.manifest is not None:
-            requires |= read_session(one.subject.path).requires
+        if one.runtime == ONNX and one.subject.bundle is not None:
+            requires |= read_session(one.subject.bundle).requires
     content = run_on_host(
         host, bundles, named.to_dict(), requires=requires, runtimes=runtimes, tell=tell
     )

@@ -18,12 +18,13 @@ __all__ = ["inspect"]
 def inspect(bundle: Path, as_json: bool) -> int:
     """Show what a bundle holds and what was measured of it."""
     from primesvt_deploy.cli.tables.build import print_bundle
-    from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+    from primesvt_deploy.edge.runtime.bundle import open_bundle
+    from primesvt_deploy.edge.runtime.manifest import check_figures
 
-    manifest = read_manifest(bundle)
-    check_files(bundle, manifest)
+    manifest = open_bundle(bundle).manifest
     if as_json:
         click.echo(json.dumps(manifest, indent=1))
     else:
+        check_figures(manifest)
         print_bundle(manifest)
     return 0

@@ -53,7 +53,7 @@ def verify(
     under qemu, on up to 64 images: in the aarch64 onnxruntime, which needs apt, not a board, and in
     the native runtime, which needs gcc-aarch64-linux-gnu.
     """
-    from primesvt_deploy.edge.runtime.bundle import read_manifest
+    from primesvt_deploy.edge.runtime.bundle import open_bundle
     from primesvt_deploy.edge.runtime.check import check_outputs
     from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
 
@@ -62,7 +62,7 @@ def verify(
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
-    runtimes = runtimes_of(read_manifest(bundle))
+    runtimes = runtimes_of(open_bundle(bundle).manifest)
     lines, found = ["files: intact"], {}
     for runtime in runtimes:
         mark = f"{runtime}, " if len(runtimes) > 1 else ""

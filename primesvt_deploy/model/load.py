@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
@@ -117,8 +117,9 @@ def _load_directory(path: Path, factory: str | None) -> SViT:
 
 
 def _load_bundle(path: Path, factory: str | None) -> SViT:
-    manifest = read_manifest(path)
-    model = from_description(manifest["model"], path, path / "weights.safetensors", factory)
+    bundle = open_bundle(path)
+    description = bundle.manifest["model"]
+    model = from_description(description, path, bundle.file("weights.safetensors"), factory)
     if isinstance(model.module, AdoptedNetwork):
-        check_neurons(model.module, manifest.get("neurons", ()), str(factory))
+        check_neurons(model.module, bundle.manifest.get("neurons", ()), str(factory))
     return model

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-from safetensors.torch import load_file
 
 from primesvt_deploy.data import open_data
-from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.bundle import Bundle, open_bundle
 from primesvt_deploy.edge.runtime.native import NATIVE_FILE
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, runtimes_of
 from primesvt_deploy.errors import DataError
+from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.load import load
 from primesvt_deploy.quantization.serialization import with_quantized_state
 from primesvt_deploy.quantization.timesteps import (
@@ -55,25 +53,26 @@ def verify_bundle(
         DataError: no data to compare on.
         VerificationError: the artifact is not its model.
     """
-    manifest = read_manifest(bundle)
-    check_files(bundle, manifest)
+    opened = open_bundle(bundle)
     model = load(bundle, factory=factory)
-    whole, stages = model, _stages(Path(bundle) / STAGES_FILE)
-    quantized = Path(bundle) / "quantized.safetensors"
-    if quantized.is_file():
-        model = with_quantized_state(model, load_file(quantized))
+    whole, stages = model, _stages(opened)
+    if "quantized.safetensors" in opened:
+        state = read_checkpoint(opened.file("quantized.safetensors")).state
+        model = with_quantized_state(model, state)
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)
     models = [*(rescaled(model, whole.at_timesteps(t), stages[t]) for t in sorted(stages)), model]
-    if (runtime or runtimes_of(manifest)[0]) == NATIVE:
-        path = Path(bundle) / NATIVE_FILE
-        precision = Precision(manifest["precision"]["name"])
+    if (runtime or runtimes_of(opened.manifest)[0]) == NATIVE:
+        path = opened.file(NATIVE_FILE)
+        precision = Precision(opened.manifest["precision"]["name"])
         return verify_stages(models, path, held_out, precision=precision)[-1]
-    path = Path(bundle) / "model.onnx"
+    path = opened.file("model.onnx")
     return verify_onnx_stages(models, path, held_out, threads=threads)[-1]
 
 
-def _stages(path: Path) -> dict[int, dict[str, RescaledLayer]]:
+def _stages(bundle: Bundle) -> dict[int, dict[str, RescaledLayer]]:
     """Layers of the stages that run before the whole model; none where runs do not stop early."""
-    return stages_from_state(load_file(path)) if path.is_file() else {}
+    if STAGES_FILE not in bundle:
+        return {}
+    return stages_from_state(read_checkpoint(bundle.file(STAGES_FILE)).state)

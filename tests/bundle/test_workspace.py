@@ -6,13 +6,13 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sealed_bundles import seal
 
 from primesvt_deploy.bundle import workspace as module
 from primesvt_deploy.bundle.workspace import Workspace
-from primesvt_deploy.edge.runtime.bundle import SCHEMA, file_digest, manifest_digest, read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.errors import OutputError, SettingsError
 
 
@@ -21,18 +21,7 @@ def write_bundle(directory: Path, content: str = "graph") -> Path:
     (directory / "runtime").mkdir(parents=True)
     (directory / "model.onnx").write_text(content)
     (directory / "runtime" / "main.py").write_text("pass\n")
-    files = {
-        name: {
-            "sha256": file_digest(directory / name),
-            "bytes": (directory / name).stat().st_size,
-        }
-        for name in ("model.onnx", "runtime/main.py")
-    }
-    manifest: dict[str, Any] = {"schema": SCHEMA, "files": files}
-    manifest |= {key: {} for key in ("input", "output", "model", "constraints", "accuracy")}
-    manifest["manifest_sha256"] = manifest_digest(manifest)
-    (directory / "manifest.json").write_text(json.dumps(manifest))
-    assert read_manifest(directory) == manifest
+    open_bundle(seal(directory))
     return directory
 
 

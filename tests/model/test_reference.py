@@ -12,7 +12,7 @@ import pytest
 from primesvt_deploy import BuildSettings, Classifier, SearchSettings, build, load, open_data
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.model.reference_models import model_names
 from primesvt_deploy.model.svit import SViT
@@ -71,7 +71,7 @@ def test_build_meets_budget_and_constraint(built: BuildResult) -> None:
     assert manifest["size"]["saved_percent"]["file"] >= 20.0
     assert manifest["accuracy"]["search"]["drop_points"] <= 3.0
     assert manifest["accuracy"]["shipped"]["top1_percent"] >= 65.0
-    check_files(built.path, read_manifest(built.path))
+    open_bundle(built.path)
 
 
 def test_the_file_is_little_more_than_its_parameters(built: BuildResult) -> None:

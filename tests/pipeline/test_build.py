@@ -22,7 +22,8 @@ from small_models import primesvt, write_arrays, write_model_directory
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.cli.tables.build import print_build
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
+from primesvt_deploy.edge.runtime.manifest import read_manifest
 from primesvt_deploy.errors import ModelError, OutputError, VerificationError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
@@ -43,8 +44,7 @@ def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
-    manifest = read_manifest(built.path)
-    check_files(built.path, manifest)
+    open_bundle(built.path)
     names = {path.name for path in built.path.iterdir()}
     assert names == {
         "check.npz", "ledger.jsonl", "manifest.json", "model.onnx", "plan.json", "report.html",
@@ -195,7 +195,7 @@ def test_force_replaces_a_bundle(built: BuildResult, model: SViT, data: DataSet)
     settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
     build(model, built.path, settings, data=data, force=True)
     assert (built.path / "manifest.json").read_text() != before
-    check_files(built.path, read_manifest(built.path))
+    open_bundle(built.path)
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
 
 

@@ -16,6 +16,7 @@ from small_models import SHALLOW, make_model, write_arrays
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.data import DataSet, open_data
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.edge.runtime.predict import Classifier
 from primesvt_deploy.edge.runtime.session import OnnxModel
@@ -131,7 +132,7 @@ def test_an_onnx_file_that_stops_early(
 
 def _check_onnx(bundle: Path, anytime: dict[str, Any], source: Path) -> None:
     """The ONNX file stops early as its manifest says, and is verified stage by stage."""
-    stages = OnnxModel.of_bundle(bundle).stages
+    stages = OnnxModel.of_bundle(open_bundle(bundle)).stages
     assert [(s.timesteps, s.margin) for s in stages] == [
         (entry["timesteps"], entry["margin"]) for entry in anytime["stages"]
     ]

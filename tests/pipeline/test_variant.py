@@ -16,6 +16,7 @@ from primesvt_deploy import BuildSettings, SearchSettings, build, load
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.cli import cli
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import PairedDrop
@@ -93,7 +94,7 @@ def test_a_bundle_of_integers_is_whole(
     twin = with_quantized_state(load(result.path), load_file(result.path / "quantized.safetensors"))
     from primesvt_deploy.edge.runtime.session import OnnxModel
 
-    found = torch.from_numpy(OnnxModel.of_bundle(result.path).logits(images))
+    found = torch.from_numpy(OnnxModel.of_bundle(open_bundle(result.path)).logits(images))
     torch.testing.assert_close(found, twin.logits(torch.from_numpy(images)), rtol=0, atol=1e-5)
     assert (found - fp32).abs().max() > 1e-4, "quantizing changed nothing"
 

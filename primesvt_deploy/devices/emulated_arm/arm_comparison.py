@@ -13,6 +13,7 @@ from primesvt_deploy.devices.emulated_arm.images import Samples
 from primesvt_deploy.devices.emulated_arm.integer_part import IntegerPart, split_integer_part
 from primesvt_deploy.devices.emulated_arm.outcome import ArmOutcome
 from primesvt_deploy.devices.emulated_arm.qemu import Guest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import EmulationError, VerificationError
 
@@ -60,7 +61,7 @@ class ArmComparison:
         Raises:
             BundleError: onnxruntime refuses the artifact here.
         """
-        model = OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
+        model = OnnxModel.of_bundle(open_bundle(bundle), threads=threads, profile=profile)
         part, not_compared = _compared_part(
             bundle / "model.onnx", samples.images[: model.fixed_batch or _INTEGER_IMAGES], folder
         )

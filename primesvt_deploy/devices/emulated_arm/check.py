@@ -14,7 +14,7 @@ from primesvt_deploy.devices.emulated_arm.native_comparison import NativeArmComp
 from primesvt_deploy.devices.emulated_arm.outcome import ArmOutcome, CpuOutcome, NativeOutcome
 from primesvt_deploy.devices.emulated_arm.qemu import Guest, NativeGuest
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox, default_directory
-from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
 from primesvt_deploy.errors import EmulationError
 
@@ -52,7 +52,7 @@ def verify_on_arm(
     factory: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[CpuOutcome, ...]:
-    """Run a bundle, whose files are not checked here, on emulated CPUs and compare.
+    """Run a bundle on emulated CPUs and compare.
 
     All runtimes that it is built for are run. Where there is no cross compiler, the native one is
     left out if there is another.
@@ -73,7 +73,7 @@ def verify_on_arm(
         EmulationError: the sandbox cannot be set up, or the emulator does not work.
         VerificationError: a model does not run on a CPU, or computes something else there.
     """
-    runtimes = runtimes_of(read_manifest(bundle))
+    runtimes = runtimes_of(open_bundle(bundle).manifest)
     samples = choose_samples(bundle, count=settings.images, data=data, factory=factory)
     sandbox = Sandbox(settings.sandbox or default_directory())
     if ONNX not in runtimes:

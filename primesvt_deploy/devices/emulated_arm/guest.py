@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.errors import DeployError
 from primesvt_deploy.edge.runtime.session import OnnxModel
 
@@ -76,7 +77,7 @@ def main() -> int:
     try:
         if options.bundle:
             model = OnnxModel.of_bundle(
-                options.bundle, threads=options.threads, profile=options.profile
+                open_bundle(options.bundle), threads=options.threads, profile=options.profile
             )
             images = np.load(options.images)
             if options.logits:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
+from primesvt_deploy.edge.runtime.check import read_stored
 from primesvt_deploy.edge.runtime.steps import InputSteps, steps_from_dict
 from primesvt_deploy.errors import DataError
 
@@ -50,10 +49,11 @@ def choose_samples(
         BundleError: the bundle is incomplete or altered.
         DataError: `data` is given and cannot be used.
     """
-    manifest = read_manifest(bundle)
-    steps = steps_from_dict(manifest["model"]["preprocessing"])
+    opened = open_bundle(bundle)
+    model = opened.manifest["model"]
+    steps = steps_from_dict(model["preprocessing"])
     reason = "its data is not here: pass --data"
-    if data is not None or manifest["model"].get("data"):
+    if data is not None or model.get("data"):
         try:
             return _held_out(bundle, steps, count=count, data=data, factory=factory)
         except ModuleNotFoundError as error:
@@ -63,9 +63,8 @@ def choose_samples(
                     f"--data: {reason}: pip install 'primesvt-deploy[build]', or leave it out to "
                     "compare on the stored images"
                 ) from error
-    with np.load(Path(bundle) / "check.npz") as stored:
-        pixels = stored["images"][:count]
-    return Samples(steps.normalise(pixels), f"images stored in the bundle ({reason})")
+    pixels, _ = read_stored(opened)
+    return Samples(steps.normalise(pixels[:count]), f"images stored in the bundle ({reason})")
 
 
 def _held_out(

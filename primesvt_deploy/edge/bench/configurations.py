@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.bench.errors import BundleError, MeasurementError
 from primesvt_deploy.edge.bench.settings import ALL_PROFILES, BenchSettings
-from primesvt_deploy.edge.runtime.bundle import check_files, read_manifest
+from primesvt_deploy.edge.runtime.bundle import Bundle, open_bundle
 from primesvt_deploy.edge.runtime.native import NATIVE_FILE
 from primesvt_deploy.edge.runtime.profiles import (
     LATENCY,
@@ -33,13 +33,18 @@ class Subject:
         label: its name in the result.
         path: directory of the bundle, or the model file.
         runtimes: the runtimes that it can be measured in.
-        manifest: manifest of the bundle; None for a model file.
+        bundle: the bundle; None for a model file.
     """
 
     label: str
     path: Path
     runtimes: tuple[str, ...]
-    manifest: dict[str, Any] | None
+    bundle: Bundle | None
+
+    @property
+    def manifest(self) -> Mapping[str, Any] | None:
+        """Manifest of the bundle; None for a model file."""
+        return None if self.bundle is None else self.bundle.manifest
 
     @property
     def weight_bytes(self) -> int | None:
@@ -69,11 +74,11 @@ class Subject:
         Raises:
             BundleError: there is none of a name.
         """
-        if self.manifest is None:
+        if self.bundle is None:
             every = (LATENCY, LOW_MEMORY) if ALL_PROFILES in names else names
             chosen = every or (LATENCY,)
             return [make_profile(name, self.path.name) for name in chosen]
-        session = read_session(self.path)
+        session = read_session(self.bundle)
         if ALL_PROFILES in names:
             return [session.profile(name) for name in session.profiles]
         return [session.profile(name) for name in names] or [session.profile()]
@@ -117,10 +122,10 @@ class Configuration:
     @property
     def file(self) -> Path:
         """The model file."""
-        path = self.subject.path
-        if self.subject.manifest is None:
-            return path
-        return path / (NATIVE_FILE if self.profile is None else self.profile.file)
+        bundle = self.subject.bundle
+        if bundle is None:
+            return self.subject.path
+        return bundle.file(NATIVE_FILE if self.profile is None else self.profile.file)
 
     @property
     def name(self) -> str:
@@ -141,21 +146,20 @@ def open_subject(path: Path, label: str) -> Subject:
     """
     if path.is_file() and path.suffix in _MODEL_FILES:
         runtime = _MODEL_FILES[path.suffix]
-        return Subject(label=label, path=path, runtimes=(runtime,), manifest=None)
+        return Subject(label=label, path=path, runtimes=(runtime,), bundle=None)
     if not path.exists():
         raise BundleError(f"there is nothing at {path}: expected a bundle or a model file")
     if path.is_file():
         raise BundleError(f"{path} is neither a bundle directory nor a .onnx, .ort or .svit file")
-    manifest = read_manifest(path)
-    check_files(path, manifest)
-    found = runtimes_of(manifest)
+    bundle = open_bundle(path)
+    found = runtimes_of(bundle.manifest)
     known = tuple(runtime for runtime in (ONNX, NATIVE) if runtime in found)
     if not known:
         raise BundleError(
             f"{path} is built for the runtime {' and '.join(found) or 'of no name'}, expected "
             f"{ONNX} or {NATIVE}: use a newer primesvt-deploy, or build the bundle again"
         )
-    return Subject(label=label, path=path, runtimes=known, manifest=manifest)
+    return Subject(label=label, path=path, runtimes=known, bundle=bundle)
 
 
 def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -7,12 +7,11 @@ where there are none. In a module of its own, as a worker imports nothing before
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from primesvt_deploy.edge.bench.configurations import Subject
+from primesvt_deploy.edge.runtime.check import CHECK_FILE, read_stored
 from primesvt_deploy.edge.runtime.steps import steps_from_dict
 
 __all__ = ["write_samples"]
@@ -32,12 +31,10 @@ def write_samples(subject: Subject, path: Path) -> Path | None:
     Returns:
         That path; None where there are no images.
     """
-    stored = subject.path / "check.npz"
-    if subject.manifest is None or not stored.is_file():
+    if subject.bundle is None or CHECK_FILE not in subject.bundle:
         return None
-    with np.load(stored) as arrays:
-        images: npt.NDArray[Any] = arrays["images"]
-    steps = steps_from_dict(subject.manifest["model"]["preprocessing"])
+    images, _ = read_stored(subject.bundle)
+    steps = steps_from_dict(subject.bundle.manifest["model"]["preprocessing"])
     count = max(1, _MOST_BYTES // steps.normalise(images[:1]).nbytes)
     np.save(path, steps.normalise(images[:count]))
     return path

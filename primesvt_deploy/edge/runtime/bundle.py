@@ -1,77 +1,125 @@
-"""Read a bundle's manifest and check its files before anything in them is trusted."""
+"""The one door to a bundle: its manifest and all its files are checked before any is used."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleError
+from .errors import BundleError, on_one_line
+from .files import open_regular
+from .manifest import MANIFEST, read_manifest
 
-__all__ = ["SCHEMA", "check_files", "file_digest", "manifest_digest", "read_manifest"]
+__all__ = ["SIGNATURE", "Bundle", "file_digest", "open_bundle", "unlisted_files"]
 
-SCHEMA = "primesvt-bundle/1"
-_KEYS = ("files", "input", "output", "model", "constraints", "accuracy", "manifest_sha256")
+SIGNATURE = "bundle.sig"
+"""Name of a signature of all other files, which a manifest cannot list."""
+
+_SHOWN = 5
+"""Most files that a message names."""
 
 
-def read_manifest(bundle: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a bundle's manifest and check its schema, keys and digest.
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are what its manifest lists; see `open_bundle`.
+
+    Args:
+        path: its directory.
+        manifest: content of its manifest.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it has a file of this name."""
+        return name in self.manifest["files"]
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self:
+            raise BundleError(f"{self.path} has no {name}: copy or build the bundle again")
+        return self.path / name
+
+
+def open_bundle(bundle: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle: read its manifest, and check that its files are those that it lists.
+
+    A file is read once to check it and again as it is used: what alters it in between goes
+    unnoticed. Digests find accidents; against intent, see the signature.
+
+    Args:
+        bundle: its directory.
 
     Raises:
-        BundleError: no bundle, another schema, or a manifest that was altered.
+        BundleError: no bundle; a file is missing, altered, or of another size; or there are files
+            that the manifest does not list. All such files are named, up to a few.
     """
-    path = Path(bundle) / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"{bundle} is no bundle: it has no manifest.json") from error
-    except NotADirectoryError as error:
-        raise BundleError(f"{bundle} is a file: expected a bundle directory") from error
-    except (ValueError, OSError) as error:
-        raise BundleError(
-            f"{path} is damaged: it is not complete JSON; copy the bundle again"
-        ) from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
-        raise BundleError(
-            f"{path} has schema {found!r}, expected {SCHEMA!r}: use the matching primesvt-deploy"
-        )
-    missing = [key for key in _KEYS if key not in manifest]
-    if missing or manifest["manifest_sha256"] != manifest_digest(manifest):
-        raise BundleError(f"{path} was altered or is incomplete: copy the bundle again")
-    return manifest
-
-
-def check_files(bundle: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
-    """Check size and SHA-256 of every file that the manifest lists.
-
-    Raises:
-        BundleError: a file is missing, of another size, or altered; all such files are named.
-    """
-    wrong: list[str] = []
-    for name, expected in sorted(manifest["files"].items()):
-        path = Path(bundle) / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif path.stat().st_size != expected["bytes"]:
-            wrong.append(f"{name} has {path.stat().st_size} bytes, expected {expected['bytes']}")
-        elif file_digest(path) != expected["sha256"]:
-            wrong.append(f"{name} was altered (its SHA-256 differs)")
+    path = Path(bundle)
+    manifest = read_manifest(path)
+    listed = manifest["files"]
+    wrong = [
+        f"{name} {found}"
+        for name, expected in sorted(listed.items())
+        if (found := _difference(path / name, expected))
+    ]
+    unlisted = unlisted_files(path, {MANIFEST, SIGNATURE, *listed})
+    wrong += [f"{name} is not listed in its manifest" for name in unlisted]
     if wrong:
-        raise BundleError(f"{bundle}: {'; '.join(wrong)}; copy or build the bundle again")
+        more = f" and {len(wrong) - _SHOWN} more" if wrong[_SHOWN:] else ""
+        found = on_one_line("; ".join(wrong[:_SHOWN]))
+        raise BundleError(f"{path}: {found}{more}; copy or build the bundle again")
+    return Bundle(path, manifest)
+
+
+def unlisted_files(directory: Path, listed: Collection[str] = ()) -> list[str]:
+    """Names of files in a bundle's directory that are not in a list, sorted.
+
+    What Python compiled of `runtime/` is passed over: `run.py` never reads it.
+    """
+    return sorted(name for name in _files_in(directory) if name not in listed)
+
+
+def _files_in(directory: Path) -> Iterator[str]:
+    """Names of all that is no directory; a link to a directory is not followed."""
+    for folder, folders, names in os.walk(directory):
+        where = Path(folder)
+        links = [name for name in folders if (where / name).is_symlink()]
+        for name in (*names, *links):
+            if where.name != "__pycache__" or not name.endswith(".pyc"):
+                yield (where / name).relative_to(directory).as_posix()
+
+
+def _difference(path: Path, expected: Mapping[str, Any]) -> str:
+    """How a file differs from what the manifest says of it; empty: it does not."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return "is no file"
+        if found.st_size != expected["bytes"]:
+            return f"has {found.st_size} bytes, expected {expected['bytes']}"
+        if file_digest(path) != expected["sha256"]:
+            return "was altered (its SHA-256 differs)"
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's canonical JSON without its own `manifest_sha256`."""
-    body = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from .bundle import check_files, read_manifest
-from .errors import BundleError
+from .arrays import ArrayFile
+from .bundle import Bundle, open_bundle
+from .errors import BundleError, on_one_line
+from .frames import FrameSteps
 from .runtimes import open_model
-from .steps import steps_from_dict
+from .steps import InputSteps, steps_from_dict
 
-__all__ = ["MAX_DISAGREEMENT", "StoredCheck", "check_outputs"]
+__all__ = ["CHECK_FILE", "MAX_DISAGREEMENT", "StoredCheck", "check_outputs", "read_stored"]
+
+CHECK_FILE = "check.npz"
+"""Name of the file of stored images and logits in a bundle."""
 
 MAX_DISAGREEMENT = 0.05
 """Share of images whose top-1 may differ: a few lie where one flipped spike decides."""
+
+_MOST_BYTES = 2**26
+"""Bytes of the stored samples or logits, unless one sample has more."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,10 @@ def check_outputs(
     Raises:
         BundleError: a file is missing or altered, or too many outputs differ.
     """
-    manifest = read_manifest(bundle)
-    check_files(bundle, manifest)
-    with np.load(Path(bundle) / "check.npz") as stored:
-        pixels, expected = stored["images"], stored["logits"]
-    preprocessing = steps_from_dict(manifest["model"]["preprocessing"])
-    model = open_model(bundle, manifest, threads=threads, profile=profile, runtime=runtime)
+    opened = open_bundle(bundle)
+    preprocessing = steps_from_dict(opened.manifest["model"]["preprocessing"])
+    pixels, expected = read_stored(opened)
+    model = open_model(opened, threads=threads, profile=profile, runtime=runtime)
     found = model.logits(preprocessing.normalise(pixels))
     outcome = StoredCheck(
         n=len(expected),
@@ -85,3 +91,43 @@ def check_outputs(
             "try another version of onnxruntime, or another C compiler"
         )
     return outcome
+
+
+def read_stored(bundle: Bundle) -> tuple[npt.NDArray[Any], npt.NDArray[np.floating[Any]]]:
+    """Samples that a bundle stores, and the logits of them where it was built.
+
+    Returns:
+        Samples as `crop_batch` of the bundle's preprocessing gives them, and logits `[n, K]`.
+
+    Raises:
+        BundleError: the bundle has none, or they are damaged, or not its model's.
+    """
+    path = bundle.file(CHECK_FILE)
+    steps = steps_from_dict(bundle.manifest["model"]["preprocessing"])
+    try:
+        with ArrayFile(path) as stored:
+            most = max(_MOST_BYTES, 8 * steps.sample_bytes)
+            samples, logits = (stored.read(name, most=most) for name in ("images", "logits"))
+        _check_stored(samples, logits, steps, len(bundle.manifest["model"]["labels"]))
+    except (KeyError, ValueError, OSError, MemoryError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise BundleError(
+            f"{path} is damaged ({on_one_line(said)}): copy or build the bundle again"
+        ) from error
+    return samples, logits
+
+
+def _check_stored(
+    samples: npt.NDArray[Any], logits: npt.NDArray[Any], steps: InputSteps, classes: int
+) -> None:
+    """Refuse samples that the model does not take, or logits that are not theirs."""
+    shape: tuple[int, ...] = (steps.height, steps.width, steps.channels)
+    kinds = "u"
+    if isinstance(steps, FrameSteps):
+        shape, kinds = steps.shape, "buif"
+    if not len(samples) or samples.shape[1:] != shape or samples.dtype.kind not in kinds:
+        raise ValueError(f"its images are {samples.dtype} {list(samples.shape)}")
+    if logits.shape != (len(samples), classes) or logits.dtype.kind != "f":
+        raise ValueError(f"its logits are {logits.dtype} {list(logits.shape)}")
+    if not np.isfinite(logits).all():
+        raise ValueError("its logits are not all finite")

@@ -145,7 +145,7 @@ def _wrong(value: Any, where: str, expected: str) -> ValueError:
 
 
 def text(pattern: str = r"", *, most: int = _NAME, expected: str = "a name") -> Check:
-    """Text of 1 to `most` characters, without control characters, that matches `pattern` as a whole."""
+    """Text of 1 to `most` characters, none of control, that matches `pattern` as a whole."""
     compiled = re.compile(pattern) if pattern else None
 
     def check(value: Any, where: str) -> None:

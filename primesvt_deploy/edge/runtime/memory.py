@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         path, threads, name = options.model, options.threads, options.profile
         if os.path.isdir(path):
-            return OnnxModel.of_bundle(path, threads=threads, profile=name)
+            from .bundle import open_bundle
+
+            return OnnxModel.of_bundle(open_bundle(path), threads=threads, profile=name)
         return OnnxModel(path, threads=threads, profile=_profile(name or LATENCY, path))
 
     try:

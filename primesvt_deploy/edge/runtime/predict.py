@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import check_files, read_manifest
-from .errors import BundleError
+from .bundle import open_bundle
 from .runtimes import open_model
 from .steps import prepare_file, steps_from_dict
 
@@ -72,16 +71,11 @@ class Classifier:
         profile: str | None = None,
         runtime: str | None = None,
     ) -> None:
-        self.manifest = read_manifest(bundle)
-        check_files(bundle, self.manifest)
-        try:
-            self.labels = tuple(self.manifest["model"]["labels"])
-            self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
-        except KeyError as error:
-            raise BundleError(f"{bundle}: the manifest has no {error.args[0]!r}") from error
-        self.model = open_model(
-            bundle, self.manifest, threads=threads, profile=profile, runtime=runtime
-        )
+        opened = open_bundle(bundle)
+        self.manifest = opened.manifest
+        self.labels: tuple[str, ...] = tuple(self.manifest["model"]["labels"])
+        self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
+        self.model = open_model(opened, threads=threads, profile=profile, runtime=runtime)
 
     @property
     def meets_constraints(self) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
+from .bundle import Bundle
+from .checked_json import read_json
 from .errors import BundleError
 
 __all__ = [
@@ -207,21 +206,17 @@ def session_json(
     return content
 
 
-def read_session(bundle: str | os.PathLike[str]) -> BundleSession:
+def read_session(bundle: Bundle) -> BundleSession:
     """Read a bundle's `session.json`; a bundle of an older build without one gets the defaults.
 
     Raises:
         BundleError: the file is damaged or of another schema.
     """
-    path = Path(bundle) / _FILE
+    path = bundle.path / _FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        content = session_json()
+        content = read_json(path) if _FILE in bundle else session_json()
     except (ValueError, OSError) as error:
-        raise BundleError(
-            f"{path} is damaged: it is not complete JSON; copy the bundle again"
-        ) from error
+        raise BundleError(f"{path} is damaged: {error}; copy the bundle again") from error
     try:
         return _parsed(content)
     except BundleError as error:

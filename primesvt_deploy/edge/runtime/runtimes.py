@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from .bundle import Bundle
 from .errors import BundleError
 
 __all__ = ["NATIVE", "ONNX", "RUNTIMES", "Model", "open_model", "runtimes_of"]
@@ -37,20 +36,18 @@ def runtimes_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def open_model(
-    bundle: str | os.PathLike[str],
-    manifest: Mapping[str, Any],
+    bundle: Bundle,
     *,
     threads: int = 0,
     profile: str | None = None,
     runtime: str | None = None,
 ) -> Model:
-    """Open the model of a bundle whose files were checked.
+    """Open the model of a bundle.
 
     Only the runtime that is used is imported: a device needs no other.
 
     Args:
-        bundle: its directory.
-        manifest: its manifest.
+        bundle: the bundle, whose files are checked.
         threads: see `OnnxModel` and `NativeModel`.
         profile: name of a session profile of ONNX Runtime; None: the bundle's default.
         runtime: one of `RUNTIMES`; None: ONNX Runtime, if the bundle is built for it.
@@ -59,7 +56,7 @@ def open_model(
         BundleError: the bundle is not built for this runtime, or the runtime is not installed, or
             refuses the model.
     """
-    chosen = _chosen(bundle, runtimes_of(manifest), runtime)
+    chosen = _chosen(bundle, runtime)
     if chosen == NATIVE:
         if profile is not None:
             raise BundleError(
@@ -68,27 +65,28 @@ def open_model(
             )
         from .native import NATIVE_FILE, NativeModel
 
-        return NativeModel(Path(bundle) / NATIVE_FILE, threads=threads, checked=True)
+        return NativeModel(bundle.file(NATIVE_FILE), threads=threads, checked=True)
     try:
         from .session import OnnxModel
     except ModuleNotFoundError as error:
         if error.name != "onnxruntime":
             raise
-        other = ", or pass --runtime native" if NATIVE in runtimes_of(manifest) else ""
+        other = ", or pass --runtime native" if NATIVE in runtimes_of(bundle.manifest) else ""
         raise BundleError(
             f"onnxruntime is not installed: pip install numpy onnxruntime pillow{other}"
         ) from error
     return OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
 
 
-def _chosen(bundle: str | os.PathLike[str], available: tuple[str, ...], wanted: str | None) -> str:
+def _chosen(bundle: Bundle, wanted: str | None) -> str:
+    available = runtimes_of(bundle.manifest)
     if wanted is not None and wanted not in RUNTIMES:
         raise BundleError(f"there is no runtime {wanted!r}: pass {' or '.join(RUNTIMES)}")
     for runtime in RUNTIMES if wanted is None else (wanted,):
         if runtime in available:
             return runtime
     raise BundleError(
-        f"{bundle} is built for the runtime {' and '.join(available) or 'of no name'}, expected "
+        f"{bundle.path} is built for the runtime {' and '.join(available)}, expected "
         f"{wanted or ' or '.join(RUNTIMES)}: pass another one, or build the bundle again with "
         f"--runtime {wanted or RUNTIMES[0]}"
     )

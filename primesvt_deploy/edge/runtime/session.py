@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from .bundle import Bundle
 from .errors import BundleError
 from .profiles import LATENCY, SessionProfile, make_profile, read_session
 from .stages import Stage, read_stages
@@ -98,12 +99,12 @@ class OnnxModel:
 
     @classmethod
     def of_bundle(
-        cls, bundle: str | os.PathLike[str], *, threads: int = 0, profile: str | None = None
+        cls, bundle: Bundle, *, threads: int = 0, profile: str | None = None
     ) -> OnnxModel:
-        """Load the model of a bundle, without checking the bundle's files.
+        """Load the model of a bundle.
 
         Args:
-            bundle: its directory.
+            bundle: the bundle, whose files are checked.
             threads: as above.
             profile: name of a session profile; None or empty: the bundle's default.
 
@@ -113,7 +114,7 @@ class OnnxModel:
         session = read_session(bundle)
         chosen = session.profile(profile)
         check_version(session.requires)
-        return cls(Path(bundle) / chosen.file, threads=threads, profile=chosen)
+        return cls(bundle.file(chosen.file), threads=threads, profile=chosen)
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model; a fixed batch size is filled up with copies of the last sample.

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from devices.emulated_arm.test_check import FINE, command
 from native_bundles import pretended_bundle, small_bundle
+from sealed_bundles import seal
 
 from primesvt_deploy.devices.emulated_arm import check, native_comparison
 from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
@@ -268,11 +269,8 @@ def test_without_the_compiler_onnx_runtime_is_verified_and_it_is_said(
 
 def test_pixels_stay_pixels(tmp_path: Path) -> None:
     bundle = pretended_bundle(tmp_path / "bundle")
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["model"]["preprocessing"]["pixels"] = True
-    from primesvt_deploy.edge.runtime.bundle import manifest_digest
-
-    manifest["manifest_sha256"] = manifest_digest(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    model = json.loads((bundle / "manifest.json").read_text())["model"]
+    model["preprocessing"]["pixels"] = True
+    seal(bundle, model=model)
     found = choose_samples(bundle, count=64)
     assert found.images.dtype == np.uint8 and found.images.shape == (6, 3, 16, 16)

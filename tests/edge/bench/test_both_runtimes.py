@@ -13,6 +13,7 @@ import pytest
 from edge.bench.test_comparison import result, variant
 from edge.bench.test_job import QUICK, silent
 from native_bundles import pixels, pretended_bundle, small_bundle
+from sealed_bundles import seal
 
 from primesvt_deploy.edge.bench.comparison import compare_results
 from primesvt_deploy.edge.bench.configurations import configurations_of, open_subject
@@ -78,12 +79,7 @@ def test_what_a_bundle_is_not_built_for_is_one_line(
     known = tuple(name for name in there if name != "newer")
     bundle = pretended_bundle(tmp_path / "bundle", known)
     if known != there:
-        from primesvt_deploy.edge.runtime.bundle import manifest_digest
-
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        manifest["runtimes"] = list(there)
-        manifest["manifest_sha256"] = manifest_digest(manifest)
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        seal(bundle, runtimes=list(there))
     with pytest.raises((BundleError, MeasurementError)) as caught:
         names(bundle, **settings)
     assert said in str(caught.value) and str(caught.value).isprintable()

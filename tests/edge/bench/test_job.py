@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from sealed_bundles import seal
 
 from primesvt_deploy.edge.bench import job, process
 from primesvt_deploy.edge.bench.configurations import configurations_of, labels_of, open_subject
@@ -23,8 +23,6 @@ from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.results import SCHEMA, read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import summary
-from primesvt_deploy.edge.runtime.bundle import SCHEMA as BUNDLE_SCHEMA
-from primesvt_deploy.edge.runtime.bundle import manifest_digest
 from primesvt_deploy.errors import BundleError, MeasurementError
 
 QUICK = BenchSettings(
@@ -68,18 +66,7 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
 
 
 def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
-    content = two[0].read_bytes()
-    manifest: dict[str, Any] = {
-        "schema": BUNDLE_SCHEMA,
-        "files": {
-            "model.onnx": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        },
-        "model": {"name": "tiny"},
-        "size": {"shipped": {"weight_bytes": 12345}},
-        **{key: {} for key in ("input", "output", "constraints", "accuracy")},
-    }
-    manifest["manifest_sha256"] = manifest_digest(manifest)
-    (two[0].parent / "manifest.json").write_text(json.dumps(manifest))
+    seal(two[0].parent, size={"shipped": {"weight_bytes": 12345}})
     found = run_bench([two[0].parent], QUICK, tell=silent)
     assert found["variants"][0]["initializer_bytes"] == 12345
 

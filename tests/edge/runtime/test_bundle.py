@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sealed_bundles import seal
 from small_models import SHALLOW, make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
-from primesvt_deploy.edge.runtime.bundle import check_files, manifest_digest, read_manifest
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.edge.runtime.images import read_image
 from primesvt_deploy.edge.runtime.main import main
+from primesvt_deploy.edge.runtime.manifest import read_manifest
 from primesvt_deploy.errors import BundleError, ImageError
 
 BLOCKED = """
@@ -199,7 +201,7 @@ def test_truncated_and_missing_files_are_all_named(copy: Path) -> None:
         file.truncate(100)
     (copy / "plan.json").unlink()
     with pytest.raises(BundleError, match=r"model.onnx has 100 bytes.*; plan.json is missing"):
-        check_files(copy, read_manifest(copy))
+        open_bundle(copy)
 
 
 def rewritten(bundle: Path, **changes: Any) -> None:
@@ -242,16 +244,7 @@ def test_stored_outputs_are_checked(copy: Path) -> None:
     with np.load(copy / "check.npz") as stored:
         images, logits = stored["images"], stored["logits"]
     np.savez_compressed(copy / "check.npz", images=images, logits=-logits)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    import hashlib
-
-    content = (copy / "check.npz").read_bytes()
-    manifest["files"]["check.npz"] = {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-    }
-    manifest["manifest_sha256"] = manifest_digest(manifest)
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    seal(copy)
     with pytest.raises(BundleError, match="not the stored ones"):
         check_outputs(copy)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sealed_bundles import seal
 
 import primesvt_deploy.edge.runtime
 from primesvt_deploy.edge.runtime import memory
@@ -23,7 +24,7 @@ def bundle(tiny_files: Path) -> Path:
     (tiny_files / "session.json").write_text(json.dumps(content))
     source = Path(primesvt_deploy.edge.runtime.__file__).parent
     shutil.copytree(source, tiny_files / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
-    return tiny_files
+    return seal(tiny_files)
 
 
 def probe(bundle: Path, *arguments: str) -> dict[str, dict[str, int | None]]:

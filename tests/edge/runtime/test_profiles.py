@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealed_bundles import unchecked
 
+from primesvt_deploy.edge.runtime.bundle import Bundle
 from primesvt_deploy.edge.runtime.errors import BundleError
 from primesvt_deploy.edge.runtime.profiles import (
     SessionProfile,
@@ -19,9 +21,9 @@ from primesvt_deploy.edge.runtime.profiles import (
 GOOD = make_profile("low-memory", "model.ort").to_dict()
 
 
-def written(directory: Path, content: object) -> Path:
+def written(directory: Path, content: object) -> Bundle:
     (directory / "session.json").write_text(json.dumps(content))
-    return directory
+    return unchecked(directory)
 
 
 def test_a_profile_survives_json() -> None:
@@ -41,7 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_an_older_build_gets_the_defaults(tmp_path: Path) -> None:
-    session = read_session(tmp_path)
+    session = read_session(unchecked(tmp_path))
     assert session.profile() == make_profile("latency", "model.onnx")
     assert session.profile("low-memory") == make_profile("low-memory", "model.onnx")
     assert not session.requires
@@ -56,7 +58,7 @@ def test_only_a_file_in_onnxruntimes_format_is_mapped() -> None:
 def test_an_unknown_profile_is_one_line(tmp_path: Path) -> None:
     expected = "there is no session profile 'fast': pass latency or low-memory"
     with pytest.raises(BundleError, match=expected):
-        read_session(tmp_path).profile("fast")
+        read_session(unchecked(tmp_path)).profile("fast")
     with pytest.raises(BundleError, match=r"'fast': pass latency, low-memory or defaults"):
         make_profile("fast")
 
@@ -120,7 +122,7 @@ def test_a_damaged_session_is_one_line(changes: dict[str, Any], tmp_path: Path) 
 def test_what_is_no_json_is_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "session.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BundleError, match=r"session\.json"):
-        read_session(tmp_path)
+        read_session(unchecked(tmp_path))
 
 
 def test_a_builder_cannot_write_what_no_reader_takes() -> None:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from sealed_bundles import unchecked
 from small_models import make_model, write_arrays
 
 from primesvt_deploy import BuildSettings, Classifier, build, open_data
@@ -87,12 +88,12 @@ def test_a_profile_reaches_the_session(directory: Path) -> None:
 
 
 def test_a_bundle_names_the_profiles_file(directory: Path) -> None:
-    assert OnnxModel.of_bundle(directory).session._model_path.endswith("model.onnx")
-    low = OnnxModel.of_bundle(directory, threads=1, profile="low-memory")
+    assert OnnxModel.of_bundle(unchecked(directory)).session._model_path.endswith("model.onnx")
+    low = OnnxModel.of_bundle(unchecked(directory), threads=1, profile="low-memory")
     assert low.session._model_path.endswith("model.ort")
     (directory / "model.ort").unlink()
-    with pytest.raises(BundleError, match=r"no model file at .*model\.ort: check the path"):
-        OnnxModel.of_bundle(directory, profile="low-memory")
+    with pytest.raises(BundleError, match=r"has no model\.ort: copy or build the bundle again"):
+        OnnxModel.of_bundle(unchecked(directory), profile="low-memory")
 
 
 def test_event_frames_have_time_in_their_shape(tmp_path: Path) -> None:
@@ -145,13 +146,13 @@ def test_too_old_an_onnxruntime_is_refused_by_name(
     (directory / "session.json").write_text(json.dumps(session_json(requires=requires)))
     monkeypatch.setattr(ort, "__version__", "1.16.3")
     with pytest.raises(BundleError) as caught:
-        OnnxModel.of_bundle(directory)
+        OnnxModel.of_bundle(unchecked(directory))
     assert str(caught.value) == (
         "onnxruntime 1.16.3 is too old for com.microsoft::MatMulIntegerToFloat (needs 1.20 or "
         "newer): pip install -U onnxruntime"
     )
     monkeypatch.undo()
-    OnnxModel.of_bundle(directory)
+    OnnxModel.of_bundle(unchecked(directory))
 
 
 @pytest.mark.parametrize(
