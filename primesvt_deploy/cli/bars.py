@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from primesvt_deploy.cli.tables.common import make_console
 
 __all__ = ["Bars"]
 
@@ -28,15 +29,15 @@ class Bars:
     """A `Progress` that draws; a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = make_console(stderr=True)
         self._live = self._console.is_terminal
         self._bars = Progress(
-            TextColumn("{task.description:<20}"),
+            TextColumn("{task.description:<20}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             disable=not self._live,
         )
@@ -66,7 +67,7 @@ class Bars:
         self._few = total <= _FEW_STEPS
         self._task = self._bars.add_task(name, total=total, note="")
         if not self._live:
-            self._console.print(f"{name} ...", highlight=False)
+            self._console.print(f"{name} ...")
 
     def step(self, note: str = "") -> None:
         """Advance the bar by a step."""
@@ -75,11 +76,11 @@ class Bars:
             room = max(self._console.width - _NUMBERS_WIDTH, 0)
             self._bars.update(self._task, advance=1, note=note[:room])
             if note and not self._live and self._few:
-                self._console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+                self._console.print(f"  {note}", soft_wrap=True)
 
     def message(self, text: str) -> None:
         """Print a line above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._bars.console.print(text, soft_wrap=True)
 
     def _end_stage(self) -> None:
         if self._task is None:
@@ -88,4 +89,4 @@ class Bars:
         self._bars.update(self._task, completed=task.total)
         if not self._live:
             seconds = time.monotonic() - self._started
-            self._console.print(f"{self._name}: {seconds:.1f} s", highlight=False)
+            self._console.print(f"{self._name}: {seconds:.1f} s")

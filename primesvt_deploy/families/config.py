@@ -14,6 +14,9 @@ from primesvt_deploy.families.blocks.neuron import NeuronParameters
 
 __all__ = ["NetworkConfig"]
 
+_MOST = {"timesteps": 4096, "image_size": 16_384, "depth": 1000, "": 65_536}
+"""Largest whole numbers, by a part of the argument's name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -50,7 +53,19 @@ class NetworkConfig:
             expected = _misfit(str(field.type), getattr(self, field.name))
             if expected:
                 found = getattr(self, field.name)
-                raise ModelError(f"{field.name} is {found!r}: expected {expected}")
+                raise ModelError(f"{field.name} is {found!r:.60}: expected {expected}")
+            self._check_size(field.name)
+            if type(getattr(self, field.name)) is int and "float" in str(field.type):
+                # SpikingJelly takes no whole numbers for them.
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+
+    def _check_size(self, name: str) -> None:
+        """Refuse a size far beyond any network's, which nothing can be allocated for."""
+        value = getattr(self, name)
+        most = next((most for part, most in _MOST.items() if part in name), _MOST[""])
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(type(size) is int and size > most for size in sizes):
+            raise ModelError(f"{name} is {value!r:.60}: expected {most} at most")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

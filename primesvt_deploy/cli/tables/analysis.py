@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, print_notes, print_unpruned
+from primesvt_deploy.cli.tables.common import DASH, make_console, print_notes, print_unpruned
 
 if TYPE_CHECKING:
     from primesvt_deploy.analysis.energy import EnergyEstimate
@@ -20,11 +20,10 @@ __all__ = ["print_analysis"]
 
 def print_analysis(model: SViT, found: Analysis, search: SearchSettings) -> None:
     """Print sizes and robustness, then firing rates and the energy of an image."""
-    console = Console()
+    console = make_console()
     console.print(
         f"{model.name}: {found.cost.parameters:,} parameters, {found.cost.macs / 1e6:.0f} M MACs "
         f"an image over T={model.timesteps}, search top-1 {found.dense}",
-        highlight=False,
     )
     print_notes(console, model.all_notes)
     rates = sorted({point.rate for curve in found.curves for point in curve.points})
@@ -74,7 +73,6 @@ def _print_energy(console: Console, energy: EnergyEstimate) -> None:
         f"Energy, an estimate ({MAC_PICOJOULES} pJ a MAC, {ACCUMULATE_PICOJOULES} pJ an "
         f"accumulate, 45 nm; Horowitz 2014): {microjoules} uJ an image: {accumulates} M "
         f"accumulates, {macs} M MACs; were every operation a MAC: {dense} uJ",
-        highlight=False,
     )
 
 

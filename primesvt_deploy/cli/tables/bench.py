@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from primesvt_deploy.cli.tables.common import make_console
 from primesvt_deploy.edge.runtime.runtimes import NATIVE
 
 if TYPE_CHECKING:
@@ -25,15 +25,13 @@ _OPERATORS = 8
 
 def print_result(content: Mapping[str, Any]) -> None:
     """Print a result: machine, latency, memory, and operators and energy if measured."""
-    console = Console()
+    console = make_console()
     facts = content["machine"]
     where = f"{content['host']}: " if content.get("host") else ""
     board = f"{facts['board']}, " if facts["board"] else ""
     console.print(
         f"{where}{board}{facts['cpu']}, {facts['physical_cores']} cores, {facts['architecture']}, "
         f"{', '.join(_versions(content))}, Python {facts['python']}",
-        highlight=False,
-        markup=False,
     )
     ratios = {entry["variant"]: entry for entry in content["comparisons"]}
     groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
@@ -50,7 +48,7 @@ def print_result(content: Mapping[str, Any]) -> None:
         _print_operators(console, row)
         _print_energy(console, row)
     for note in content["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(f"note: {note}")
 
 
 def _versions(content: Mapping[str, Any]) -> list[str]:
@@ -68,7 +66,7 @@ def _is_native(row: Mapping[str, Any]) -> bool:
 def _subject(row: Mapping[str, Any]) -> str:
     """A configuration's bundle and runtime, as tables show it."""
     way = "native" if _is_native(row) else f"onnx, {row['profile']}"
-    return escape(f"{row['bundle']}\n{way}")
+    return f"{row['bundle']}\n{way}"
 
 
 def _print_native(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,8 +77,6 @@ def _print_native(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         program = "" if peak is None else f"; as a C program {peak / 1e6:.2f} MB at its peak"
         console.print(
             f"{row['bundle']}, native: {found['kernels']} kernels{program}",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -112,8 +108,6 @@ def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
         ratio = Ratio(time=entry["time_ratio"], low=low, high=high)
         console.print(
             f"{entry['variant']}: {ratio} (95%) than {entry['against']}",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -156,7 +150,7 @@ def _print_operators(console: Console, row: Mapping[str, Any]) -> None:
     found = row["operators"]
     if not found:
         return
-    table = Table("operator", "nodes", "ms a run", "share", title=escape(row["name"]))
+    table = Table("operator", "nodes", "ms a run", "share", title=row["name"])
     for kind in found["by_type"][:_OPERATORS]:
         times = f"{kind['ms']:.3f}", f"{kind['share']:.1%}"
         table.add_row(kind["operator"], str(kind["nodes"]), *times)
@@ -171,23 +165,21 @@ def _print_energy(console: Console, row: Mapping[str, Any]) -> None:
             f"({energy['millijoules_an_inference_above_idle']:.1f} above idle), "
             f"{energy['running']['mean_watts']:.2f} W, idle {energy['idle']['mean_watts']:.2f} W "
             f"({energy['covers']})",
-            highlight=False,
-            markup=False,
         )
 
 
 def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]]) -> None:
     """Print each result against the reference."""
-    console = Console()
+    console = make_console()
     for name, comparisons in compared.items():
         table = Table(
             *("configuration", "ms before", "ms now", "speed (95%)", "peak memory"),
-            title=escape(f"{name} against {reference}"),
+            title=f"{name} against {reference}",
         )
         for found in comparisons:
             peak = _DASH if found.peak_ratio is None else f"{100 * (found.peak_ratio - 1):+.1f}%"
             table.add_row(
-                escape(_pair(found)),
+                _pair(found),
                 f"{found.other['latency_ms']['median']:.2f}",
                 f"{found.one['latency_ms']['median']:.2f}",
                 str(found.ratio),

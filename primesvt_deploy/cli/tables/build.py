@@ -10,34 +10,40 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, millions, print_notes, print_unpruned, top1
+from primesvt_deploy.cli.tables.common import (
+    DASH,
+    make_console,
+    millions,
+    print_notes,
+    print_unpruned,
+    top1,
+)
 
 __all__ = ["print_build", "print_bundle"]
 
 
 def print_build(manifest: Mapping[str, Any], output: Path) -> None:
     """Print a build's result: before and after, the verdict, what to do next."""
-    console = Console()
+    console = make_console()
     constraints = manifest["constraints"]
     if not manifest["size"]["saved_percent"]["parameters"]:
-        console.print(f"Nothing was pruned: {constraints['stopped_by']}.", highlight=False)
+        console.print(f"Nothing was pruned: {constraints['stopped_by']}.")
     console.print(_before_and_after(manifest))
     _print_facts(console, manifest)
     script = shlex.quote(str(output / "run.py"))
-    console.print(f"bundle: {output}   try: python {script} IMAGE", highlight=False)
+    console.print(f"bundle: {output}   try: python {script} IMAGE")
 
 
 def print_bundle(manifest: Mapping[str, Any]) -> None:
     """Print a bundle: model, constraints, before and after, files."""
-    console = Console()
+    console = make_console()
     model = manifest["model"]
     console.print(
         f"{model['name']}: {model['family']}, T={model['arguments']['timesteps']}, "
         f"{len(model['labels'])} classes, input {manifest['input']['shape']}",
-        highlight=False,
     )
     met = "met" if manifest["constraints"]["met"] else "NOT met"
-    console.print(f"constraints {met}: {manifest['constraints']['stopped_by']}", highlight=False)
+    console.print(f"constraints {met}: {manifest['constraints']['stopped_by']}")
     console.print(_before_and_after(manifest))
     _print_facts(console, manifest)
     files = Table("file", "bytes", "sha256")
@@ -74,7 +80,7 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
         _speed(latency["ratio_median"]),
     )
-    if "native" in latency:
+    if "native" in latency and "native_ratio_median" in latency:
         native = latency["native"]
         table.add_row(
             "native runtime, 1 thread",
@@ -96,7 +102,6 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
         console.print(
             f"note: {drop:.2f} points are lost on the held-out split, {allowed:g} were allowed; "
             "the constraint is judged on the search split, so ask for a little less to be safe",
-            highlight=False,
         )
     _print_precision(console, manifest.get("precision"))
     print_notes(console, manifest.get("notes", ()))
@@ -107,14 +112,12 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
             f"native runtime: {native['file']} of {native['file_bytes'] / 1e6:.2f} MB, an arena of "
             f"{native['arena_bytes'] / 1e3:.0f} KB; "
             f"{native['verification']['flips_behind_real']} spikes flipped behind float layers",
-            highlight=False,
         )
     _print_anytime(console, manifest.get("anytime"))
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
         f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
         f"{check['spikes_compared']} spikes flipped; latency on {manifest['latency']['cpu']}",
-        highlight=False,
     )
 
 
@@ -132,7 +135,6 @@ def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
         f"points are lost by it; held-out: {top1(found['accuracy'])} "
         f"(n={found['accuracy']['n']}), {found['drop']['points']:.2f} [{low:.1f}, {high:.1f}] "
         f"points lost by it, {found['mean_timesteps']:.2f} timesteps on average",
-        highlight=False,
     )
 
 
@@ -158,14 +160,13 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
     console.print(
         f"{precision['name']}: {precision['integer_layers']} layers run on integers, "
         f"{len(float_layers)} on float32",
-        highlight=False,
     )
     by_reason: dict[str, list[str]] = {}
     for layer, reason in float_layers.items():
         by_reason.setdefault(reason, []).append(layer)
     for reason, layers in by_reason.items():
         shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if layers[3:] else "")
-        console.print(f"note: on float32: {shown}: {reason}", highlight=False, markup=False)
+        console.print(f"note: on float32: {shown}: {reason}")
 
 
 def _is_chosen(entry: Mapping[str, Any], precision: Mapping[str, Any]) -> bool:

@@ -7,10 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-__all__ = ["DASH", "millions", "print_notes", "print_unpruned", "top1"]
+__all__ = ["DASH", "make_console", "millions", "print_notes", "print_unpruned", "top1"]
 
 DASH = "\N{EN DASH}"
 """A cell without a value."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that shows text as it is: nothing in a name is taken for a style or an emoji."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def millions(count: int) -> str:
@@ -27,10 +32,10 @@ def top1(accuracy: Mapping[str, Any]) -> str:
 def print_notes(console: Console, notes: Iterable[str]) -> None:
     """Print notes on how a model was read, each on a line of its own."""
     for note in notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def print_unpruned(console: Console, reasons: Mapping[str, str]) -> None:
     """Print the layers that pruning leaves alone, each with its reason."""
     for layer, reason in reasons.items():
-        console.print(f"left unpruned: {layer}: {reason}", highlight=False, markup=False)
+        console.print(f"left unpruned: {layer}: {reason}")

@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, millions, top1
+from primesvt_deploy.cli.tables.common import DASH, make_console, millions, top1
 
 __all__ = ["print_frontier"]
 
 
 def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     """Print the points from the largest to the smallest, and what each cost."""
-    console = Console()
+    console = make_console()
     dense = content["dense"]
     table = Table(
         "saved",
@@ -45,7 +45,6 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         f"{output}: frontier.json, frontier.png, frontier.svg, ledger.jsonl   "
         "try, with the same model and data: primesvt-deploy build --frontier "
         f"{shlex.quote(str(output))} --max-drop 1",
-        highlight=False,
     )
 
 
