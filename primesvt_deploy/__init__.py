@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from primesvt_deploy.version import __version__
 
 if TYPE_CHECKING:
+    from primesvt_deploy.bundle.signature import check_signature, load_signing_key
     from primesvt_deploy.data import open_data
     from primesvt_deploy.edge.runtime.predict import Classifier
     from primesvt_deploy.errors import DeployError
@@ -44,10 +45,12 @@ __all__ = [
     "adopt",
     "analyze",
     "build",
+    "check_signature",
     "export",
     "finetune",
     "frontier",
     "load",
+    "load_signing_key",
     "open_data",
     "prune",
 ]
@@ -64,10 +67,12 @@ _HOMES = {
     "adopt": "model.adopt",
     "analyze": "pipeline.analyze",
     "build": "pipeline.build",
+    "check_signature": "bundle.signature",
     "export": "pipeline.export",
     "finetune": "training.finetune",
     "frontier": "pipeline.frontier",
     "load": "model.load",
+    "load_signing_key": "bundle.signature",
     "open_data": "data",
     "prune": "pipeline.prune",
 }

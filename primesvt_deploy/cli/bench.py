@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from primesvt_deploy.cli.options.common import any_machine_option, json_option, whole_numbers
+from primesvt_deploy.cli.options.common import (
+    any_machine_option,
+    json_option,
+    require_trusted,
+    trust_option,
+    whole_numbers,
+)
 from primesvt_deploy.cli.options.host import host_options
 from primesvt_deploy.errors import SettingsError
 
@@ -68,6 +74,7 @@ __all__ = ["bench"]
     help="Exit code 1 if a configuration is slower than in the baseline by more, such as 10%.",
 )
 @any_machine_option
+@trust_option
 @host_options
 @json_option
 def bench(
@@ -85,6 +92,7 @@ def bench(
     baseline: Path | None,
     fail_if_slower: str | None,
     any_machine: bool,
+    trust: Path | None,
     host: HostSettings | None,
     as_json: bool,
 ) -> int:
@@ -118,6 +126,7 @@ def bench(
         require_same_machine({str(baseline): reference, "this machine's": here})
     if output is not None:
         check_target(output)
+    require_trusted(bundles, trust)
     content = _measured(bundles, settings, host)
     if output is not None:
         write_results(content, output)

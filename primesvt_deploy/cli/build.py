@@ -93,6 +93,12 @@ _DECIDED_BY_FRONTIER = (
     help="The bundle's directory.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle that stands at --output.")
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Private key (PEM, elliptic curve) to sign the bundle with; see --trust of run.",
+)
 @click.option("--batch", type=int, help="Fixed batch size.  [default: any]")
 @click.option("--ship-timesteps", type=int, help="T of the shipped model.  [default: its own]")
 @click.option(
@@ -130,6 +136,7 @@ def build(
     ort_format: bool,
     output: Path,
     force: bool,
+    sign: Path | None,
     batch: int | None,
     ship_timesteps: int | None,
     finetune: FinetuneSettings | None,
@@ -166,24 +173,35 @@ def build(
         finetune_slack=finetune_slack,
         smallest=frontier_path is not None and budget_mb is None and saving is None,
     )
+    from primesvt_deploy.bundle.signature import load_signing_key
     from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
     from primesvt_deploy.cli.tables.build import print_build
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.build import build as build_bundle
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
+    key = load_signing_key(sign) if sign else None
     known = KnownFrontier.read(frontier_path) if frontier_path else None
     model = load_model()
     set_threads(threads)
     splits = open_data(model, data, seed=known.search.seed if known else search.seed)
     with Bars() as bars:
         result = build_bundle(
-            model, output, settings, data=splits, force=force, known=known, progress=bars
+            model,
+            output,
+            settings,
+            data=splits,
+            force=force,
+            known=known,
+            sign=key,
+            progress=bars,
         )
     if as_json:
         click.echo(json.dumps({"bundle": str(result.path), **result.manifest}, indent=1))
     else:
         print_build(result.manifest, output)
+        if key is not None:
+            click.echo(f"signed with {key.path}: whoever has its public key can pass it as --trust")
     if not result.met:
         click.echo(explain_unmet(result.manifest, output), err=True)
     return 0 if result.met else 1

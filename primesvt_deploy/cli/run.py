@@ -10,8 +10,10 @@ from primesvt_deploy.cli.options.common import (
     bundle_argument,
     json_option,
     profile_option,
+    require_trusted,
     runtime_option,
     threads_option,
+    trust_option,
 )
 
 __all__ = ["run"]
@@ -24,6 +26,7 @@ __all__ = ["run"]
 @profile_option
 @threads_option
 @runtime_option
+@trust_option
 @json_option
 def run(
     bundle: Path,
@@ -32,11 +35,13 @@ def run(
     profile: str | None,
     threads: int,
     runtime: str | None,
+    trust: Path | None,
     as_json: bool,
 ) -> int:
     """Classify images (or .npy/.npz event frames) with a bundle; torch is not needed."""
     from primesvt_deploy.edge.runtime.main import classify_and_print
 
+    require_trusted([bundle], trust)
     classify_and_print(
         bundle,
         images,

@@ -11,7 +11,9 @@ from primesvt_deploy.cli.options.common import (
     bundle_argument,
     json_option,
     profile_option,
+    require_trusted,
     threads_option,
+    trust_option,
 )
 
 __all__ = ["verify"]
@@ -33,6 +35,7 @@ __all__ = ["verify"]
 )
 @profile_option
 @threads_option
+@trust_option
 @json_option
 def verify(
     bundle: Path,
@@ -44,6 +47,7 @@ def verify(
     arm_sandbox: Path | None,
     profile: str | None,
     threads: int,
+    trust: Path | None,
     as_json: bool,
 ) -> int:
     """Check a bundle's files and that its artifact computes what its model computes.
@@ -57,6 +61,7 @@ def verify(
     from primesvt_deploy.edge.runtime.check import check_outputs
     from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
 
+    require_trusted([bundle], trust)
     cpus: tuple[str, ...] = ()
     if arm is not None:
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
@@ -64,6 +69,8 @@ def verify(
         cpus = parse_cpus(arm)
     runtimes = runtimes_of(open_bundle(bundle).manifest)
     lines, found = ["files: intact"], {}
+    if trust is not None:
+        lines.append(f"signature: of the owner of {trust}")
     for runtime in runtimes:
         mark = f"{runtime}, " if len(runtimes) > 1 else ""
         # Session profiles are ONNX Runtime's.
@@ -85,6 +92,8 @@ def verify(
         lines.append(f"{mark}against the torch model: {verification}")
     first, *others = runtimes
     outcome: dict[str, object] = {"files": "intact", **found[first]}
+    if trust is not None:
+        outcome["signature"] = "trusted"
     outcome |= {name: found[name] for name in others if name in found}
     if cpus:
         from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm

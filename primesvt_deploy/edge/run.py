@@ -67,7 +67,7 @@ def read_manifest() -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError):
         right = False
     if not right:
-        raise Refused(f"{os.path.join(HERE, 'manifest.json')} is damaged")
+        raise Refused(f"{shown(os.path.join(HERE, 'manifest.json'))} is damaged")
     found: dict[str, Any] = manifest
     return found
 
@@ -79,16 +79,16 @@ def checked_sources(files: Mapping[str, Any]) -> dict[str, bytes]:
     listed = [name for name in files if name.startswith(f"{PACKAGE}/")]
     unlisted = [n for n in there if n != "__pycache__" and f"{PACKAGE}/{n}" not in listed]
     if unlisted:
-        raise Refused(f"{os.path.join(folder, ascii(unlisted[0]))} is not listed in its manifest")
+        raise Refused(f"{shown(os.path.join(folder, unlisted[0]))} is not listed in its manifest")
     sources = {}
     for name in listed:
         source = content_of(name)
         if hashlib.sha256(source).hexdigest() != files[name]["sha256"]:
-            raise Refused(f"{os.path.join(HERE, name)} was altered (its SHA-256 differs)")
+            raise Refused(f"{shown(os.path.join(HERE, name))} was altered (its SHA-256 differs)")
         sources[name[len(PACKAGE) + 1 :]] = source
     missing = [name for name in ("__init__.py", "main.py") if name not in sources]
     if missing:
-        raise Refused(f"{os.path.join(folder, missing[0])} is missing")
+        raise Refused(f"{shown(os.path.join(folder, missing[0]))} is missing")
     return sources
 
 
@@ -97,11 +97,16 @@ def content_of(name: str) -> bytes:
     path = os.path.join(HERE, name)
     try:
         if not os.path.isfile(path):  # nor opened: a pipe would wait
-            raise Refused(f"{ascii(path)[1:-1]} is missing")
+            raise Refused(f"{shown(path)} is missing")
         with open(path, "rb") as file:
             return file.read(MOST_BYTES)
     except OSError as error:
-        raise Refused(f"{ascii(path)[1:-1]} cannot be read ({error.strerror})") from error
+        raise Refused(f"{shown(path)} cannot be read ({error.strerror})") from error
+
+
+def shown(path: str) -> str:
+    """A path on one line, whatever characters are in it."""
+    return path if path.isprintable() else ascii(path)[1:-1]
 
 
 class CheckedCode(importlib.abc.MetaPathFinder, importlib.abc.Loader):

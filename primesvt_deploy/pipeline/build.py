@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from primesvt_deploy.bundle.signature import SigningKey, sign_bundle
 from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
@@ -59,6 +60,7 @@ def build(
     data: DataSet | None = None,
     force: bool = False,
     known: KnownFrontier | None = None,
+    sign: SigningKey | None = None,
     progress: Progress = SILENT,
 ) -> BuildResult:
     """Quantize, prune, fine-tune, export, verify and bundle `model`.
@@ -74,6 +76,7 @@ def build(
         force: replace a bundle that stands at `output`.
         known: take the plan from this frontier's candidates; nothing is searched anew, and images,
             seed and recovery are the frontier's.
+        sign: sign the bundle with this key (see `load_signing_key`).
         progress: gets each step.
 
     Raises:
@@ -99,6 +102,8 @@ def build(
         findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
         composed = compose_manifest(context, findings, seconds=clock.seconds())
         manifest = stage_bundle(context, chosen, staged, composed)
+        if sign is not None:
+            sign_bundle(staged.directory, sign)
         workspace.place(staged.directory)
     return BuildResult(workspace.output, manifest)
 

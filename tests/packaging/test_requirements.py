@@ -14,11 +14,20 @@ PACKAGE = ROOT / "primesvt_deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-MODULES = {"pillow": "PIL", "onnx-ir": "onnx_ir", "torch-pruning": "torch_pruning"}
+MODULES = {
+    "pillow": "PIL",
+    "onnx-ir": "onnx_ir",
+    "torch-pruning": "torch_pruning",
+    "model-signing": "model_signing",
+    "pyopenssl": "OpenSSL",
+}
 """Modules that are called otherwise than their distributions."""
 
-NOT_IMPORTED = {"onnxscript": "torch.onnx traces through it"}
-"""Requirements of the build extra that no file of the package imports, and who does."""
+NOT_IMPORTED = {
+    "onnxscript": "torch.onnx traces through it",
+    "OpenSSL": "model-signing imports it",
+}
+"""Requirements of the build and sign extras that no file of the package imports, and who does."""
 
 PROGRAMS = {"hatchling", "import-linter", "mypy", "pytest-xdist", "ruff"}
 """Requirements of the dev extra that are run, not imported."""
@@ -51,8 +60,8 @@ def imported(*folders: Path, at_the_top: bool = False) -> set[str]:
     return found - {"primesvt_deploy"} - here - sys.stdlib_module_names
 
 
-def test_the_package_imports_what_the_build_extra_installs_and_nothing_else() -> None:
-    demanded = modules(PROJECT["dependencies"] + EXTRAS["build"])
+def test_the_package_imports_what_its_extras_install_and_nothing_else() -> None:
+    demanded = modules(PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["sign"])
     assert imported(PACKAGE) == demanded - set(NOT_IMPORTED)
 
 
@@ -68,14 +77,16 @@ def test_every_install_imports_what_it_demands() -> None:
 
 def test_the_build_extra_has_what_the_ssh_extra_has() -> None:
     assert set(EXTRAS["ssh"]) <= set(EXTRAS["build"])
+    assert set(EXTRAS["sign"]) <= set(EXTRAS["dev"])
 
 
 def test_tests_and_tools_import_what_the_dev_extra_installs() -> None:
     installed = modules(PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["dev"])
+    installed |= {"cryptography"}  # model-signing's own requirement
     found = imported(ROOT / "tests", ROOT / "tools", ROOT / "benchmarks")
     # `packaging` is pytest's own requirement.
     assert found - {"packaging"} <= installed
-    assert modules(EXTRAS["dev"]) - PROGRAMS <= found
+    assert modules(EXTRAS["dev"]) - PROGRAMS - set(NOT_IMPORTED) <= found
 
 
 def test_the_lowest_versions_that_are_tried_are_those_that_are_promised() -> None:

@@ -108,7 +108,7 @@ def test_the_wheel_says_what_it_is(wheel: Path, metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"build", "dev", "ssh"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"build", "dev", "sign", "ssh"}
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/LICENSE"))
         assert "Apache License" in archive.read(name).decode()

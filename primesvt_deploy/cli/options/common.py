@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ __all__ = [
     "json_option",
     "numbers",
     "profile_option",
+    "require_trusted",
     "runtime_option",
     "set_threads",
     "threads_option",
+    "trust_option",
     "whole_numbers",
     "with_options",
 ]
@@ -34,6 +36,12 @@ any_machine_option = click.option(
 profile_option = click.option(
     "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
 )
+trust_option = click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="Public key: refuse what its owner has not signed (build --sign).",
+)
 runtime_option = click.option(
     "--runtime", metavar="NAME", help="onnx or native.  [default: onnx, if the bundle has it]"
 )
@@ -44,6 +52,19 @@ def with_options(options: tuple[Callable[[Any], Any], ...], command: Any) -> Any
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def require_trusted(bundles: Iterable[Path], key: Path | None) -> None:
+    """Refuse bundles that were not signed with a key, if one is given, before they are read.
+
+    Raises:
+        DeployError: one is not signed with it, or was altered since; or there is no such key.
+    """
+    if key is not None:
+        from primesvt_deploy.bundle.signature import check_signature
+
+        for bundle in bundles:
+            check_signature(bundle, key)
 
 
 def numbers(text: str, flag: str) -> tuple[float, ...]:
