@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from primesvt_deploy.edge.runtime.bundle import SIGNATURE
+from primesvt_deploy.edge.runtime.bundle import COMPILED, SIGNATURE
 from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.errors import BundleError, SettingsError, first_line
@@ -79,7 +79,8 @@ def sign_bundle(directory: Path, key: SigningKey) -> None:
     with _library(f"{directory} cannot be signed", "please report it"):
         from model_signing import hashing
 
-        hashed = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+        passed_over = [SIGNATURE, *COMPILED]
+        hashed = hashing.Config().set_ignored_paths(paths=passed_over, ignore_git_paths=False)
         key.config.set_hashing_config(hashed).sign(directory, directory / SIGNATURE)
 
 

@@ -78,6 +78,10 @@ def test_a_signed_bundle_is_trusted_by_its_key_alone(
     bundle: Path, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     check_signature(bundle, keys[1])
+    compiled = bundle / "native" / "build"
+    compiled.mkdir(parents=True)
+    (compiled / "classify").write_text("program")
+    check_signature(bundle, keys[1])
     open_bundle(bundle)
     _, theirs = write_keys(tmp_path, "theirs")
     assert f"is not as the owner of {theirs} signed it" in refusal(bundle, theirs)

@@ -14,10 +14,13 @@ from .errors import BundleError, on_one_line
 from .files import open_regular
 from .manifest import MANIFEST, read_manifest
 
-__all__ = ["SIGNATURE", "Bundle", "file_digest", "open_bundle", "unlisted_files"]
+__all__ = ["COMPILED", "SIGNATURE", "Bundle", "file_digest", "open_bundle", "unlisted_files"]
 
 SIGNATURE = "bundle.sig"
 """Name of a signature of all other files, which a manifest cannot list."""
+
+COMPILED = ("native/build", "native/mcu/build", "runtime/__pycache__")
+"""Directories of what a compiler, or Python, made of a bundle's sources; nothing reads them."""
 
 _SHOWN = 5
 """Most files that a message names."""
@@ -83,7 +86,7 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Bundle:
 def unlisted_files(directory: Path, listed: Collection[str] = ()) -> list[str]:
     """Names of files in a bundle's directory that are not in a list, sorted.
 
-    What Python compiled of `runtime/` is passed over: `run.py` never reads it.
+    What was compiled of its sources is passed over: `run.py` never reads it.
     """
     return sorted(name for name in _files_in(directory) if name not in listed)
 
@@ -93,8 +96,12 @@ def _files_in(directory: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(directory):
         where = Path(folder)
         links = [name for name in folders if (where / name).is_symlink()]
+        within = where.relative_to(directory).as_posix()
+        if within in COMPILED and "__pycache__" not in within:
+            folders.clear()
+            continue
         for name in (*names, *links):
-            if where.name != "__pycache__" or not name.endswith(".pyc"):
+            if within not in COMPILED or not name.endswith(".pyc"):
                 yield (where / name).relative_to(directory).as_posix()
 
 

@@ -33,8 +33,8 @@ _LONG = 20_000
 _LARGEST_FILE = 2**50
 
 
-def _words() -> Check:
-    return text(most=_LONG, expected="text")
+def _words(least: int = 0) -> Check:
+    return text(least=least, most=_LONG, expected="text")
 
 
 def _file_name(value: Any, where: str) -> None:
@@ -50,8 +50,8 @@ def _file_name(value: Any, where: str) -> None:
 _FILE = fields({"bytes": whole(0, _LARGEST_FILE), "sha256": text("[0-9a-f]{64}", expected="hex")})
 _MODEL = fields(
     {
-        "name": _words(),
-        "labels": list_of(_words(), least=1),
+        "name": _words(1),
+        "labels": list_of(_words(1), least=1),
         "preprocessing": by_name(lambda value, where: None),
     },
     {"family": text(), "arguments": by_name(lambda value, where: None), "data": null_or(text())},

@@ -153,6 +153,8 @@ def test_a_manifest_that_is_a_pipe_is_not_opened(bundle: Path) -> None:
 def test_compiled_code_links_to_files_and_a_signature_are_let_be(bundle: Path) -> None:
     (bundle / "runtime" / "__pycache__").mkdir()
     (bundle / "runtime" / "__pycache__" / "main.cpython-311.pyc").write_bytes(b"compiled")
+    (bundle / "native" / "build").mkdir(parents=True)  # of `make -C bundle/native`
+    (bundle / "native" / "build" / "classify").write_bytes(b"program")
     (bundle / SIGNATURE).write_text("{}")
     os.rename(bundle / "model.onnx", bundle.parent / "blob")
     (bundle / "model.onnx").symlink_to(bundle.parent / "blob")  # as download caches keep files
