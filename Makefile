@@ -2,12 +2,14 @@
 # make test   lint, types, import order and tests (sets .venv up first)
 # make check  the same with the fast tests alone, for every commit
 # make lowest the fast tests with the lowest versions that pyproject.toml promises
+# make audit  known vulnerabilities of the installed packages (asks PyPI)
 # make bench  rewrite benchmarks/results/ (hours on two cores, most of them for frontier.py)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+AUDIT := .venv-audit
 READY := $(VENV)/.ready
 TIDY := $(VENV)/.tidy
 C_FOLDERS := primesvt_deploy/edge/native primesvt_deploy/edge/native/mcu tools/fuzz tests/edge/native
@@ -20,7 +22,7 @@ TIDY_FILES := $(filter-out %/mcu/main.c %/mcu/startup.c,$(C_FILES))
 # Containers often set it: each process that a test starts would then compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check lint style cppcheck tidy lowest bench setup clean
+.PHONY: demo test check lint style cppcheck tidy lowest audit bench setup clean
 
 setup: $(READY)
 
@@ -65,6 +67,12 @@ lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c tests/packaging/lowest.txt -e '.[build,dev]'
 	$(LOWEST)/bin/python -m pytest -m "not slow"
+
+audit: $(READY)
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && \
+		$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	$(AUDIT)/bin/pip-audit --skip-editable --progress-spinner off --path \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

@@ -23,6 +23,7 @@ SCRIPTS = (
     "native_large.py",
     "native_arm.py",
     "native_density.py",
+    "fuzz.py",
     "tables.py",
 )
 

@@ -155,6 +155,28 @@ def families_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def fuzz_table(found: dict[str, Any]) -> str:
+    """Table of altered files and what was done with them."""
+    lines = [
+        "| altered | cases | clean | wrong | crash | time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in found["kinds"]:
+        lines.append(
+            f"| {row['kind']} | {row['cases']} | {row['clean']} | {row['wrong']} | {row['crash']} "
+            f"| {row['seconds']:.0f} s |"
+        )
+    lines += [
+        "",
+        "Clean: refused in one line, or taken and none the worse. Wrong: something altered was "
+        "taken for the real thing. Crash: anything else, or more than "
+        f"{found['most_seconds_a_case']:.0f} s. {found['cases']} cases, seed {found['seed']}; "
+        f"{found['machine']['cpu']}, one thread, Python {found['machine']['python']}, torch "
+        f"{found['machine']['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
 def filled(path: Path) -> str:
     """Text of a file with every marked section rewritten from the results."""
     text = path.read_text()
@@ -167,6 +189,7 @@ def filled(path: Path) -> str:
     others = json.loads((RESULTS / "frontier_models.json").read_text())
     models = json.loads((RESULTS / "models.json").read_text())
     agreement = json.loads((RESULTS / "bench_agreement.json").read_text())
+    fuzz = json.loads((RESULTS / "fuzz.json").read_text())
     layouts = json.loads((RESULTS / "memory_layout.json").read_text())
     sections = {
         "precision": precision_table(precision),
@@ -185,6 +208,7 @@ def filled(path: Path) -> str:
         "timesteps": timesteps_table(frontier),
         "finetuned": finetuned_table(frontier),
         "models": models_table(models),
+        "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
     if path.parent.name in models["models"]:
@@ -198,7 +222,11 @@ def filled(path: Path) -> str:
 
 def texts() -> list[Path]:
     """The files that hold marked sections."""
-    return [ROOT / "README.md", *sorted((ROOT / "models").glob("*/README.md"))]
+    return [
+        ROOT / "README.md",
+        ROOT / "docs" / "security.md",
+        *sorted((ROOT / "models").glob("*/README.md")),
+    ]
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Fuzz everything that reads a file of others; see README.md."""
