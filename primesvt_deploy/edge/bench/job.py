@@ -32,7 +32,8 @@ from primesvt_deploy.edge.bench.inspection import inspect_session
 from primesvt_deploy.edge.bench.native_program import measure_programs
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
-from primesvt_deploy.edge.bench.results import SCHEMA, write_results
+from primesvt_deploy.edge.bench.result_schema import SCHEMA
+from primesvt_deploy.edge.bench.results import write_results
 from primesvt_deploy.edge.bench.rounds import Warmup, in_turns, warm_up
 from primesvt_deploy.edge.bench.samples import write_samples
 from primesvt_deploy.edge.bench.settings import BenchSettings

@@ -143,12 +143,14 @@ def _wrong(value: Any, where: str, expected: str) -> ValueError:
     return ValueError(f"{where or 'the content'} is {_shown(value)}, expected {expected}")
 
 
-def text(pattern: str = r"", *, most: int = _NAME, expected: str = "a name") -> Check:
-    """Text of 1 to `most` characters, all printable, that matches `pattern` as a whole."""
+def text(
+    pattern: str = r"", *, least: int = 1, most: int = _NAME, expected: str = "a name"
+) -> Check:
+    """Text of `least` to `most` characters, all printable, that matches `pattern` as a whole."""
     compiled = re.compile(pattern) if pattern else None
 
     def check(value: Any, where: str) -> None:
-        plain = isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+        plain = isinstance(value, str) and least <= len(value) <= most and value.isprintable()
         if not plain or (compiled is not None and not compiled.fullmatch(value)):
             raise _wrong(value, where, expected)
 

@@ -20,7 +20,8 @@ from primesvt_deploy.edge.bench.configurations import configurations_of, labels_
 from primesvt_deploy.edge.bench.job import main, run_bench
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
-from primesvt_deploy.edge.bench.results import SCHEMA, read_results
+from primesvt_deploy.edge.bench.result_schema import SCHEMA
+from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import summary
 from primesvt_deploy.edge.runtime.bundle import SCHEMA as BUNDLE_SCHEMA
