@@ -10,6 +10,7 @@ from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.result_schema import MOST_ROUNDS
 from primesvt_deploy.edge.runtime.checked_json import fields as json_fields
 from primesvt_deploy.edge.runtime.checked_json import flag, list_of, number, text, whole
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.runtimes import RUNTIMES
 
 __all__ = ["ALL_PROFILES", "BenchSettings"]
@@ -98,7 +99,8 @@ class BenchSettings:
         """Make settings from what `to_dict` gives; raises MeasurementError."""
         unknown = sorted(set(d) - {field.name for field in fields(cls)})
         if unknown:
-            raise MeasurementError(f"unknown settings {', '.join(unknown)}: use one version")
+            names = on_one_line(", ".join(unknown)[:200])
+            raise MeasurementError(f"unknown settings {names}: use one version")
         try:
             _SETTINGS(d, "")
         except ValueError as error:
