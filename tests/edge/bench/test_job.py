@@ -21,7 +21,7 @@ from primesvt_deploy.edge.bench.configurations import configurations_of, labels_
 from primesvt_deploy.edge.bench.job import main, run_bench
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
-from primesvt_deploy.edge.bench.result_schema import SCHEMA
+from primesvt_deploy.edge.bench.result_schema import SCHEMA, check_measured
 from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import summary
@@ -67,6 +67,7 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
     assert any("median" in line for line in told)
     (tmp_path / "r.json").write_text(json.dumps(found))
     assert read_results(tmp_path / "r.json") == found
+    check_measured(found)
 
 
 def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
@@ -215,6 +216,7 @@ def test_labels_are_as_short_as_they_can_be(tmp_path: Path) -> None:
     paths = [tmp_path / "old" / "bundle", tmp_path / "new" / "bundle"]
     assert labels_of(paths) == ("old/bundle", "new/bundle")
     assert labels_of(paths[:1]) == ("bundle",)
+    assert labels_of([tmp_path / "a\u00a0b\n\udcff"]) == (r"a\xa0b\n\udcff",)
     with pytest.raises(MeasurementError, match="named twice"):
         labels_of([paths[0], tmp_path / "new" / ".." / "old" / "bundle"])
 

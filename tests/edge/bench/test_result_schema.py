@@ -68,12 +68,14 @@ def require_one_line(error: Exception, described: str) -> None:
     assert said.isprintable() and len(said) < 1000, (described, said[:300])
 
 
-def compare(*arguments: str | Path) -> str:
-    """What `compare` prints; a traceback is a failure of the test."""
-    ran = CliRunner().invoke(
-        cli, ["compare", *map(str, arguments)], catch_exceptions=False, standalone_mode=False
-    )
+def run(*arguments: str) -> str:
+    """What a command prints; a traceback is a failure of the test."""
+    ran = CliRunner().invoke(cli, arguments, catch_exceptions=False, standalone_mode=False)
     return ran.stdout
+
+
+def compare(*arguments: str | Path) -> str:
+    return run("compare", *map(str, arguments))
 
 
 def compare_altered(place: Path, described: str, text: bytes) -> None:
@@ -174,6 +176,19 @@ def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
     for other, said in (("pipe", "a pipe"), (".", "a directory"), ("/dev/zero", "a character")):
         with pytest.raises(DeployError, match=f"not a complete JSON file .it is {said}"):
             compare(tmp_path / "a.json", tmp_path / other)
+
+
+@pytest.mark.parametrize("text", [b"[" * 5000, b'{"schema": "primesvt-bench/1"}', None])
+def test_a_damaged_baseline_is_refused_before_anything_is_measured(
+    text: bytes | None, tmp_path: Path
+) -> None:
+    if text is None:
+        os.mkfifo(tmp_path / "b.json")
+    else:
+        (tmp_path / "b.json").write_bytes(text)
+    with pytest.raises(DeployError, match=r"b\.json is (not a complete JSON|damaged)") as caught:
+        run("bench", "none.onnx", "--baseline", str(tmp_path / "b.json"))
+    require_one_line(caught.value, "")
 
 
 def test_a_target_is_read_no_further_than_a_result_is(tmp_path: Path) -> None:
