@@ -198,8 +198,8 @@ class HostDirectory:
 
     async def _free(self, connection: Connection) -> int:
         result = await connection.call(self.command(self._settings.python, "-c", _PRINT_FREE, "."))
-        last = result.out.splitlines()[-1:]
-        return int(last[0]) if last and last[0].isdigit() else 0
+        last = (result.out.splitlines() or [""])[-1]
+        return int(last) if re.fullmatch(r"[0-9]{1,18}", last) else 0
 
     def _full(self, connection: Connection, need: int, free: int) -> RemoteError:
         return RemoteError(
