@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -106,8 +107,9 @@ def mutations(content: Any, *, seed: int, count: int) -> Iterator[tuple[str, byt
     for path in _paths(content, ()):
         changes += _at(content, path)
     random_.shuffle(changes)
-    for description, change in changes[:count]:
-        yield description, change()
+    made = ((description, change()) for description, change in changes)
+    original = json.dumps(content).encode()
+    yield from itertools.islice((pair for pair in made if pair[1] != original), count)
 
 
 def _paths(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:

@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from primesvt_deploy.artifact.onnx_export import Artifact, write_onnx
 from primesvt_deploy.artifact.shared_constants import SharedConstants
+from primesvt_deploy.edge.runtime.errors import BundleError
 from primesvt_deploy.edge.runtime.stages import STAGES_KEY, Stage, read_stages, stages_json
 from primesvt_deploy.lowering.trace import OUTPUT
 
@@ -78,6 +79,9 @@ def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
 
     Args:
         path: a file of `join_stages`, or one that does not stop early, which is a single stage.
+
+    Raises:
+        BundleError: its metadata is damaged, or of other stages.
     """
     model = onnx.load(path)
     stages = read_stages(_metadata(model))
@@ -90,6 +94,10 @@ def split_stages(path: str | os.PathLike[str]) -> list[onnx.ModelProto]:
         for node in model.graph.node
         if node.name in choices
     ]
+    if len(branches) != len(stages) - 1:
+        raise BundleError(
+            f"{path} has {len(branches) + 1} stages, its metadata {len(stages)}: copy it again"
+        )
     bodies = [first, *([*first, *branch.node] for branch in branches)]
     return [
         _alone(model, nodes, stage, is_whole=stage is stages[-1])

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
+from primesvt_deploy.edge.runtime.checked_json import fields, list_of, one_of, parse_json, text
+from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.lowering.lif import ChargeFireReset
 
-__all__ = ["FLOAT_LAYERS_KEY", "FOLDED_KEY", "NEURONS_KEY", "UnrolledLayer", "record_neurons"]
+__all__ = [
+    "FLOAT_LAYERS_KEY",
+    "FOLDED_KEY",
+    "NEURONS_KEY",
+    "UnrolledLayer",
+    "read_metadata",
+    "record_neurons",
+]
 
 NEURONS_KEY = "primesvt.neurons"
 """Model metadata: JSON list of the neurons there are, each with its constants and the `names` of
@@ -26,6 +35,13 @@ FLOAT_LAYERS_KEY = "primesvt.real"
 not exact, so that their outputs depend on the order in which a machine adds."""
 FOLDED_KEY = "primesvt.folded"
 """Model metadata, where there are any: JSON list of the neuron layers that the graph has lost."""
+
+_LAYERS = list_of(text(expected="the name of a layer"))
+_CHECKS = {
+    NEURONS_KEY: list_of(fields({"names": _LAYERS, "layout": one_of("NCHW", "NHWC")})),
+    FLOAT_LAYERS_KEY: _LAYERS,
+    FOLDED_KEY: _LAYERS,
+}
 
 
 @dataclass(frozen=True)
@@ -60,3 +76,19 @@ def record_neurons(model: ir.Model, layers: Sequence[UnrolledLayer]) -> None:
         for (constants, layout), names in alike.items()
     ]
     model.metadata_props[NEURONS_KEY] = json.dumps(entries, separators=(",", ":"))
+
+
+def read_metadata(metadata: Mapping[str, str], key: str) -> list[Any]:
+    """Content of one of the keys above in an ONNX file's metadata; empty where it is not there.
+
+    Raises:
+        VerificationError: the metadata is damaged.
+    """
+    try:
+        found: list[Any] = parse_json(metadata.get(key, "[]"))
+        _CHECKS[key](found, "")
+    except ValueError as error:
+        raise VerificationError(
+            f"{key} in the ONNX file is damaged: {error}; build or copy it again"
+        ) from error
+    return found

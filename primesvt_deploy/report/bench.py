@@ -14,6 +14,10 @@ from primesvt_deploy.errors import OutputError
 __all__ = ["draw_results"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7b00", "#7a5fc0")
+_MOST_INCHES = 400
+"""Height that matplotlib still draws."""
+_LONGEST = 80
+"""Characters of a name that are shown."""
 
 
 def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -28,8 +32,8 @@ def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """
     names = list(dict.fromkeys(_row(v) for r in results.values() for v in r["variants"]))
     height = 0.8 / len(results)
-    figure = Figure(figsize=(7.2, 1.2 + 0.42 * len(names) * len(results) ** 0.5), dpi=150,
-                    layout="constrained")  # fmt: skip
+    inches = min(1.2 + 0.42 * len(names) * len(results) ** 0.5, _MOST_INCHES)
+    figure = Figure(figsize=(7.2, inches), dpi=150, layout="constrained")
     axes = figure.subplots()
     for number, (name, result) in enumerate(results.items()):
         at = [names.index(_row(v)) + height * (number - (len(results) - 1) / 2)
@@ -40,12 +44,15 @@ def draw_results(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axes.barh(at, medians, height * 0.9, color=_COLOURS[number % len(_COLOURS)], label=name)
         axes.errorbar(medians, at, xerr=[[0.0] * len(at), beyond], fmt="none", ecolor="#404040",
                       elinewidth=0.9, capsize=2)  # fmt: skip
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_yticks(range(len(names)), [name[:_LONGEST] for name in names], fontsize=8,
+                    parse_math=False)  # fmt: skip
     axes.invert_yaxis()
     axes.set_xlabel("ms a run: median, whisker to p95")
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8)
+    legend = figure.legend(loc="outside lower center", frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     try:
         with whole_file(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.lif import UnrolledNeuron
-from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY, NEURONS_KEY
+from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY, NEURONS_KEY, read_metadata
 from primesvt_deploy.lowering.trace import OUTPUT
 from primesvt_deploy.model.svit import SViT
 
@@ -153,6 +152,9 @@ class FlipCounter(SpikeComparison):
 
     Attributes:
         float_layers: names of the float layers that can be shared; none in a float32 artifact.
+
+    Raises:
+        VerificationError: the artifact is not this model's, or its metadata is damaged.
     """
 
     def __init__(
@@ -160,14 +162,16 @@ class FlipCounter(SpikeComparison):
     ) -> None:
         super().__init__(model)
         graph = onnx.load(path)
-        metadata = {entry.key: json.loads(entry.value) for entry in graph.metadata_props}
+        metadata = {entry.key: entry.value for entry in graph.metadata_props}
         self.is_integer = FLOAT_LAYERS_KEY in metadata
         self.float_layers = tuple(
-            name for name in metadata.get(FLOAT_LAYERS_KEY, ()) if can_be_shared(name, model.module)
+            name
+            for name in read_metadata(metadata, FLOAT_LAYERS_KEY)
+            if can_be_shared(name, model.module)
         )
         self._layouts = {
             name: entry["layout"]
-            for entry in metadata.get(NEURONS_KEY, ())
+            for entry in read_metadata(metadata, NEURONS_KEY)
             for name in entry["names"]
         }
         produced = {output for node in graph.graph.node for output in node.output}

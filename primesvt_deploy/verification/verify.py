@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import VerificationError
-from primesvt_deploy.lowering.metadata import FOLDED_KEY
+from primesvt_deploy.lowering.metadata import FOLDED_KEY, read_metadata
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.verification.neighbours import changed_by_neighbours, difference_alone
@@ -146,9 +145,11 @@ def without_folded(model: SViT, artifact: OnnxModel) -> SViT:
 
     Returns:
         A copy, which shares the weights and computes the same; `model` where nothing is lost.
+
+    Raises:
+        VerificationError: the artifact's metadata is damaged.
     """
-    metadata = artifact.session.get_modelmeta().custom_metadata_map
-    return without_neurons(model, set(json.loads(metadata.get(FOLDED_KEY, "[]"))))
+    return without_neurons(model, set(read_metadata(artifact.metadata, FOLDED_KEY)))
 
 
 def without_neurons(model: SViT, names: Collection[str]) -> SViT:

@@ -137,6 +137,24 @@ def test_the_artifact_of_another_model_is_refused(
         verify_artifact(tiny, path, tiny_data.search)
 
 
+@pytest.mark.parametrize("key", ["neurons", "real", "folded"])
+def test_damaged_metadata_are_one_line(
+    key: str, tiny: SViT, path: Path, tiny_data: DataSet
+) -> None:
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {f"primesvt.{key}": '[{"names": 1}]'})
+    onnx.save(model, path)
+    with pytest.raises(VerificationError, match=rf"^primesvt\.{key} in the ONNX file is damaged"):
+        verify_artifact(tiny, path, tiny_data.search.first(4))
+
+
+def test_metadata_of_others_are_left_alone(tiny: SViT, path: Path, tiny_data: DataSet) -> None:
+    model = onnx.load(path)
+    model.metadata_props.add(key="author", value="no {JSON")
+    onnx.save(model, path)
+    verify_artifact(tiny, path, tiny_data.search.first(4)).require()
+
+
 def test_no_images_no_verification(tiny: SViT, path: Path, tiny_data: DataSet) -> None:
     with pytest.raises(VerificationError, match="no image"):
         verify_artifact(tiny, path, tiny_data.search.first(0))

@@ -95,7 +95,7 @@ class ArmComparison:
             arguments += ["--part", str(self.part.model), "--inputs", str(self.part.inputs)]
         answer = guest.run(arguments)
         there = np.load(output)
-        found = answer["digests"]
+        found = answer.get("digests", {})
         same = [name for name, digest in self.digests.items() if found.get(name) == digest]
         return ArmOutcome(
             cpu=cpu,

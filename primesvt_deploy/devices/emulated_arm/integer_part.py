@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,17 +56,18 @@ def split_integer_part(
     Raises:
         ModuleNotFoundError: there is no onnx here.
         BundleError: ONNX Runtime refuses the artifact.
+        VerificationError: the artifact's metadata is damaged.
     """
     import onnx
 
-    from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY
+    from primesvt_deploy.lowering.metadata import FLOAT_LAYERS_KEY, read_metadata
 
     whole = onnx.load(artifact)
     properties = {entry.key: entry.value for entry in whole.metadata_props}
     if FLOAT_LAYERS_KEY not in properties:
         return None
     produced = {output for node in whole.graph.node for output in node.output}
-    floats = _outputs_of(json.loads(properties[FLOAT_LAYERS_KEY]), produced)
+    floats = _outputs_of(read_metadata(properties, FLOAT_LAYERS_KEY), produced)
     if images.dtype == np.uint8:
         floats.add(whole.graph.input[0].name)
     spikes = _spikes_after(whole.graph, floats)

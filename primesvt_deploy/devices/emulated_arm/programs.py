@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.errors import EmulationError
 
 __all__ = ["call", "last_words"]
@@ -49,4 +50,4 @@ def last_words(output: str) -> str:
     """The gist of a failed program's output in one line: its errors, else its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(E:|ERROR:)", line)]
-    return " ".join(errors or lines[-1:])[:_LONGEST] or "it printed nothing"
+    return on_one_line(" ".join(errors or lines[-1:])[:_LONGEST]) or "it printed nothing"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,12 +13,14 @@ from primesvt_deploy.devices.emulated_arm.guest import REFUSED
 from primesvt_deploy.devices.emulated_arm.instruction_count import counting_environment
 from primesvt_deploy.devices.emulated_arm.programs import last_words
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
+from primesvt_deploy.edge.runtime.checked_json import by_name, fields, parse_json, text
 from primesvt_deploy.errors import EmulationError, VerificationError
 
 __all__ = ["Guest", "NativeGuest", "check_exit"]
 
 _SIGNALS = {4: "an illegal instruction", 7: "a bus error", 11: "a segmentation fault"}
 _QEMU_SAYS = "uncaught target signal {}"
+_ANSWER = fields({"onnxruntime": text()}, {"digests": by_name(text("[0-9a-f]{64}"))})
 
 
 class Guest:
@@ -46,10 +47,19 @@ class Guest:
 
         Raises:
             VerificationError: the CPU lacks an instruction, it crashes, or onnxruntime refuses.
-            EmulationError: it takes too long, or the emulator does not work.
+            EmulationError: it takes too long, answers something else, or the emulator does not
+                work.
         """
         command, environment = self._sandbox.command(self._cpu)
-        answer: dict[str, Any] = json.loads(self._call(command, environment, arguments))
+        said = self._call(command, environment, arguments)
+        try:
+            answer: dict[str, Any] = parse_json(said)
+            _ANSWER(answer, "")
+        except ValueError as error:
+            raise EmulationError(
+                f"{self._cpu}: the emulated program printed {said[:60]!r}, expected its answer: "
+                f"{error}"
+            ) from error
         return answer
 
     def count(self, arguments: Sequence[str]) -> int:

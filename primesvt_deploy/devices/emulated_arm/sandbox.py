@@ -12,6 +12,7 @@ their paths, except those that ROOT has too; it cannot start other programs of t
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
@@ -35,6 +36,8 @@ from primesvt_deploy.devices.emulated_arm.sandbox_parts import (
     fetch_wheels,
     find_qemu,
 )
+from primesvt_deploy.edge.runtime.checked_json import fields, read_json, text
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import EmulationError
 
@@ -61,6 +64,13 @@ class Parts:
     uncounted: str = "the sandbox is of an older version: set it up again"
 
 
+_PARTS = fields(
+    {"python": text(r"python3\.[0-9]+"), "wheels": text(rf"{_WHEELS}[^/]+")},
+    {"uncounted": text(least=0, most=20_000)},
+)
+_FIELDS = tuple(field.name for field in dataclasses.fields(Parts))
+
+
 class Sandbox:
     """A sandbox in a folder, which need not be there yet.
 
@@ -85,11 +95,13 @@ class Sandbox:
         """
         marker = self.directory / _MARKER
         try:
-            return Parts(**json.loads(marker.read_text()))
+            content = read_json(marker)
+            _PARTS(content, "")
         except (FileNotFoundError, NotADirectoryError):
             raise EmulationError(f"{self.directory} is no finished sandbox: set it up") from None
-        except (ValueError, TypeError):
+        except (OSError, ValueError):
             raise EmulationError(f"{marker} is damaged: remove it and set up again") from None
+        return Parts(**{field: content[field] for field in _FIELDS if field in content})
 
     @property
     def onnxruntime(self) -> str:
@@ -215,7 +227,7 @@ class Sandbox:
                 make_counting_qemu(result)
         except EmulationError as error:  # everything else works without
             tell(f"instructions are not counted: {error}")
-            return str(error)
+            return on_one_line(str(error))
         return ""
 
     def _check(self, parts: Parts, tell: Callable[[str], None]) -> None:

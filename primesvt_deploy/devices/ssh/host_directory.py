@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import asyncssh
 
@@ -13,6 +15,7 @@ from primesvt_deploy.devices.ssh.connection import Connection
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.devices.ssh.uploads import Upload, total_bytes
 from primesvt_deploy.edge.bench import detached
+from primesvt_deploy.edge.runtime.checked_json import fields, parse_json, text, whole
 from primesvt_deploy.errors import RemoteError
 
 __all__ = ["HostDirectory", "check_python", "make_host_directory"]
@@ -21,6 +24,12 @@ _OLDEST_PYTHON = (3, 11)
 _NOT_FOUND = 127
 _SPARE_BYTES = 32_000_000
 """Bytes left free for results, profiles and caches."""
+_MOST_BYTES = 64_000_000
+"""Size of a file that is read from the host."""
+_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})+")
+_MADE = fields(
+    {"directory": text(r"/.+", most=4096, expected="an absolute path"), "free_bytes": whole()}
+)
 _PRINT_VERSION = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 _PRINT_FREE = "import shutil, sys; print(shutil.disk_usage(sys.argv[1]).free)"
 # The guard ends what runs and removes the directory once `alive` is gone; rm is for its failing.
@@ -43,7 +52,7 @@ async def check_python(connection: Connection, settings: HostSettings) -> str:
     where = connection.route.destination
     # What a shell's start-up files print comes before it.
     version = result.out.splitlines()[-1] if result.code == 0 and result.out else ""
-    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    numbers = tuple(map(int, version.split("."))) if _VERSION.fullmatch(version) else ()
     if not numbers:
         reason = "" if result.code == _NOT_FOUND else f" ({result.error or result.out})"
         raise RemoteError(
@@ -142,16 +151,23 @@ class HostDirectory:
         """Text of a file in the directory, or None where there is no such file.
 
         Raises:
+            RemoteError: it is too large.
             asyncssh.Error: one of `connection.LOST`.
         """
         try:
             async with (
                 _sftp(connection) as sftp,
-                sftp.open(f"{self.path}/{name}", "r", errors="replace") as file,
+                sftp.open(f"{self.path}/{name}", "rb") as file,
             ):
-                return str(await file.read())
+                content = cast(bytes, await file.read(_MOST_BYTES + 1))
         except asyncssh.SFTPNoSuchFile:
             return None
+        if len(content) > _MOST_BYTES:
+            raise RemoteError(
+                f"{connection.route.destination}: {name} has more than {_MOST_BYTES} bytes: is "
+                "that host what it should be?"
+            )
+        return content.decode(errors="replace")
 
     async def remove(self, connection: Connection) -> None:
         """End all that runs there and remove the directory.
@@ -182,8 +198,8 @@ class HostDirectory:
 
     async def _free(self, connection: Connection) -> int:
         result = await connection.call(self.command(self._settings.python, "-c", _PRINT_FREE, "."))
-        last = result.out.splitlines()[-1:]
-        return int(last[0]) if last and last[0].isdigit() else 0
+        last = (result.out.splitlines() or [""])[-1]
+        return int(last) if re.fullmatch(r"[0-9]{1,18}", last) else 0
 
     def _full(self, connection: Connection, need: int, free: int) -> RemoteError:
         return RemoteError(
@@ -197,7 +213,7 @@ async def make_host_directory(connection: Connection, settings: HostSettings) ->
     """Make a temporary directory on a host, with its guard.
 
     Raises:
-        RemoteError: it cannot be made there.
+        RemoteError: it cannot be made there, or the host says something else.
         asyncssh.Error: one of `connection.LOST`.
     """
     parent = settings.directory or "~"
@@ -208,7 +224,15 @@ async def make_host_directory(connection: Connection, settings: HostSettings) ->
             f"{connection.route.destination}: no directory can be made there: "
             f"{result.error.removeprefix('error: ')}; name another place by --remote-directory"
         )
-    made = json.loads(result.out.splitlines()[-1])
+    last = (result.out.splitlines() or [""])[-1]  # what a shell prints as it starts comes before
+    try:
+        made = parse_json(last)
+        _MADE(made, "")
+    except ValueError as error:
+        raise RemoteError(
+            f"{connection.route.destination}: {settings.python} there printed {last[:60]!r}, "
+            f"expected a directory: {error}; name another by --remote-python"
+        ) from error
     return HostDirectory(made["directory"], free_bytes=made["free_bytes"], settings=settings)
 
 

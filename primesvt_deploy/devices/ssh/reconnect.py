@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -23,6 +24,9 @@ _LONGEST_PAUSE_S = 10.0
 _GOODBYE_S = 2.0
 """Seconds that the follower gets to end by itself."""
 _FOLLOW = "primesvt_deploy.edge.bench.follow"
+# Lines of the follower; others are of the host's own making.
+_PROGRESS = re.compile(r"p ([0-9]{1,15}) (.*)")
+_END = re.compile(r"e ([0-9]{1,6}) (-?[0-9]{1,6})")
 
 
 class ReconnectingConnection:
@@ -148,14 +152,13 @@ class ReconnectingConnection:
         follower = self._follower
         assert follower is not None
         async for line in follower.stdout:
-            kind, _, rest = line.rstrip("\n").partition(" ")
-            first, _, text = rest.partition(" ")
-            if kind == "p":
-                self._offset = int(first)
-                self._tell(text)
-            elif kind == "e" and int(first) == number:
-                return int(text)
-            elif kind == "gone":
+            said = line.rstrip("\n")
+            if found := _PROGRESS.fullmatch(said):
+                self._offset = int(found[1])
+                self._tell(found[2])
+            elif (found := _END.fullmatch(said)) and int(found[1]) == number:
+                return int(found[2])
+            elif said == "gone":
                 raise RemoteError(
                     f"{self._settings.destination}: the job there is gone; was the device "
                     "restarted, or does it end processes at logout (loginctl enable-linger)?"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -10,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import asyncssh
 
 from primesvt_deploy.devices.ssh import environment
 from primesvt_deploy.devices.ssh.connection import LOST, Connection, connect
@@ -27,10 +28,13 @@ from primesvt_deploy.devices.ssh.uploads import (
     runner_uploads,
     total_bytes,
 )
+from primesvt_deploy.edge.bench.machine_schema import check_machine
 from primesvt_deploy.edge.bench.preflight import check, packages_of
+from primesvt_deploy.edge.runtime.checked_json import fields, parse_json
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.native_library import READY_LIBRARY
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
-from primesvt_deploy.errors import RemoteError
+from primesvt_deploy.errors import RemoteError, type_and_message
 
 __all__ = ["RemoteRequest", "measure_on_host"]
 
@@ -39,6 +43,9 @@ _MAKE_ENVIRONMENT = "environment.py"
 _ENV = "/usr/bin/env"
 _ENVIRONMENT = "~/.cache/primesvt-deploy/venv"
 _ILLEGAL_INSTRUCTION = 128 + signal.SIGILL
+_TABLE = fields({})
+_LONGEST = 1000
+"""Characters that are told of a line from the host."""
 _REPORTS = 4
 """Parts of a large upload that are reported."""
 _LARGE_UPLOAD = 4_000_000
@@ -81,12 +88,27 @@ class RemoteRequest:
 async def measure_on_host(
     host: HostSettings, request: RemoteRequest, *, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run a request on a host and clean up; see `run_on_host`."""
+    """Run a request on a host and clean up; see `run_on_host`.
+
+    What the host says is told on one line, without what would control a terminal.
+    """
     with ExitStack() as stack:
         native: NativeFiles | None = None
         if host.compiler is not None:
             native = stack.enter_context(cross_compiled(host.compiler, tell=tell))
-        return await _measured(host, request, native, tell)
+        try:
+            return await _measured(host, request, native, lambda line: tell(_shown(line)))
+        except RemoteError as error:
+            raise RemoteError(_shown(str(error))) from error
+        except asyncssh.Error as error:
+            raise RemoteError(
+                f"{host.destination}: that host does not answer as sshd does: "
+                f"{_shown(type_and_message(error))}; run it again"
+            ) from error
+
+
+def _shown(said: str) -> str:
+    return on_one_line(said[:_LONGEST])
 
 
 async def _measured(
@@ -163,7 +185,9 @@ class _Measurement:
         expand = "import os, sys; print(os.path.expanduser(sys.argv[1]))"
         command = self.directory.command(python, "-c", expand, f"{_ENVIRONMENT}/bin/python")
         result = await self.link.persist(lambda connection: connection.call(command))
-        python = result.out.splitlines()[-1]
+        python = (result.out.splitlines() or [""])[-1]
+        if result.code or not python.startswith("/"):
+            raise self._error(f"--bootstrap: no environment there: {result.error or python!r}")
         self.tell(f"using {python}")
         return python
 
@@ -172,11 +196,12 @@ class _Measurement:
         command = self.directory.command(python, "-m", _MACHINE)
         result = await self.link.persist(lambda connection: connection.call(command))
         try:
-            machine: dict[str, Any] = json.loads(result.out)
+            machine: dict[str, Any] = parse_json(result.out)
+            check_machine(machine)
         except ValueError as error:
             raise self._error(
                 f"{python} does not tell what machine it is: "
-                f"{result.error or 'it printed no JSON'}; try another by --remote-python"
+                f"{result.error or error}; try another by --remote-python"
             ) from error
         found = check(
             machine,
@@ -225,7 +250,7 @@ class _Measurement:
                 "bundle, or add swap"
             )
         if code < 0:
-            raise self._error(f"the job was ended by {signal.Signals(-code).name}; {error}")
+            raise self._error(f"the job was ended by {_signal(-code)}; {error}")
         if code and native and READY_LIBRARY in error:
             found = error.removeprefix("error: ").partition(": compile it from")[0]
             raise self._error(f"{found}: pass --cc a compiler for that machine, or leave it out")
@@ -234,7 +259,11 @@ class _Measurement:
         text = await self.link.read("RESULT.json")
         if text is None:
             raise self._error("the job wrote no result; run it again")
-        result: dict[str, Any] = json.loads(text)
+        try:
+            result: dict[str, Any] = parse_json(text)
+            _TABLE(result, "")
+        except ValueError as wrong:
+            raise self._error(f"its result is damaged: {wrong}; measure again") from wrong
         return result
 
     def _variables(self, native: NativeFiles | None) -> list[str]:
@@ -262,3 +291,8 @@ class _Measurement:
 
     def _error(self, reason: str) -> RemoteError:
         return RemoteError(f"{self.host.destination}: {reason}")
+
+
+def _signal(number: int) -> str:
+    """Name of a signal; those that have none here by their number."""
+    return next((one.name for one in signal.Signals if one == number), f"signal {number}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.devices.ssh.settings import HostSettings
+from primesvt_deploy.edge.bench.result_schema import check_measured
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.errors import RemoteError, SettingsError
 
@@ -49,7 +50,8 @@ def run_on_host(
 
     Raises:
         SettingsError: a cross compiler that is not there, fails, or has nothing to compile.
-        RemoteError: the host cannot be reached or used, or the job fails; one line.
+        RemoteError: the host cannot be reached or used, the job fails, or what comes back is no
+            result; one line.
         KeyboardInterrupt: after the host was cleaned up.
     """
     try:
@@ -71,4 +73,12 @@ def run_on_host(
             "--cc compiles the native runtime, in which nothing is measured: leave it out, or "
             "build with --runtime both"
         )
-    return asyncio.run(measure_on_host(host, request, tell=tell))
+    result = asyncio.run(measure_on_host(host, request, tell=tell))
+    if job == JOB:
+        try:
+            check_measured(result)
+        except ValueError as error:
+            raise RemoteError(
+                f"{host.destination}: its result is damaged: {error}; measure again"
+            ) from error
+    return result

@@ -8,10 +8,13 @@ from typing import Any
 
 from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.machine import same_machine
-from primesvt_deploy.edge.bench.results import key_of
+from primesvt_deploy.edge.bench.result_schema import key_of
 from primesvt_deploy.edge.bench.statistics import Ratio, unpaired_ratio
 
 __all__ = ["Comparison", "compare_results", "require_same_machine", "without_counterpart"]
+
+_LONGEST = 100
+"""Characters of a name in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,5 +114,5 @@ def _identity(variant: Mapping[str, Any], single: bool) -> tuple[Any, ...]:
 
 
 def _names(variants: Sequence[Mapping[str, Any]]) -> str:
-    shown = "; ".join(variant["name"] for variant in variants[:3])
+    shown = "; ".join(variant["name"][:_LONGEST] for variant in variants[:3])
     return shown + (f" and {len(variants) - 3} more" if variants[3:] else "")

@@ -10,6 +10,7 @@ from typing import Any
 from primesvt_deploy.edge.bench.errors import BundleError, MeasurementError
 from primesvt_deploy.edge.bench.settings import ALL_PROFILES, BenchSettings
 from primesvt_deploy.edge.runtime.bundle import Bundle, open_bundle
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.native import NATIVE_FILE
 from primesvt_deploy.edge.runtime.profiles import (
     LATENCY,
@@ -163,7 +164,7 @@ def open_subject(path: Path, label: str) -> Subject:
 
 
 def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Shortest ends of paths that differ from each other.
+    """Shortest ends of paths that differ from each other, with what is not printable escaped.
 
     Raises:
         MeasurementError: a path is named twice.
@@ -176,7 +177,7 @@ def labels_of(paths: Sequence[Path]) -> tuple[str, ...]:
     while True:
         found = tuple("/".join(path.parts[-depth:]).lstrip("/") for path in resolved)
         if len(set(found)) == len(found):
-            return found
+            return tuple(map(on_one_line, found))
         depth += 1
 
 

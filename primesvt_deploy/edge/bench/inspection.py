@@ -22,6 +22,7 @@ from primesvt_deploy.edge.bench.configurations import Configuration
 from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.process import module_environment
 from primesvt_deploy.edge.bench.worker import feed_of
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.profiles import SessionProfile
 
 __all__ = ["OPERATOR_RUNS", "arena_of_log", "inspect_session", "main", "operators_of_profile"]
@@ -67,7 +68,8 @@ def inspect_session(configuration: Configuration, *, operators: bool) -> dict[st
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or ["it said nothing"]
             raise MeasurementError(
-                f"{configuration.name}: inspecting it ended with {ended.returncode}: {said[-1]}"
+                f"{configuration.name}: inspecting it ended with {ended.returncode}: "
+                f"{on_one_line(said[-1])}"
             )
         found = json.loads(ended.stdout.splitlines()[-1])
         events = _events(Path(directory, found["profile"])) if operators else None

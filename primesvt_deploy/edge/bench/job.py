@@ -7,7 +7,6 @@ REQUEST.json is `{"bundles": [paths], "settings": {...}}`; progress goes to stan
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import tempfile
@@ -32,17 +31,26 @@ from primesvt_deploy.edge.bench.inspection import inspect_session
 from primesvt_deploy.edge.bench.native_program import measure_programs
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
-from primesvt_deploy.edge.bench.results import SCHEMA, write_results
+from primesvt_deploy.edge.bench.result_schema import SCHEMA
+from primesvt_deploy.edge.bench.results import write_results
 from primesvt_deploy.edge.bench.rounds import Warmup, in_turns, warm_up
 from primesvt_deploy.edge.bench.samples import write_samples
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import histogram, paired_ratio, summary
+from primesvt_deploy.edge.runtime.checked_json import fields, list_of, read_json, text
+from primesvt_deploy.edge.runtime.files import reason
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.version import __version__
 
 __all__ = ["main", "run_bench"]
 
+_REQUEST = fields(
+    {
+        "bundles": list_of(text(most=10_000, expected="a path"), least=1),
+        "settings": fields({}),
+    }
+)
 _SCATTER = 1.5
 _ROUND_SCATTER = 0.1
 
@@ -271,13 +279,21 @@ def _cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
 
 
+def _read_request(path: str) -> tuple[list[Path], BenchSettings]:
+    try:
+        content = read_json(path)
+        _REQUEST(content, "")
+    except (OSError, ValueError) as error:
+        raise MeasurementError(f"{path} is no request of a benchmark: {reason(error)}") from error
+    paths = [Path(path) for path in content["bundles"]]
+    return paths, BenchSettings.from_dict(content["settings"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a request; the exit code: 0, or 2 with one line."""
     request, result = sys.argv[1:] if arguments is None else arguments
     try:
-        content = json.loads(Path(request).read_text(encoding="utf-8"))
-        settings = BenchSettings.from_dict(content["settings"])
-        paths = [Path(path) for path in content["bundles"]]
+        paths, settings = _read_request(request)
         found = run_bench(paths, settings, tell=lambda line: print(line, flush=True))
         write_results(found, result)
     except DeployError as error:

@@ -13,6 +13,8 @@ _LOAD = 0.5
 _STEAL = 0.01
 _SLOWED = 0.95
 _HOT_C = 80
+_LONGEST = 80
+"""Characters of a fact in a message."""
 _COMPARED = ("cpu", "architecture", "board", "logical_cores", "onnxruntime")
 
 
@@ -31,7 +33,7 @@ def same_machine(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     mine, theirs = set(a.get("features") or ()), set(b.get("features") or ())
     if mine != theirs:
         only = [", ".join(sorted(x)) or "none more" for x in (mine - theirs, theirs - mine)]
-        found.append(f"features: {only[0]} against {only[1]}")
+        found.append(f"features: {_said(only[0])} against {_said(only[1])}")
     return found
 
 
@@ -140,4 +142,5 @@ def _degrees(state: Mapping[str, Any]) -> float:
 
 
 def _said(value: Any) -> str:
-    return "unknown" if value is None else str(value)
+    found = "unknown" if value is None else str(value)
+    return found if len(found) <= _LONGEST else f"{found[:_LONGEST]}..."

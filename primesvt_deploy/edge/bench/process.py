@@ -16,7 +16,19 @@ from typing import Any
 from primesvt_deploy.edge.bench import worker
 from primesvt_deploy.edge.bench.configurations import Configuration
 from primesvt_deploy.edge.bench.errors import MeasurementError
-from primesvt_deploy.edge.runtime.runtimes import NATIVE
+from primesvt_deploy.edge.runtime.checked_json import (
+    Check,
+    by_name,
+    fields,
+    list_of,
+    null_or,
+    number,
+    parse_json,
+    text,
+    whole,
+)
+from primesvt_deploy.edge.runtime.errors import on_one_line
+from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 
 __all__ = ["Worker", "module_environment"]
 
@@ -33,6 +45,21 @@ _HINTS_NATIVE = {
     "": "please report it, with the model file",
 }
 """What to do about the signal that ended a process; the last one is for any other signal."""
+
+_RESIDENT = by_name(null_or(whole()))
+_SECONDS = number(0, 1e9)
+_LOADED = {
+    "seconds": fields(dict.fromkeys(("import", "load", "first_run"), _SECONDS)),
+    "memory": by_name(_RESIDENT),
+    "batch": whole(1),
+}
+_LOADED_BY = {
+    ONNX: fields(_LOADED),
+    NATIVE: fields({**_LOADED, "kernels": text(), "arena_bytes": whole()}),
+}
+"""Checks of what loading took, by the runtime."""
+_TIMED = fields({"ms": list_of(number(0, 1e9), least=1)})
+_ENDED = fields({"resident": _RESIDENT, "cpu_seconds": _SECONDS})
 
 
 class Worker:
@@ -66,10 +93,11 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            errors="replace",
             env=module_environment(),
         )
         try:
-            self.loading = self._answer()
+            self.loading = self._answer(_LOADED_BY[configuration.runtime])
         except BaseException:
             self._end()
             raise
@@ -89,27 +117,34 @@ class Worker:
 
     def time(self, count: int) -> list[float]:
         """Wall times of `count` runs, ms."""
-        times: list[float] = self._ask(f"time {count}")["ms"]
+        times: list[float] = self._ask(f"time {count}", _TIMED)["ms"]
         return times
 
     def quit(self) -> dict[str, Any]:
         """End the process; `resident` memory at its end (bytes) and its `cpu_seconds` in all."""
-        return self._ask("quit")
+        return self._ask("quit", _ENDED)
 
-    def _ask(self, words: str) -> dict[str, Any]:
+    def _ask(self, words: str, expected: Check) -> dict[str, Any]:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: its last output follows
             self._process.stdin.write(f"{words}\n")
             self._process.stdin.flush()
-        return self._answer()
+        return self._answer(expected)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self, expected: Check) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        raise MeasurementError(f"{self.configuration.name}: {self._last_words()}")
+        if not line.endswith("\n"):  # it has ended, perhaps as it wrote
+            raise MeasurementError(f"{self.configuration.name}: {self._last_words()}")
+        try:
+            answer: dict[str, Any] = parse_json(line)
+            expected(answer, "")
+        except ValueError as error:
+            raise MeasurementError(
+                f"{self.configuration.name}: its process printed {line[:60]!r}, expected figures: "
+                f"{error}; does a library print something there?"
+            ) from error
+        return answer
 
     def _last_words(self) -> str:
         code = self._process.wait()
@@ -120,7 +155,7 @@ class Worker:
             return f"the process was ended by {name}: {hint}"
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines() or [f"it ended with {code}"]
-        return said[-1].removeprefix("error: ")
+        return on_one_line(said[-1].removeprefix("error: "))
 
     def _end(self) -> None:
         self._process.kill()

@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from primesvt_deploy.edge.bench.errors import MeasurementError
+from primesvt_deploy.edge.bench.result_schema import MOST_ROUNDS
+from primesvt_deploy.edge.runtime.checked_json import fields as json_fields
+from primesvt_deploy.edge.runtime.checked_json import flag, list_of, number, text, whole
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.runtimes import RUNTIMES
 
 __all__ = ["ALL_PROFILES", "BenchSettings"]
@@ -14,6 +18,17 @@ __all__ = ["ALL_PROFILES", "BenchSettings"]
 ALL_PROFILES = "all"
 _FEWEST_ROUNDS = 5
 _MOST = {"batches": 65536, "threads": 1024}
+_NAMES, _NUMBERS = list_of(text(most=10_000)), list_of(whole())
+_SETTINGS = json_fields(
+    {},
+    {
+        **dict.fromkeys(("runtimes", "profiles", "labels"), _NAMES),
+        **dict.fromkeys(("batches", "threads"), _NUMBERS),
+        **dict.fromkeys(("seconds", "warmup_seconds", "power_seconds"), number()),
+        "rounds": whole(),
+        "operators": flag(),
+    },
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +84,10 @@ class BenchSettings:
                 raise MeasurementError(f"{name} are {_list(values)}: name each once")
         if not self.batches:
             raise MeasurementError("there is no batch size: expected 1 or more, such as 1,4")
-        if self.rounds < _FEWEST_ROUNDS:
-            raise MeasurementError(f"rounds are {self.rounds}: expected {_FEWEST_ROUNDS} or more")
+        if not _FEWEST_ROUNDS <= self.rounds <= MOST_ROUNDS:
+            raise MeasurementError(
+                f"rounds are {self.rounds}: expected {_FEWEST_ROUNDS} or more, to {MOST_ROUNDS}"
+            )
         if not 0.0 < self.seconds <= 3600.0:
             raise MeasurementError(f"seconds are {self.seconds:g}: expected more than 0, to 3600")
         for name in ("warmup_seconds", "power_seconds"):
@@ -82,7 +99,12 @@ class BenchSettings:
         """Make settings from what `to_dict` gives; raises MeasurementError."""
         unknown = sorted(set(d) - {field.name for field in fields(cls)})
         if unknown:
-            raise MeasurementError(f"unknown settings {', '.join(unknown)}: use one version")
+            names = on_one_line(", ".join(unknown)[:200])
+            raise MeasurementError(f"unknown settings {names}: use one version")
+        try:
+            _SETTINGS(d, "")
+        except ValueError as error:
+            raise MeasurementError(f"settings: {error}") from error
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
         return cls(**values)
 

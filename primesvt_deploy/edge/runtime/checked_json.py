@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import is_on_one_line
 from .files import read_regular
@@ -53,8 +53,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return parse_json(read_regular(path, most=_MOST_BYTES))
 
 
-def parse_json(content: str | bytes) -> Any:
+def parse_json(content: str | bytes, *, infinity: bool = False) -> Any:
     """Parse JSON strictly: finite numbers of 64 bits, whole Unicode, each key once, not too deep.
+
+    Args:
+        content: the JSON.
+        infinity: accept `Infinity` as a number.
 
     Raises:
         ValueError: it is something else; the message says in one line what.
@@ -64,7 +68,7 @@ def parse_json(content: str | bytes) -> Any:
             content = content.decode("utf-8")
         found = json.loads(
             content,
-            parse_constant=_no_constant,
+            parse_constant=_infinity if infinity else _no_constant,
             parse_float=_finite,
             parse_int=_bounded,
             object_pairs_hook=_each_once,
@@ -79,8 +83,12 @@ def parse_json(content: str | bytes) -> Any:
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}, expected finite numbers")
+
+
+def _infinity(name: str) -> float:
+    return math.inf if name == "Infinity" else _no_constant(name)
 
 
 def _finite(digits: str) -> float:

@@ -39,8 +39,8 @@ class PreprocessingError(DeployError):
     """A preprocessing description, or an image given to it, is not usable."""
 
 
-_BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
-"""Line ends, control characters (which terminals obey) and halves of characters."""
+_BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Line ends, what terminals obey, what turns the direction of text, and halves of characters."""
 
 
 def is_on_one_line(text: str) -> bool:

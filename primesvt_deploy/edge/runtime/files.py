@@ -7,7 +7,7 @@ import os
 import stat
 from io import BufferedReader
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["open_regular", "read_regular", "reason"]
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -48,6 +48,11 @@ def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
     return content
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file was not read, in a few words without its path."""
+    return str((error.strerror if isinstance(error, OSError) else None) or error)
 
 
 def _require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:

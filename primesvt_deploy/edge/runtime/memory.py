@@ -13,8 +13,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .checked_json import parse_json
 from .errors import BundleError, DeployError
 from .profiles import LATENCY, SessionProfile, make_profile
 
@@ -109,10 +110,9 @@ def _profile(text: str, path: str) -> SessionProfile:
     if not text.startswith("{"):
         return make_profile(text, os.path.basename(path))
     try:
-        content: Any = json.loads(text)
+        return SessionProfile.from_dict(parse_json(text))
     except ValueError as error:
         raise BundleError("--profile is not complete JSON: pass a name, or correct it") from error
-    return SessionProfile.from_dict(content)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .bundle import Bundle
-from .checked_json import read_json
+from .checked_json import Check, by_name, fields, flag, read_json, text
 from .errors import BundleError
+from .files import reason
 
 __all__ = [
     "DEFAULTS",
@@ -32,6 +32,23 @@ DEFAULTS = "defaults"
 _FILE = "session.json"
 _MODEL = "model.onnx"
 _LEVELS = ("all", "extended", "basic", "disabled")
+_CHECKS: Mapping[str, Check] = {
+    "name": text(),
+    "file": text(r"(?!\.{1,2}$)[^/\\]+", most=255, expected="the name of a file in the bundle"),
+    "graph_optimization_level": text("|".join(_LEVELS), expected=f"one of {', '.join(_LEVELS)}"),
+    "enable_mem_pattern": flag(),
+    "enable_mem_reuse": flag(),
+    "enable_cpu_mem_arena": flag(),
+    "config": by_name(text(expected="a text")),
+}
+"""Checks of a profile's fields, by name."""
+_SESSION = fields(
+    {
+        "requires": by_name(text(r"[0-9]{1,9}(\.[0-9]{1,9})*", expected="a version, such as 1.20")),
+        "default": text(),
+        "profiles": by_name(fields({})),
+    }
+)
 _CLASHING = {
     "session.use_ort_model_bytes_directly",
     "session.use_ort_model_bytes_for_initializers",
@@ -72,24 +89,12 @@ class SessionProfile:
 
     def __post_init__(self) -> None:
         """Check all fields; see the class."""
-        flags = (self.enable_mem_pattern, self.enable_mem_reuse, self.enable_cpu_mem_arena)
-        for name, value, right, expected in (
-            ("name", self.name, _is_text(self.name), "a name"),
-            ("file", self.file, _is_plain_name(self.file), "the name of a file in the bundle"),
-            (
-                "graph_optimization_level",
-                self.graph_optimization_level,
-                self.graph_optimization_level in _LEVELS,
-                f"one of {', '.join(_LEVELS)}",
-            ),
-            ("enable_*", flags, all(type(flag) is bool for flag in flags), "true or false"),
-            ("config", self.config, _is_text_by_text(self.config), "texts by their keys"),
-        ):
-            if not right:
-                raise BundleError(
-                    f"session profile: {name} is {value!r}, expected {expected}; copy the bundle "
-                    "again"
-                )
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            try:
+                check(dict(value) if isinstance(value, Mapping) else value, name)
+            except ValueError as error:
+                raise BundleError(f"session profile: {error}; copy the bundle again") from error
         if all(self.config.get(key) == "1" for key in _CLASHING):
             raise BundleError(
                 f"session profile: {' and '.join(sorted(_CLASHING))} crash onnxruntime together; "
@@ -99,11 +104,11 @@ class SessionProfile:
     @classmethod
     def from_dict(cls, d: object) -> SessionProfile:
         """Make one from what `to_dict` gives; raises BundleError."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(d, Mapping) or set(d) != names:
-            found = sorted(map(str, d)) if isinstance(d, Mapping) else type(d).__name__
+        if not isinstance(d, Mapping) or set(d) != set(_CHECKS):
+            found = str(sorted(map(str, d)) if isinstance(d, Mapping) else type(d).__name__)
             raise BundleError(
-                f"session profile: found {found}, expected {sorted(names)}; copy the bundle again"
+                f"session profile: found {found:.200}, expected {sorted(_CHECKS)}; copy the bundle "
+                "again"
             )
         return cls(**d)
 
@@ -216,7 +221,7 @@ def read_session(bundle: Bundle) -> BundleSession:
     try:
         content = read_json(path) if _FILE in bundle else session_json()
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged: {error}; copy the bundle again") from error
+        raise BundleError(f"{path} is damaged: {reason(error)}; copy the bundle again") from error
     try:
         return _parsed(content)
     except BundleError as error:
@@ -227,38 +232,23 @@ def _parsed(content: object) -> BundleSession:
     if not isinstance(content, Mapping) or content.get("schema") != SESSION_SCHEMA:
         found = content.get("schema") if isinstance(content, Mapping) else type(content).__name__
         raise BundleError(
-            f"found schema {found!r}, expected {SESSION_SCHEMA!r}: use the matching primesvt-deploy"
+            f"found schema {found!r:.40}, expected {SESSION_SCHEMA!r}: use the matching "
+            "primesvt-deploy"
         )
-    requires, profiles = content.get("requires"), content.get("profiles")
-    if not _is_versions(requires) or not isinstance(profiles, Mapping):
-        raise BundleError(
-            f"found requires {requires!r} and profiles of type {type(profiles).__name__}, expected "
-            "versions and profiles by name; copy the bundle again"
-        )
+    try:
+        _SESSION(content, "")
+    except ValueError as error:
+        raise BundleError(f"{error}; copy the bundle again") from error
+    profiles = {
+        name: SessionProfile.from_dict(profile) for name, profile in content["profiles"].items()
+    }
+    for name, profile in profiles.items():
+        if profile.name != name:
+            raise BundleError(
+                f"session profile: {name!r} is called {profile.name!r}; copy the bundle again"
+            )
     session = BundleSession(
-        requires=dict(requires or {}),
-        default=str(content.get("default")),
-        profiles={name: SessionProfile.from_dict(profile) for name, profile in profiles.items()},
+        requires=dict(content["requires"]), default=content["default"], profiles=profiles
     )
     session.profile()
     return session
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable()
-
-
-def _is_plain_name(value: object) -> bool:
-    return _is_text(value) and value not in (".", "..") and not set("/\\") & set(str(value))
-
-
-def _is_text_by_text(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        _is_text(part) for pair in value.items() for part in pair
-    )
-
-
-def _is_versions(value: Any) -> bool:
-    return _is_text_by_text(value) and all(
-        re.fullmatch(r"\d+(\.\d+)*", version) for version in value.values()
-    )

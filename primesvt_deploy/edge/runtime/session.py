@@ -22,6 +22,8 @@ __all__ = ["OnnxModel", "check_version", "session_options"]
 
 _FRAME_AXES = 5
 _PIXELS = "tensor(uint8)"
+_STAGED_OUTPUTS = 2
+"""Outputs of a file that stops early: logits, and timesteps."""
 _LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -94,8 +96,23 @@ class OnnxModel:
         size = shape.pop(1 if self._of_frames else 0)
         self.fixed_batch: int | None = size if isinstance(size, int) else None
         self.sample_shape: tuple[int, ...] = tuple(shape)
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        self.stages: tuple[Stage, ...] = read_stages(metadata)
+        self.stages: tuple[Stage, ...] = read_stages(self.metadata)
+        outputs = len(self.session.get_outputs())
+        if self.stages and outputs != _STAGED_OUTPUTS:
+            raise BundleError(
+                f"{Path(path).name} is damaged: it has stages and {outputs} outputs, expected "
+                f"{_STAGED_OUTPUTS}; copy it again"
+            )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Metadata of the file, by key; raises BundleError where it is damaged."""
+        try:
+            return dict(self.session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise BundleError(
+                "metadata in the ONNX file is damaged: it is not UTF-8; copy the file again"
+            ) from error
 
     @classmethod
     def of_bundle(

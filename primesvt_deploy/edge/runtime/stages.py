@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from .checked_json import fields, list_of, number, parse_json, whole
+from .errors import BundleError
+
 __all__ = ["STAGES_KEY", "Stage", "margins_of", "read_stages", "stages_json"]
 
 STAGES_KEY = "primesvt.stages"
 """Metadata of an ONNX file that stops early: JSON list of its stages, `timesteps` and `margin`."""
+
+_STAGES = list_of(fields({"timesteps": whole(1, 10_000), "margin": number(0, math.inf)}), most=100)
 
 
 @dataclass(frozen=True)
@@ -47,5 +53,16 @@ def stages_json(stages: Sequence[Stage]) -> str:
 
 
 def read_stages(metadata: Mapping[str, str]) -> tuple[Stage, ...]:
-    """Stages of an ONNX file, from its metadata; none where it does not stop early."""
-    return tuple(Stage(**entry) for entry in json.loads(metadata.get(STAGES_KEY, "[]")))
+    """Stages of an ONNX file, from its metadata; none where it does not stop early.
+
+    Raises:
+        BundleError: the metadata is damaged.
+    """
+    try:
+        found = parse_json(metadata.get(STAGES_KEY, "[]"), infinity=True)
+        _STAGES(found, "")
+    except ValueError as error:
+        raise BundleError(
+            f"{STAGES_KEY} in the ONNX file is damaged: {error}; copy the file again"
+        ) from error
+    return tuple(Stage(entry["timesteps"], entry["margin"]) for entry in found)

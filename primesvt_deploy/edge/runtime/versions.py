@@ -13,7 +13,8 @@ UPGRADE = "pip install -U onnxruntime"
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """Leading numbers of a version, without zeros at the end: (1, 26) for `1.26.0.dev3`."""
-    leading = re.match(r"\d+(\.\d+)*", version)
+    # Python refuses to read numbers of thousands of digits.
+    leading = re.match(r"\d{1,18}(\.\d{1,18})*", version)
     numbers = [int(part) for part in leading.group().split(".")] if leading else []
     while numbers and not numbers[-1]:
         numbers.pop()

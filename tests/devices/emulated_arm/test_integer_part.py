@@ -13,6 +13,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.devices.emulated_arm.guest import output_digests
 from primesvt_deploy.devices.emulated_arm.integer_part import IntegerPart, split_integer_part
 from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
 
@@ -103,3 +104,7 @@ def test_spikes_that_hang_on_the_images_otherwise_are_left_out(
     told.value = '["stem.0.conv.of.another.name"]'
     onnx.save(model, tmp_path / "other.onnx")
     assert split_integer_part(tmp_path / "other.onnx", IMAGES, tmp_path) is None
+    told.value = "[null]"
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(VerificationError, match=r"primesvt\.real in the ONNX file is damaged"):
+        split_integer_part(tmp_path / "other.onnx", IMAGES, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,10 +50,31 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         made.command("cortex-a72")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"python": 3, "other": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 5000,
+        "\xff",
+        '{"python": 3, "other": 1}',
+        '{"python": "python3.11", "wheels": null}',
+        '{"python": "../python3.11", "wheels": "wheels-1.2.3"}',
+        '{"python": "python3.11", "wheels": "wheels-1\\n2"}',
+        '{"python": "python3.11", "wheels": "wheels-1", "uncounted": "a\\u001b[2J"}',
+    ],
+)
 def test_a_damaged_record_is_told(faked: Faked, text: str) -> None:
     made = faked("true")
-    (made.directory / "sandbox.json").write_text(text)
+    (made.directory / "sandbox.json").write_text(text, encoding="latin-1")
+    with pytest.raises(EmulationError, match=r"sandbox\.json is damaged"):
+        made.command("cortex-a72")
+
+
+def test_a_record_that_is_a_pipe_is_told(faked: Faked) -> None:
+    made = faked("true")
+    (made.directory / "sandbox.json").unlink()
+    os.mkfifo(made.directory / "sandbox.json")
     with pytest.raises(EmulationError, match=r"sandbox\.json is damaged"):
         made.command("cortex-a72")
 

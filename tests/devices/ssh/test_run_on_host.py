@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,78 @@ def test_python_too_old_or_missing(
     with pytest.raises(RemoteError, match=expected):
         measure(replace(host, python=python), bundle)
     until(lambda: not server.left(), 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "expected"),
+    [
+        ("-c", "3.11.\\0302\\0262", "no .* there"),
+        ("-c", "9" * 5000, "no .* there"),
+        ("-", "", "expected a directory: it is not complete JSON"),
+        ("-", "{\\\"directory\\\": 3}", "expected a directory: free_bytes is missing"),
+        ("-m", "[" * 5000, "does not tell what machine it is: it is nested too deeply"),
+        ("-m", "{\\\"fingerprint\\\": null}", "machine it is: (fingerprint|state) is"),
+        ("-m", "\\0033[2J\\0007", "does not tell what machine it is: it is not complete JSON"),
+    ],
+)  # fmt: skip
+def test_what_a_broken_host_says_is_one_line(
+    step: str, said: str, expected: str, server: Server, host: HostSettings, bundle: Path
+) -> None:
+    condition = f'[ "$1" = {step} ]'
+    if step == "-m":
+        condition = 'case "$2" in *.machine) ;; *) false;; esac'
+    python = script(
+        server.folder / "python",
+        f'if {condition}; then printf "%b" "{said}"; exit; fi; exec {sys.executable} "$@"',
+    )
+    line = refusal(replace(host, python=python), bundle)
+    assert re.search(expected, line)
+    assert line.isprintable() and len(line) < 1500
+    until(lambda: not server.left(), 3)
+
+
+@pytest.mark.parametrize("result", ["[1]", '{"a": NaN}'])
+def test_a_result_that_is_damaged_is_one_line(
+    result: str, server: Server, host: HostSettings, bundle: Path
+) -> None:
+    assert "its result is damaged: " in refusal(host, bundle, {"result": result})
+
+
+def test_a_result_that_is_too_large_is_left_there(
+    server: Server, host: HostSettings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("primesvt_deploy.devices.ssh.host_directory._MOST_BYTES", 1000)
+    line = refusal(host, bundle, {"result": "x" * 1001})
+    assert "RESULT.json has more than 1000 bytes" in line
+
+
+def test_a_result_is_checked_before_it_is_given_out(
+    host: HostSettings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def measured(*_: object, **__: object) -> dict[str, Any]:
+        return {"schema": "primesvt-bench/1", "variants": "none"}
+
+    monkeypatch.setattr("primesvt_deploy.devices.ssh.remote_benchmark.measure_on_host", measured)
+    with pytest.raises(RemoteError, match="its result is damaged: machine is missing"):
+        run_on_host(host, [bundle], {}, requires={}, tell=print)
+
+
+def test_nothing_from_a_host_controls_the_terminal(
+    server: Server, host: HostSettings, bundle: Path
+) -> None:
+    """Progress, errors, and what the host's shell mixes into what the follower says."""
+    python = script(
+        server.folder / "python",
+        'case "$2" in *follow) printf "p x y\\ne 0 zero\\n\\033[2Jgone\\n";; esac; '
+        f'exec {sys.executable} "$@"',
+    )
+    told: list[str] = []
+    wishes = {"says": "\x1b]0;title\x07", "error": "\x1b[31mred\x1b[0m"}
+    with pytest.raises(RemoteError) as caught:
+        measure(replace(host, python=python), bundle, wishes, tell=told.append)
+    assert str(caught.value).endswith(r"\x1b[31mred\x1b[0m")
+    assert r"\x1b]0;title\x07" in told
+    assert all(map(str.isprintable, told))
 
 
 def test_a_disk_that_is_too_small_is_refused_before(

@@ -20,6 +20,7 @@ from primesvt_deploy.edge.bench.configurations import configurations_of, open_su
 from primesvt_deploy.edge.bench.job import run_bench
 from primesvt_deploy.edge.bench.native_program import READY_PROGRAM
 from primesvt_deploy.edge.bench.process import Worker
+from primesvt_deploy.edge.bench.result_schema import check_measured
 from primesvt_deploy.edge.bench.results import read_results, write_results
 from primesvt_deploy.edge.bench.samples import write_samples
 from primesvt_deploy.edge.bench.settings import BenchSettings
@@ -176,6 +177,7 @@ def test_both_runtimes_take_turns_and_say_what_they_need(both: Path, tmp_path: P
     assert notes == ["the native runtime runs the samples of a batch one by one"]
     write_results(found, tmp_path / "r.json")
     assert read_results(tmp_path / "r.json") == found
+    check_measured(found)
 
 
 @pytest.mark.slow

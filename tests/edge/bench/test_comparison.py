@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
-from primesvt_deploy.edge.bench.results import SCHEMA, read_results
+from primesvt_deploy.edge.bench.result_schema import SCHEMA
+from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.errors import MeasurementError
 
 MACHINE = {"cpu": "Cortex-A76", "architecture": "aarch64", "board": "Pi 5", "logical_cores": 4,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hostile_json import mutations
 from sealed_bundles import seal
 
 from primesvt_deploy.edge.bench import job, process
@@ -20,7 +21,8 @@ from primesvt_deploy.edge.bench.configurations import configurations_of, labels_
 from primesvt_deploy.edge.bench.job import main, run_bench
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
-from primesvt_deploy.edge.bench.results import SCHEMA, read_results
+from primesvt_deploy.edge.bench.result_schema import SCHEMA, check_measured
+from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import summary
 from primesvt_deploy.errors import BundleError, MeasurementError
@@ -63,6 +65,7 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
     assert any("median" in line for line in told)
     (tmp_path / "r.json").write_text(json.dumps(found))
     assert read_results(tmp_path / "r.json") == found
+    check_measured(found)
 
 
 def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
@@ -144,6 +147,33 @@ def test_a_worker_that_is_killed_is_one_line(
             worker.time(3)
 
 
+@pytest.mark.parametrize(
+    "said", ["loaded", "[]", "NaN", "{}", '{"seconds": null}', "\x1b[2J", "[" * 5000, "\udcff"]
+)
+def test_a_worker_that_prints_something_else_is_one_line(
+    said: str, two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (configuration,) = configurations_of([open_subject(two[0], "m")], QUICK, cores=1)
+    (tmp_path / "said").write_text(f"{said}\n", errors="surrogateescape")
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexec cat {tmp_path}/said\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(process.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(MeasurementError, match=r"^m, .*: its process printed .* expected") as error:
+        Worker(configuration)
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+def test_a_worker_that_ends_within_a_line_is_one_line(
+    two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (configuration,) = configurations_of([open_subject(two[0], "m")], QUICK, cores=1)
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "{"; kill -KILL $$\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(process.sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(MeasurementError, match="ended by SIGKILL"):
+        Worker(configuration)
+
+
 def test_no_worker_outlives_a_benchmark(two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     original = process.subprocess.Popen
@@ -173,6 +203,7 @@ def test_labels_are_as_short_as_they_can_be(tmp_path: Path) -> None:
     paths = [tmp_path / "old" / "bundle", tmp_path / "new" / "bundle"]
     assert labels_of(paths) == ("old/bundle", "new/bundle")
     assert labels_of(paths[:1]) == ("bundle",)
+    assert labels_of([tmp_path / "a\u00a0b\n\udcff"]) == ("a\u00a0b\\n\\udcff",)
     with pytest.raises(MeasurementError, match="named twice"):
         labels_of([paths[0], tmp_path / "new" / ".." / "old" / "bundle"])
 
@@ -189,6 +220,18 @@ def test_a_request_is_run_from_files(
     request.write_text(json.dumps({**asked, "bundles": ["none"]}))
     assert main([str(request), str(result)]) == 2
     assert capsys.readouterr().err.startswith("error: there is nothing at none")
+
+
+def test_an_altered_request_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"bundles": ["none"], "settings": QUICK.to_dict()}
+    for described, text in mutations(asked, seed=0, count=400):
+        (tmp_path / "request.json").write_bytes(text)
+        assert main([str(tmp_path / "request.json"), str(tmp_path / "result.json")]) == 2, described
+        said = capsys.readouterr().err.removesuffix("\n")
+        assert said.startswith("error: ") and len(said) < 1000, described
+        assert said.isprintable(), (described, said[:300])
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_damage_is_one_line(tmp_path: Path, place: tuple[str | int, ...], value:
         part = part[key]
     part[place[-1]] = value
     (tmp_path / "r.json").write_text(json.dumps(content))
-    with pytest.raises(MeasurementError, match=r"r\.json is damaged: ") as error:
+    with pytest.raises(MeasurementError, match=r"r\.json is (damaged|not a complete)") as error:
         read_results(tmp_path / "r.json")
     assert "\n" not in str(error.value)
 

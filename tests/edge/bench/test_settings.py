@@ -28,6 +28,7 @@ def test_settings_survive_json() -> None:
         ({"runtimes": ("fast",)}, "there is no runtime 'fast': pass onnx, native or both"),
         ({"threads": (2, 2)}, "name each once"),
         ({"rounds": 2}, "expected 5 or more"),
+        ({"rounds": 10_001}, "expected 5 or more, to 10000"),
         ({"seconds": 0.0}, "expected more than 0"),
         ({"seconds": float("nan")}, "expected more than 0"),
         ({"warmup_seconds": -1.0}, "expected 0 to 3600"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_json import mutations
 from sealed_bundles import unchecked
 
 from primesvt_deploy.edge.runtime.bundle import Bundle
@@ -17,6 +19,8 @@ from primesvt_deploy.edge.runtime.profiles import (
     read_session,
     session_json,
 )
+from primesvt_deploy.edge.runtime.session import session_options
+from primesvt_deploy.edge.runtime.versions import lacking
 
 GOOD = make_profile("low-memory", "model.ort").to_dict()
 
@@ -70,11 +74,14 @@ def test_an_unknown_profile_is_one_line(tmp_path: Path) -> None:
         ({"name": "a\nb"}, "name is"),
         ({"file": "../model.onnx"}, "expected the name of a file in the bundle"),
         ({"file": ".."}, "file is '..'"),
-        ({"file": None}, "file is None"),
+        ({"file": None}, "file is null"),
         ({"graph_optimization_level": "most"}, "expected one of all, extended, basic, disabled"),
         ({"graph_optimization_level": ["all"]}, "graph_optimization_level"),
         ({"enable_mem_reuse": 1}, "expected true or false"),
-        ({"config": {"session.disable_prepacking": 1}}, "config is"),
+        (
+            {"config": {"session.disable_prepacking": 1}},
+            "config['session.disable_prepacking'] is 1",
+        ),
         ({"config": []}, "config is"),
         ({"speed": 1}, "found ["),
         (
@@ -129,3 +136,33 @@ def test_a_builder_cannot_write_what_no_reader_takes() -> None:
     for wrong in ({"default": "fast"}, {"requires": {"opset": "x"}}, {"low_memory_file": "a/b"}):
         with pytest.raises(BundleError):
             session_json(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_profile_under_another_name_is_refused(tmp_path: Path) -> None:
+    content = session_json()
+    content["profiles"]["latency"]["name"] = "low-memory"
+    with pytest.raises(BundleError, match="'latency' is called 'low-memory'"):
+        read_session(written(tmp_path, content))
+
+
+def test_an_altered_session_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    content = session_json(requires={"opset": "1.14"}, low_memory_file="model.ort")
+    kept = 0
+    for described, text in mutations(content, seed=0, count=10**6):
+        (tmp_path / "session.json").write_bytes(text)
+        try:
+            session = read_session(unchecked(tmp_path))
+        except BundleError as error:
+            said = str(error)
+            assert said.isprintable() and len(said) < 1000, (described, said[:300])
+        else:
+            session_options(session.profile(), 1)
+            lacking("1.20", session.requires)
+            kept += 1
+    assert kept > 20
+
+
+def test_a_pipe_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "session.json")
+    with pytest.raises(BundleError, match=r"session\.json is damaged: it is a pipe \(FIFO\)"):
+        read_session(unchecked(tmp_path, files={"session.json": {}}))
