@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
 from primesvt_deploy.edge.runtime.errors import PreprocessingError
+from primesvt_deploy.edge.runtime.files import require_regular
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.steps import read_sample
 from primesvt_deploy.errors import DataError
@@ -71,12 +72,12 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
 
     def decode(number: int) -> npt.NDArray[Any]:
         steps, file = model.preprocessing, everything[number]
-        sample = read_sample(steps, file, upright=False)
-        if isinstance(steps, FrameSteps):
-            try:
+        try:
+            sample = read_sample(steps, file, upright=False)
+            if isinstance(steps, FrameSteps):
                 steps.crop_batch(sample[np.newaxis])
-            except PreprocessingError as error:
-                raise DataError(f"{file}: {error}") from error
+        except PreprocessingError as error:
+            raise DataError(f"{file}: {error}") from error
         return sample
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
@@ -94,7 +95,9 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        found = file.stat()
+        require_regular(found, file)
+        return found.st_size
     except OSError as error:
         raise DataError(
             f"{file} cannot be read ({error.strerror}): remove it, or mend the link it is"

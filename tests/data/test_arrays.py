@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from small_models import LABELS, TINY, make_model
 
-from primesvt_deploy.data import open_data
+from primesvt_deploy.data import arrays, open_data
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.svit import SViT
 
@@ -132,9 +133,9 @@ def test_small_and_missing_parts_are_named(tiny: SViT, tmp_path: Path) -> None:
     path = medmnist(tmp_path / "d.npz", train=20, val=49, test=60)
     assert "val_ has 49 images and test_ 60: expected at least 50 each" in refused(tiny, path)
     assert "has no array 'images'" in refused(tiny, medmnist(tmp_path / "t.npz", train=200))
-    arrays = dict(np.load(medmnist(tmp_path / "l.npz", val=50, test=50)))
-    del arrays["test_labels"]
-    np.savez(tmp_path / "l.npz", **arrays)
+    parts = dict(np.load(medmnist(tmp_path / "l.npz", val=50, test=50)))
+    del parts["test_labels"]
+    np.savez(tmp_path / "l.npz", **parts)
     assert "has no array 'test_labels'" in refused(tiny, tmp_path / "l.npz")
 
 
@@ -315,11 +316,20 @@ class RunsACommand:
         return os.system, (f"echo ran > '{self.marker}'",)
 
 
-@pytest.mark.parametrize("name", ["images", "labels", "classes", "unused"])
+@pytest.mark.parametrize("name", ["images", "labels", "classes"])
 def test_pickled_objects_are_refused_and_not_made(tiny: SViT, tmp_path: Path, name: str) -> None:
     marker = tmp_path / "marker"
     path = write(tmp_path / "d.npz", **{name: np.array([RunsACommand(marker)], dtype=object)})
-    assert "is not a complete .npz of plain arrays" in refused(tiny, path)
+    message = refused(tiny, path)
+    assert f"is not a complete .npz of plain arrays ({name}: it holds '|O'" in message
+    assert not marker.exists()
+
+
+def test_what_is_not_needed_is_not_opened(tiny: SViT, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    unused = np.array([RunsACommand(marker)], dtype=object)
+    data = open_data(tiny, write(tmp_path / "d.npz", unused=unused))
+    assert data.digest == open_data(tiny, write(tmp_path / "e.npz")).digest
     assert not marker.exists()
 
 
@@ -367,16 +377,19 @@ def test_zip_of_other_files_under_the_name_of_an_npz(tiny: SViT, tmp_path: Path)
     refused(tiny, path)
 
 
+@pytest.mark.parametrize("parts", [{}, {"train_images": pixels(), "train_labels": some_labels()}])
 def test_array_too_large_for_memory(
-    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any]
 ) -> None:
-    path = write(tmp_path / "d.npz")
-
-    def out_of_memory(*_args: object, **_options: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(np, "load", out_of_memory)
-    assert "does not fit into memory" in refused(tiny, path)
+    """Two arrays are joined in a copy, so they need twice their size."""
+    path = write(tmp_path / "d.npz", **parts)
+    needed = pixels().nbytes * (4 if parts else 1)
+    for free in (needed - 1, needed):
+        monkeypatch.setattr(arrays, "available_memory", partial(int, free))
+        if free == needed:
+            open_data(tiny, path)
+        else:
+            assert "does not fit into memory: pass an ImageFolder" in refused(tiny, path)
 
 
 def test_arrays_of_the_input_size_are_neither_enlarged_nor_cropped(

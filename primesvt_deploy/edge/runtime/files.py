@@ -7,7 +7,7 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["open_regular", "read_regular", "require_regular"]
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -25,11 +25,11 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
             says why.
         ValueError: a null character in the path.
     """
-    _require_regular(os.stat(path), path)
+    require_regular(os.stat(path), path)
     # Should a pipe have taken its place meanwhile, opening it does not wait either.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        _require_regular(os.fstat(descriptor), path)
+        require_regular(os.fstat(descriptor), path)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -50,7 +50,12 @@ def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
     return content
 
 
-def _require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+def require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    """Refuse what `os.stat` found at a path unless it is a regular file.
+
+    Raises:
+        OSError: it is a directory, a pipe, a socket or a device.
+    """
     if stat.S_ISREG(found.st_mode):
         return
     if stat.S_ISDIR(found.st_mode):
