@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from primesvt_deploy.cli.options.common import numbers, whole_numbers, with_options
+from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["model_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_MOST_LABELS = 2**24
+"""Most bytes of a file of labels."""
 
 _OPTIONS = (
     click.option("--model", "name", metavar="NAME", help="A reference model or a directory."),
@@ -160,6 +164,8 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--labels: cannot read {path} as text: {error}") from error
+        lines = read_regular(path, most=_MOST_LABELS).decode().splitlines()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise SettingsError(f"--labels: cannot read {path} as text: {reason}") from error
+    return tuple(line.strip() for line in lines if line.strip())

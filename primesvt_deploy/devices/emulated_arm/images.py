@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.edge.bench.samples import stored_images
 from primesvt_deploy.edge.runtime.bundle import read_manifest
 from primesvt_deploy.edge.runtime.steps import InputSteps, steps_from_dict
 from primesvt_deploy.errors import DataError
@@ -63,8 +63,7 @@ def choose_samples(
                     f"--data: {reason}: pip install 'primesvt-deploy[build]', or leave it out to "
                     "compare on the stored images"
                 ) from error
-    with np.load(Path(bundle) / "check.npz") as stored:
-        pixels = stored["images"][:count]
+    pixels = stored_images(Path(bundle))[:count]
     return Samples(steps.normalise(pixels), f"images stored in the bundle ({reason})")
 
 

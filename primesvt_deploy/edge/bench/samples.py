@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.edge.bench.configurations import Subject
+from primesvt_deploy.edge.runtime.arrays import ArrayFile
+from primesvt_deploy.edge.runtime.errors import BundleError
 from primesvt_deploy.edge.runtime.steps import steps_from_dict
 
-__all__ = ["write_samples"]
+__all__ = ["stored_images", "write_samples"]
 
 _MOST_BYTES = 2_000_000
 """Bytes of all samples, at most: they count as memory of the worker."""
@@ -35,9 +37,25 @@ def write_samples(subject: Subject, path: Path) -> Path | None:
     stored = subject.path / "check.npz"
     if subject.manifest is None or not stored.is_file():
         return None
-    with np.load(stored) as arrays:
-        images: npt.NDArray[Any] = arrays["images"]
+    images = stored_images(subject.path)
     steps = steps_from_dict(subject.manifest["model"]["preprocessing"])
     count = max(1, _MOST_BYTES // steps.normalise(images[:1]).nbytes)
     np.save(path, steps.normalise(images[:count]))
     return path
+
+
+def stored_images(bundle: Path) -> npt.NDArray[Any]:
+    """Images that a bundle has stored, before normalisation: `[n, H, W, C]`, or frames.
+
+    Raises:
+        BundleError: they are missing or damaged.
+    """
+    path = bundle / "check.npz"
+    try:
+        with ArrayFile(path) as file:
+            return file.read("images")
+    except (OSError, ValueError, KeyError, MemoryError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise BundleError(
+            f"{path}: found no stored images ({reason}); copy the bundle again"
+        ) from error

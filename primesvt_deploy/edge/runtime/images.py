@@ -16,6 +16,7 @@ from .errors import ImageError, on_one_line
 from .files import read_regular
 from .pixel_limit import PIXELS_VARIABLE, max_pixels
 from .quiet_pillow import quiet_libtiff, quiet_pillow
+from .tiff_tags import tags_fit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +25,9 @@ __all__ = ["bytes_of_floats", "decode_image", "read_image"]
 
 _PIECE = 2**20
 """Pixels that are converted at once."""
+_MOST_SCANS = 500
+_EXIF = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 _READ = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM"
 # Leading bytes ("." stands for any byte), name for messages, Pillow's name.
 _FORMATS = tuple(
@@ -149,9 +153,9 @@ def _decoded(
         with (
             quiet_pillow(),
             # One format, so that no other of Pillow's many decoders sees the data.
-            Image.open(io.BytesIO(data), formats=(format_,)) as image,
+            Image.open(io.BytesIO(_harmless(data, format_)), formats=(format_,)) as image,
         ):
-            if image.width * image.height > most:  # whatever limit Pillow was given
+            if _decoded_pixels(image) > most:  # whatever limit Pillow was given
                 raise Image.DecompressionBombError
             return _samples(image, upright=upright, grey=grey)
     except ImageError:
@@ -173,6 +177,38 @@ def _decoded(
         f"found {kind} that is truncated or corrupt ({reason}), expected a complete one; "
         "copy the file again or re-save it"
     )
+
+
+def _harmless(data: bytes, format_: str) -> bytes:
+    """An image file without what costs Pillow far more than the samples do.
+
+    Raises:
+        ImageError: it cannot be left out.
+    """
+    if format_ == "TIFF" and not tags_fit(data):
+        raise ImageError("found a TIFF with tags of too much content, expected fewer; re-save it")
+    if format_ == "JPEG":
+        if data.count(b"\xff\xda") > _MOST_SCANS:
+            raise ImageError(
+                f"found a JPEG of more than {_MOST_SCANS} scans, expected fewer; re-save it"
+            )
+        first = _EXIF.search(data)
+        if first and _EXIF.search(data, first.end()):
+            # Pillow joins several, and the first, of up to 64 kB, says how to turn the image.
+            rest = _EXIF.sub(rb"\g<1>none\0\0", data[first.end() :])
+            return data[: first.end()] + rest
+    if format_ == "PPM" and data[1:2] in b"123":
+        return _COMMENT.sub(b"", data)  # text: Pillow copies the rest for each
+    return data
+
+
+def _decoded_pixels(image: Image.Image) -> int:
+    """Pixels that decoding an opened image makes, at most."""
+    rows = image.height
+    # A packed BMP may skip 255 rows, of which older Pillows make pixels although it has fewer.
+    if image.width > 2**18 and any(part[0] == "bmp_rle" for part in getattr(image, "tile", ())):
+        rows = max(rows, 256)
+    return image.width * rows
 
 
 def _samples(image: Image.Image, *, upright: bool, grey: bool) -> npt.NDArray[np.uint8]:
@@ -243,8 +279,12 @@ def _turned(image: Image.Image) -> Image.Image:
     from PIL import ExifTags, ImageOps
 
     try:
-        image.getexif().get(ExifTags.Base.Orientation)
+        if not tags_fit(image.info.get("exif", b"")):
+            return image
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as above
+        return image
+    if orientation not in range(2, 9):
         return image
     image.info.clear()  # else the rest of the block is written anew, which fails on odd ones
     return ImageOps.exif_transpose(image)
