@@ -24,6 +24,7 @@ import numpy.typing as npt
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
 from primesvt_deploy.edge.runtime.arrays import ArrayFile, available_memory
 from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.images import bytes_of_floats
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
@@ -104,10 +105,9 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
 
 
 def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or error
     where = f"{key}: " if key else ""
     return DataError(
-        f"{path} is not a complete .npz of plain arrays ({where}{reason}): save it again"
+        f"{path} is not a complete .npz of plain arrays ({where}{reason_of(error)}): save it again"
     )
 
 

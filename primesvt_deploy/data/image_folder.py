@@ -110,7 +110,7 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
     suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
     numbers = _class_numbers(model.labels)
     for directory in directories:
-        folders = sorted(p for p in directory.iterdir() if p.is_dir() and p.name[0] != ".")
+        folders = [p for p in _entries(directory) if p.is_dir() and p.name[0] != "."]
         if not folders:
             raise DataError(f"{directory} has no class directories: expected one a class")
         unknown = [folder.name for folder in folders if folder.name not in numbers]
@@ -122,10 +122,19 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
                 "on behind it: n01440764 tench)"
             )
         for folder in folders:
-            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+            found = [p for p in _entries(folder) if p.suffix.lower() in suffixes]
             files.extend(found)
             labels.extend([numbers[folder.name]] * len(found))
     return files, labels
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be listed ({error.strerror}): check its permissions"
+        ) from error
 
 
 def _class_numbers(labels: Sequence[str]) -> dict[str, int]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from primesvt_deploy.edge.bench.configurations import Subject
 from primesvt_deploy.edge.runtime.arrays import ArrayFile
 from primesvt_deploy.edge.runtime.errors import BundleError
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.steps import steps_from_dict
 
 __all__ = ["stored_images", "write_samples"]
@@ -55,7 +56,6 @@ def stored_images(bundle: Path) -> npt.NDArray[Any]:
         with ArrayFile(path) as file:
             return file.read("images")
     except (OSError, ValueError, KeyError, MemoryError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise BundleError(
-            f"{path}: found no stored images ({reason}); copy the bundle again"
+            f"{path}: found no stored images ({reason_of(error)}); copy the bundle again"
         ) from error

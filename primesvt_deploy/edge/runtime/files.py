@@ -7,7 +7,7 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["open_regular", "read_regular", "require_regular"]
+__all__ = ["open_regular", "read_regular", "reason_of", "require_regular"]
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -66,3 +66,8 @@ def require_regular(found: os.stat_result, path: str | os.PathLike[str]) -> None
         raise IsADirectoryError(errno.EISDIR, "it is a directory", os.fspath(path))
     kind = next((kind for holds, kind in _KINDS if holds(found.st_mode)), "no file")
     raise OSError(errno.EINVAL, f"it is {kind}", os.fspath(path))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be used, without the file's name, which messages start with."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

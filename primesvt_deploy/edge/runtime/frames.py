@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .arrays import ArrayFile
 from .errors import ImageError, PreprocessingError, on_one_line
+from .files import reason_of
 
 __all__ = ["FrameSteps", "read_frames"]
 
@@ -144,7 +145,7 @@ def read_frames(path: str | os.PathLike[str], steps: FrameSteps | None = None) -
     except MemoryError as error:
         raise ImageError(f"{name}: found more frames than fit into memory; cut them") from error
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ImageError(
-            f"{name}: found no complete array ({reason}), expected event frames in an .npy or .npz"
+            f"{name}: found no complete array ({reason_of(error)}), expected event frames in an "
+            ".npy or .npz"
         ) from error

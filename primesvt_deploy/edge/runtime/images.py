@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, on_one_line
-from .files import read_regular
+from .files import read_regular, reason_of
 from .pixel_limit import PIXELS_VARIABLE, max_pixels
 from .quiet_pillow import quiet_libtiff, quiet_pillow
 from .tiff_tags import tags_fit
@@ -81,7 +81,7 @@ def read_image(
     except FileNotFoundError:
         raise _error(name, f"found no such file, expected {_READ}; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EFBIG):
             raise _error(name, f"found that {reason}, expected {_READ}; name another") from None
         hint = "check the path and its permissions"
