@@ -44,12 +44,12 @@ def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
         ValueError: a null character in the path.
     """
     with open_regular(path) as file:
-        # Not `most` at once: so much is allocated first, and a small machine has less.
         size = os.fstat(file.fileno()).st_size
-        content = file.read(min(size, most) + 1)
+        # Not `most` at once: so much is allocated first, and a small machine has less.
+        content = file.read(size + 1) if size <= most else b""
         if size < len(content) <= most:  # of no size, as those in /proc, or it grows
             content += file.read(most + 1 - len(content))
-    if len(content) > most:
+    if max(size, len(content)) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
     return content
 
