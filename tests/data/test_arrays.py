@@ -7,14 +7,21 @@ import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hostile_files import damaged, hostile_arrays, npy, npz
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_models import LABELS, TINY, make_model
 
 from primesvt_deploy.data import arrays, open_data
+from primesvt_deploy.edge.runtime.arrays import ArrayFile
+from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
+from primesvt_deploy.edge.runtime.frames import FrameSteps, read_frames
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.svit import SViT
 
@@ -403,3 +410,53 @@ def test_arrays_of_the_input_size_are_neither_enlarged_nor_cropped(
     first = images[data.search.numbers[0]]
     expected = tiny.preprocessing.apply(first)
     np.testing.assert_array_equal(data.search.inputs(0, 1)[0], expected)
+
+
+def test_each_damage_is_one_line(
+    tiny: SViT, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = npz([("images.npy", npy(pixels())), ("labels.npy", npy(some_labels()))])
+    path, read = tmp_path / "d.npz", 0
+
+    @settings(derandomize=True, deadline=None, max_examples=150)
+    @given(seed=st.integers(0, 2**32))
+    def holds(seed: int) -> None:
+        nonlocal read
+        path.write_bytes(damaged(whole, Random(seed))[1])
+        try:
+            open_data(tiny, path)
+        except DataError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable()
+        else:
+            read += 1
+
+    holds()
+    for _, content in hostile_arrays(1, 30):
+        path.write_bytes(content)
+        assert len(refused(tiny, path)) < 1000
+    assert read < 40
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("what", ["images", "frames"])
+def test_a_shape_that_does_not_fit_is_refused_before_it_is_read(
+    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def never(*_arguments: object, **_options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ArrayFile, "read", never)
+    large = np.zeros((N, 64, 64, 3), np.uint8)
+    if what == "images":
+        assert "resize them to 16x16" in refused(tiny, write(tmp_path / "d.npz", images=large))
+        return
+    np.savez(tmp_path / "d.npz", frames=large)
+    with pytest.raises(PreprocessingError, match="integrate the events to that many frames"):
+        read_frames(tmp_path / "d.npz", FrameSteps(3, 2, 16, 16))
+
+
+def test_what_is_no_file_is_not_opened(tiny: SViT, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "d.npz")
+    assert "(it is a pipe (FIFO))" in refused(tiny, tmp_path / "d.npz")
+    with pytest.raises(ImageError, match=r"it is a pipe \(FIFO\)"):
+        read_frames(tmp_path / "d.npz")
