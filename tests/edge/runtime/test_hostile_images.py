@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from primesvt_deploy.edge.runtime.errors import ImageError
+from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
+from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.edge.runtime.images import decode_image, read_image
 from primesvt_deploy.edge.runtime.pixel_limit import MAX_PIXELS, PIXELS_VARIABLE
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
@@ -203,3 +204,21 @@ def test_comments_of_a_text_image_are_no_samples() -> None:
     plain = b"P3\n2 1\n255\n10 20 30\n40 50 60\n"
     noted = b"P3 # a\n2 1 # b\r255 10 20 # c d 1 2\n30\n# e\n40 50 60# f"
     np.testing.assert_array_equal(decode_image(noted), decode_image(plain))
+
+
+def test_narrow_images_are_not_enlarged_without_bound() -> None:
+    """A row of 60 million pixels would become 224 rows of 13 thousand million."""
+    row = np.broadcast_to(np.uint8(0), (1, 60_000_000, 3))
+    steps = Preprocessing(224, 224, 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(PreprocessingError, match=f"has at most {MAX_PIXELS} when its shorter side"):
+        steps.apply(row)
+
+
+def test_the_size_of_a_file_is_what_it_holds(tmp_path: Path) -> None:
+    """Those in /proc have a size of 0."""
+    (tmp_path / "a").write_bytes(bytes(100))
+    assert read_regular(tmp_path / "a", most=100) == bytes(100)
+    assert read_regular("/proc/self/limits", most=10_000).count(b"\n") > 5
+    for path, most in ((tmp_path / "a", 99), (Path("/proc/self/limits"), 99)):
+        with pytest.raises(OSError, match="it has more than 99 bytes"):
+            read_regular(path, most=most)
