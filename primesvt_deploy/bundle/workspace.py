@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from primesvt_deploy.edge.runtime.bundle import SIGNATURE, unlisted_files
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.manifest import MANIFEST, read_manifest
 from primesvt_deploy.edge.whole_file import PARTIAL
 from primesvt_deploy.errors import BundleError, OutputError
@@ -43,8 +44,8 @@ class Workspace:
             raise OutputError(f"{self.output} is no place for a bundle: pass another --output")
         self.path = self.output.with_name(f"{self.output.name}.work")
         self._force = force
-        self._check_output()
         try:
+            self._check_output()
             self.output.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and not (self.path / _MARKER).is_file():
                 raise OutputError(
@@ -53,8 +54,8 @@ class Workspace:
                 )
             self.path.mkdir(exist_ok=True)
             self._lock = (self.path / _MARKER).open("a")
-        except OSError as error:
-            raise OutputError(f"cannot write at {self.path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            raise OutputError(f"cannot write at {self.path}: {reason_of(error)}") from error
 
     def __enter__(self) -> Workspace:
         """Take the lock and remove what an interrupted build left half-written."""

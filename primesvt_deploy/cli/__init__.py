@@ -18,6 +18,8 @@ from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
 from primesvt_deploy.cli.models import models
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
+from primesvt_deploy.edge.runtime.errors import on_one_line
+from primesvt_deploy.edge.runtime.main import print_whatever_names
 from primesvt_deploy.errors import DeployError
 from primesvt_deploy.version import __version__
 
@@ -56,6 +58,7 @@ def main() -> None:
     # Torch reads this as it loads. Threads that spin while they wait make a machine that does
     # something else as well several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    print_whatever_names()
     try:
         with lost_interrupts_repeated():
             code = cli.main(standalone_mode=False)
@@ -88,7 +91,9 @@ def _explain_missing(error: ModuleNotFoundError) -> int:
 
 
 def _explain_system(error: OSError) -> int:
-    if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+    full = error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
+    if not full and not isinstance(error.filename, str | bytes):
         raise error
-    click.echo(f"error: {error.strerror}: {error.filename or 'while writing'}", err=True)
+    where = on_one_line(os.fsdecode(error.filename)) if error.filename else "while writing"
+    click.echo(f"error: {error.strerror}: {where}", err=True)
     return 2

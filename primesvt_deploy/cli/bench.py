@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from primesvt_deploy.cli.options.common import (
+    USER_PATH,
     any_machine_option,
     json_option,
     require_trusted,
@@ -29,9 +30,7 @@ __all__ = ["bench"]
 
 
 @click.command()
-@click.argument(
-    "bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE..."
-)
+@click.argument("bundles", nargs=-1, required=True, type=USER_PATH, metavar="BUNDLE...")
 @click.option(
     "--runtime",
     metavar="NAME",
@@ -61,10 +60,10 @@ __all__ = ["bench"]
     "--warmup", type=float, default=10.0, show_default=True, help="Seconds at most, until stable."
 )
 @click.option("--operators", is_flag=True, help="Profile each operator as well.")
-@click.option("--output", type=click.Path(), metavar="FILE", help="Write the result as JSON.")
+@click.option("--output", type=USER_PATH, metavar="FILE", help="Write the result as JSON.")
 @click.option(
     "--baseline",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     metavar="FILE",
     help="Compare with that result, too.",
 )
@@ -88,7 +87,7 @@ def bench(
     rounds: int,
     warmup: float,
     operators: bool,
-    output: str | None,
+    output: Path | None,
     baseline: Path | None,
     fail_if_slower: str | None,
     any_machine: bool,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
+from primesvt_deploy.cli.options.common import USER_PATH, json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.finetune import finetune_options
 from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.search import search_options
@@ -87,7 +87,7 @@ _DECIDED_BY_FRONTIER = (
 @click.option("--ort-format", is_flag=True, help="Write model.ort too, for memory-mapped weights.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     default=Path("bundle"),
     show_default=True,
     help="The bundle's directory.",
@@ -111,7 +111,7 @@ _DECIDED_BY_FRONTIER = (
 @click.option(
     "--frontier",
     "frontier_path",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     help="Answer from what `frontier` wrote there: nothing is searched; policy, recovery, images "
     "and seed are its own. Without a budget: as small as --max-drop allows.",
 )

@@ -7,19 +7,15 @@ from pathlib import Path
 
 import click
 
-from primesvt_deploy.cli.options.common import any_machine_option, json_option
+from primesvt_deploy.cli.options.common import USER_PATH, any_machine_option, json_option
 from primesvt_deploy.errors import SettingsError
 
 __all__ = ["compare"]
 
 
 @click.command()
-@click.argument(
-    "results", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RESULT..."
-)
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw them: .png or .svg."
-)
+@click.argument("results", nargs=-1, required=True, type=USER_PATH, metavar="RESULT...")
+@click.option("--plot", type=USER_PATH, metavar="FILE", help="Draw them: .png or .svg.")
 @any_machine_option
 @json_option
 def compare(

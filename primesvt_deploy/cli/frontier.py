@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from primesvt_deploy.cli.options.common import (
+    USER_PATH,
     json_option,
     numbers,
     set_threads,
@@ -31,7 +32,7 @@ __all__ = ["frontier"]
 @click.command()
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     default=Path("frontier"),
     show_default=True,
     help="Where frontier.json, its plot and the ledger go.",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from primesvt_deploy.cli.options.common import (
+    USER_PATH,
     bundle_argument,
     json_option,
     profile_option,
@@ -21,7 +22,7 @@ __all__ = ["verify"]
 
 @click.command()
 @bundle_argument
-@click.option("--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz.")
+@click.option("--data", type=USER_PATH, help="ImageFolder directory or .npz.")
 @click.option(
     "--images", type=click.IntRange(min=1), default=256, show_default=True, help="To compare on."
 )
@@ -30,7 +31,7 @@ __all__ = ["verify"]
 @click.option("--arm", metavar="CPU[,CPU]", help="Also on emulated cortex-a72 (Pi 4), cortex-a76.")
 @click.option(
     "--arm-sandbox",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     help="Where the emulated machine is, or is set up.  [default: the user's cache]",
 )
 @profile_option

@@ -40,10 +40,10 @@ def open_data(
             )
         return open_bundled(model, model.data)
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # false for a path that no file can have, where Path.is_dir raises
         return open_image_folder(model, path, seed=seed)
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix == ".npz" and os.path.exists(path):
         return open_arrays(model, path, seed=seed)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"no data at {path}: expected an ImageFolder directory or an .npz file")
     raise DataError(f"{path} is neither a directory of class folders nor an .npz file")

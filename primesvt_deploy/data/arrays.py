@@ -13,7 +13,7 @@ and floats may be whole numbers in 0..255.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
+from primesvt_deploy.edge.runtime.arrays import ArrayFile, available_memory
 from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.images import bytes_of_floats
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
@@ -33,6 +35,8 @@ __all__ = ["open_arrays"]
 
 _EVALUATION = ("", "val_", "test_")
 """Beginnings of the names of arrays to search and report on."""
+_SHOWN = 12
+"""Most names of arrays in a message."""
 
 
 def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
@@ -47,23 +51,26 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
         DataError: arrays missing, or classes, shape or value range that do not fit the model.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit into memory: pass an ImageFolder") from error
-    except Exception as error:  # a damaged archive raises nearly everything
-        raise DataError(f"{path} is not a complete .npz of plain arrays: save it again") from error
-    what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
-    parts = [part for part in _EVALUATION if f"{part}{what}" in arrays]
-    parts = [""] if "" in parts or not parts else parts
-    evaluated = [_checked(model, path, arrays, part, what) for part in parts]
-    count = sum(len(labels) for _, labels in evaluated)
-    if f"train_{what}" in arrays:
-        evaluated.append(_checked(model, path, arrays, "train_", what))
-    everything = np.concatenate([images for images, _ in evaluated])
+        opened = ArrayFile(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    with opened as file:
+        what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
+        parts = [part for part in _EVALUATION if f"{part}{what}" in file.names]
+        parts = [""] if "" in parts or not parts else parts
+        train = ["train_"] if f"train_{what}" in file.names else []
+        if file.names == ("",):
+            raise _damaged(path, ValueError("it is one array, an .npy"))
+        sizes = [_check_header(model, path, file, part, what) for part in (*parts, *train)]
+        if sum(sizes) * min(len(sizes), 2) > available_memory():  # several are joined, in a copy
+            raise _too_large(path)
+        evaluated = [_read_part(model, path, file, part, what) for part in (*parts, *train)]
+        classes_of_file = _read(path, file, "classes") if "classes" in file.names else None
+    count = sum(len(labels) for _, labels in evaluated[: len(parts)])
+    everything = _joined(path, [images for images, _ in evaluated])
     classes = np.concatenate([labels for _, labels in evaluated])
-    if "classes" in arrays:
-        names = tuple(str(name) for name in np.atleast_1d(arrays["classes"]))
+    if classes_of_file is not None:
+        names = tuple(str(name) for name in classes_of_file.ravel())
         if names != model.labels:
             raise DataError(
                 f"{path}: classes are {list(names[:3])}..., {model.name} has "
@@ -90,101 +97,143 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
 
     return DataSet(
         name=path.stem,
-        digest=fingerprint(everything.tobytes(), classes, search, held_out),
+        digest=fingerprint(everything, classes, search, held_out),
         train=chosen(np.arange(count, len(everything))),
         search=chosen(search),
         held_out=chosen(held_out),
     )
 
 
-def _checked(
-    model: SViT, path: Path, arrays: Mapping[str, np.ndarray], part: str, what: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Samples and labels of one part, such as `train_`, as the model's preprocessing takes them."""
+def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
+    where = f"{key}: " if key else ""
+    return DataError(
+        f"{path} is not a complete .npz of plain arrays ({where}{reason_of(error)}): save it again"
+    )
+
+
+def _read(path: Path, file: ArrayFile, key: str) -> npt.NDArray[Any]:
+    try:
+        return file.read(key)
+    except MemoryError as error:
+        raise _too_large(path) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error, key) from error
+
+
+def _joined(path: Path, parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if len(parts) == 1:
+        return np.ascontiguousarray(parts[0])
+    try:
+        return np.concatenate(parts)
+    except MemoryError as error:
+        raise _too_large(path) from error
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path} does not fit into memory: pass an ImageFolder")
+
+
+def _check_header(model: SViT, path: Path, file: ArrayFile, part: str, what: str) -> int:
+    """Bytes of one part, such as `train_`, whose samples and labels fit by their headers."""
     steps, (images_key, labels_key) = model.preprocessing, (f"{part}{what}", f"{part}labels")
-    missing = [key for key in (images_key, labels_key) if key not in arrays]
+    missing = [key for key in (images_key, labels_key) if key not in file.names]
     if missing:
         expected = "frames [n, T, C, H, W]"
         if not isinstance(steps, FrameSteps):
             expected = "images [n, H, W, 3]" if steps.channels == 3 else "images [n, H, W]"
+        names = sorted(file.names)
         raise DataError(
-            f"{path} has no array {missing[0]!r} (found {sorted(arrays)}): "
-            f"expected {expected} and labels [n]"
+            f"{path} has no array {missing[0]!r} (found {names[:_SHOWN]}"
+            f"{', ...' if len(names) > _SHOWN else ''}): expected {expected} and labels [n]"
         )
-    images = arrays[images_key]
-    if not isinstance(steps, FrameSteps):
-        images = _channels_last(path, images_key, images, steps)
-    labels = _one_label_each(model, path, labels_key, arrays[labels_key], len(images))
+    (shape, dtype), (labels_shape, labels_dtype) = (
+        _header(path, file, key) for key in (images_key, labels_key)
+    )
     if isinstance(steps, FrameSteps):
         try:
-            return steps.crop_batch(images), labels
+            steps.check_form(shape, dtype)
         except PreprocessingError as error:
             raise DataError(f"{path}: {images_key}: {error}") from error
-    return _as_bytes(path, images_key, images), labels
+    else:
+        _check_size(path, images_key, shape, steps)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise DataError(
+                f"{path}: {images_key} is {dtype}, expected uint8 (0..255) or float (0..1)"
+            )
+    _check_labels(path, labels_key, labels_shape, labels_dtype, shape[0])
+    return math.prod(shape) * dtype.itemsize
 
 
-def _channels_last(
-    path: Path, key: str, images: np.ndarray, steps: Preprocessing
-) -> npt.NDArray[Any]:
-    """Images of the model's size as `[n, H, W, channels]`."""
+def _header(path: Path, file: ArrayFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        return file.shape_and_dtype(key)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error, key) from error
+
+
+def _read_part(
+    model: SViT, path: Path, file: ArrayFile, part: str, what: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Samples and labels of one part as the model's preprocessing takes them."""
+    steps, key = model.preprocessing, f"{part}{what}"
+    labels = _in_range(model, path, f"{part}labels", _read(path, file, f"{part}labels"))
+    images = _read(path, file, key)
+    try:
+        if isinstance(steps, FrameSteps):
+            return steps.crop_batch(images), labels
+        images = _channels_last(images, steps)
+        return images if images.dtype == np.uint8 else bytes_of_floats(images), labels
+    except (ImageError, PreprocessingError) as error:
+        raise DataError(f"{path}: {key}: {error}") from error
+
+
+def _check_size(path: Path, key: str, shape: tuple[int, ...], steps: Preprocessing) -> None:
+    """Refuse images of another size or of other channels than the model's."""
     size, channels = (steps.height, steps.width), steps.channels
-    if images.ndim == 4 and images.shape[1:] == (*size, channels):
-        return images
-    if images.ndim == 4 and images.shape[1:] == (channels, *size):
-        return np.moveaxis(images, 1, 3)
-    if channels == 1 and images.ndim == 3 and images.shape[1:] == size:
-        return images[..., np.newaxis]
+    allowed = [(*size, channels), (channels, *size), *([size] if channels == 1 else [])]
+    if shape[1:] in allowed:
+        return
     expected = ", ".join(map(str, ("n", *size, *((3,) if channels == 3 else ()))))
     kind = "RGB, channels last" if channels == 3 else "grey"
+    same_size = len(shape) in (3, 4) and shape[0] and size in (shape[1:3], shape[2:4])
+    advice = (
+        "convert their colours"
+        if same_size
+        else f"resize them to {size[0]}x{size[1]} as in training"
+    )
     raise DataError(
-        f"{path}: {key} is {list(images.shape)}, expected [{expected}] ({kind}) for this model; "
-        f"{_shape_advice(images, steps)}"
+        f"{path}: {key} is {list(shape)}, expected [{expected}] ({kind}) for this model; "
+        f"{advice}, or pass an ImageFolder"
     )
 
 
-def _shape_advice(images: np.ndarray, steps: Preprocessing) -> str:
-    """Advice on images of another size, or of other channels."""
-    height, width = steps.height, steps.width
-    if (
-        images.ndim in (3, 4)
-        and len(images)
-        and (height, width)
-        in (
-            images.shape[1:3],
-            images.shape[2:4],
-        )
-    ):
-        return "convert their colours, or pass an ImageFolder"
-    return f"resize them to {height}x{width} as in training, or pass an ImageFolder"
+def _channels_last(images: npt.NDArray[Any], steps: Preprocessing) -> npt.NDArray[Any]:
+    """Images of the model's size, in whichever order of axes, as `[n, H, W, channels]`."""
+    if images.ndim == 3:
+        return images[..., np.newaxis]
+    last = images.shape[1:] == (steps.height, steps.width, steps.channels)
+    return images if last else np.moveaxis(images, 1, 3)
 
 
-def _one_label_each(
-    model: SViT, path: Path, key: str, labels: np.ndarray, count: int
-) -> npt.NDArray[np.int64]:
-    """The class of each sample, int64 `[n]`."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        several = labels.ndim == 2 and len(labels) == count and labels.dtype.kind in "iu"
+def _check_labels(
+    path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], count: int
+) -> None:
+    """Refuse labels that are not one integer a sample, `[n]` or `[n, 1]`."""
+    whole = dtype.kind in "iu"
+    if not whole or shape not in ((count,), (count, 1)):
+        found = shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
+        several = len(shape) == 2 and shape[1] != 1 and shape[0] == count and whole
         advice = ": a class each, not one flag for each class" if several else ""
         raise DataError(
-            f"{path}: {key} is {labels.dtype} {list(labels.shape)}, expected {count} integers"
-            f"{advice}"
+            f"{path}: {key} is {dtype} {list(found)}, expected {count} integers{advice}"
         )
+
+
+def _in_range(model: SViT, path: Path, key: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The class of each sample, int64 `[n]`."""
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(model.labels)):
         raise DataError(
             f"{path}: {key} run from {labels.min()} to {labels.max()}, "
             f"{model.name} has classes 0 to {len(model.labels) - 1}"
         )
-    return labels.astype(np.int64)
-
-
-def _as_bytes(path: Path, key: str, images: np.ndarray) -> npt.NDArray[np.uint8]:
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind != "f":
-        raise DataError(f"{path}: {key} is {images.dtype}, expected uint8 (0..255) or float (0..1)")
-    try:
-        return bytes_of_floats(images)
-    except ImageError as error:
-        raise DataError(f"{path}: {key}: {error}") from error
+    return labels.reshape(-1).astype(np.int64)

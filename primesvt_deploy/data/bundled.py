@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
+from primesvt_deploy.edge.runtime.arrays import ArrayFile
 from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
@@ -33,10 +34,13 @@ def open_bundled(model: SViT, name: str) -> DataSet:
     path = bundled_data(name)
     if not path.is_file():
         raise DataError(f"data set {name!r} is not bundled with this installation: pass --data")
-    with np.load(path) as arrays:
-        jpeg, offsets = arrays["jpeg"], arrays["offsets"]
-        labels, split = arrays["labels"], arrays["split"]
-        classes = tuple(str(c) for c in arrays["classes"])
+    try:
+        with ArrayFile(path) as file:
+            jpeg, offsets = file.read("jpeg"), file.read("offsets")
+            labels, split = file.read("labels"), file.read("split")
+            classes = tuple(str(c) for c in file.read("classes"))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}): install primesvt-deploy again") from error
     if classes != model.labels:
         raise DataError(
             f"{name} has classes {classes[:3]}..., {model.name} has {model.labels[:3]}...: "

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
 from primesvt_deploy.edge.runtime.errors import PreprocessingError
+from primesvt_deploy.edge.runtime.files import require_regular
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.steps import read_sample
 from primesvt_deploy.errors import DataError
@@ -71,12 +72,12 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
 
     def decode(number: int) -> npt.NDArray[Any]:
         steps, file = model.preprocessing, everything[number]
-        sample = read_sample(steps, file, upright=False)
-        if isinstance(steps, FrameSteps):
-            try:
+        try:
+            sample = read_sample(steps, file, upright=False)
+            if isinstance(steps, FrameSteps):
                 steps.crop_batch(sample[np.newaxis])
-            except PreprocessingError as error:
-                raise DataError(f"{file}: {error}") from error
+        except PreprocessingError as error:
+            raise DataError(f"{file}: {error}") from error
         return sample
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
@@ -94,7 +95,9 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
 
 def _size(file: Path) -> int:
     try:
-        return file.stat().st_size
+        found = file.stat()
+        require_regular(found, file)
+        return found.st_size
     except OSError as error:
         raise DataError(
             f"{file} cannot be read ({error.strerror}): remove it, or mend the link it is"
@@ -107,7 +110,7 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
     suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
     numbers = _class_numbers(model.labels)
     for directory in directories:
-        folders = sorted(p for p in directory.iterdir() if p.is_dir() and p.name[0] != ".")
+        folders = [p for p in _entries(directory) if p.is_dir() and p.name[0] != "."]
         if not folders:
             raise DataError(f"{directory} has no class directories: expected one a class")
         unknown = [folder.name for folder in folders if folder.name not in numbers]
@@ -119,10 +122,19 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
                 "on behind it: n01440764 tench)"
             )
         for folder in folders:
-            found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+            found = [p for p in _entries(folder) if p.suffix.lower() in suffixes]
             files.extend(found)
             labels.extend([numbers[folder.name]] * len(found))
     return files, labels
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be listed ({error.strerror}): check its permissions"
+        ) from error
 
 
 def _class_numbers(labels: Sequence[str]) -> dict[str, int]:

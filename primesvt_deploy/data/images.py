@@ -144,12 +144,12 @@ def require_enough(source: Path, parts: Mapping[str, npt.NDArray[np.int64]]) -> 
         )
 
 
-def fingerprint(*parts: str | bytes | npt.NDArray[np.int64] | Sequence[str]) -> str:
+def fingerprint(*parts: str | bytes | npt.NDArray[Any] | Sequence[str]) -> str:
     """SHA-256 of all parts, hexadecimal."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(part.tobytes())
+            digest.update(np.ascontiguousarray(part).data)
         else:
             digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")

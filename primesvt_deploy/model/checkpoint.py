@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import re
 import warnings
@@ -70,7 +71,7 @@ def read_checkpoint(path: Path, *, ema: bool = False, key: str | None = None) ->
         ModelError: the file is missing, truncated or not a state_dict, it is a pickle that needs
             code to load, or it is not clear which of several state_dicts to read.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"no checkpoint file at {path}: check --checkpoint")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)

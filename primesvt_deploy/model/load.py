@@ -58,7 +58,7 @@ def load(
     """
     given = {name: value for name, value in options.items() if value is not None}
     path = _resolve(name_or_path)
-    if path.is_dir():
+    if os.path.isdir(path):  # false for a path that no file can have, where Path.is_dir raises
         extra = {
             "family": family,
             "ema": ema or None,
@@ -92,10 +92,10 @@ def load(
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name_or_path)
-    if path.exists():
+    if os.path.exists(path):
         return path
     bundled = models_root() / path
-    if isinstance(name_or_path, str) and len(path.parts) == 1 and bundled.is_dir():
+    if isinstance(name_or_path, str) and len(path.parts) == 1 and os.path.isdir(bundled):
         return bundled
     raise ModelError(
         f"no model {str(name_or_path)!r}: expected a reference model ({', '.join(model_names())}),"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.model.svit import SViT
@@ -100,7 +101,7 @@ class FrontierWriter:
     """
 
     def __init__(self, path: Path, *, key: str, policy: str) -> None:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             raise OutputError(f"{path} is a file: pass a directory as --output")
         self.path = path
         identity = {"schema": SCHEMA, "question": key, "policy": policy}
@@ -112,8 +113,8 @@ class FrontierWriter:
             self._lock = _locked(path)
             if fresh:
                 self.write({**identity, "points": []})
-        except OSError as error:
-            raise OutputError(f"cannot write at {path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot write at {path}: {reason_of(error)}") from error
 
     def __enter__(self) -> FrontierWriter:
         """Held from its making on."""

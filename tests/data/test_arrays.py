@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hostile_files import damaged, hostile_arrays, npy, npz
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_models import LABELS, TINY, make_model
 
-from primesvt_deploy.data import open_data
+from primesvt_deploy.data import arrays, open_data
+from primesvt_deploy.edge.runtime.arrays import ArrayFile
+from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
+from primesvt_deploy.edge.runtime.frames import FrameSteps, read_frames
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.svit import SViT
 
@@ -132,9 +140,9 @@ def test_small_and_missing_parts_are_named(tiny: SViT, tmp_path: Path) -> None:
     path = medmnist(tmp_path / "d.npz", train=20, val=49, test=60)
     assert "val_ has 49 images and test_ 60: expected at least 50 each" in refused(tiny, path)
     assert "has no array 'images'" in refused(tiny, medmnist(tmp_path / "t.npz", train=200))
-    arrays = dict(np.load(medmnist(tmp_path / "l.npz", val=50, test=50)))
-    del arrays["test_labels"]
-    np.savez(tmp_path / "l.npz", **arrays)
+    parts = dict(np.load(medmnist(tmp_path / "l.npz", val=50, test=50)))
+    del parts["test_labels"]
+    np.savez(tmp_path / "l.npz", **parts)
     assert "has no array 'test_labels'" in refused(tiny, tmp_path / "l.npz")
 
 
@@ -315,11 +323,20 @@ class RunsACommand:
         return os.system, (f"echo ran > '{self.marker}'",)
 
 
-@pytest.mark.parametrize("name", ["images", "labels", "classes", "unused"])
+@pytest.mark.parametrize("name", ["images", "labels", "classes"])
 def test_pickled_objects_are_refused_and_not_made(tiny: SViT, tmp_path: Path, name: str) -> None:
     marker = tmp_path / "marker"
     path = write(tmp_path / "d.npz", **{name: np.array([RunsACommand(marker)], dtype=object)})
-    assert "is not a complete .npz of plain arrays" in refused(tiny, path)
+    message = refused(tiny, path)
+    assert f"is not a complete .npz of plain arrays ({name}: it holds '|O'" in message
+    assert not marker.exists()
+
+
+def test_what_is_not_needed_is_not_opened(tiny: SViT, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    unused = np.array([RunsACommand(marker)], dtype=object)
+    data = open_data(tiny, write(tmp_path / "d.npz", unused=unused))
+    assert data.digest == open_data(tiny, write(tmp_path / "e.npz")).digest
     assert not marker.exists()
 
 
@@ -367,16 +384,19 @@ def test_zip_of_other_files_under_the_name_of_an_npz(tiny: SViT, tmp_path: Path)
     refused(tiny, path)
 
 
+@pytest.mark.parametrize("parts", [{}, {"train_images": pixels(), "train_labels": some_labels()}])
 def test_array_too_large_for_memory(
-    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any]
 ) -> None:
-    path = write(tmp_path / "d.npz")
-
-    def out_of_memory(*_args: object, **_options: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(np, "load", out_of_memory)
-    assert "does not fit into memory" in refused(tiny, path)
+    """Two arrays are joined in a copy, so they need twice their size."""
+    path = write(tmp_path / "d.npz", **parts)
+    needed = pixels().nbytes * (4 if parts else 1)
+    for free in (needed - 1, needed):
+        monkeypatch.setattr(arrays, "available_memory", partial(int, free))
+        if free == needed:
+            open_data(tiny, path)
+        else:
+            assert "does not fit into memory: pass an ImageFolder" in refused(tiny, path)
 
 
 def test_arrays_of_the_input_size_are_neither_enlarged_nor_cropped(
@@ -390,3 +410,53 @@ def test_arrays_of_the_input_size_are_neither_enlarged_nor_cropped(
     first = images[data.search.numbers[0]]
     expected = tiny.preprocessing.apply(first)
     np.testing.assert_array_equal(data.search.inputs(0, 1)[0], expected)
+
+
+def test_each_damage_is_one_line(
+    tiny: SViT, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = npz([("images.npy", npy(pixels())), ("labels.npy", npy(some_labels()))])
+    path, read = tmp_path / "d.npz", 0
+
+    @settings(derandomize=True, deadline=None, max_examples=150)
+    @given(seed=st.integers(0, 2**32))
+    def holds(seed: int) -> None:
+        nonlocal read
+        path.write_bytes(damaged(whole, Random(seed))[1])
+        try:
+            open_data(tiny, path)
+        except DataError as error:
+            assert str(error).startswith(str(path)) and str(error).isprintable()
+        else:
+            read += 1
+
+    holds()
+    for _, content in hostile_arrays(1, 30):
+        path.write_bytes(content)
+        assert len(refused(tiny, path)) < 1000
+    assert read < 40
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("what", ["images", "frames"])
+def test_a_shape_that_does_not_fit_is_refused_before_it_is_read(
+    tiny: SViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def never(*_arguments: object, **_options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ArrayFile, "read", never)
+    large = np.zeros((N, 64, 64, 3), np.uint8)
+    if what == "images":
+        assert "resize them to 16x16" in refused(tiny, write(tmp_path / "d.npz", images=large))
+        return
+    np.savez(tmp_path / "d.npz", frames=large)
+    with pytest.raises(PreprocessingError, match="integrate the events to that many frames"):
+        read_frames(tmp_path / "d.npz", FrameSteps(3, 2, 16, 16))
+
+
+def test_what_is_no_file_is_not_opened(tiny: SViT, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "d.npz")
+    assert "(it is a pipe (FIFO))" in refused(tiny, tmp_path / "d.npz")
+    with pytest.raises(ImageError, match=r"it is a pipe \(FIFO\)"):
+        read_frames(tmp_path / "d.npz")

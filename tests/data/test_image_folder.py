@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -303,6 +305,20 @@ def test_dangling_link_among_the_images(tiny: SViT, tmp_path: Path) -> None:
     (tmp_path / "cat" / "lost.png").symlink_to(tmp_path / "moved" / "lost.png")
     message = refused(tiny, tmp_path)
     assert "lost.png cannot be read" in message
+
+
+@pytest.mark.parametrize("kind", ["a pipe (FIFO)", "a socket", "a character device"])
+def test_what_is_no_file_among_the_images(tiny: SViT, tmp_path: Path, kind: str) -> None:
+    write_images(tmp_path, 20)
+    path = tmp_path / "ant" / "odd.jpg"
+    if kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "a pipe (FIFO)":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    assert f"odd.jpg cannot be read (it is {kind})" in refused(tiny, tmp_path)
 
 
 def test_train_alone_is_nothing_to_report_on(tiny: SViT, tmp_path: Path) -> None:

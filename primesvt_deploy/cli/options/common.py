@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import click
 from primesvt_deploy.errors import SettingsError
 
 __all__ = [
+    "USER_PATH",
     "any_machine_option",
     "bundle_argument",
     "json_option",
@@ -25,7 +28,38 @@ __all__ = [
     "with_options",
 ]
 
-bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+_MOST_PATH = 4095
+_MOST_NAME = 255
+
+
+class _UserPath(click.Path):
+    """A path that a file may have, and that is shown on one line."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; raises SettingsError, as its message is one line and click's is four."""
+        path = super().convert(value, param, ctx)
+        text, name = os.fsdecode(path), param.opts[0] if param is not None else "path"
+        control = next((c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp")), None)
+        if control is not None:
+            raise SettingsError(
+                f"{name}: found the character {control!a} in a path, expected none that breaks a "
+                "line or controls a terminal: rename the file"
+            )
+        parts = [len(os.fsencode(part)) for part in Path(text).parts]
+        if max(parts, default=0) > _MOST_NAME or len(os.fsencode(text)) > _MOST_PATH:
+            raise SettingsError(
+                f"{name}: found a path of {len(text)} characters ({text[:40]}...), expected at "
+                f"most {_MOST_PATH} bytes, and {_MOST_NAME} between two slashes: shorten it"
+            )
+        return path
+
+
+USER_PATH = _UserPath()
+
+bundle_argument = click.argument("bundle", type=USER_PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 threads_option = click.option(
     "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
-from primesvt_deploy.cli.options.common import with_options
+from primesvt_deploy.cli.options.common import USER_PATH, with_options
 from primesvt_deploy.devices.ssh.settings import HostSettings
 from primesvt_deploy.errors import SettingsError
 
@@ -24,14 +23,14 @@ _OPTIONS = (
         "-i",
         "--identity",
         "host_identity",
-        type=click.Path(path_type=Path),
+        type=USER_PATH,
         help="Private key.  [default: ssh_config, the usual ones, the agent's]",
     ),
     click.option(
         "-F",
         "--ssh-config",
         "host_config",
-        type=click.Path(path_type=Path),
+        type=USER_PATH,
         help="Instead of the user's and the system's.",
     ),
     click.option(

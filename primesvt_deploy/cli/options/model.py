@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from primesvt_deploy.cli.options.common import numbers, whole_numbers, with_options
+from primesvt_deploy.cli.options.common import USER_PATH, numbers, whole_numbers, with_options
+from primesvt_deploy.edge.runtime.files import read_regular, reason_of
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ __all__ = ["model_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_MOST_LABELS = 2**24
+"""Most bytes of a file of labels."""
+
 _OPTIONS = (
     click.option("--model", "name", metavar="NAME", help="A reference model or a directory."),
-    click.option(
-        "--checkpoint", type=click.Path(path_type=Path), help="Weights: safetensors or torch."
-    ),
+    click.option("--checkpoint", type=USER_PATH, help="Weights: safetensors or torch."),
     click.option(
         "--factory", metavar="MODULE:FUNCTION", help="Makes a model of your own class (imported)."
     ),
@@ -53,7 +55,7 @@ _OPTIONS = (
     click.option("--v-threshold", type=float, help="Likewise."),
     click.option(
         "--labels",
-        type=click.Path(path_type=Path),
+        type=USER_PATH,
         help="Text file of class names, one a line, in the order of the logits.",
     ),
     click.option("--mean", help="One number a channel, such as R,G,B, for inputs in 0..1."),
@@ -160,6 +162,7 @@ def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--labels: cannot read {path} as text: {error}") from error
+        lines = read_regular(path, most=_MOST_LABELS).decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--labels: cannot read {path} as text: {reason_of(error)}") from error
+    return tuple(line.strip() for line in lines if line.strip())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
-from primesvt_deploy.cli.options.common import numbers, with_options
+from primesvt_deploy.cli.options.common import USER_PATH, numbers, with_options
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     DEFAULT_RATES,
@@ -37,9 +36,7 @@ _OPTIONS = (
         help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all (of these); "
         "none; all,head: the classifier of the plan decided on is fitted anew if that is better.",
     ),
-    click.option(
-        "--data", type=click.Path(path_type=Path), help="ImageFolder directory or .npz file."
-    ),
+    click.option("--data", type=USER_PATH, help="ImageFolder directory or .npz file."),
     click.option(
         "--rates",
         default=",".join(f"{rate:g}" for rate in DEFAULT_RATES),

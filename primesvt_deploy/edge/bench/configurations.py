@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,12 +146,12 @@ def open_subject(path: Path, label: str) -> Subject:
     Raises:
         BundleError: it is neither, or a file of it is missing or altered.
     """
-    if path.is_file() and path.suffix in _MODEL_FILES:
+    if os.path.isfile(path) and path.suffix in _MODEL_FILES:
         runtime = _MODEL_FILES[path.suffix]
         return Subject(label=label, path=path, runtimes=(runtime,), bundle=None)
-    if not path.exists():
+    if not os.path.exists(path):
         raise BundleError(f"there is nothing at {path}: expected a bundle or a model file")
-    if path.is_file():
+    if os.path.isfile(path):
         raise BundleError(f"{path} is neither a bundle directory nor a .onnx, .ort or .svit file")
     bundle = open_bundle(path)
     found = runtimes_of(bundle.manifest)

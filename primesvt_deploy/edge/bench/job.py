@@ -38,7 +38,7 @@ from primesvt_deploy.edge.bench.samples import write_samples
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.edge.bench.statistics import histogram, paired_ratio, summary
 from primesvt_deploy.edge.runtime.checked_json import fields, list_of, read_json, text
-from primesvt_deploy.edge.runtime.files import reason
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.version import __version__
@@ -284,7 +284,9 @@ def _read_request(path: str) -> tuple[list[Path], BenchSettings]:
         content = read_json(path)
         _REQUEST(content, "")
     except (OSError, ValueError) as error:
-        raise MeasurementError(f"{path} is no request of a benchmark: {reason(error)}") from error
+        raise MeasurementError(
+            f"{path} is no request of a benchmark: {reason_of(error)}"
+        ) from error
     paths = [Path(path) for path in content["bundles"]]
     return paths, BenchSettings.from_dict(content["settings"])
 

@@ -11,7 +11,7 @@ from typing import Any
 from primesvt_deploy.edge.bench.errors import MeasurementError, OutputError
 from primesvt_deploy.edge.bench.result_schema import SCHEMA, check_result
 from primesvt_deploy.edge.runtime.checked_json import fields, read_json, text
-from primesvt_deploy.edge.runtime.files import reason
+from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.whole_file import write_whole
 
 __all__ = ["check_target", "read_results", "write_results"]
@@ -32,7 +32,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise MeasurementError(f"there is no result file at {path}: check the path") from error
     except (OSError, ValueError) as error:
         raise MeasurementError(
-            f"{path} is not a complete JSON file ({reason(error)}): expected one that "
+            f"{path} is not a complete JSON file ({reason_of(error)}): expected one that "
             "`bench --output` wrote"
         ) from error
     schema = content.get("schema") if isinstance(content, dict) else type(content).__name__

@@ -7,6 +7,7 @@ memory, before any of it is allocated; nothing in it is executed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -61,7 +62,7 @@ class ArrayFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # No part of the file is read in a larger piece, whatever a damaged header says.
-        self._file = _InPieces(cast(io.BufferedReader, open_regular(path)).detach())
+        self._file = _InPieces(open_regular(path).detach())
         self._members: dict[str, zipfile.ZipInfo | None] = {"": None}
         self._archive: zipfile.ZipFile | None = None
         try:
@@ -209,9 +210,12 @@ def _one_reason() -> Iterator[None]:
     """Turn what a damaged archive raises, which is nearly everything, into a ValueError."""
     try:
         yield
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:
+        # A place in the archive that no file has is an OSError, too.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(on_one_line(reason[:300])) from error
 

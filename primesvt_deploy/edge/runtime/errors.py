@@ -26,6 +26,10 @@ class DeployError(Exception):
 
     exit_code: int = 2
 
+    def __str__(self) -> str:
+        """The message, on one line whatever the names in it hold."""
+        return on_one_line(super().__str__())
+
 
 class ImageError(DeployError):
     """An image file is missing, damaged or of a kind that is not read."""

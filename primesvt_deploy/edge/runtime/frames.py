@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ImageError, PreprocessingError
+from .arrays import ArrayFile
+from .errors import ImageError, PreprocessingError, on_one_line
+from .files import reason_of
 
 __all__ = ["FrameSteps", "read_frames"]
 
 _ARRAY = "frames"
+_SHOWN = 12
+"""Most names of arrays in a message."""
 
 
 @dataclass(frozen=True)
@@ -84,52 +88,64 @@ class FrameSteps:
         Raises:
             PreprocessingError: as `apply`.
         """
-        if frames.shape[1:] != self.shape or frames.dtype.kind not in "buif":
-            raise PreprocessingError(
-                f"found frames {frames.dtype} {list(frames.shape[1:])}, expected numbers "
-                f"[T, C, H, W] = {list(self.shape)}: integrate the events to that many frames"
-            )
+        self.check_form(frames.shape, frames.dtype)
         if frames.dtype.kind == "f" and not np.isfinite(frames).all():
             raise PreprocessingError("the frames hold NaN or infinity: mend the recording")
         return frames
+
+    def check_form(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Check shape [n, T, C, H, W] and type of sequences, before they are read.
+
+        Raises:
+            PreprocessingError: another shape, or no numbers.
+        """
+        if not shape or shape[1:] != self.shape or dtype.kind not in "buif":
+            raise PreprocessingError(
+                f"found frames {dtype} {list(shape[1:])}, expected numbers "
+                f"[T, C, H, W] = {list(self.shape)}: integrate the events to that many frames"
+            )
 
     def normalise(self, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Checked sequences as float32 `[n, T, C, H, W]`."""
         return frames.astype(np.float32)
 
 
-def read_frames(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+def read_frames(path: str | os.PathLike[str], steps: FrameSteps | None = None) -> npt.NDArray[Any]:
     """Read event frames: the array of an `.npy`, or the array `frames` of an `.npz`.
 
     SpikingJelly's data sets write the latter.
 
     Args:
         path: the file.
+        steps: refuse frames that do not fit these before they are read; None: read any.
 
     Returns:
         The array as it is stored, [T, C, H, W] for `FrameSteps` to accept it.
 
     Raises:
         ImageError: no such file or array; the message starts with the path.
+        PreprocessingError: another shape than that of `steps`, or no numbers.
     """
-    name = os.fspath(path)
+    name = on_one_line(os.fspath(path))
     try:
-        content = np.load(name, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            if _ARRAY not in content.files:
+        with ArrayFile(path) as file:
+            chosen = _ARRAY if "" not in file.names else ""
+            if chosen not in file.names:
+                found = sorted(file.names)
                 raise ImageError(
-                    f"{name}: found the arrays {sorted(content.files)}, expected one called "
-                    f"{_ARRAY!r}"
+                    f"{name}: found the arrays {found[:_SHOWN]}"
+                    f"{', ...' if len(found) > _SHOWN else ''}, expected one called {_ARRAY!r}"
                 )
-            array: npt.NDArray[Any] = content[_ARRAY]
-            return array
+            if steps is not None:
+                shape, dtype = file.shape_and_dtype(chosen)
+                steps.check_form((1, *shape), dtype)
+            return file.read(chosen)
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file; check the path") from error
-    except ImageError:
-        raise
-    except Exception as error:  # a damaged archive raises nearly everything
+    except MemoryError as error:
+        raise ImageError(f"{name}: found more frames than fit into memory; cut them") from error
+    except (OSError, ValueError) as error:
         raise ImageError(
-            f"{name}: found no complete array, expected event frames in an .npy or .npz"
+            f"{name}: found no complete array ({reason_of(error)}), expected event frames in an "
+            ".npy or .npz"
         ) from error

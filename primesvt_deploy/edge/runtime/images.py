@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ImageError
+from .errors import ImageError, on_one_line
+from .files import read_regular, reason_of
+from .pixel_limit import PIXELS_VARIABLE, max_pixels
+from .quiet_pillow import quiet_libtiff, quiet_pillow
+from .tiff_tags import tags_fit
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MAX_PIXELS", "bytes_of_floats", "decode_image", "read_image"]
+__all__ = ["bytes_of_floats", "decode_image", "read_image"]
 
-MAX_PIXELS = 178_956_970
-"""Most pixels of an image; Pillow, too, takes a larger file for a decompression bomb."""
-
+_PIECE = 2**20
+"""Pixels that are converted at once."""
+_MOST_SCANS = 500
+_EXIF = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 _READ = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM"
 # Leading bytes ("." stands for any byte), name for messages, Pillow's name.
 _FORMATS = tuple(
@@ -67,15 +72,18 @@ def read_image(
             not installed; the message is one line that starts with the path.
     """
     name = os.fspath(path)
+    # What the samples of the largest image take without any compression, 16 bits each.
+    most = max(8 * max_pixels(), 2**28)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_regular(path, most=most)
     except IsADirectoryError:
         raise _error(name, f"found a directory, expected {_READ}; name a file in it") from None
     except FileNotFoundError:
         raise _error(name, f"found no such file, expected {_READ}; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
+        if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EFBIG):
+            raise _error(name, f"found that {reason}, expected {_READ}; name another") from None
         hint = "check the path and its permissions"
         raise _error(name, f"found it unreadable ({reason}), expected {_READ}; {hint}") from None
     return decode_image(data, name=name, upright=upright, grey=grey)
@@ -103,7 +111,7 @@ def decode_image(
 
     Raises:
         ImageError: the data are empty, truncated, corrupt, of another format or of more than
-            `MAX_PIXELS` pixels, or Pillow is not installed; the message is one line.
+            `max_pixels()` pixels, or Pillow is not installed; the message is one line.
     """
     if not data:
         raise _error(name, f"found an empty file, expected {_READ}; copy it again")
@@ -117,11 +125,7 @@ def decode_image(
 
 
 def _error(name: str, message: str) -> ImageError:
-    return ImageError(f"{_on_one_line(name)}: {_on_one_line(message)}")
-
-
-def _on_one_line(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    return ImageError(f"{on_one_line(name)}: {on_one_line(message)}")
 
 
 def _identified(data: bytes) -> tuple[str, str | None]:
@@ -142,20 +146,28 @@ def _decoded(
             f"found {kind} and no Pillow to read it with ({error}), expected Pillow 10 or newer; "
             "pip install pillow"
         ) from None
+    most = max_pixels()
     try:
+        if format_ == "TIFF":
+            quiet_libtiff()
         with (
-            _silence(libtiff=format_ == "TIFF"),
+            quiet_pillow(),
             # One format, so that no other of Pillow's many decoders sees the data.
-            Image.open(io.BytesIO(data), formats=(format_,)) as image,
+            Image.open(io.BytesIO(_harmless(data, format_)), formats=(format_,)) as image,
         ):
-            if image.width * image.height > MAX_PIXELS:  # whatever limit Pillow was given
+            if _decoded_pixels(image) > most:  # whatever limit Pillow was given
                 raise Image.DecompressionBombError
             return _samples(image, upright=upright, grey=grey)
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
-            f"found {kind} of more than {MAX_PIXELS} pixels, expected fewer; scale it down"
+            f"found {kind} of more than {most} pixels, expected fewer; scale it down, or set "
+            f"{PIXELS_VARIABLE}"
+        ) from None
+    except MemoryError:
+        raise ImageError(
+            f"found {kind} that does not fit into memory, expected a smaller one; scale it down"
         ) from None
     except UnidentifiedImageError:
         reason = "no complete header"
@@ -167,24 +179,36 @@ def _decoded(
     )
 
 
-@contextlib.contextmanager
-def _silence(*, libtiff: bool) -> Iterator[None]:
-    """Suppress warnings while an image is decoded: what makes it unusable is raised.
+def _harmless(data: bytes, format_: str) -> bytes:
+    """An image file without what costs Pillow far more than the samples do.
 
-    Args:
-        libtiff: also send standard error to the null device, as libtiff itself writes there.
+    Raises:
+        ImageError: it cannot be left out.
     """
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("ignore")
-        if libtiff:
-            with contextlib.suppress(OSError):  # it is closed already
-                kept = os.dup(2)
-                stack.callback(os.close, kept)
-                stack.callback(os.dup2, kept, 2)
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                stack.callback(os.close, nowhere)
-                os.dup2(nowhere, 2)
-        yield
+    if format_ == "TIFF" and not tags_fit(data):
+        raise ImageError("found a TIFF with tags of too much content, expected fewer; re-save it")
+    if format_ == "JPEG":
+        if data.count(b"\xff\xda") > _MOST_SCANS:
+            raise ImageError(
+                f"found a JPEG of more than {_MOST_SCANS} scans, expected fewer; re-save it"
+            )
+        first = _EXIF.search(data)
+        if first and _EXIF.search(data, first.end()):
+            # Pillow joins several, and the first, of up to 64 kB, says how to turn the image.
+            rest = _EXIF.sub(rb"\g<1>none\0\0", data[first.end() :])
+            return data[: first.end()] + rest
+    if format_ == "PPM" and data[1:2] in b"123":
+        return _COMMENT.sub(b"", data)  # text: Pillow copies the rest for each
+    return data
+
+
+def _decoded_pixels(image: Image.Image) -> int:
+    """Pixels that decoding an opened image makes, at most."""
+    rows = image.height
+    # A packed BMP may skip 255 rows, of which older Pillows make pixels although it has fewer.
+    if image.width > 2**18 and any(part[0] == "bmp_rle" for part in getattr(image, "tile", ())):
+        rows = max(rows, 256)
+    return image.width * rows
 
 
 def _samples(image: Image.Image, *, upright: bool, grey: bool) -> npt.NDArray[np.uint8]:
@@ -197,16 +221,31 @@ def _samples(image: Image.Image, *, upright: bool, grey: bool) -> npt.NDArray[np
     )
     if upright and image.format != "TIFF":  # which Pillow turns as it loads it
         image = _turned(image)
-    if of_16_bits or image.mode == "F":
-        values = np.asarray(image)
-        single = (values >> 8).astype(np.uint8) if of_16_bits else bytes_of_floats(values)
-        return np.repeat(single[..., np.newaxis], 1 if grey else 3, axis=2)
     # Dropped with the alpha anyway; `convert` would warn about it.
     image.info.pop("transparency", None)
-    colours = image if image.mode == "RGB" else image.convert("RGB")
-    if not grey:
-        return np.array(colours, dtype=np.uint8)
-    return np.array(colours.convert("L"), dtype=np.uint8)[..., np.newaxis]
+    out = np.empty((image.height, image.width, 1 if grey else 3), np.uint8)
+    if image.mode == "F":
+        values = np.empty((image.height, image.width), np.float32)
+        for rows, band in _bands(image):
+            values[rows] = np.asarray(band)
+        out[:] = bytes_of_floats(values)[..., np.newaxis]
+        return out
+    for rows, band in _bands(image):
+        if of_16_bits:
+            out[rows] = (np.asarray(band) >> 8).astype(np.uint8)[..., np.newaxis]
+            continue
+        colours = band if band.mode == "RGB" else band.convert("RGB")
+        found = np.asarray(colours.convert("L") if grey else colours)
+        out[rows] = found[..., np.newaxis] if grey else found
+    return out
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Parts of an image, from top to bottom: converted as a whole it takes several times more."""
+    height = max(1, _PIECE // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def bytes_of_floats(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -218,10 +257,17 @@ def bytes_of_floats(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         ImageError: they are neither.
     """
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if low >= 0.0 and high <= 1.0:
-        return np.rint(values * 255.0).astype(np.uint8)
-    if low >= 0.0 and high <= 255.0 and bool((values == np.rint(values)).all()):
-        return values.astype(np.uint8)
+    scale = 255.0 if high <= 1.0 else 1.0
+    usable = low >= 0.0 and high <= 255.0  # false for NaN, too
+    out = np.empty(values.shape, np.uint8)
+    rows = max(1, _PIECE * max(len(values), 1) // max(values.size, 1))
+    for start in range(0, len(values) if usable else 0, rows):
+        piece = values[start : start + rows]
+        rounded = np.rint(piece * scale)
+        usable = usable and (scale != 1.0 or bool((piece == rounded).all()))
+        out[start : start + rows] = rounded
+    if usable:
+        return out
     raise ImageError(
         f"found floats from {low:.3g} to {high:.3g}, expected 0 to 1, or whole numbers from 0 to "
         "255: pass pixels before normalisation"
@@ -233,8 +279,12 @@ def _turned(image: Image.Image) -> Image.Image:
     from PIL import ExifTags, ImageOps
 
     try:
-        image.getexif().get(ExifTags.Base.Orientation)
+        if not tags_fit(image.info.get("exif", b"")):
+            return image
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as above
+        return image
+    if orientation not in range(2, 9):
         return image
     image.info.clear()  # else the rest of the block is written anew, which fails on odd ones
     return ImageOps.exif_transpose(image)

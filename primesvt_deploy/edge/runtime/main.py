@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from .errors import DeployError
+from .errors import DeployError, on_one_line
 from .predict import Classifier
 
-__all__ = ["classify_and_print", "main"]
+__all__ = ["classify_and_print", "main", "print_whatever_names"]
 
 
 def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None)
     parser.add_argument("--profile", help="latency or low-memory (default: the bundle's)")
     parser.add_argument("--runtime", help="onnx or native (default: onnx, if the bundle has it)")
     parser.add_argument("--json", action="store_true", help="one JSON object an image")
+    print_whatever_names()
     options = parser.parse_args(arguments)
     try:
         classify_and_print(
@@ -64,4 +66,10 @@ def classify_and_print(
         else:
             labels = ", ".join(f"{label} {share:.1%}" for label, share in prediction.top)
             took = prediction.timesteps
-            print(f"{prediction.image}: {labels}" + (f"; T = {took}" if took else ""))
+            print(on_one_line(f"{prediction.image}: {labels}") + (f"; T = {took}" if took else ""))
+
+
+def print_whatever_names() -> None:
+    """Have names that standard output cannot encode, of files or labels, printed with escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

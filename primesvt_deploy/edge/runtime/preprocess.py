@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PreprocessingError
-from .images import MAX_PIXELS
+from .pixel_limit import max_pixels
 
 __all__ = ["Preprocessing", "resize"]
 
@@ -116,6 +116,7 @@ class Preprocessing:
         Raises:
             PreprocessingError: the image has another shape or type, would become too large
                 when resized, or is to be resized and Pillow is not installed.
+            ImageError: the environment's limit of pixels is none.
         """
         _check(image, 3, self.channels)
         result: npt.NDArray[Any] = self.apply_batch(image[None])[0]
@@ -162,10 +163,11 @@ class Preprocessing:
         """Height and width after the resize, as torchvision.transforms.Resize rounds them."""
         short, long = sorted((rows, columns))
         longer = int(self.resize * long / short)
-        if self.resize * longer > MAX_PIXELS:
+        most = max_pixels()
+        if self.resize * longer > most:
             raise PreprocessingError(
                 f"found an image of {columns}x{rows} pixels, expected one that has at most "
-                f"{MAX_PIXELS} when its shorter side is {self.resize}; crop it first"
+                f"{most} when its shorter side is {self.resize}; crop it first"
             )
         return (longer, self.resize) if rows > columns else (self.resize, longer)
 

@@ -9,7 +9,7 @@ from typing import Any
 from .bundle import Bundle
 from .checked_json import Check, by_name, fields, flag, read_json, text
 from .errors import BundleError
-from .files import reason
+from .files import reason_of
 
 __all__ = [
     "DEFAULTS",
@@ -221,7 +221,9 @@ def read_session(bundle: Bundle) -> BundleSession:
     try:
         content = read_json(path) if _FILE in bundle else session_json()
     except (ValueError, OSError) as error:
-        raise BundleError(f"{path} is damaged: {reason(error)}; copy the bundle again") from error
+        raise BundleError(
+            f"{path} is damaged: {reason_of(error)}; copy the bundle again"
+        ) from error
     try:
         return _parsed(content)
     except BundleError as error:

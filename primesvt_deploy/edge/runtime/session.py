@@ -79,7 +79,7 @@ class OnnxModel:
         threads: int = 0,
         profile: SessionProfile | None = None,
     ) -> None:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise BundleError(f"there is no model file at {os.fspath(path)}: check the path")
         options = session_options(profile or make_profile(LATENCY), threads)
         try:

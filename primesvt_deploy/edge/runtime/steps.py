@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .errors import DeployError, PreprocessingError
+from .errors import DeployError, PreprocessingError, on_one_line
 from .frames import FrameSteps, read_frames
 from .images import read_image
 from .preprocess import Preprocessing
@@ -45,9 +45,10 @@ def read_sample(
 
     Raises:
         ImageError: the file cannot be read; the message is one line that starts with the path.
+        PreprocessingError: it holds frames that do not fit.
     """
     if isinstance(steps, FrameSteps):
-        return read_frames(path)
+        return read_frames(path, steps)
     return read_image(path, upright=upright, grey=steps.channels == 1)
 
 
@@ -68,8 +69,7 @@ def prepare_file(steps: InputSteps, path: str | os.PathLike[str]) -> npt.NDArray
     Raises:
         DeployError: the file cannot be read, or does not fit; one line that starts with the path.
     """
-    sample = read_sample(steps, path, upright=True)
     try:
-        return steps.apply(sample)
+        return steps.apply(read_sample(steps, path, upright=True))
     except PreprocessingError as error:
-        raise DeployError(f"{os.fspath(path)}: {error}") from error
+        raise DeployError(f"{on_one_line(os.fspath(path))}: {error}") from error

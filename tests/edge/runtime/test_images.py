@@ -21,7 +21,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from primesvt_deploy.edge.runtime.errors import DeployError, ImageError
-from primesvt_deploy.edge.runtime.images import MAX_PIXELS, decode_image, read_image
+from primesvt_deploy.edge.runtime.images import decode_image, read_image
+from primesvt_deploy.edge.runtime.pixel_limit import MAX_PIXELS
 
 Array = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112
@@ -401,7 +402,7 @@ def test_huge_images_are_refused_before_they_are_decoded(
         data = huge(kind, width, height)
         text = message(partial(decode_image, data, name="big"))
         assert text.startswith(f"big: found a {kind}")
-        assert f"of more than {MAX_PIXELS} pixels, expected fewer; scale it down" in text
+        assert f"of more than {MAX_PIXELS} pixels, expected fewer; scale it down, or set " in text
 
 
 def test_a_huge_webp_in_a_small_file_ends_soon() -> None:
