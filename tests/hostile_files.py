@@ -147,6 +147,7 @@ def image_bombs() -> dict[str, Callable[[], bytes]]:
         "profile": lambda: png(8, 8, bytes(25), (b"iCCP", _packed(200 * million))),
         "tags that overlap": lambda: tiff(overlapping, bytes(2 * million)),
         "strips": lambda: tiff([(273, 4, million, 512), (278, 4, 1, 1)], numbers),
+        "a tile": _large_tile,
         "fractions": lambda: tiff([(282, 5, million, 512), (296, 3, 1, 2)], numbers),
         "exif": lambda: jpeg_with_exif(tiff([(274, 3, 1, 6), (282, 5, million, 512)], numbers)),
         "skipped rows": lambda: rle_bmp(67_000_000, 1, b"\0\2\0\xff" * 4 + b"\0\1"),
@@ -154,6 +155,14 @@ def image_bombs() -> dict[str, Callable[[], bytes]]:
         "scans": lambda: _many_scans(20_000),
         "comment": lambda: b"GIF89a\x08\0\x08\0\0\0\0!\xfe" + (b"\xff" + b"a" * 255) * 40_000,
     }
+
+
+def _large_tile() -> bytes:
+    """A tile of 200 million pixels for an image of 64."""
+    rows, columns = 20_000, 10_000
+    data = zlib.compress(bytes(rows * columns), 1)
+    tags = [(259, 3, 1, 8), (322, 4, 1, columns), (323, 4, 1, rows), (324, 4, 1, 512)]
+    return tiff([*tags, (325, 4, 1, len(data))], data)
 
 
 def _packed(size: int) -> bytes:

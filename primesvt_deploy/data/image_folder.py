@@ -15,6 +15,7 @@ held-out the second; with class directories alone, their halves are search and h
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -51,14 +52,14 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     Raises:
         DataError: no images, a class that the model does not have, or too few images.
     """
-    parts = [name for name in _EVALUATION if (root / name).is_dir()]
-    if not parts and (root / "train").is_dir() and "train" not in model.labels:
+    parts = [name for name in _EVALUATION if os.path.isdir(root / name)]
+    if not parts and os.path.isdir(root / "train") and "train" not in model.labels:
         raise DataError(
             f"{root} has train/ and none of val/, validation/, test/: expected one of them, to "
             "search and report on"
         )
     files, labels = _listed(model, root, [root / name for name in parts] or [root])
-    train = [root / "train"] if parts and (root / "train").is_dir() else []
+    train = [root / "train"] if parts and os.path.isdir(root / "train") else []
     train_files, train_labels = _listed(model, root, train)
     everything = [*files, *train_files]
     classes = np.asarray([*labels, *train_labels], dtype=np.int64)
@@ -110,7 +111,7 @@ def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path
     suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
     numbers = _class_numbers(model.labels)
     for directory in directories:
-        folders = [p for p in _entries(directory) if p.is_dir() and p.name[0] != "."]
+        folders = [p for p in _entries(directory) if os.path.isdir(p) and p.name[0] != "."]
         if not folders:
             raise DataError(f"{directory} has no class directories: expected one a class")
         unknown = [folder.name for folder in folders if folder.name not in numbers]

@@ -13,16 +13,18 @@ import math
 import os
 import re
 import struct
-import zipfile
 from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import on_one_line
 from .files import open_regular
+
+if TYPE_CHECKING:
+    import zipfile
 
 __all__ = ["ArrayFile", "available_memory", "read_npy"]
 
@@ -34,6 +36,7 @@ _PIECE = 2**20
 _MOST_NAME = 200
 _INFLATION = 1032
 """Deflate does not make more bytes of one."""
+_STORED, _DEFLATED = 0, 8
 _SUFFIX = ".npy"
 _CONTAINER = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """A container's limit, in the second and the first version of control groups."""
@@ -68,6 +71,8 @@ class ArrayFile:
         try:
             self._length = os.fstat(self._file.fileno()).st_size
             if self._file.peek(len(_MAGIC))[: len(_MAGIC)] != _MAGIC:
+                import zipfile  # here, as most bundles read images alone
+
                 with _one_reason():
                     self._archive = zipfile.ZipFile(cast(IO[bytes], self._file))
                     self._members = _members(self._archive)
@@ -159,8 +164,8 @@ class ArrayFile:
             return self._length
         if member.flag_bits & 1:
             raise ValueError("it is encrypted")
-        stored = member.compress_type == zipfile.ZIP_STORED
-        if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
+        stored = member.compress_type == _STORED
+        if not stored and member.compress_type != _DEFLATED:
             raise ValueError(f"it is packed by method {member.compress_type}, expected deflate")
         packed = member.compress_size
         if packed > self._length or member.file_size > packed * (1 if stored else _INFLATION):

@@ -26,6 +26,7 @@ __all__ = ["bytes_of_floats", "decode_image", "read_image"]
 _PIECE = 2**20
 """Pixels that are converted at once."""
 _MOST_SCANS = 500
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _EXIF = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
 _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
 _READ = "a JPEG, PNG, WebP, GIF, TIFF, BMP or PPM"
@@ -208,7 +209,11 @@ def _decoded_pixels(image: Image.Image) -> int:
     # A packed BMP may skip 255 rows, of which older Pillows make pixels although it has fewer.
     if image.width > 2**18 and any(part[0] == "bmp_rle" for part in getattr(image, "tile", ())):
         rows = max(rows, 256)
-    return image.width * rows
+    # Tiles of a TIFF are decoded whole, also where the image is smaller.
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+    tile = sides[0] * sides[1] if all(isinstance(side, int) for side in sides) else 1
+    return max(image.width * rows, tile)
 
 
 def _samples(image: Image.Image, *, upright: bool, grey: bool) -> npt.NDArray[np.uint8]:

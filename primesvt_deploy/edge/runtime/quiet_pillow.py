@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -47,6 +46,8 @@ def _ours() -> list[Any]:
 @functools.cache
 def _quiet_log() -> None:
     """Have Python not print what Pillow logs where no program configured logging."""
+    import logging
+
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
