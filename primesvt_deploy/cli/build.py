@@ -95,7 +95,7 @@ _DECIDED_BY_FRONTIER = (
 @click.option("--force", is_flag=True, help="Replace a bundle that stands at --output.")
 @click.option(
     "--sign",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     metavar="KEY",
     help="Private key (PEM, elliptic curve) to sign the bundle with; see --trust of run.",
 )

@@ -48,7 +48,8 @@ def main() -> int:
         cases[name] = cases.get(name, 0) + count
         for case in found:
             unclean[name] = unclean.get(name, 0) + 1
-            print(f"{name}: {case.kind}: {_kept(options.found, case)}\n{case.said}", flush=True)
+            said = case.said.encode(errors="replace").decode()
+            print(f"{name}: {case.kind}: {_kept(options.found, case)}\n{said}", flush=True)
         if time.monotonic() - told > 60:
             told = time.monotonic()
             print(f"{told - begun:.0f} s: {sum(cases.values())} cases", flush=True)

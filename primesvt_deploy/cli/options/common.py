@@ -72,7 +72,7 @@ profile_option = click.option(
 )
 trust_option = click.option(
     "--trust",
-    type=click.Path(path_type=Path),
+    type=USER_PATH,
     metavar="KEY",
     help="Public key: refuse what its owner has not signed (build --sign).",
 )
