@@ -35,6 +35,10 @@ __all__ = ["open_arrays"]
 
 _EVALUATION = ("", "val_", "test_")
 """Beginnings of the names of arrays to search and report on."""
+_MOST_CLASSES = 2**24
+"""Most bytes of the names of classes: each becomes an object."""
+_Part = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
+"""Samples, and the class of each."""
 _SHOWN = 12
 """Most names of arrays in a message."""
 
@@ -50,32 +54,15 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     Raises:
         DataError: arrays missing, or classes, shape or value range that do not fit the model.
     """
-    try:
-        opened = ArrayFile(path)
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    with opened as file:
-        what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
-        parts = [part for part in _EVALUATION if f"{part}{what}" in file.names]
-        parts = [""] if "" in parts or not parts else parts
-        train = ["train_"] if f"train_{what}" in file.names else []
-        if file.names == ("",):
-            raise _damaged(path, ValueError("it is one array, an .npy"))
-        sizes = [_check_header(model, path, file, part, what) for part in (*parts, *train)]
-        if sum(sizes) * min(len(sizes), 2) > available_memory():  # several are joined, in a copy
-            raise _too_large(path)
-        evaluated = [_read_part(model, path, file, part, what) for part in (*parts, *train)]
-        classes_of_file = _read(path, file, "classes") if "classes" in file.names else None
+    parts, evaluated, names = _read_parts(model, path)
     count = sum(len(labels) for _, labels in evaluated[: len(parts)])
     everything = _joined(path, [images for images, _ in evaluated])
     classes = np.concatenate([labels for _, labels in evaluated])
-    if classes_of_file is not None:
-        names = tuple(str(name) for name in classes_of_file.ravel())
-        if names != model.labels:
-            raise DataError(
-                f"{path}: classes are {list(names[:3])}..., {model.name} has "
-                f"{list(model.labels[:3])}...: order and names must agree"
-            )
+    if names is not None and names != model.labels:
+        raise DataError(
+            f"{path}: classes are {list(names[:3])}..., {model.name} has "
+            f"{list(model.labels[:3])}...: order and names must agree"
+        )
     if len(parts) == 2:
         first = len(evaluated[0][1])
         search, held_out = np.arange(first), np.arange(first, count)
@@ -104,6 +91,30 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     )
 
 
+def _read_parts(model: SViT, path: Path) -> tuple[list[str], list[_Part], tuple[str, ...] | None]:
+    """Parts to search and report on, samples and labels of these and of `train_`, and classes."""
+    try:
+        opened = ArrayFile(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    with opened as file:
+        what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
+        parts = [part for part in _EVALUATION if f"{part}{what}" in file.names]
+        parts = [""] if "" in parts or not parts else parts
+        train = ["train_"] if f"train_{what}" in file.names else []
+        if file.names == ("",):
+            raise _damaged(path, ValueError("it is one array, an .npy"))
+        sizes = [_check_header(model, path, file, part, what) for part in (*parts, *train)]
+        if sum(sizes) * min(len(sizes), 2) > available_memory():  # several are joined, in a copy
+            raise _too_large(path)
+        evaluated = [_read_part(model, path, file, part, what) for part in (*parts, *train)]
+        names = None
+        if "classes" in file.names:
+            found = _read(path, file, "classes", most=_MOST_CLASSES)
+            names = tuple(str(name) for name in found.ravel())
+    return parts, evaluated, names
+
+
 def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
     where = f"{key}: " if key else ""
     return DataError(
@@ -111,9 +122,9 @@ def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
     )
 
 
-def _read(path: Path, file: ArrayFile, key: str) -> npt.NDArray[Any]:
+def _read(path: Path, file: ArrayFile, key: str, *, most: int | None = None) -> npt.NDArray[Any]:
     try:
-        return file.read(key)
+        return file.read(key, most=most)
     except MemoryError as error:
         raise _too_large(path) from error
     except (OSError, ValueError) as error:
@@ -171,9 +182,7 @@ def _header(path: Path, file: ArrayFile, key: str) -> tuple[tuple[int, ...], np.
         raise _damaged(path, error, key) from error
 
 
-def _read_part(
-    model: SViT, path: Path, file: ArrayFile, part: str, what: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+def _read_part(model: SViT, path: Path, file: ArrayFile, part: str, what: str) -> _Part:
     """Samples and labels of one part as the model's preprocessing takes them."""
     steps, key = model.preprocessing, f"{part}{what}"
     labels = _in_range(model, path, f"{part}labels", _read(path, file, f"{part}labels"))
