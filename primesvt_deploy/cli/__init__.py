@@ -69,7 +69,7 @@ def main() -> None:
         click.echo("interrupted; a build or frontier goes on where it was when run again", err=True)
         code = _INTERRUPTED
     except DeployError as error:
-        click.echo(f"error: {on_one_line(str(error))}", err=True)
+        click.echo(f"error: {error}", err=True)
         code = error.exit_code
     except ModuleNotFoundError as error:
         code = _explain_missing(error)

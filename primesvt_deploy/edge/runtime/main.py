@@ -37,7 +37,7 @@ def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None)
             as_json=options.json,
         )
     except DeployError as error:
-        print(f"error: {on_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
