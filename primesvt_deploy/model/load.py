@@ -31,6 +31,7 @@ def load(
     ema: bool = False,
     key: str | None = None,
     ignore_args: bool = False,
+    sha256: str | None = None,
     labels: Sequence[str] | None = None,
     **options: Any,
 ) -> SViT:
@@ -47,6 +48,7 @@ def load(
             between levels, such as `student.state_dict`.
         ignore_args: read a checkpoint although its stored arguments say another forward pass than
             the family's, and search with it whatever accuracy it records.
+        sha256: of a checkpoint file, 64 hexadecimal digits; one with another is not read.
         labels: class names in the order of the logits; default: `0`, `1`, ...
         options: fields of `ModelOptions` (which weights alone do not determine: `timesteps`,
             `num_heads`, `image_size`, ...) and of `InputOptions` (`mean`, `std`, `resize`,
@@ -64,6 +66,7 @@ def load(
             "ema": ema or None,
             "key": key,
             "ignore_args": ignore_args or None,
+            "sha256": sha256,
             "labels": labels,
         }
         superfluous = [*(k for k, v in extra.items() if v is not None), *given]
@@ -86,14 +89,17 @@ def load(
         {k: v for k, v in given.items() if k in of_model},
         InputOptions(**{k: v for k, v in given.items() if k in of_input}),
         labels,
-        reading=Reading(ema=ema, key=key, ignore_args=ignore_args),
+        reading=Reading(ema=ema, key=key, ignore_args=ignore_args, sha256=sha256),
     )
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name_or_path)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a name that is too long, a directory that is closed to the user
+        raise ModelError(f"cannot read a model at {path} ({error.strerror}): check it") from error
     bundled = models_root() / path
     if isinstance(name_or_path, str) and len(path.parts) == 1 and bundled.is_dir():
         return bundled

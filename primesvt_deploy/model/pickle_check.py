@@ -29,7 +29,7 @@ from primesvt_deploy.model.pickle_calls import (
 
 __all__ = ["Follower"]
 
-_MOST_PARTS = 4_000_000
+_MOST_PARTS = 2_000_000
 """Most lists, tuples, calls and the like in a file; each takes up to 200 bytes."""
 _MOST_NAME = 4096
 _FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)

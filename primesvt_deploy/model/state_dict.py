@@ -49,7 +49,7 @@ def network_with_weights(
         raise ModelError(f"{path}: {error}") from error
     expected = network.state_dict()
     try:
-        check_numbers(state, expected)
+        check_numbers(state, network)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     state = {key: tensor.to(expected[key].dtype) for key, tensor in state.items()}
