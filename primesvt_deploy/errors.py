@@ -32,8 +32,8 @@ __all__ = [
     "type_and_message",
 ]
 
-_MOST_MESSAGE = 4000
-"""Most characters of a message."""
+_MOST_HALF = 2000
+"""Most characters of a message's first half, and of its second."""
 
 
 class SettingsError(DeployError):
@@ -49,7 +49,9 @@ class ModelError(DeployError):
     def __init__(self, message: str) -> None:
         """Keep the message on one line, and within what can be read."""
         line = on_one_line(message)
-        super().__init__(line if len(line) <= _MOST_MESSAGE else f"{line[:_MOST_MESSAGE]}...")
+        if len(line) > 2 * _MOST_HALF:
+            line = f"{line[:_MOST_HALF]}...{line[-_MOST_HALF:]}"
+        super().__init__(line)
 
 
 class DataError(DeployError):

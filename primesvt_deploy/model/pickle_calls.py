@@ -82,8 +82,8 @@ def check_key(key: Any) -> None:
     """
     parts = key if type(key) is tuple and len(key) <= 16 else (key,)
     for part in parts:
-        if not isinstance(part, (*_SCALARS, Named)) and type(part) is not object:
-            raise Refused(f"names an entry by a {_kind(part)}")
+        if not isinstance(part, (*_SCALARS, Named, Made)) and type(part) is not object:
+            raise Refused(f"names an entry by a {type(part).__name__}")
         if isinstance(part, str | bytes) and len(part) > _MOST_KEY:
             raise Refused(f"names an entry by {len(part)} characters")
 
@@ -163,7 +163,8 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Made:
     repeated = numel > storage.numel
     if (numel and reach > available) or (repeated and name.endswith("_qtensor")):
         raise Refused(
-            f"says that a tensor is {list(size[:8])}, but it holds {available} numbers of it"
+            f"says that a tensor of shape {list(size[:8])} lies in its part {storage.key[:40]!r}, "
+            f"beyond the {available} numbers that it holds there"
         )
     if numel >= 2**62:
         raise Refused
@@ -320,7 +321,3 @@ _CALLS: dict[str, Callable[[str, tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_meta_tensor_no_storage": _meta,
     "torch._tensor._rebuild_from_type_v2": _typed,
 }  # fmt: skip
-
-
-def _kind(value: Any) -> str:
-    return value.kind.rpartition(".")[2] if isinstance(value, Made) else type(value).__name__

@@ -68,6 +68,9 @@ def read_torch(file: BinaryIO, path: Path, size: int, *, trusted: bool = False) 
         if isinstance(error, pickle.UnpicklingError):
             raise ModelError(_damaged(path)) from error
         raise ModelError(f"{path} is truncated or no torch checkpoint: copy it again") from error
+    finally:
+        # Where torch fails, it keeps sparse tensors, and refuses the next file because of them.
+        getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
 
 
 def _check(file: BinaryIO, size: int, *, trusted: bool) -> None:

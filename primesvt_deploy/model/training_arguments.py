@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from primesvt_deploy.model.stored_objects import Dropped
+import torch
 
 __all__ = ["ARGUMENT_ENTRIES", "training_arguments"]
 
@@ -21,6 +21,7 @@ _OF_TRAINING = re.compile(r"(?i)loss|criterion|distill|(?:^|_)kd(?:_|$)|teacher|
 """Found in the names of sections that are not: their T is a temperature."""
 _MOST_VALUES = 1000
 """Most values in one argument; its text would fill pages."""
+_MOST_TEXT = 1000
 _LARGEST = 2**63
 
 
@@ -64,20 +65,33 @@ def training_arguments(content: Any, path: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _bounded(value: Any) -> Any:
-    """The value, or a `Dropped` where comparing or printing it could take for ever.
+    """The value; None where comparing or printing it could fail, or take for ever.
 
     A list may hold one list twice, and so on, or hold itself.
     """
-    left, waiting = _MOST_VALUES, [value]
-    while waiting and left:
-        left -= 1
+    if isinstance(value, str):
+        return value[:_MOST_TEXT]
+    waiting = [value]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return value
         part = waiting.pop()
+        if isinstance(part, argparse.Namespace):
+            part = vars(part)
         if isinstance(part, Mapping):
             waiting += [*part.keys(), *part.values()]
         elif isinstance(part, list | tuple | set):
             waiting += part
-        elif isinstance(part, argparse.Namespace):
-            waiting += vars(part).values()
-        elif isinstance(part, int) and abs(part) >= _LARGEST:
-            return Dropped()
-    return Dropped() if waiting else value
+        elif not _is_small(part):
+            return None
+    return None
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a value that holds no others is no more than a number or a short text."""
+    if isinstance(value, torch.Tensor):
+        plain = value.layout is torch.strided and not (value.is_nested or value.is_meta)
+        return plain and value.numel() == 1 and not value.is_quantized
+    if isinstance(value, str | bytes):
+        return len(value) <= _MOST_TEXT
+    return not isinstance(value, int) or abs(value) < _LARGEST

@@ -6,6 +6,7 @@ members at the end of the file.
 
 from __future__ import annotations
 
+import copy
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -56,13 +57,16 @@ class Members:
     infos: dict[str, zipfile.ZipInfo]
 
     def read(self, name: str) -> bytes:
-        """Content of a member, which is no larger than the checks of `members_of` allow.
+        """Content of a member, whatever its CRC-32, see `check_members`.
 
         Raises:
             ZipDamaged: there is none, or it cannot be read.
         """
         try:
-            return self.archive.read(self.infos[name])
+            info = copy.copy(self.infos[name])
+            del info.CRC
+            with self.archive.open(info) as content:
+                return content.read()
         except Exception as error:  # zipfile and zlib raise nearly everything
             raise ZipDamaged(f"its member {name} cannot be read") from error
 
