@@ -5,6 +5,7 @@ It stands in a model directory's `model.toml` and in a bundle's manifest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def from_description(
     preprocessing = _preprocessing(description, config, path)
     labels = checked_labels(_class_names(description, path), config.num_classes, path)
     name = str(_entry(description, "name", path))
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
     stored = read_checkpoint(weights)
     state: Mapping[str, torch.Tensor] = stored.state

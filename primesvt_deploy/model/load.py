@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.runtime.bundle import read_manifest
+from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
@@ -21,6 +22,9 @@ from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names, m
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["load"]
+
+_MOST_BYTES = 2**20
+"""Most bytes of a `model.toml`."""
 
 
 def load(
@@ -111,12 +115,13 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 def _load_directory(path: Path, factory: str | None) -> SViT:
     try:
-        description = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
+        content = read_regular(path / "model.toml", most=_MOST_BYTES)
+        description = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
             f"{path} has neither model.toml nor manifest.json: pass a model directory or a bundle"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ModelError(f"{path / 'model.toml'} is not valid TOML ({error}): mend it") from error
     weights = path / str(description.get("weights", ""))
     return from_description(description, path, weights, factory)

@@ -1,4 +1,4 @@
-"""What a torch pickle may call, with stand-ins for what the calls make: nothing is allocated.
+"""Calls that a torch pickle may make, with stand-ins for what the calls make: nothing is allocated.
 
 A tensor must lie within what is stored of it; everything else is of the size that its pickle has.
 """
