@@ -14,7 +14,7 @@ from primesvt_deploy.families.blocks.neuron import NeuronParameters
 
 __all__ = ["NetworkConfig"]
 
-_MOST = {"timesteps": 4096, "image_size": 16_384, "depth": 1000, "": 65_536}
+_MOST = {"timesteps": 4096, "image_size": 16_384, "depth": 1000, "": 2**24}
 """Largest whole numbers, by a part of the argument's name."""
 
 

@@ -23,6 +23,9 @@ __all__ = [
     "one_of",
 ]
 
+_MOST_NAME = 200
+"""Most characters of a model's name; longer ones are no family's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredArgument:
@@ -104,20 +107,34 @@ def model_named(*names: str) -> StoredArgument:
     unused = (
         r"vit[-_]?snn|sewresnet|resnet101|your model|(?:distributed)?dataparallel|optimizedmodule"
     )
-    sizes = (
-        r"(?:[-_ ]*(?:\d+[a-z]?|t\d+|v\d+|best|last|final|[tsmlb]|ti|tiny|small|base|large|cifar|"
+    size = (
+        r"[-_ ]*(?:\d+[a-z]?|t\d+|v\d+|best|last|final|[tsmlb]|ti|tiny|small|base|large|cifar|"
         r"cifar10|cifar100|c10|c100|imagenet|in1k|dvs|dvsg|hardvs|cifar10[-_]?dvs|gesture|mnist|"
-        r"ima\d?|gait|day|night))*"
+        r"ima\d?|gait|day|night)"
     )
-    pattern = re.compile(rf"(?:{'|'.join(names)}){sizes}|{unused}")
+    whole, part, other = (re.compile(one) for one in ("|".join(names), size, unused))
     plain = [name for name in names if re.fullmatch(r"[\w-]+", name)]
     return StoredArgument(
         names=("model", "arch", "model_name"),
         covers=lambda value, _: (
-            not isinstance(value, str) or pattern.fullmatch(value.lower()) is not None
+            not isinstance(value, str)
+            or other.fullmatch(value.lower()) is not None
+            or _is_made_of(whole, part, value.lower())
         ),
         expected=lambda _: " or ".join(plain),
     )
+
+
+def _is_made_of(whole: re.Pattern[str], part: re.Pattern[str], text: str) -> bool:
+    """Whether a text is `whole` and any number of `part`, in a time that `re` does not promise."""
+    if len(text) > _MOST_NAME:
+        return False
+    reached = {end for end in range(len(text) + 1) if whole.fullmatch(text, 0, end)}
+    for start in range(len(text)):
+        if start in reached:
+            ends = range(start + 1, len(text) + 1)
+            reached.update(end for end in ends if part.fullmatch(text, start, end))
+    return len(text) in reached
 
 
 def _number(value: Any) -> Any:

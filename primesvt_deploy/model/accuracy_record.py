@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,10 +61,11 @@ def _in(
 def _percent(value: Any) -> float | None:
     """A share or a percentage as percent; None for anything else."""
     if isinstance(value, torch.Tensor):
-        value = value.item() if value.numel() == 1 and not value.is_meta else None
+        plain = value.layout is torch.strided and not (value.is_nested or value.is_meta)
+        value = value.item() if plain and value.numel() == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not math.isfinite(value) or not 0.0 < value <= 100.0:
+    if not 0.0 < value <= 100.0:  # nor NaN
         return None
     if type(value) is int and value == 1:  # one percent, or all
         return None

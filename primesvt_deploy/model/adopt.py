@@ -31,6 +31,7 @@ from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions, default_note, input_steps
 from primesvt_deploy.model.sample_independence import check_sample_independence
 from primesvt_deploy.model.smooth import smooth_logits
+from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.state_dict import key_list
 from primesvt_deploy.model.supernet import refuse_supernet, refuse_supernet_keys
 from primesvt_deploy.model.svit import SViT
@@ -50,6 +51,7 @@ def adopt(
     ema: bool = False,
     key: str | None = None,
     ignore_args: bool = False,
+    sha256: str | None = None,
     frames: bool | None = None,
     labels: Sequence[str] | None = None,
     name: str | None = None,
@@ -71,6 +73,7 @@ def adopt(
         ema: read the exponential moving average of the checkpoint's weights.
         key: name of the weights in the checkpoint, where it holds several models'.
         ignore_args: search with it whatever accuracy the checkpoint records.
+        sha256: of the checkpoint, 64 hexadecimal digits; one with another is not read.
         frames: whether the input is a sequence of event frames; default: if the first convolution
             takes two channels.
         labels: class names in the order of the logits; default: `0`, `1`, ...
@@ -89,18 +92,22 @@ def adopt(
     _refuse_scripts(net)
     net = _copied(net)
     if checkpoint is None:
-        check_numbers(net.state_dict(), net.state_dict())
+        check_numbers(net.state_dict(), net)
     notes: list[str] = []
     accuracy: float | None = None
+    source: Source | None = None
     if checkpoint is not None:
         path = Path(checkpoint)
-        stored = read_checkpoint(path, ema=ema, key=key)
+        stored = read_checkpoint(path, ema=ema, key=key, sha256=sha256)
+        source = stored.source
         notes += _load_weights(net, stored.state, path, stored.ignored)
         accuracy = None if ignore_args else stored.accuracy
         notes.append(others_note(stored.others))
     elif ema or key is not None:
         flag = "--ema" if ema else "--key"
         raise ModelError(f"{flag} chooses weights of a checkpoint: pass --checkpoint, or drop it")
+    elif sha256 is not None:
+        raise ModelError("--sha256 is of a checkpoint: pass --checkpoint, or drop it")
     classes = None if labels is None else len(labels)
     config = find_calling_convention(net, image_size, timesteps, frames, factory, classes)
     network = AdoptedNetwork(config, net)
@@ -121,6 +128,7 @@ def adopt(
         labels=checked_labels(labels, config.num_classes, Path(type(net).__name__)),
         notes=tuple(filter(None, notes)),
         recorded_accuracy=accuracy,
+        source=source,
     )
 
 
@@ -247,7 +255,7 @@ def _load_weights(
             f"{key_list('unexpected', unexpected)}"
         )
     try:
-        check_numbers(state, expected)
+        check_numbers(state, net)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     try:

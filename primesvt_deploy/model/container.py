@@ -25,6 +25,8 @@ _OF_MODELS = re.compile(
 """Found in the prefixes of a whole model's entries among several models'."""
 _DEPTH = 2
 """Containers that are looked into, one in another, apart from those of a usual name."""
+_MOST_LEVELS = 20
+"""Containers in one another, of whatever names."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def _candidates(
     inside: list[Weights] = []
     for name, value in content.items():
         left = depth if name in _USUAL else depth - 1
-        if isinstance(name, str) and left >= 0:
+        if isinstance(name, str) and left >= 0 and len(path) < _MOST_LEVELS:
             inside += _candidates(value, (*path, name), left, seen)
     if not inside or _has_layers(content):
         apart = {one.path[len(path)] for one in inside}
@@ -235,19 +237,23 @@ def _is_state(content: Mapping[Any, Any]) -> bool:
     return (
         len(others) < len(content)
         and all(isinstance(name, str) for name in content)
-        and not any(_holds_tensor(value, set()) for value in others)
+        and not any(_holds_tensor(value) for value in others)
     )
 
 
-def _holds_tensor(value: Any, seen: set[int]) -> bool:
-    """Whether a value is or holds a tensor; what is in `seen` was looked into before."""
-    if not isinstance(value, Mapping | list | tuple | set):
-        return isinstance(value, torch.Tensor)
-    if id(value) in seen:
-        return False
-    seen.add(id(value))
-    parts = value.values() if isinstance(value, Mapping) else value
-    return any(_holds_tensor(part, seen) for part in parts)
+def _holds_tensor(value: Any) -> bool:
+    """Whether a value is or holds a tensor; it may hold one list twice, or itself."""
+    waiting, seen = [value], {id(value)}
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, torch.Tensor):
+            return True
+        if isinstance(part, Mapping | list | tuple | set):
+            inner = [p for p in (part.values() if isinstance(part, Mapping) else part)
+                     if isinstance(p, torch.Tensor | Mapping | list | tuple | set)]  # fmt: skip
+            waiting += [p for p in inner if id(p) not in seen]
+            seen.update(map(id, inner))
+    return False
 
 
 def _misfit(content: Any) -> str:

@@ -83,7 +83,8 @@ def from_description(
     name = str(_entry(description, "name", path))
     if not os.path.isfile(weights):
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
-    state: Mapping[str, torch.Tensor] = read_checkpoint(weights).state
+    stored = read_checkpoint(weights)
+    state: Mapping[str, torch.Tensor] = stored.state
     if not isinstance(config, AdoptedConfig):
         state, _ = entries_of_family(state, family.recognises)
     if family.recognises(state.keys()):
@@ -107,6 +108,7 @@ def from_description(
         preprocessing=preprocessing,
         labels=labels,
         data=description.get("data"),
+        source=stored.source,
     )
 
 

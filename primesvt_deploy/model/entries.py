@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import torch
+from torch import nn
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.model.container import is_average
@@ -55,12 +56,18 @@ def entries_of_family(
         The entries, and a note on those left out or added, or "".
 
     Raises:
-        ModelError: they are several models'.
+        ModelError: they are several models', or one of them has no numbers.
     """
     kept = {k: t for k, t in state.items() if not _is_harmless(k) or k.endswith(_COUNTER)}
     found, others = _fitting(kept, lambda one: recognises(one.keys()))
     if found is None:
         found = _without_wrappers(kept)
+    empty = next((key for key, tensor in found.items() if tensor.numel() == 0), None)
+    if empty is not None:
+        raise ModelError(
+            f"holds no numbers in {empty}, whose shape is {list(found[empty].shape)}: use another "
+            "checkpoint"
+        )
     added = {
         name: torch.tensor(0)
         for key in found
@@ -134,12 +141,22 @@ def others_note(others: Sequence[str]) -> str:
     return f"its file holds other models' weights too: --key {' or '.join(others[:3])} reads them"
 
 
-def check_numbers(state: _State, expected: _State) -> None:
-    """Refuse weights that are no floating-point numbers, or not finite.
+def check_numbers(state: _State, module: nn.Module) -> None:
+    """Refuse weights that are no floating-point numbers, not finite, or variances below zero.
+
+    Args:
+        state: entries under the names of the module.
+        module: its norms say which entries are variances.
 
     Raises:
         ModelError: names the first such tensor.
     """
+    expected = module.state_dict()
+    variances = {
+        f"{name}.running_var".lstrip(".")
+        for name, norm in module.named_modules(remove_duplicate=False)
+        if isinstance(norm, nn.modules.batchnorm._NormBase)
+    }
     for key, tensor in state.items():
         if key not in expected or not expected[key].is_floating_point():
             continue
@@ -149,6 +166,8 @@ def check_numbers(state: _State, expected: _State) -> None:
             raise ModelError(f"{key} holds {kind} numbers, expected floating-point ones{advice}")
         if not bool(tensor.to(expected[key].dtype).isfinite().all()):
             raise ModelError(f"{key} holds NaN or infinity: use another checkpoint")
+        if key in variances and bool((tensor < 0).any()):
+            raise ModelError(f"{key} holds a variance below zero: use another checkpoint")
 
 
 def _counted(keys: Sequence[str]) -> str:

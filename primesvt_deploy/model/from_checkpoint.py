@@ -43,11 +43,13 @@ class Reading:
         key: name of the weights in the file, where it holds several models'; None: find them.
         ignore_args: read them although stored arguments say another forward pass, and whatever
             accuracy the file records.
+        sha256: of the file, as the user gives it; None: any.
     """
 
     ema: bool = False
     key: str | None = None
     ignore_args: bool = False
+    sha256: str | None = None
 
 
 def from_checkpoint(
@@ -73,7 +75,7 @@ def from_checkpoint(
         ModelError: the file cannot be read, is of no known family or does not fit it, an option
             is missing, wrong or means nothing for the family.
     """
-    stored = read_checkpoint(path, ema=reading.ema, key=reading.key)
+    stored = read_checkpoint(path, ema=reading.ema, key=reading.key, sha256=reading.sha256)
     refuse_supernet_keys(stored.state.keys(), path)
     try:
         state, note = entries_of_family(
@@ -100,6 +102,7 @@ def from_checkpoint(
         preprocessing=input_steps(kind.inputs, config, inputs),
         labels=checked_labels(labels, config.num_classes, path),
         recorded_accuracy=None if reading.ignore_args else stored.accuracy,
+        source=stored.source,
         notes=tuple(
             filter(
                 None,

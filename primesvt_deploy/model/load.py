@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.runtime.bundle import open_bundle
+from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
@@ -22,6 +23,9 @@ from primesvt_deploy.model.svit import SViT
 
 __all__ = ["load"]
 
+_MOST_BYTES = 2**20
+"""Most bytes of a `model.toml`."""
+
 
 def load(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -31,6 +35,7 @@ def load(
     ema: bool = False,
     key: str | None = None,
     ignore_args: bool = False,
+    sha256: str | None = None,
     labels: Sequence[str] | None = None,
     **options: Any,
 ) -> SViT:
@@ -47,6 +52,7 @@ def load(
             between levels, such as `student.state_dict`.
         ignore_args: read a checkpoint although its stored arguments say another forward pass than
             the family's, and search with it whatever accuracy it records.
+        sha256: of a checkpoint file, 64 hexadecimal digits; one with another is not read.
         labels: class names in the order of the logits; default: `0`, `1`, ...
         options: fields of `ModelOptions` (which weights alone do not determine: `timesteps`,
             `num_heads`, `image_size`, ...) and of `InputOptions` (`mean`, `std`, `resize`,
@@ -64,6 +70,7 @@ def load(
             "ema": ema or None,
             "key": key,
             "ignore_args": ignore_args or None,
+            "sha256": sha256,
             "labels": labels,
         }
         superfluous = [*(k for k, v in extra.items() if v is not None), *given]
@@ -86,7 +93,7 @@ def load(
         {k: v for k, v in given.items() if k in of_model},
         InputOptions(**{k: v for k, v in given.items() if k in of_input}),
         labels,
-        reading=Reading(ema=ema, key=key, ignore_args=ignore_args),
+        reading=Reading(ema=ema, key=key, ignore_args=ignore_args, sha256=sha256),
     )
 
 
@@ -105,12 +112,13 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
 
 def _load_directory(path: Path, factory: str | None) -> SViT:
     try:
-        description = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
+        content = read_regular(path / "model.toml", most=_MOST_BYTES)
+        description = tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
             f"{path} has neither model.toml nor manifest.json: pass a model directory or a bundle"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ModelError(f"{path / 'model.toml'} is not valid TOML ({error}): mend it") from error
     weights = path / str(description.get("weights", ""))
     return from_description(description, path, weights, factory)

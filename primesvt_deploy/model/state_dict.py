@@ -21,6 +21,8 @@ from primesvt_deploy.model.entries import check_numbers
 __all__ = ["key_list", "network_with_weights"]
 
 _State = Mapping[str, torch.Tensor]
+_MOST_BYTES, _PRUNED = 2**30, 16
+"""A network before pruning may have so many bytes, or so many times those of its weights."""
 
 
 def network_with_weights(
@@ -36,8 +38,9 @@ def network_with_weights(
 
     Raises:
         ModelError: keys are missing or unexpected, shapes do not fit the network or each other,
-            or a value is not finite.
+            a value is not finite, or the network would be far larger than the weights.
     """
+    _check_room(family, config, state, path)
     network = family.build(config)
     _check_keys(family, network.state_dict(), state, path)
     try:
@@ -49,12 +52,25 @@ def network_with_weights(
         raise ModelError(f"{path}: {error}") from error
     expected = network.state_dict()
     try:
-        check_numbers(state, expected)
+        check_numbers(state, network)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     state = {key: tensor.to(expected[key].dtype) for key, tensor in state.items()}
     network.load_state_dict(state)
     return network.eval()
+
+
+def _check_room(family: Family, config: NetworkConfig, state: _State, path: Path) -> None:
+    """Refuse a configuration, read from shapes, whose network is far larger than its weights."""
+    with torch.device("meta"):
+        network = family.build(config)
+    needed = sum(tensor.nbytes for tensor in network.state_dict().values())
+    held = sum(tensor.nbytes for tensor in state.values())
+    if needed > max(_MOST_BYTES, _PRUNED * held):
+        raise ModelError(
+            f"{path}: its shapes are those of a {family.name} of {needed} bytes, but it holds "
+            f"{held}: is the checkpoint whole?"
+        )
 
 
 def key_list(title: str, keys: Sequence[str]) -> str:

@@ -21,6 +21,10 @@ _NUMBERS = frozenset({"b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2
 }
 
 
+_MOST_PATH = 4096
+"""Most characters of a path, as of Linux."""
+
+
 class Dropped:
     """An object of which nothing is kept."""
 
@@ -42,7 +46,7 @@ class _Dtype:
         return super().__new__(cls)
 
     def __init__(self, code: Any = "", *_arguments: Any) -> None:
-        self.code = code
+        self.code = code if isinstance(code, str) else ""
         self.order = "="
 
     def __setstate__(self, state: Any) -> None:
@@ -72,8 +76,10 @@ def _namespace(*_arguments: Any) -> Namespace:
     return Namespace()
 
 
-def _path(*parts: Any) -> PurePosixPath:
-    return PurePosixPath(*(part for part in parts if isinstance(part, str)))
+def _path(*parts: Any) -> Any:
+    """A path; one that no file can have is dropped, as one part may be there a million times."""
+    names = [part for part in parts if isinstance(part, str)]
+    return PurePosixPath(*names) if sum(map(len, names)) <= _MOST_PATH else Dropped()
 
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")

@@ -18,6 +18,7 @@ from primesvt_deploy.families.config import NetworkConfig
 from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
+from primesvt_deploy.model.source import Source
 
 __all__ = ["SViT", "time_first"]
 
@@ -48,6 +49,7 @@ class SViT:
         notes: what a reader of its results should know of how it was read or adopted, one line
             each; shown in manifest, report and tables.
         recorded_accuracy: top-1, percent, that its file says it has; None: it says nothing.
+        source: the file of its weights; None: they come from no file.
     """
 
     name: str
@@ -59,6 +61,7 @@ class SViT:
     data: str | None = None
     notes: tuple[str, ...] = ()
     recorded_accuracy: float | None = None
+    source: Source | None = None
 
     @property
     def timesteps(self) -> int:

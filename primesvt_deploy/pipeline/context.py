@@ -75,7 +75,12 @@ class SearchContext:
         images, groups = self.image_sets().search, self.prunable.groups
         evaluator = Evaluator(self.model, groups, images, recovery=self.recovery)
         most = self.settings.max_drop
-        return LedgerJudge(evaluator, self.ledger, max_drop=100.0 if most is None else most)
+        return LedgerJudge(
+            evaluator,
+            self.ledger,
+            max_drop=100.0 if most is None else most,
+            weights=self.model.source.sha256 if self.model.source is not None else "",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -64,6 +64,7 @@ def compose_manifest(
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": describe(chosen.described),
+        "checkpoint": asdict(model.source) if model.source is not None else None,
         "input": _input(chosen.quantized, chosen.exported),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],

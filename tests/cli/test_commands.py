@@ -223,6 +223,11 @@ def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> Non
         (("inspect", "none"), "no bundle"),
         (("verify", "d.npz"), "is a file"),
         (("analyze", "--model", "tiny"), "--data"),
+        (("analyze", "--model", "tiny", "--sha256", "a" * 64), "--sha256 is of a checkpoint"),
+        (("analyze", "--checkpoint", "none", "--sha256", "a"), "no model 'none'"),
+        (("analyze", "--checkpoint", "d.npz", "--sha256", "a"), "64 hexadecimal digits"),
+        (("analyze", "--checkpoint", "d.npz", "--sha256", "a" * 64), "has the SHA-256"),
+        (("analyze", "--checkpoint", "n" * 300), "and 255 between two slashes: shorten it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -128,6 +128,12 @@ def test_same_keys_that_nothing_tells_apart_are_told_in_a_note(tmp_path: Path) -
     assert chosen.family.name == "statten"
 
 
+@pytest.mark.parametrize("tail", ["t1" * 40 + "!", "1" * 5000, "1" * 180 + "!"])
+def test_a_name_that_is_made_to_be_compared_for_ever_is_refused(tmp_path: Path, tail: str) -> None:
+    with pytest.raises(ModelError, match="its stored argument model is"):
+        stored(tmp_path, "spikformer_cifar", {"model": f"spikformer{tail}"}, OF_SPIKFORMER)
+
+
 def test_an_option_settles_what_it_is_about(tmp_path: Path) -> None:
     arguments = {"tau": 3.0}
     with pytest.raises(ModelError, match=r"Pass --tau 3\.0 if its code uses that"):

@@ -12,9 +12,11 @@ from own_nets import Attending
 from safetensors.torch import save_file
 from small_models import enliven
 from spikingjelly.activation_based.model.spikformer import Spikformer as Upstream
+from torch import nn
 
 from primesvt_deploy import adopt, load
 from primesvt_deploy.errors import ModelError
+from primesvt_deploy.model.entries import check_numbers
 from primesvt_deploy.model.svit import SViT
 
 State = dict[str, torch.Tensor]
@@ -338,6 +340,50 @@ def test_weights_that_are_no_numbers_are_refused(
     state, read = case
     with pytest.raises(ModelError, match=said):
         read(saved(tmp_path, {**state, "head.weight": kind(state["head.weight"])}))
+
+
+def test_a_variance_below_zero_is_refused(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    key = next(name for name in state if name.endswith("running_var"))
+    variance = state[key].clone()
+    variance[1] = -1e-6
+    with pytest.raises(ModelError, match="running_var holds a variance below zero"):
+        read(saved(tmp_path, {**state, key: variance}))
+    variance[1] = -0.0
+    read(saved(tmp_path, {**state, key: variance}))
+    counter = key.replace("running_var", "num_batches_tracked")
+    read(saved(tmp_path, {**state, counter: torch.tensor(-5)}))
+
+
+def test_a_modules_own_variance_is_checked_by_its_norm() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bn = nn.BatchNorm2d(2)
+            self.register_buffer("running_var", -torch.ones(2))
+
+    check_numbers(Own().state_dict(), Own())
+    net = Own()
+    nn.init.constant_(net.bn.running_var, -1.0)
+    with pytest.raises(ModelError, match=r"bn\.running_var holds a variance below zero"):
+        check_numbers(net.state_dict(), net)
+
+
+def test_tensors_without_numbers_are_refused(
+    tmp_path: Path, case: tuple[State, Callable[..., SViT]]
+) -> None:
+    state, read = case
+    for shape in ((0,), (2**40, 0, 3)):
+        with pytest.raises(ModelError, match=r"head\.weight"):
+            read(saved(tmp_path, {**state, "head.weight": torch.empty(shape)}))
+
+
+def test_shapes_are_added_up_before_a_network_is_built(tmp_path: Path, state: State) -> None:
+    wide = {**state, "head.weight": torch.zeros(2**24, 1, dtype=torch.int8)}
+    with pytest.raises(ModelError, match=r"of a spikformer of \d+ bytes, but it holds \d+"):
+        of_family(saved(tmp_path, wide))
 
 
 def test_a_key_needs_a_checkpoint() -> None:

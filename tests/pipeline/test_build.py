@@ -25,6 +25,7 @@ from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.manifest import read_manifest
 from primesvt_deploy.errors import ModelError, OutputError, VerificationError
+from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 
@@ -34,13 +35,14 @@ FITTING = BuildSettings(budget_mb=20.0, verify_images=20)
 SEARCH = SearchSettings(max_drop=5.0, rates=(0.25, 0.5, 0.75), robustness_images=60)
 
 NOTES = ("read [as] a " + "long story, " * 20, "so is this <one>")
+SOURCE = Source("w.pth", "5" * 64, 7)
 
 
 @pytest.fixture(scope="module")
 def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     output = tmp_path_factory.mktemp("out") / "bundle"
     settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
-    return build(replace(model, notes=NOTES), output, settings, data=data)
+    return build(replace(model, notes=NOTES, source=SOURCE), output, settings, data=data)
 
 
 def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
@@ -64,6 +66,14 @@ def test_notes_on_the_model_reach_manifest_report_and_tables(
     ]
     report = html.unescape((built.path / "report.html").read_text())
     assert all(note in report for note in NOTES)
+
+
+def test_the_file_of_the_weights_is_in_manifest_and_ledger(built: BuildResult) -> None:
+    assert built.manifest["checkpoint"] == {"file": "w.pth", "sha256": "5" * 64, "bytes": 7}
+    lines = (built.path / "ledger.jsonl").read_text().splitlines()
+    weights = {(entry["step"], entry["weights"]) for entry in map(json.loads, lines)}
+    assert [pair for pair in weights if pair[0] == "dense"] == [("dense", "5" * 64)]
+    assert {named for step, named in weights if step != "dense"} == {""}
 
 
 def test_budget_and_constraint_are_kept(built: BuildResult) -> None:

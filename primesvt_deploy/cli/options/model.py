@@ -45,6 +45,7 @@ _OPTIONS = (
         help="Input: event frames or images.  [default: by the checkpoint]",
     ),
     click.option("--ema", is_flag=True, help="The checkpoint's averaged weights."),
+    click.option("--sha256", metavar="HEX", help="Of the checkpoint file; another is refused."),
     click.option("--key", metavar="NAME", help="Which weights of a checkpoint that has several."),
     click.option(
         "--ignore-args",
@@ -70,6 +71,7 @@ _LOAD_OPTIONS = (
     "ema",
     "key",
     "ignore_args",
+    "sha256",
     "image_size",
     "patch_size",
     "pooling",
@@ -88,6 +90,7 @@ _ADOPT_OPTIONS = (
     "ema",
     "key",
     "ignore_args",
+    "sha256",
     "image_size",
     "frames",
     "labels",
@@ -120,6 +123,8 @@ def model_options(function: _F) -> _F:
     ) -> Any:
         if name is not None and checkpoint is not None:
             raise SettingsError("--model and --checkpoint name two models: pass one of them")
+        if rest["sha256"] is not None and checkpoint is None:
+            raise SettingsError("--sha256 is of a checkpoint: pass --checkpoint, or drop it")
         options = {
             "num_heads": heads,
             "stage_heads": whole_numbers(stage_heads, "--stage-heads") if stage_heads else None,

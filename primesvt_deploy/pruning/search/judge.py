@@ -29,11 +29,15 @@ class LedgerJudge:
         evaluator: classifies the search images, in an order of which every prefix is a sample.
         ledger: where candidates are kept.
         max_drop: percentage points; a candidate that surely loses more is given up early.
+        weights: SHA-256 of the file of the dense model's weights; "": it has none.
     """
 
-    def __init__(self, evaluator: Evaluator, ledger: Ledger, *, max_drop: float = 100.0) -> None:
+    def __init__(
+        self, evaluator: Evaluator, ledger: Ledger, *, max_drop: float = 100.0, weights: str = ""
+    ) -> None:
         self.images = len(evaluator.images)
         self._evaluator, self._ledger, self._max_drop = evaluator, ledger, max_drop
+        self._weights = weights
         self._dense_logits: torch.Tensor | None = None
 
     def dense(self) -> Accuracy:
@@ -123,6 +127,7 @@ class LedgerJudge:
                 seconds=round(time.perf_counter() - started, 3),
                 divergence=0.0,
                 flags=Candidate.packed(found.hits),
+                weights=self._weights,
             )
         )
         return found.hits

@@ -40,6 +40,7 @@ class Candidate:
             probabilities from the dense model's, nats; None where it was not requested.
         channels: which channels of each pruned group stay (see `Plan.packed`).
         flags: hex of the packed per-image flags; the dense model's alone.
+        weights: SHA-256 of the file of its weights; the dense model's alone, if it has a file.
     """
 
     plan: str
@@ -57,6 +58,7 @@ class Candidate:
     divergence: float | None = None
     channels: dict[str, str] = field(default_factory=dict)
     flags: str = ""
+    weights: str = ""
 
     @property
     def accuracy(self) -> Accuracy:

@@ -50,6 +50,19 @@ def test_a_known_candidate_is_not_evaluated_again(
     assert second.dense() == dense
 
 
+def test_the_dense_models_line_says_which_weights_it_has(
+    tiny: SViT, tiny_data: DataSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    evaluator = Evaluator(tiny, groups_of(tiny), tiny_data.search)
+    judge = LedgerJudge(evaluator, Ledger(path), weights="a" * 64)
+    judge.judge(halved(tiny)[0], step="policy")
+    assert {entry.step: entry.weights for entry in Ledger(path)} == {
+        "dense": "a" * 64,
+        "policy": "",
+    }
+
+
 def test_a_candidate_is_judged_against_the_dense_model_on_the_same_images(
     tiny: SViT, tiny_data: DataSet
 ) -> None:
