@@ -120,7 +120,7 @@ def adopt(
     notes.append(default_note(config, chosen))
     network.mark_unused()
     return SViT(
-        name=name or (Path(checkpoint).name.split(".")[0] if checkpoint else type(net).__name__),
+        name=name or (checkpoint and Path(checkpoint).name.split(".")[0]) or type(net).__name__,
         family=ADOPTED,
         config=config,
         module=network,

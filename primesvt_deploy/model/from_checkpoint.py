@@ -95,7 +95,7 @@ def from_checkpoint(
     if not reading.ignore_args:
         _refuse_contradiction(path, kind, kind.contradiction(stored.arguments, config, given))
     return SViT(
-        name=path.name.split(".")[0],
+        name=path.name.split(".")[0] or path.name,
         family=kind,
         config=config,
         module=network_with_weights(kind, config, ours, path),
