@@ -129,7 +129,7 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _places(file: BinaryIO, infos: dict[str, zipfile.ZipInfo], end: int) -> dict[str, int]:
-    """Where members begin, each as the header that stands before it says; they do not overlap."""
+    """Places of members' content, by the header that stands before each; they do not overlap."""
     place, places = 0, {}
     for name, info in sorted(infos.items(), key=lambda each: each[1].header_offset):
         if info.flag_bits & _ENCRYPTED:
