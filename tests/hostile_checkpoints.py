@@ -389,13 +389,16 @@ def odd_contents() -> dict[str, object]:
     }
 
 
-def hostile(directory: Path, *, seed: int, count: int) -> Iterator[tuple[str, Path, bool]]:
+def hostile(
+    directory: Path, *, seed: int, count: int, skip: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Path, bool]]:
     """Damaged and hostile checkpoint files, one after another under the same names.
 
     Args:
         directory: where they are written.
         seed: of what is damaged.
         count: of damaged files; those that are made to harm follow them.
+        skip: see `bombs`.
 
     Yields:
         What it is, its path, and whether the file is whole.
@@ -408,7 +411,7 @@ def hostile(directory: Path, *, seed: int, count: int) -> Iterator[tuple[str, Pa
         path = directory / f"damaged{suffix(kind)}"
         path.write_bytes(content)
         yield f"{kind}: {what}", path, content == whole[kind]
-    for what, ending, content in bombs():
+    for what, ending, content in bombs(skip):
         path = directory / f"hostile{ending}"
         path.write_bytes(content)
         yield what, path, False

@@ -32,8 +32,10 @@ __all__ = ["Follower"]
 _MOST_PARTS = 2_000_000
 """Most lists, tuples, calls and the like in a file; each takes up to 200 bytes."""
 _MOST_NAME = 4096
+_MOST_DIMENSIONS = 64
+_BYTE = ord("K")
 _FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)
-_INTS = re.compile(rb"(?:K.|M..|J.{4}){64,}", re.DOTALL)
+_INTS = re.compile(rb"(?:K.|M..|J.{4}){16,}", re.DOTALL)
 _ONE_INT = re.compile(rb"K.|M..|J.{4}", re.DOTALL)
 _A_NUMBER = object()
 """Stands for numbers whose values do not matter."""
@@ -90,6 +92,10 @@ class Follower:
         self._place += count
         return found
 
+    def _byte(self) -> int:
+        self._place += 1
+        return self._data[self._place - 1]
+
     def _number(self, count: int) -> int:
         return int.from_bytes(self._take(count), "little")
 
@@ -117,23 +123,27 @@ class Follower:
 
     def _int(self) -> None:
         start = self._place - 1
-        found = _INTS.match(self._data, start)
-        if found is not None:  # more than any tensor's dimensions
+        # More than any tensor has dimensions: a list of numbers.
+        found = _INTS.match(self._data, start) if len(self._stack) > _MOST_DIMENSIONS else None
+        if found is not None:
             self._stack.extend([_A_NUMBER] * len(_ONE_INT.findall(self._data, start, found.end())))
             self._place = found.end()
             return
         code = self._data[start]
-        taken = self._take(1 if code == ord("K") else 2 if code == ord("M") else 4)
+        if code == _BYTE:
+            self._stack.append(self._byte())
+            return
+        taken = self._take(2 if code == ord("M") else 4)
         self._stack.append(int.from_bytes(taken, "little", signed=code == ord("J")))
 
     def _long(self) -> None:
-        self._stack.append(int.from_bytes(self._take(self._number(1)), "little", signed=True))
+        self._stack.append(int.from_bytes(self._take(self._byte()), "little", signed=True))
 
     def _text(self) -> None:
         self._stack.append(str(self._take(self._number(4)), "utf-8", "surrogatepass"))
 
     def _short_bytes(self) -> None:
-        self._stack.append(self._take(self._number(1)).decode("utf-8"))
+        self._stack.append(self._take(self._byte()).decode("utf-8"))
 
     def _global(self) -> None:
         self._count()
@@ -150,13 +160,13 @@ class Follower:
         return found
 
     def _get(self) -> None:
-        self._stack.append(self._memo[self._number(1)])
+        self._stack.append(self._memo[self._byte()])
 
     def _long_get(self) -> None:
         self._stack.append(self._memo[self._number(4)])
 
     def _put(self) -> None:
-        self._memo[self._number(1)] = self._stack[-1]
+        self._memo[self._byte()] = self._stack[-1]
 
     def _long_put(self) -> None:
         self._count()

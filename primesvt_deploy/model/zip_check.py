@@ -29,7 +29,7 @@ _MOST_RATIO = 16
 """Unpacked bytes to those of the file, above `_MOST_UNPACKED`; weights hardly pack at all."""
 _LOCAL = struct.Struct("<4s5H3I2H")
 _END = struct.Struct("<4s4H2IH")
-_ENCRYPTED, _SIZES_BEHIND = 1, 8
+_ENCRYPTED, _SIZES_BEHIND, _FOLDER = 1, 8, 16
 _FAR = 0xFFFFFFFF
 """Stands for a number that is in an extension for archives over 4 GiB."""
 
@@ -50,11 +50,13 @@ class Members:
         archive: the open archive.
         folder: that all members are in, with a slash.
         infos: of the members, by their name in that folder.
+        places: where their content begins, by that name.
     """
 
     archive: zipfile.ZipFile
     folder: str
     infos: dict[str, zipfile.ZipInfo]
+    places: dict[str, int]
 
     def read(self, name: str) -> bytes:
         """Content of a member, whatever its CRC-32, see `check_members`.
@@ -106,8 +108,7 @@ def members_of(file: BinaryIO, size: int) -> Members:
     unpacked = sum(info.file_size for info in infos)
     if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * size):
         raise ZipDamaged(f"its {size} bytes would unpack to {unpacked}")
-    _check_places(file, infos, archive.start_dir)
-    return Members(archive, folder, named)
+    return Members(archive, folder, named, _places(file, named, archive.start_dir))
 
 
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile, size: int) -> None:
@@ -127,19 +128,24 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile, size: int) -> None:
         raise ZipDamaged("the list of its members is not where its end says")
 
 
-def _check_places(file: BinaryIO, infos: list[zipfile.ZipInfo], end: int) -> None:
-    """Compare each member with the header that stands before it; they must not overlap."""
-    place = 0
-    for info in sorted(infos, key=lambda each: each.header_offset):
+def _places(file: BinaryIO, infos: dict[str, zipfile.ZipInfo], end: int) -> dict[str, int]:
+    """Places of members' content, by the header that stands before each; they do not overlap."""
+    place, places = 0, {}
+    for name, info in sorted(infos.items(), key=lambda each: each[1].header_offset):
         if info.flag_bits & _ENCRYPTED:
             raise ZipDamaged(f"its member {info.filename} is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ZipDamaged(f"its member {info.filename} is packed in a way that torch never does")
+        if info.volume or (info.file_size and (info.is_dir() or info.external_attr & _FOLDER)):
+            # Torch reads nothing of these, and takes whatever memory holds for it.
+            raise ZipDamaged(f"its member {info.filename} is said to be no file of it")
         if info.header_offset < place:
             raise ZipDamaged(f"its member {info.filename} overlaps another")
-        place = _content_of(file, info) + info.compress_size
+        places[name] = _content_of(file, info)
+        place = places[name] + info.compress_size
         if place > end:
             raise ZipDamaged(f"its member {info.filename} is cut off")
+    return places
 
 
 def _content_of(file: BinaryIO, info: zipfile.ZipInfo) -> int:
@@ -180,8 +186,7 @@ def check_places_of_torch(file: BinaryIO, members: Members) -> None:
         found = {name: reader.get_record_offset(name) for name in reader.get_all_records()}
     except Exception as error:
         raise ZipDamaged("torch cannot read the list of its members") from error
-    ours = {name: _content_of(file, info) for name, info in members.infos.items()}
-    if found != ours:
+    if found != members.places:
         raise ZipDamaged("torch finds other members in it than its list names")
 
 

@@ -279,13 +279,14 @@ def test_safetensors_without_tensors(tmp_path: Path) -> None:
         (lambda ones: ones.to_sparse(), "is a sparse tensor"),
         (lambda ones: ones.to_sparse_csr(), "is a sparse tensor"),
         (lambda ones: ones.to("meta"), "is a meta tensor"),
+        (lambda ones: torch.nested.nested_tensor([ones]), "holds a nested tensor"),
         (
             lambda ones: torch.quantize_per_tensor(ones, 0.1, 0, torch.qint8),
             "is a quantized tensor",
         ),
         (lambda ones: ones[:1, :1].clone().expand(10**6, 10**6), "the file holds 4 bytes of it"),
     ],
-    ids=["sparse", "compressed rows", "meta", "quantized", "expanded"],
+    ids=["sparse", "compressed rows", "meta", "nested", "quantized", "expanded"],
 )
 def test_tensors_that_are_no_arrays_are_one_line(
     tmp_path: Path, kind: Callable[[torch.Tensor], torch.Tensor], said: str
