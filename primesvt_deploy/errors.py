@@ -11,7 +11,6 @@ from primesvt_deploy.edge.runtime.errors import (
     BundleError,
     DeployError,
     ImageError,
-    on_one_line,
 )
 
 __all__ = [
@@ -32,26 +31,13 @@ __all__ = [
     "type_and_message",
 ]
 
-_MOST_HALF = 2000
-"""Most characters of a message's first half, and of its second."""
-
 
 class SettingsError(DeployError):
     """A setting is missing, out of range, or contradicts another."""
 
 
 class ModelError(DeployError):
-    """A checkpoint or model configuration that cannot be used.
-
-    The message may quote names out of a file, whatever these hold.
-    """
-
-    def __init__(self, message: str) -> None:
-        """Keep the message on one line, and within what can be read."""
-        line = on_one_line(message)
-        if len(line) > 2 * _MOST_HALF:
-            line = f"{line[:_MOST_HALF]}...{line[-_MOST_HALF:]}"
-        super().__init__(line)
+    """A checkpoint or model configuration that cannot be used."""
 
 
 class DataError(DeployError):

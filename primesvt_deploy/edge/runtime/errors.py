@@ -16,6 +16,9 @@ __all__ = [
     "on_one_line",
 ]
 
+_MOST_HALF = 500
+"""Most characters of a message before and after the part of a longer one that is left out."""
+
 
 class DeployError(Exception):
     """Base of all errors the tool reports as one line, without a traceback.
@@ -27,8 +30,11 @@ class DeployError(Exception):
     exit_code: int = 2
 
     def __str__(self) -> str:
-        """The message, on one line whatever the names in it hold."""
-        return on_one_line(super().__str__())
+        """The message, on one line and not too long, whatever the names in it hold."""
+        line = on_one_line(super().__str__())
+        return (
+            line if len(line) <= 2 * _MOST_HALF else f"{line[:_MOST_HALF]}...{line[-_MOST_HALF:]}"
+        )
 
 
 class ImageError(DeployError):
