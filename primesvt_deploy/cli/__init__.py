@@ -33,6 +33,7 @@ _BUILD_PACKAGES = {
     "safetensors",
     "jinja2",
     "matplotlib",
+    "msgspec",
 }
 _INTERRUPTED = 130
 
