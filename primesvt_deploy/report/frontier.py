@@ -42,7 +42,7 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     axes.legend(loc="lower right", frameon=False)
     axes.set_xlabel("weights and biases, MB (float32)")
     axes.set_ylabel(f"held-out top-1, % (n = {dense['held_out']['n']}, 95% interval)")
-    axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10)
+    axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10, parse_math=False)
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
     with whole_file(directory / "frontier.png") as temporary:

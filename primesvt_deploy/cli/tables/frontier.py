@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from primesvt_deploy.cli.tables.common import DASH, millions, top1
@@ -26,8 +27,8 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         "held-out top-1",
         "held-out drop",
         "evaluations",
-        title=f"{content['model']}, {content['policy']}: dense weights "
-        f"{millions(dense['weight_bytes'])} MB, {top1(dense['held_out'])}",
+        title=escape(f"{content['model']}, {content['policy']}: dense weights ")
+        + f"{millions(dense['weight_bytes'])} MB, {top1(dense['held_out'])}",
     )
     for point in content["points"]:
         low, high = point["drop"]["interval95_points"]
@@ -46,6 +47,7 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         "try, with the same model and data: primesvt-deploy build --frontier "
         f"{shlex.quote(str(output))} --max-drop 1",
         highlight=False,
+        markup=False,
     )
 
 
