@@ -124,6 +124,7 @@ def test_whatever_stands_in_the_file_is_taken_or_refused_in_a_line(
         assert isinstance(known.search, SearchSettings), description
         for one in points:
             assert not any(_dominates(one, other) for other in [one]), description
+        print_frontier(known.content, directory)
         assert (tmp_path / "frontier.json").read_bytes() == content, description
     assert taken > 25 and refused > 200
     capsys.readouterr()
