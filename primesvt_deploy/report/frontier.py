@@ -25,8 +25,7 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     dense = content["dense"]
-    rows = [*content["points"], {**dense, "pareto": True}]
-    rows.sort(key=lambda row: row["weight_bytes"])
+    rows = [*sorted(content["points"], key=lambda row: int(row["weight_bytes"])), dense]
     sizes = [row["weight_bytes"] / 1e6 for row in rows]
     tops = [row["held_out"]["top1_percent"] for row in rows]
     low, high = zip(*(row["held_out"]["interval95_percent"] for row in rows), strict=True)
