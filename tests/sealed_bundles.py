@@ -10,7 +10,7 @@ from typing import Any
 from primesvt_deploy.edge.runtime.bundle import Bundle, file_digest
 from primesvt_deploy.edge.runtime.manifest import MANIFEST, SCHEMA, manifest_digest
 
-_LEAST: Mapping[str, Any] = {
+LEAST: Mapping[str, Any] = {
     "schema": SCHEMA,
     "input": {},
     "output": {},
@@ -41,7 +41,7 @@ def seal(directory: Path, **changes: Any) -> Path:
         changes: entries to replace; `files`, too.
     """
     path = directory / MANIFEST
-    before = json.loads(path.read_text()) if path.is_file() else _LEAST
+    before = json.loads(path.read_text()) if path.is_file() else LEAST
     manifest = {**before, "files": files_of(directory), **changes}
     manifest["manifest_sha256"] = manifest_digest(manifest)
     path.write_text(json.dumps(manifest))
@@ -50,4 +50,4 @@ def seal(directory: Path, **changes: Any) -> Path:
 
 def unchecked(directory: Path, **manifest: Any) -> Bundle:
     """A bundle of all files in a directory that holds no manifest, or one that is passed over."""
-    return Bundle(directory, {**_LEAST, "files": files_of(directory), **manifest})
+    return Bundle(directory, {**LEAST, "files": files_of(directory), **manifest})

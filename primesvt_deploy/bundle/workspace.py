@@ -7,9 +7,14 @@ resumes, and the bundle as it is written. A finished bundle is moved to `DIR` by
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import io
 import os
+import re
 import shutil
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -22,12 +27,22 @@ from primesvt_deploy.errors import BundleError, OutputError
 __all__ = ["Workspace"]
 
 _MARKER = "primesvt-deploy.work"
-_LEFTOVERS = ("bundle", "previous", "candidates")
-_OWN = {_MARKER, *_LEFTOVERS, "dense.onnx", f"dense.onnx{PARTIAL}", "checkpoints"}
+_PLACING = b"placing\n"
+"""Content of the marker from before the bundle is moved on; empty until then."""
+_HALF_WRITTEN = ("bundle", "previous", "candidates")
+_TRIES = 100
+"""Times that a marker is made where other builds end and remove its directory."""
+_DIRECTORIES = {*_HALF_WRITTEN, "checkpoints"}
+_FILES = re.compile(
+    rf"{re.escape(_MARKER)}|dense\.onnx(?:{re.escape(PARTIAL)})?|ledger-[0-9a-f]{{16}}\.jsonl"
+)
 
 
 class Workspace:
     """The working directory of one build; a context manager that holds its lock.
+
+    Its marker is made first and leaves last, so that what a kill leaves is known at every moment to
+    be a build's.
 
     Args:
         output: path of the bundle.
@@ -47,14 +62,16 @@ class Workspace:
         try:
             self._check_output()
             self.output.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and not (self.path / _MARKER).is_file():
+            if os.path.lexists(self.path) and not _is_ours(self.path):
                 raise OutputError(
                     f"{self.path} exists and is not a build's: move it away, or pass another "
                     "--output"
                 )
-            self.path.mkdir(exist_ok=True)
-            self._lock = (self.path / _MARKER).open("a")
-        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            self._lock = _marker_in(self.path)
+        except OutputError:
+            self._clear_if_placed()
+            raise
+        except (OSError, ValueError) as error:
             raise OutputError(f"cannot write at {self.path}: {reason_of(error)}") from error
 
     def __enter__(self) -> Workspace:
@@ -66,24 +83,49 @@ class Workspace:
             raise OutputError(
                 f"another build is writing to {self.output}: wait for it, or pass another --output"
             ) from error
-        if not _is_same_file(self._lock.fileno(), self.path / _MARKER):
-            self._lock.close()
-            raise OutputError(
-                f"another build to {self.output} has just ended: run this one again, with --force "
-                "to replace its bundle"
-            )
-        self._recover()
+        try:
+            if not self._is_held():
+                raise OutputError(
+                    f"another build to {self.output} has just ended: run this one again, with "
+                    "--force to replace its bundle"
+                )
+            self._recover()
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def _recover(self) -> None:
         """Put the old bundle back, and remove files that a killed build left."""
         previous = self.path / "previous"
-        if previous.exists() and not os.path.lexists(self.output):
-            # Killed between moving the old bundle away and the new one in.
-            os.replace(previous, self.output)
-            self._check_output()
-        for leftover in _LEFTOVERS:
-            shutil.rmtree(self.path / leftover, ignore_errors=True)
+        try:
+            for path in self.path.iterdir():
+                if _has_our_name(path) and not _is_as_written(path):
+                    raise OutputError(f"{path} is not what a build writes there: move it away")
+            if self._was_placed():
+                _remove(previous)
+            elif previous.exists() and not os.path.lexists(self.output):
+                # Killed between moving the old bundle away and the new one in.
+                os.replace(previous, self.output)
+            self._lock.truncate(0)
+            for name in _HALF_WRITTEN:
+                _remove(self.path / name)
+        except OSError as error:
+            raise OutputError(f"cannot write at {self.path}: {error.strerror}") from error
+        self._check_output()  # another build may have ended since the last look
+
+    def _was_placed(self) -> bool:
+        """Whether a bundle was moved to its place, and the rest of that build's files were not."""
+        self._lock.seek(0)
+        return self._lock.read() == _PLACING and not (self.path / "bundle").exists()
+
+    def _is_held(self) -> bool:
+        """Whether the marker is still the locked file: a finished build removes its own."""
+        try:
+            found = (self.path / _MARKER).stat()
+        except OSError:
+            return False
+        return os.path.samestat(os.fstat(self._lock.fileno()), found)
 
     def __exit__(
         self,
@@ -92,8 +134,11 @@ class Workspace:
         trace: TracebackType | None,
     ) -> None:
         """Release the lock; the ledger stays unless the bundle was placed."""
-        if self.path.is_dir() and [path.name for path in self.path.iterdir()] == [_MARKER]:
-            shutil.rmtree(self.path)  # refused before any work
+        self._release()
+
+    def _release(self) -> None:
+        if self._is_held() and os.listdir(self.path) == [_MARKER]:
+            self._clear()  # refused before any work
         self._lock.close()
 
     def ledger_path(self, search_key: str) -> Path:
@@ -127,25 +172,40 @@ class Workspace:
         """
         self._check_output()
         previous = self.path / "previous"
-        shutil.rmtree(previous, ignore_errors=True)
         try:
+            self._lock.write(_PLACING)
             if self.output.exists():
                 os.replace(self.output, previous)
             os.replace(staged, self.output)
-        except OSError as error:
-            if previous.exists():
+        except BaseException as error:
+            if previous.exists() and not os.path.lexists(self.output):
                 os.replace(previous, self.output)
+            if not isinstance(error, OSError):
+                raise
             raise OutputError(
                 f"cannot move the bundle to {self.output} ({error.strerror}): it stands whole at "
                 f"{staged}, move it from there"
             ) from error
-        for path in self.path.iterdir():
-            if path.name in _OWN or path.name.startswith("ledger-"):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        if not any(self.path.iterdir()):
+        self._clear()
+
+    def _clear_if_placed(self) -> None:
+        """Remove what a build left that placed its bundle and was killed then; no other build's."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()  # killed as the last file was gone
+        if not (_is_ours(self.path) and (self.path / _MARKER).exists()):
+            return
+        with contextlib.suppress(OSError), _marker_in(self.path) as self._lock:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_held() and self._was_placed():
+                self._clear()
+
+    def _clear(self) -> None:
+        """Remove what builds wrote, the marker last; a file that cannot be removed keeps it."""
+        with contextlib.suppress(OSError):
+            for path in self.path.iterdir():
+                if path.name != _MARKER and _has_our_name(path):
+                    _remove(path)
+            (self.path / _MARKER).unlink()
             self.path.rmdir()
 
     def _check_output(self) -> None:
@@ -165,12 +225,51 @@ class Workspace:
             )
 
 
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` still names the open file: a finished build removes its own."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
+def _marker_in(directory: Path) -> io.FileIO:
+    """The marker of a working directory, open; both are made if they are missing.
+
+    Raises:
+        OSError: they cannot be made, or another build's end removed the directory again and again.
+    """
+    for _ in range(_TRIES):
+        directory.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return (directory / _MARKER).open("a+b", buffering=0)
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(directory))
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a build made this directory: it has the marker, or is what is left without one.
+
+    Without a marker it is empty, or what earlier versions left where they were killed as they
+    removed the files of a finished build: a ledger and what lies beside it, but no staged bundle.
+    """
+    if directory.is_symlink() or not directory.is_dir():
         return False
+    found = list(directory.iterdir())
+    if directory / _MARKER in found:
+        return _is_as_written(directory / _MARKER)
+    ledgers = [path for path in found if path.name.startswith("ledger-")]
+    known = all(_is_as_written(path) and path.name != "bundle" for path in found)
+    return not found or (bool(ledgers) and known)
+
+
+def _has_our_name(path: Path) -> bool:
+    return path.name in _DIRECTORIES or _FILES.fullmatch(path.name) is not None
+
+
+def _is_as_written(path: Path) -> bool:
+    """Whether an entry of a working directory has a name, and is of the kind, that builds make."""
+    kind = stat.S_ISDIR if path.name in _DIRECTORIES else stat.S_ISREG
+    return _has_our_name(path) and kind(path.lstat().st_mode)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a directory with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _foreign_files(directory: Path) -> list[str]:

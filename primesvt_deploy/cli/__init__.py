@@ -35,6 +35,7 @@ _BUILD_PACKAGES = {
     "safetensors",
     "jinja2",
     "matplotlib",
+    "msgspec",
 }
 _INTERRUPTED = 130
 

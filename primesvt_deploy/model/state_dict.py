@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,12 @@ def network_with_weights(
 
 def _check_room(family: Family, config: NetworkConfig, state: _State, path: Path) -> None:
     """Refuse a configuration, read from shapes, whose network is far larger than its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tensors without elements
         network = family.build(config)
+    empty = [key for key, tensor in network.state_dict().items() if not tensor.numel()]
+    if empty:
+        raise ModelError(f"{path}: {empty[0]} would be empty by its configuration: correct that")
     needed = sum(tensor.nbytes for tensor in network.state_dict().values())
     held = sum(tensor.nbytes for tensor in state.values())
     if needed > max(_MOST_BYTES, _PRUNED * held):

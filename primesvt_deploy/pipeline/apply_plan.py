@@ -89,7 +89,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
     images, progress = context.image_sets().search, context.progress
     hits = torch_hits(refitted, images, progress, "with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
-    dense = context.ledger.find(Plan().digest, len(images))
+    dense = context.ledger.hits(Plan().digest, len(images))
     whole = cached is not None and not cached.stopped_early
     before = cached.correct if cached and whole else int(torch_hits(plain, images).sum())
     after = int(hits.sum())
@@ -99,7 +99,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         progress.message(f"{found}: left as it was")
         return None
     progress.message(found)
-    drop = PairedDrop.of(dense.hits() if dense else torch_hits(context.model, images), hits)
+    drop = PairedDrop.of(torch_hits(context.model, images) if dense is None else dense, hits)
     return Candidate(
         plan=plan.digest,
         limit=len(images),

@@ -146,6 +146,10 @@ def search_context(
         ledger=Ledger() if ledger is None else ledger,
         progress=progress,
     )
+    if context.ledger.dropped:
+        lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
+        verbs = ("is", "are")[context.ledger.dropped > 1]
+        progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
     if data is not None and model.recorded_accuracy is not None:
         check_recorded_accuracy(model, context.judge.dense())
     return context

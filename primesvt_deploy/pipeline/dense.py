@@ -55,9 +55,9 @@ class DenseModel:
     @cached_property
     def _hits(self) -> npt.NDArray[np.bool_]:
         images = self._context.images.search
-        cached = self._context.search.ledger.find(Plan().digest, len(images))
+        cached = self._context.search.ledger.hits(Plan().digest, len(images))
         if cached is not None:
-            return cached.hits()
+            return cached
         return self._hits_of(self.artifact, "search accuracy, dense")
 
     def _hits_of(self, artifact: Artifact, stage: str) -> npt.NDArray[np.bool_]:

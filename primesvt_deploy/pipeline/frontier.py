@@ -33,7 +33,8 @@ from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
-from primesvt_deploy.pipeline.frontier_files import SCHEMA, FrontierWriter
+from primesvt_deploy.pipeline.frontier_files import FrontierWriter
+from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import SILENT, Progress

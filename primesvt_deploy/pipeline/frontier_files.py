@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.edge.runtime.checked_json import read_json
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.frontier_schema import (
+    SCHEMA,
+    check_begun,
+    check_finished,
+    search_settings,
+)
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
 
-__all__ = ["FRONTIER_FILE", "LEDGER_FILE", "SCHEMA", "FrontierWriter", "KnownFrontier"]
+__all__ = ["FRONTIER_FILE", "LEDGER_FILE", "FrontierWriter", "KnownFrontier"]
 
-SCHEMA = 1
 FRONTIER_FILE, LEDGER_FILE = "frontier.json", "ledger.jsonl"
 
 
@@ -44,33 +51,34 @@ class KnownFrontier:
             SettingsError: none is there, or it is of another version.
         """
         path = Path(directory)
-        content = _content(path)
-        if content is None:
+        try:
+            content = _content(path)
+            if content is None:
+                raise SettingsError(
+                    f"{path} holds no frontier: pass a directory that `primesvt-deploy frontier` "
+                    "wrote"
+                )
+            schema = content.get("schema")
+            if type(schema) is int and schema != SCHEMA:
+                raise SettingsError(
+                    f"{path / FRONTIER_FILE} has schema {schema}, expected {SCHEMA}: make the "
+                    "frontier again with this version"
+                )
+            if "settings" not in content or not (path / LEDGER_FILE).is_file():
+                raise SettingsError(
+                    f"the frontier in {path} is not whole: run the same `frontier` command again"
+                )
+            search_settings(check_finished(content)["settings"])
+        except ValueError as error:
             raise SettingsError(
-                f"{path} holds no frontier: pass a directory that `primesvt-deploy frontier` wrote"
-            )
-        if not isinstance(content, dict):
-            raise SettingsError(f"{path / FRONTIER_FILE} is damaged: make the frontier again")
-        if content.get("schema") != SCHEMA:
-            raise SettingsError(
-                f"{path / FRONTIER_FILE} has schema {content.get('schema')!r}, expected "
-                f"{SCHEMA}: make the frontier again with this version"
-            )
-        if "settings" not in content or not (path / LEDGER_FILE).is_file():
-            raise SettingsError(
-                f"the frontier in {path} is not whole: run the same `frontier` command again"
-            )
+                f"{path / FRONTIER_FILE} is damaged ({error}): make the frontier again"
+            ) from error
         return cls(path, content)
 
     @property
     def search(self) -> SearchSettings:
         """The settings it was searched with."""
-        settings: dict[str, Any] = self.content["settings"]
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        return SearchSettings(**values)
+        return search_settings(self.content["settings"])
 
     def ledger(self, model: SViT, data: DataSet) -> Ledger:
         """Its ledger.
@@ -79,10 +87,11 @@ class KnownFrontier:
             SettingsError: it was made of another model, of other data, or by another version.
         """
         if search_key(model, data, self.search) != self.content["question"]:
+            names = [on_one_line(self.content[name]) for name in ("model", "data")]
             raise SettingsError(
-                f"{self.directory} is the frontier of {self.content['model']} on "
-                f"{self.content['data']} as they were then: model, data or version differ; pass "
-                "the model and --data that it was made with, or make it again"
+                f"{self.directory} is the frontier of {names[0]} on {names[1]} as they were then: "
+                "model, data or version differ; pass the model and --data that it was made with, "
+                "or make it again"
             )
         return Ledger(self.directory / LEDGER_FILE)
 
@@ -104,15 +113,21 @@ class FrontierWriter:
         if os.path.exists(path) and not os.path.isdir(path):
             raise OutputError(f"{path} is a file: pass a directory as --output")
         self.path = path
-        identity = {"schema": SCHEMA, "question": key, "policy": policy}
+        self._identity = {"schema": SCHEMA, "question": key, "policy": policy}
         try:
             path.mkdir(parents=True, exist_ok=True)
             fresh = _is_fresh(path)
             if not fresh:
-                _require_same_frontier(path, identity)
+                self.read()
             self._lock = _locked(path)
-            if fresh:
-                self.write({**identity, "points": []})
+            try:
+                if fresh and _is_fresh(path):
+                    self.write({**self._identity, "points": []})
+                else:
+                    self.read()  # another call may have written meanwhile
+            except BaseException:
+                self._lock.close()
+                raise
         except (OSError, ValueError) as error:
             raise OutputError(f"cannot write at {path}: {reason_of(error)}") from error
 
@@ -130,21 +145,53 @@ class FrontierWriter:
         return self.path / LEDGER_FILE
 
     def read(self) -> dict[str, Any]:
-        """The content so far: also that of a call that was interrupted."""
-        content: dict[str, Any] = _content(self.path)
-        return content
+        """The content so far: also that of a call that was interrupted.
+
+        Raises:
+            OutputError: it is damaged, missing, or another frontier's.
+        """
+        return _begun(self.path, self._identity)
 
     def write(self, content: dict[str, Any]) -> None:
         """Put `frontier.json` there, whole or not at all."""
         write_whole(self.path / FRONTIER_FILE, json.dumps(content, indent=1) + "\n")
 
 
-def _content(directory: Path) -> Any:
-    """Parsed `frontier.json`; None where it is missing or no JSON."""
+def _content(directory: Path) -> dict[str, Any] | None:
+    """Parsed `frontier.json`; None where it is missing.
+
+    Raises:
+        ValueError: it cannot be read, or is no JSON table.
+    """
     try:
-        return json.loads((directory / FRONTIER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(directory / FRONTIER_FILE)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no table")
+    return content
+
+
+def _begun(directory: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Content of the frontier that a call goes on with; only one of this identity."""
+    try:
+        content = _content(directory)
+        if content is None:
+            raise OutputError(
+                f"{directory} is not empty and holds no frontier: pass another --output"
+            )
+        if {name: content.get(name) for name in identity} != identity:
+            raise OutputError(
+                f"{directory} holds the frontier of another model, data, settings, policy or "
+                "version: pass another --output"
+            )
+        return check_begun(content)
+    except ValueError as error:
+        raise OutputError(
+            f"{directory / FRONTIER_FILE} is damaged ({error}): pass another --output"
+        ) from error
 
 
 def _is_fresh(directory: Path) -> bool:
@@ -156,20 +203,12 @@ def _is_fresh(directory: Path) -> bool:
     return True
 
 
-def _require_same_frontier(directory: Path, identity: dict[str, Any]) -> None:
-    content = _content(directory)
-    if content is None:
-        raise OutputError(f"{directory} is not empty and holds no frontier: pass another --output")
-    if not isinstance(content, dict) or {k: content.get(k) for k in identity} != identity:
-        raise OutputError(
-            f"{directory} holds the frontier of another model, data, settings, policy or "
-            "version: pass another --output"
-        )
-
-
 def _locked(directory: Path) -> IO[str]:
     """The ledger, open; other calls are kept out until it is closed."""
-    held = (directory / LEDGER_FILE).open("a")
+    path = directory / LEDGER_FILE
+    if os.path.lexists(path) and not path.is_file():
+        raise OutputError(f"{path} is no regular file: move it away, or pass another --output")
+    held = path.open("a")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -136,6 +136,7 @@ def choose_from_ledger(context: SearchContext, goal: Goal, *, smallest: bool) ->
     accuracy = goal.accuracy
     return best_in_ledger(
         context.ledger,
+        groups=context.prunable.groups,
         images=len(context.image_sets().search),
         size_of=goal.size.predicted_bytes,
         budget_bytes=None if smallest else goal.size.budget_bytes,

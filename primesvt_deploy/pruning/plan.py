@@ -6,14 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.errors import PruningError
+from primesvt_deploy.errors import PruningError, first_line
 
 __all__ = ["Plan", "kept_width"]
+
+
+class _Content(msgspec.Struct):
+    """The part of `plan.json` that makes a plan."""
+
+    kept: dict[str, list[Annotated[int, msgspec.Meta(ge=0, le=2**31)]]]
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,16 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_dict`."""
-        return cls(tuple((name, tuple(indices)) for name, indices in values["kept"].items()))
+        """The inverse of `to_dict`.
+
+        Raises:
+            PruningError: the values are no plan's.
+        """
+        try:
+            kept = msgspec.convert(values, _Content).kept
+        except msgspec.ValidationError as error:
+            raise PruningError(f"this is no content of a plan.json: {first_line(error)}") from error
+        return cls(tuple((name, tuple(sorted(indices))) for name, indices in kept.items()))
 
     def packed(self, groups: Iterable[Group]) -> dict[str, str]:
         """Kept channels of each pruned group as hex of packed flags: short in a ledger."""

@@ -25,8 +25,7 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     dense = content["dense"]
-    rows = [*content["points"], {**dense, "pareto": True}]
-    rows.sort(key=lambda row: row["weight_bytes"])
+    rows = [*sorted(content["points"], key=lambda row: int(row["weight_bytes"])), dense]
     sizes = [row["weight_bytes"] / 1e6 for row in rows]
     tops = [row["held_out"]["top1_percent"] for row in rows]
     low, high = zip(*(row["held_out"]["interval95_percent"] for row in rows), strict=True)
@@ -42,7 +41,7 @@ def draw_frontier(content: Mapping[str, Any], directory: Path) -> None:
     axes.legend(loc="lower right", frameon=False)
     axes.set_xlabel("weights and biases, MB (float32)")
     axes.set_ylabel(f"held-out top-1, % (n = {dense['held_out']['n']}, 95% interval)")
-    axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10)
+    axes.set_title(f"{content['model']}: {content['policy']}", fontsize=10, parse_math=False)
     axes.set_xlim(left=0.0)
     axes.spines[["top", "right"]].set_visible(False)
     with whole_file(directory / "frontier.png") as temporary:

@@ -202,7 +202,7 @@ def test_what_cannot_sign_is_one_line(
     assert "no key can be read" in said["none.pem"] and "a pipe" in said["pipe"]
     assert "openssl ecparam" in said["odd.pem"]
     monkeypatch.setenv(PASSWORD, "shut")
-    with pytest.raises(SettingsError, match="ncorrect password"):
+    with pytest.raises(SettingsError, match=r"locked\.pem is no private key"):
         load_signing_key(locked)
     monkeypatch.setenv(PASSWORD, "open")
     assert load_signing_key(locked).path == locked

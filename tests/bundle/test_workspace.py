@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -164,7 +165,7 @@ def test_working_directory_that_is_not_ours(tmp_path: Path, kind: str, force: bo
     assert os.path.lexists(work)
 
 
-@pytest.mark.parametrize("output", ["/", "file/out", "x" * 300])
+@pytest.mark.parametrize("output", ["/", "file/out", "x" * 300, "/proc/out", "a\0b", "\ud800"])
 def test_places_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
@@ -172,6 +173,190 @@ def test_places_where_nothing_can_be_written(
     Path("file").write_text("mine")
     refused(Path(output), force=False)
     refused(Path(output), force=True)
+
+
+LEDGER = "ledger-0123456789abcdef.jsonl"
+
+
+def left_in(work: Path, *names: str) -> Path:
+    """A working directory without a marker, with these entries; a name that ends with / is one."""
+    work.mkdir()
+    for name in names:
+        if name.endswith("/"):
+            (work / name).mkdir()
+        else:
+            (work / name).parent.mkdir(exist_ok=True)
+            (work / name).write_text("left")
+    return work
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        (LEDGER,),
+        (LEDGER, "previous/model.onnx", "candidates/int8.onnx"),
+        (LEDGER, "ledger-fedcba9876543210.jsonl", "dense.onnx", "dense.onnx.partial"),
+        (LEDGER, "checkpoints/finetune-1.pt", "candidates/"),
+    ],
+)
+def test_what_a_kill_left_without_a_marker_is_taken_over(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    output = write_bundle(tmp_path / "out", "old")
+    left_in(tmp_path / "out.work", *names)
+    with Workspace(output, force=True) as workspace:
+        workspace.place(stage(workspace))
+    assert (output / "model.onnx").read_text() == "new"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bundle/",),
+        ("dense.onnx",),
+        ("checkpoints/mine.pt",),
+        (LEDGER, "notes.txt"),
+        (LEDGER, "bundle/mine.txt"),
+        (LEDGER, "dense.onnx.bak"),
+        (LEDGER, "dense.onnx/"),
+        (LEDGER, "ledger-mine.jsonl"),
+        ("ledger-0123456789ABCDEF.jsonl",),
+        (f"{LEDGER}/mine.jsonl",),
+        ("primesvt-deploy.work/",),
+    ],
+)
+def test_what_may_be_the_users_is_not_taken_over(tmp_path: Path, names: tuple[str, ...]) -> None:
+    work = left_in(tmp_path / "out.work", *names)
+    before = sorted(str(path) for path in work.rglob("*"))
+    for force in (False, True):
+        assert "is not a build's: move it away" in refused(tmp_path / "out", force=force)
+    assert sorted(str(path) for path in work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("to", ["a working directory", "an empty directory"])
+def test_a_link_is_no_working_directory(tmp_path: Path, to: str) -> None:
+    target = left_in(tmp_path / "target", *(["primesvt-deploy.work"] if "working" in to else []))
+    (tmp_path / "out.work").symlink_to(target, target_is_directory=True)
+    assert "is not a build's: move it away" in refused(tmp_path / "out", force=True)
+    assert (tmp_path / "out.work").is_symlink() and target.is_dir()
+
+
+@pytest.mark.parametrize("name", ["previous", "bundle", "candidates", "checkpoints", LEDGER])
+def test_a_link_where_a_build_writes_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    output = write_bundle(tmp_path / "out")
+    work = left_in(tmp_path / "out.work", "primesvt-deploy.work")
+    (work / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="is not what a build writes there") as caught:
+        Workspace(output, force=True).__enter__()
+    assert f"{work / name}" in str(caught.value) and "\n" not in str(caught.value)
+    assert (work / name).is_symlink() and (output / "model.onnx").is_file()
+
+
+class TestKilledAfterTheMove:
+    """A bundle stands at its place; the rest of its build's files were not removed any more."""
+
+    @pytest.fixture
+    def output(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        output = write_bundle(tmp_path / "out", "old")
+        workspace = Workspace(output, force=True)
+        with monkeypatch.context() as patch, workspace:
+            patch.setattr(Workspace, "_clear", lambda _: None)
+            workspace.ledger_path("a" * 64).write_text("{}\n")
+            workspace.place(write_bundle(workspace.path / "bundle", "new"))
+        assert (workspace.path / "previous" / "model.onnx").read_text() == "old"
+        return output
+
+    def test_a_call_that_is_refused_removes_them(self, output: Path) -> None:
+        assert "exists: pass another --output" in refused(output, force=False)
+        assert os.listdir(output.parent) == ["out"]
+        assert (output / "model.onnx").read_text() == "new"
+
+    def test_but_not_while_another_build_holds_them(self, output: Path) -> None:
+        with Workspace(output, force=True) as workspace:
+            refused(output, force=False)
+            assert workspace.ledger_path("a" * 64).is_file()
+
+    def test_the_bundle_before_is_not_put_back(self, output: Path) -> None:
+        output.rename(output.with_name("moved"))
+        with Workspace(output, force=False) as workspace:
+            assert not output.exists()
+            assert workspace.ledger_path("a" * 64).is_file()
+
+    def test_of_an_interrupted_build_nothing_is_removed(self, output: Path) -> None:
+        with pytest.raises(KeyboardInterrupt), Workspace(output, force=True):
+            raise KeyboardInterrupt
+        refused(output, force=False)
+        assert (output.with_name("out.work") / f"ledger-{'a' * 16}.jsonl").is_file()
+
+
+def test_an_interrupt_between_both_moves_leaves_the_older_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = write_bundle(tmp_path / "out", "old")
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        if Path(source).name == "bundle":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with pytest.raises(KeyboardInterrupt), Workspace(output, force=True) as workspace:
+        staged = stage(workspace)
+        monkeypatch.setattr(module.os, "replace", interrupted)
+        workspace.place(staged)
+    assert (output / "model.onnx").read_text() == "old"
+
+
+def test_a_file_that_cannot_be_removed_keeps_the_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "no", str(path))
+
+    with Workspace(output, force=False) as workspace:
+        workspace.candidates()
+        staged = stage(workspace)
+        with monkeypatch.context() as patch:
+            patch.setattr(module.shutil, "rmtree", refuse)
+            workspace.place(staged)
+    assert (output / "model.onnx").read_text() == "new"
+    assert (workspace.path / "primesvt-deploy.work").is_file()
+    refused(output, force=False)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_build_that_ends_does_not_remove_what_the_next_one_began(tmp_path: Path) -> None:
+    with Workspace(tmp_path / "out", force=True) as first:
+        first.place(write_bundle(first.path / "bundle"))
+        with Workspace(tmp_path / "out", force=True) as second:
+            first.__exit__(None, None, None)
+            assert second.path.is_dir()
+            with pytest.raises(OutputError, match="another build is writing"):
+                Workspace(tmp_path / "out", force=True).__enter__()
+
+
+@pytest.mark.parametrize("seconds", [-(10**9), 10**9])
+def test_a_clock_that_was_set_is_no_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    output = write_bundle(tmp_path / "out", "old")
+    with pytest.raises(KeyboardInterrupt), Workspace(output, force=True) as workspace:
+        workspace.ledger_path("a" * 64).write_text("{}\n")
+        stage(workspace, "half")
+        raise KeyboardInterrupt
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds)
+    for path in (output, *tmp_path.rglob("*")):
+        os.utime(path, (now - seconds, now - seconds))
+    with Workspace(output, force=True) as again:
+        assert again.ledger_path("a" * 64).read_text() == "{}\n"
+        again.place(stage(again))
+    assert (output / "model.onnx").read_text() == "new"
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_relative_output_stays_where_it_was_meant(
@@ -259,9 +444,10 @@ def test_what_came_to_stand_at_the_output_during_the_build_is_kept(
     assert (staged / "model.onnx").read_text() == "new"
 
 
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize("failing", [1, 2])
 def test_old_bundle_stands_where_it_cannot_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, number: int
 ) -> None:
     output = write_bundle(tmp_path / "out", "old")
     calls = 0
@@ -271,7 +457,7 @@ def test_old_bundle_stands_where_it_cannot_be_replaced(
         nonlocal calls
         calls += 1
         if calls == failing:
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            raise OSError(number, os.strerror(number))
         replace(source, target)
 
     with Workspace(output, force=True) as workspace:

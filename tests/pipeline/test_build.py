@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from primesvt_deploy.errors import ModelError, OutputError, VerificationError
 from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
+from primesvt_deploy.pipeline.image_sets import search_key
 
 pytestmark = pytest.mark.slow
 
@@ -290,6 +294,63 @@ class TestInterrupted:
         assert straight.returncode == 0, straight.stderr
         assert plan_of(cut) == plan_of(whole)
         assert not cut.with_name("cut.work").exists()
+
+
+class Messages:
+    """A progress that keeps what a user reads."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def stage(self, name: str, total: int) -> None: ...
+
+    def step(self, note: str = "") -> None: ...
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def signalled(body: Callable[[], object], seconds: float, number: int) -> None:
+    """Run `body` in a forked child that gets a signal after so many seconds."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            body()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, number)  # it is not waited for yet, so that its number is nobody else's
+    os.waitpid(child, 0)
+
+
+def test_after_signals_at_random_times_it_ends_with_the_same_plan(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    search = SearchSettings(max_drop=5.0, rates=(0.5,), robustness_images=60)
+    settings = BuildSettings(saving=10.0, search=search, verify_images=10, threads=1)
+    begun = time.monotonic()
+    output, work = tmp_path / "out", tmp_path / "out.work"
+    build(model, output, settings, data=data)
+    whole = plan_of(output)
+    lasted = time.monotonic() - begun
+    chance = random.Random(0)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGINT):
+        again = partial(build, model, output, settings, data=data, force=True)
+        signalled(again, chance.uniform(0.1, 0.8) * lasted, number)
+        open_bundle(output)
+    messages = Messages()
+    if not work.exists():  # all calls ended before their signals
+        work.mkdir()
+    key = search_key(model, data, search)
+    with (work / f"ledger-{key[:16]}.jsonl").open("ab") as file:
+        file.write(b'null\n{"plan": 1}\n\xff\xfe\n')
+    build(model, output, settings, data=data, force=True, progress=messages)
+    note = "note: 3 lines of the ledger cannot be read and are evaluated anew"
+    assert note in messages.texts
+    assert plan_of(output) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def plan_of(bundle: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.errors import PruningError
 from primesvt_deploy.pruning.plan import Plan, kept_width
 
 
@@ -27,6 +29,27 @@ def test_plans_with_the_same_channels_are_the_same_plan() -> None:
 def test_a_plan_survives_json() -> None:
     plan = Plan().replacing("a", [3, 1]).replacing("b", [0])
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None, [], {}, {"kept": None}, {"kept": []}, {"kept": {"a": 3}}, {"kept": {"a": ["1"]}},
+        {"kept": {"a": [-1]}}, {"kept": {"a": [True]}}, {"kept": {"a": [10**400]}},
+        {"kept": {1: [1]}},
+    ],
+)  # fmt: skip
+def test_what_is_no_plan_is_refused(content: Any) -> None:
+    with pytest.raises(PruningError, match=r"no content of a plan\.json") as caught:
+        Plan.from_dict(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_channels_in_any_order_are_the_same_plan_and_checked_alike() -> None:
+    assert Plan.from_dict({"kept": {"g": [2, 0]}}) == Plan().replacing("g", [0, 2])
+    for indices in ([0, 9, 1], [1, 1], []):
+        with pytest.raises(PruningError):
+            Plan.from_dict({"kept": {"g": indices}}).check([group(8)])
 
 
 def test_replacing_a_group_leaves_the_others() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_models import write_model_directory
 
 from fuzz_inputs.altered import altered_bytes, altered_json
 from fuzz_inputs.samples import (
@@ -198,22 +199,29 @@ def _behind_first(alter: Alter) -> Alter:
 def _checkpoint_targets(folder: Path) -> Sequence[Target]:
     model = small_model()
     state = model.module.state_dict()
-    path, safe = folder / "model.pth", folder / "model.safetensors"
-    options = {"family": "spikformer", "timesteps": 3, "num_heads": 2, "image_size": 16}
+    directories = {name: folder / name for name in ("model.pth", "model.safetensors")}
+    for name, directory in directories.items():
+        description = write_model_directory(directory, model) / "model.toml"
+        text = description.read_text().replace("weights.safetensors", name)
+        description.write_text(text)
 
-    def use(file: Path, *, exact: bool) -> Callable[[bytes], None]:
+    def use(name: str, *, exact: bool) -> Callable[[bytes], None]:
         def body(content: bytes) -> None:
-            file.write_bytes(content)
-            found = load(file, **options).module.state_dict()
+            (directories[name] / name).write_bytes(content)
+            found = load(directories[name]).module.state_dict()
             if exact and not all(torch.equal(found[key], state[key]) for key in state):
                 raise Wrong("another model was loaded from altered bytes")
 
         return body
 
     return (
-        Target("zip .pth", (stored_state(state, "zip"),), use(path, exact=True)),
-        Target("legacy .pth", (stored_state(state, "legacy"),), use(path, exact=False)),
-        Target("safetensors", (stored_state(state, "safetensors"),), use(safe, exact=False)),
+        Target("zip .pth", (stored_state(state, "zip"),), use("model.pth", exact=True)),
+        Target("legacy .pth", (stored_state(state, "legacy"),), use("model.pth", exact=False)),
+        Target(
+            "safetensors",
+            (stored_state(state, "safetensors"),),
+            use("model.safetensors", exact=False),
+        ),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.errors import PruningError
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome
 from primesvt_deploy.pruning.search.ledger import Candidate
@@ -14,6 +16,7 @@ __all__ = ["best_in_ledger"]
 def best_in_ledger(
     candidates: Iterable[Candidate],
     *,
+    groups: Sequence[Group],
     images: int,
     size_of: Callable[[Plan], int],
     budget_bytes: int | None,
@@ -26,7 +29,8 @@ def best_in_ledger(
     is False.
 
     Args:
-        candidates: of a ledger.
+        candidates: of a ledger; those whose channels are not of these groups do not count.
+        groups: of the model.
         images: search images of a whole evaluation.
         size_of: predicted bytes of what the budget counts.
         budget_bytes: at most so many; None: as few as `allowed` lets.
@@ -36,7 +40,8 @@ def best_in_ledger(
         (candidate, plan, size_of(plan))
         for candidate in candidates
         if candidate.n == images and not candidate.stopped_early
-        for plan in (Plan.from_packed(candidate.channels),)
+        for plan in (_plan_of(candidate, groups),)
+        if plan is not None
     ]
     within = [k for k in whole if allowed is None or k[0].drop.points <= allowed]
     fitting = [k for k in within if budget_bytes is not None and k[2] <= budget_bytes]
@@ -61,3 +66,14 @@ def best_in_ledger(
         + (" that keeps the constraint" if allowed is not None else ""),
         steps=(candidate,),
     )
+
+
+def _plan_of(candidate: Candidate, groups: Sequence[Group]) -> Plan | None:
+    """The plan of a candidate, or None: it is no plan of these groups, or not the one it names."""
+    plan = Plan.from_packed(candidate.channels)
+    try:
+        plan.check(groups)
+    except PruningError:
+        return None
+    same = plan.digest == candidate.plan and plan.packed(groups) == candidate.channels
+    return plan if same else None

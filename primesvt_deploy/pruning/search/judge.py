@@ -100,8 +100,8 @@ class LedgerJudge:
     @cached_property
     def _dense_hits(self) -> npt.NDArray[np.bool_]:
         """Whether the dense model classifies each search image rightly."""
-        cached = self._ledger.find(Plan().digest, self.images)
-        return cached.hits() if cached else self._measure_dense()
+        cached = self._ledger.hits(Plan().digest, self.images)
+        return self._measure_dense() if cached is None else cached
 
     def _reference_logits(self, count: int) -> torch.Tensor:
         """The dense model's logits on the first `count` images, `[count or more, K]`."""

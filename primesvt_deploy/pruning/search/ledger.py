@@ -1,25 +1,37 @@
 """The ledger: every candidate evaluated, one JSON line each, appended as it happens.
 
 A ledger belongs to one search key (model, data, settings); a build that was cut off finds its
-candidates here and evaluates none of them twice.
+candidates here and evaluates none of them twice. Others may have written to the file: a line that
+is no candidate is passed over, and stays.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, BinaryIO
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.edge.runtime.errors import on_one_line
+from primesvt_deploy.edge.runtime.files import open_regular
 from primesvt_deploy.errors import PruningError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 
 __all__ = ["Candidate", "Ledger"]
+
+_MOST_BYTES, _MOST_LINES, _MOST_LINE = 2**30, 1_000_000, 2**22
+"""Bounds of a file that is read, its lines, and bytes of one: far above those of any search."""
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Name = Annotated[str, msgspec.Meta(max_length=1000)]
+_Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +55,20 @@ class Candidate:
         weights: SHA-256 of the file of its weights; the dense model's alone, if it has a file.
     """
 
-    plan: str
-    limit: int
-    step: str
-    group: str = ""
-    rate: float = 0.0
-    kept: int = 0
-    correct: int
-    lost: int
-    gained: int
-    n: int
+    plan: _Name
+    limit: _Count
+    step: _Name
+    group: _Name = ""
+    rate: _Share = 0.0
+    kept: _Count = 0
+    correct: _Count
+    lost: _Count
+    gained: _Count
+    n: _Count
     stopped_early: bool
-    seconds: float
-    divergence: float | None = None
-    channels: dict[str, str] = field(default_factory=dict)
+    seconds: _Number
+    divergence: _Number | None = None
+    channels: dict[_Name, str] = field(default_factory=dict)
     flags: str = ""
     weights: str = ""
 
@@ -87,18 +99,27 @@ class Candidate:
 
 
 class Ledger:
-    """Candidates by key, backed by a file if `path` is given.
+    """Candidates by key, backed by a file if `path` is given; reading leaves the file as it is.
 
-    A last line that a kill cut off is dropped.
+    Args:
+        path: of the file, which need not exist.
+
+    Attributes:
+        dropped: lines of the file that are no candidate, such as one that a kill cut off.
+
+    Raises:
+        PruningError: it is no regular file, cannot be read, or is larger than any search's.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+        self.path, self.dropped = path, 0
         self._known: dict[tuple[str, int], Candidate] = {}
-        if path is not None and path.is_file():
-            for line in _whole_lines(path):
-                entry = Candidate(**line)
+        for line in () if path is None else _lines(path):
+            entry = _candidate(line)
+            if entry is not None:
                 self._known[entry.key] = entry
+            elif line.strip():
+                self.dropped += 1
 
     def __len__(self) -> int:
         """Number of candidates."""
@@ -112,26 +133,107 @@ class Ledger:
         """The candidate of this plan digest and limit, or None."""
         return self._known.get((plan, limit))
 
+    def hits(self, plan: str, images: int) -> npt.NDArray[np.bool_] | None:
+        """Per-image flags of this plan digest, `[images]`, or None where they are not known."""
+        found = self.find(plan, images)
+        return found.hits() if found is not None and found.flags and found.n == images else None
+
     def append(self, candidate: Candidate) -> None:
-        """Keep a candidate, on disk before this returns."""
+        """Keep a candidate, on disk before this returns.
+
+        Raises:
+            OSError: it cannot be written; the lines before are whole.
+        """
         self._known[candidate.key] = candidate
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(candidate)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps(asdict(candidate)).encode() + b"\n"
+        with self.path.open("a+b", buffering=0) as file:
+            _append(file, line)
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Entries of a ledger file; a torn last line is cut from the file."""
-    text = path.read_bytes()
-    whole, _, torn = text.rpartition(b"\n")
-    if torn:
-        with path.open("r+b") as file:
-            file.truncate(len(whole) + 1 if whole else 0)
+def _append(file: io.FileIO, line: bytes) -> None:
+    """Append a line of its own: one write, so that a kill cuts none in two."""
+    start = file.seek(0, os.SEEK_END)
+    if start:
+        file.seek(start - 1)
+        line = line if file.read(1) == b"\n" else b"\n" + line
+    written = 0
     try:
-        return [json.loads(line) for line in whole.splitlines() if line]
-    except ValueError as error:
-        raise PruningError(f"{path} is damaged ({error}): delete it to start over") from error
+        while written < len(line):
+            written += file.write(line[written:])
+        os.fsync(file.fileno())
+    except OSError:
+        if file.seek(0, os.SEEK_END) == start + written:  # no other process wrote behind it
+            file.truncate(start)
+        raise
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines of a ledger file, of a missing one none; of one that is too long its end."""
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                raise PruningError(
+                    f"{on_one_line(str(path))} has more than {_MOST_BYTES} bytes: no search wrote "
+                    "it; move it away to start over"
+                )
+            yield from _bounded(file, path)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PruningError(
+            f"{on_one_line(str(path))} cannot be read ({reason}): move it away to start over"
+        ) from error
+
+
+def _bounded(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    for _ in range(_MOST_LINES):
+        line = file.readline(_MOST_LINE)
+        if not line:
+            return
+        end = line
+        while len(end) == _MOST_LINE and not end.endswith(b"\n"):
+            line, end = b"too long", file.readline(_MOST_LINE)
+        yield line
+    raise PruningError(
+        f"{on_one_line(str(path))} has more than {_MOST_LINES} lines: no search wrote it; move it "
+        "away to start over"
+    )
+
+
+_DECODER = msgspec.json.Decoder(Candidate)
+
+
+def _candidate(line: bytes) -> Candidate | None:
+    """The candidate of a line, or None: it is none whose values can be."""
+    try:
+        found = _DECODER.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    counts = max(found.correct, found.lost + found.gained) <= found.n <= found.limit
+    names = "".join((found.plan, found.step, found.group, *found.channels)).isprintable()
+    if not counts or not names or found.stopped_early != (found.n < found.limit):
+        return None
+    packed = [_bytes(text) for text in found.channels.values()]
+    return found if None not in packed and _flags_fit(found) else None
+
+
+def _bytes(text: str) -> bytes | None:
+    """Bytes of a hex text, at least one, or None: it is none that `bytes.hex` writes."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        return None
+    return found if found and found.hex() == text else None
+
+
+def _flags_fit(candidate: Candidate) -> bool:
+    """Whether flags, if there are any, are of so many images and count as many right ones."""
+    if not candidate.flags:
+        return True
+    packed = _bytes(candidate.flags)
+    fits = packed is not None and len(packed) == -(-candidate.n // 8)
+    return fits and int(candidate.hits().sum()) == candidate.correct

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pruning.policies.test_prioritized import group
 
@@ -24,6 +26,7 @@ LEDGER = [candidate(10, 0), candidate(8, 1), candidate(6, 1), candidate(4, 3), c
 def ask(budget: int | None, allowed: float | None) -> tuple[int, bool]:
     found = best_in_ledger(
         LEDGER,
+        groups=[GROUP],
         images=100,
         size_of=lambda plan: plan.widths([GROUP])["layer"],
         budget_bytes=budget,
@@ -54,6 +57,7 @@ def test_the_best_in_ledger_candidate(
 def test_what_was_not_seen_whole_does_not_count() -> None:
     found = best_in_ledger(
         [candidate(2, 0, n=50), candidate(3, 0, stopped=True), candidate(10, 0)],
+        groups=[GROUP],
         images=100,
         size_of=lambda plan: plan.widths([GROUP])["layer"],
         budget_bytes=None,
@@ -62,9 +66,35 @@ def test_what_was_not_seen_whole_does_not_count() -> None:
     assert found.plan == Plan()
 
 
+def test_candidates_of_other_channels_do_not_count() -> None:
+    fitting, packed = candidate(6, 1), Plan().replacing("layer", range(2)).packed([GROUP])
+    strange = {
+        "another group": {"other": packed["layer"]},
+        "more channels than there are": {"layer": "ffff"},
+        "more bytes than there are": {"layer": packed["layer"] + "00"},
+        "no channel left": {"layer": "0000"},
+        "another plan than it is named for": packed,
+    }
+    for name, channels in strange.items():
+        found = best_in_ledger(
+            [replace(fitting, lost=0, channels=channels), fitting],
+            groups=[GROUP],
+            images=100,
+            size_of=lambda plan: plan.widths([GROUP])["layer"],
+            budget_bytes=9,
+            allowed=3.0,
+        )
+        assert found.steps == (fitting,), name
+
+
 def test_where_nothing_keeps_the_constraint_that_is_said() -> None:
     found = best_in_ledger(
-        [candidate(8, 50)], images=100, size_of=lambda _: 1, budget_bytes=5, allowed=1.0
+        [candidate(8, 50)],
+        groups=[GROUP],
+        images=100,
+        size_of=lambda _: 1,
+        budget_bytes=5,
+        allowed=1.0,
     )
     assert not found.met
     assert "no candidate" in found.stopped_by
@@ -73,7 +103,12 @@ def test_where_nothing_keeps_the_constraint_that_is_said() -> None:
 
 def test_without_a_constraint_none_is_named() -> None:
     found = best_in_ledger(
-        [candidate(8, 50)], images=100, size_of=lambda _: 9, budget_bytes=5, allowed=None
+        [candidate(8, 50)],
+        groups=[GROUP],
+        images=100,
+        size_of=lambda _: 9,
+        budget_bytes=5,
+        allowed=None,
     )
     assert not found.met
     assert "constraint" not in found.stopped_by

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,23 @@ def test_a_candidate_is_judged_against_the_dense_model_on_the_same_images(
     found = judge.judge(plan, step="policy", group=group, rate=0.5)
     assert found.n == judge.images == len(tiny_data.search)
     assert found.correct == judge.dense().correct - found.lost + found.gained
+
+
+def test_a_dense_line_without_flags_of_all_images_is_measured_anew(
+    tiny: SViT, tiny_data: DataSet, tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    expected = judge_of(tiny, tiny_data, Ledger(path)).dense()
+    dense = json.loads(path.read_text())
+    for altered in (
+        {"flags": ""},
+        {"n": 8, "stopped_early": True, "flags": "ff", "correct": 8},
+    ):
+        path.write_text(json.dumps({**dense, **altered}) + "\n")
+        ledger = Ledger(path)
+        assert len(ledger) == 1
+        assert judge_of(tiny, tiny_data, ledger).dense() == expected
+    assert judge_of(tiny, tiny_data, Ledger(path)).dense() == expected
 
 
 def test_a_rate_that_rounds_to_the_whole_layer_removes_nothing(tiny: SViT) -> None:
