@@ -47,7 +47,8 @@ def _file_name(value: Any, where: str) -> None:
             )
 
 
-_FILE = fields({"bytes": whole(0, _LARGEST_FILE), "sha256": text("[0-9a-f]{64}", expected="hex")})
+_DIGEST = text("[0-9a-f]{64}", expected="64 hexadecimal digits")
+_FILE = fields({"bytes": whole(0, _LARGEST_FILE), "sha256": _DIGEST})
 _MODEL = fields(
     {
         "name": _words(1),
@@ -69,6 +70,7 @@ _CONTENT = fields(
         "runtimes": list_of(text(), least=1),
         "neurons": list_of(fields({"name": _words()})),
         "notes": list_of(_words()),
+        "checkpoint": null_or(fields({"file": _words(), "bytes": whole(), "sha256": _DIGEST})),
         "left_unpruned": by_name(_words(), name=_words()),
         "precision": fields({"name": text()}),
         "size": fields({}, {"shipped": fields({}, {"weight_bytes": whole()})}),
