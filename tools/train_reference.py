@@ -49,7 +49,7 @@ def main() -> int:
         done = run.go()
     except DeployError as error:
         # An error of a loading process contains its traceback, with the message last.
-        last = str(error).strip().splitlines()[-1]
+        last = str(error.args[0]).strip().splitlines()[-1]
         print(f"error: {last.removeprefix(_qualified(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

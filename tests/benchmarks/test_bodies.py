@@ -510,3 +510,34 @@ def test_anytime(run: Run, script: Script, model: SViT) -> None:
         assert name == "spikingjelly_eager" or row["held_out"]["n"] >= 60
     assert rows["native_anytime_20"]["search_drop_points"] <= 20.0
     assert rows[f"native_T{model.timesteps}"]["drop"]["points"] == 0.0
+
+
+def test_fuzz_counts_what_is_not_clean(
+    script: Script, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fuzz = script("fuzz")
+    from fuzz_inputs.targets import Target, Wrong
+
+    def take_wrongly(content: bytes) -> None:
+        raise Wrong("another was taken")
+
+    def crash(content: bytes) -> None:
+        raise KeyError("images")
+
+    uses = {"good": len, "wrong": take_wrongly, "bad": crash}
+    targets = [Target(name, (b"content",), use, costly=name == "bad") for name, use in uses.items()]
+    killed = {"kind": "killed builds", "cases": 9, "clean": 9, "wrong": 0, "crash": 0, "seconds": 1}
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(fuzz, "make_targets", lambda folder: targets)
+    monkeypatch.setattr(fuzz, "_killed_builds", lambda: killed)
+    monkeypatch.setattr(fuzz, "write", lambda name, content: written.update({name: content}))
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "--cases", "40"])
+    assert fuzz.main() == 1
+    kinds = {row["kind"]: row for row in written["fuzz"]["kinds"]}
+    counts = {name: (row["clean"], row["wrong"], row["crash"]) for name, row in kinds.items()}
+    assert counts == {
+        "good": (40, 0, 0), "wrong": (0, 40, 0), "bad": (0, 0, 2), "killed builds": (9, 0, 0),
+    }  # fmt: skip
+    assert written["fuzz"]["cases"] == 91
+    table = script("tables").fuzz_table({**written["fuzz"], "machine": script("common").machine()})
+    assert "| wrong | 40 | 0 | 40 | 0 |" in table and "91 cases, seed 0" in table
