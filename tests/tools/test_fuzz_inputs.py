@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
-from fuzz_inputs.outcomes import judge, judge_many
+from fuzz_inputs.engines import ENGINES
+from fuzz_inputs.outcomes import Found, judge, judge_many
 from fuzz_inputs.targets import Target, Wrong, make_targets
 
 from primesvt_deploy.errors import DeployError
@@ -55,6 +57,20 @@ def test_what_fuzzing_found_stays_mended(targets: dict[str, Target]) -> None:
     for path in files:
         found = judge(targets[names[path.parent.name]], path.read_bytes())
         assert found is None, f"{path.name}: {found.kind}: {found.said}"
+
+
+@pytest.mark.parametrize("engine", ["seeded", "hypothesis"])
+def test_an_engine_finds_what_is_there_to_find(engine: str) -> None:
+    def use(content: bytes) -> None:
+        if len(content) < 4:
+            raise IndexError(3)
+
+    told: list[tuple[str, int, Sequence[Found]]] = []
+    target = Target("made up", (b"x" * 8,), use)
+    ENGINES[engine]([target], 0.5, 1, lambda *case: told.append(case))
+    found = [case for _, _, cases in told for case in cases]
+    assert found and all(len(case.content) < 4 for case in found)
+    assert {name for name, _, _ in told} == {"made up"} and told[0][1] == 100
 
 
 def refuse(content: bytes) -> None:

@@ -31,43 +31,43 @@ def seeded(targets: Sequence[Target], seconds: float, seed: int, tell: Tell) -> 
 
 def by_hypothesis(targets: Sequence[Target], seconds: float, seed: int, tell: Tell) -> None:
     """All targets in turns, with edits that hypothesis draws, and shrinks if one is not clean."""
-    import hypothesis
-    from hypothesis import strategies as st
-
-    edits = st.lists(
-        st.tuples(st.integers(0, 2**20), st.integers(0, 64), st.binary(max_size=64)), max_size=6
-    )
     random, end = Random(seed), time.monotonic() + seconds
     for target in _in_turns(targets, end):
         count = _OF_A_PROCESS if target.costly else _AT_ONCE
-        last: list[Found] = []
+        tell(target.name, count, _shortest(target, count, random.randrange(2**32)))
 
-        @hypothesis.seed(random.randrange(2**32))
-        @hypothesis.settings(
-            max_examples=count,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
-        @hypothesis.given(st.sampled_from(target.seeds), edits)
-        def find(
-            content: bytes,
-            drawn: Sequence[tuple[int, int, bytes]],
-            target: Target = target,
-            last: list[Found] = last,
-        ) -> None:
-            changed = bytearray(content)
-            for place, left_out, put_in in drawn:
-                start = place % (len(changed) + 1)
-                changed[start : start + left_out] = put_in
-            found = judge(target, bytes(changed))
-            if found is not None:
-                last[:] = [found]  # the last one is the shortest
-                raise AssertionError(found.said)
 
-        with contextlib.suppress(AssertionError):
-            find()
-        tell(target.name, count, last)
+def _shortest(target: Target, count: int, seed: int) -> list[Found]:
+    """The shortest edits, of so many that are drawn, with which a target is not clean."""
+    import hypothesis
+    from hypothesis import strategies as st
+
+    last: list[Found] = []
+    edits = st.lists(
+        st.tuples(st.integers(0, 2**20), st.integers(0, 64), st.binary(max_size=64)), max_size=6
+    )
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(st.sampled_from(target.seeds), edits)
+    def find(content: bytes, drawn: Sequence[tuple[int, int, bytes]]) -> None:
+        changed = bytearray(content)
+        for place, left_out, put_in in drawn:
+            start = place % (len(changed) + 1)
+            changed[start : start + left_out] = put_in
+        found = judge(target, bytes(changed))
+        if found is not None:
+            last[:] = [found]
+            raise AssertionError(found.said)
+
+    with contextlib.suppress(AssertionError):
+        find()
+    return last
 
 
 def by_atheris(targets: Sequence[Target], seconds: float, seed: int, tell: Tell) -> None:

@@ -114,7 +114,7 @@ def _bundle_targets(bundle: Path, public_key: Path) -> Sequence[Target]:
             put(name, whole[name])
         if name == "run.py":  # it cannot check itself
             return
-        lines = ended.stderr.splitlines()
+        lines = [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]
         if ended.returncode != 2 or len(lines) != 1 or not lines[0].startswith("error: "):
             raise AssertionError(f"run.py ended with {ended.returncode}: {ended.stderr[-300:]}")
         if altered != whole[name] and "/dev/null" in lines[0] and name != MANIFEST:
