@@ -279,7 +279,14 @@ class BuildSettings:
     anytime: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values out of range; names of precision and the like may be text."""
+        for name, kind in (("precision", Precision), ("budget_on", BudgetOn), ("runtime", Runtime)):
+            value = getattr(self, name)
+            if isinstance(value, str) and not isinstance(value, kind):
+                if value not in [each.value for each in kind]:
+                    expected = ", ".join(each.value for each in kind)
+                    raise SettingsError(f"{name} is {value!r:.60}: expected one of {expected}")
+                object.__setattr__(self, name, kind(value))
         self._check_anytime()
         if self.integer_input and self.precision is Precision.FP32:
             raise SettingsError(

@@ -77,11 +77,7 @@ def load_signing_key(path: str | os.PathLike[str]) -> SigningKey:
 def sign_bundle(directory: Path, key: SigningKey) -> None:
     """Sign all files of a bundle; the signature is a file of it, too."""
     with _library(f"{directory} cannot be signed", "please report it"):
-        from model_signing import hashing
-
-        passed_over = [SIGNATURE, *COMPILED]
-        hashed = hashing.Config().set_ignored_paths(paths=passed_over, ignore_git_paths=False)
-        key.config.set_hashing_config(hashed).sign(directory, directory / SIGNATURE)
+        key.config.set_hashing_config(_all_files()).sign(directory, directory / SIGNATURE)
 
 
 def check_signature(bundle: str | os.PathLike[str], key: str | os.PathLike[str]) -> None:
@@ -101,6 +97,7 @@ def check_signature(bundle: str | os.PathLike[str], key: str | os.PathLike[str])
         from model_signing import verifying
 
         config = verifying.Config().use_elliptic_key_verifier(public_key=Path(key))
+        config.set_hashing_config(_all_files())  # else it would pass over .git and the like
     if not path.is_dir():
         raise BundleError(f"{path} is no bundle directory: a model file alone is not signed")
     try:
@@ -122,6 +119,14 @@ def check_signature(bundle: str | os.PathLike[str], key: str | os.PathLike[str])
             f"{path} is not as the owner of {os.fspath(key)} signed it ({reason}): do not use it; "
             "copy it again, or ask its author"
         ) from error
+
+
+def _all_files() -> Any:
+    """What is hashed: every file but the signature and what was compiled of the sources."""
+    from model_signing import hashing
+
+    passed_over = [SIGNATURE, *COMPILED]
+    return hashing.Config().set_ignored_paths(paths=passed_over, ignore_git_paths=False)
 
 
 def _read(path: str | os.PathLike[str], flag: str, most: int) -> None:

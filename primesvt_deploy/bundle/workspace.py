@@ -30,6 +30,7 @@ _MARKER = "primesvt-deploy.work"
 _PLACING = b"placing\n"
 """Content of the marker from before the bundle is moved on; empty until then."""
 _HALF_WRITTEN = ("bundle", "previous", "candidates")
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _TRIES = 100
 """Times that a marker is made where other builds end and remove its directory."""
 _DIRECTORIES = {*_HALF_WRITTEN, "checkpoints"}
@@ -133,8 +134,17 @@ class Workspace:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Release the lock; the ledger stays unless the bundle was placed."""
+        """Release the lock; the ledger stays unless the bundle was placed.
+
+        Raises:
+            OutputError: the disk was full, or could not be written to, meanwhile.
+        """
         self._release()
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+            raise OutputError(
+                f"cannot write at {self.path} ({error.strerror}): make room there, or pass another "
+                "--output; what was found is kept for the next call"
+            ) from error
 
     def _release(self) -> None:
         if self._is_held() and os.listdir(self.path) == [_MARKER]:

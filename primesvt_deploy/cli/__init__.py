@@ -92,7 +92,14 @@ def _explain_missing(error: ModuleNotFoundError) -> int:
 
 
 def _explain_system(error: OSError) -> int:
-    full = error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
+    full = error.errno in (
+        errno.ENOSPC,
+        errno.EACCES,
+        errno.EROFS,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+    )
     if not full and not isinstance(error.filename, str | bytes):
         raise error
     where = on_one_line(os.fsdecode(error.filename)) if error.filename else "while writing"

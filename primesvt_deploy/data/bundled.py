@@ -7,6 +7,8 @@ Arrays: `jpeg` uint8 (all files end to end), `offsets` int64 `[n + 1]`, `labels`
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +33,8 @@ def open_bundled(model: SViT, name: str) -> DataSet:
     Raises:
         DataError: it is not bundled, or its classes are not the model's.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name):  # else it would lead elsewhere
+        raise DataError(f"there is no bundled data set {name[:60]!r}: pass --data")
     path = bundled_data(name)
     if not path.is_file():
         raise DataError(f"data set {name!r} is not bundled with this installation: pass --data")

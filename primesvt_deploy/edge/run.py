@@ -21,6 +21,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -62,8 +63,10 @@ def read_manifest() -> dict[str, Any]:
     """The manifest, of which `files` alone is checked here."""
     try:
         manifest = json.loads(content_of("manifest.json"))
-        names = [name for name in manifest["files"] if str(name).startswith(f"{PACKAGE}/")]
-        right = all(isinstance(manifest["files"][name]["sha256"], str) for name in names)
+        files = manifest["files"]
+        right = isinstance(files, dict) and all(
+            isinstance(entry["sha256"], str) for entry in files.values()
+        )
     except (ValueError, TypeError, KeyError, RecursionError):
         right = False
     if not right:
@@ -75,13 +78,18 @@ def read_manifest() -> dict[str, Any]:
 def checked_sources(files: Mapping[str, Any]) -> dict[str, bytes]:
     """Sources of `runtime/`, by file name, all of which the manifest lists as they are."""
     folder = os.path.join(HERE, PACKAGE)
-    there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    try:
+        there = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    except OSError as error:
+        raise Refused(f"{shown(folder)} cannot be read ({error.strerror})") from error
     listed = [name for name in files if name.startswith(f"{PACKAGE}/")]
     unlisted = [n for n in there if n != "__pycache__" and f"{PACKAGE}/{n}" not in listed]
     if unlisted:
         raise Refused(f"{shown(os.path.join(folder, unlisted[0]))} is not listed in its manifest")
     sources = {}
     for name in listed:
+        if not re.fullmatch(rf"{PACKAGE}/\w+\.py", name):  # it would lead elsewhere
+            raise Refused(f"{shown(os.path.join(HERE, 'manifest.json'))} is damaged")
         source = content_of(name)
         if hashlib.sha256(source).hexdigest() != files[name]["sha256"]:
             raise Refused(f"{shown(os.path.join(HERE, name))} was altered (its SHA-256 differs)")
@@ -98,8 +106,9 @@ def content_of(name: str) -> bytes:
     try:
         if not os.path.isfile(path):  # nor opened: a pipe would wait
             raise Refused(f"{shown(path)} is missing")
-        with open(path, "rb") as file:
-            return file.read(MOST_BYTES)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            return file.read(MOST_BYTES) or b""  # None of a device that looks like a file
     except OSError as error:
         raise Refused(f"{shown(path)} cannot be read ({error.strerror})") from error
 

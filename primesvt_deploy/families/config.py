@@ -16,6 +16,8 @@ __all__ = ["NetworkConfig"]
 
 _MOST = {"timesteps": 4096, "image_size": 16_384, "depth": 1000, "": 2**24}
 """Largest whole numbers, by a part of the argument's name."""
+_MOST_RATIO = 64
+"""Largest ratio of the width of an MLP to that of its block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,10 @@ class NetworkConfig:
     def _check_size(self, name: str) -> None:
         """Refuse a size far beyond any network's, which nothing can be allocated for."""
         value = getattr(self, name)
+        if type(value) in (int, float) and "ratio" in name and not 0.0 < value <= _MOST_RATIO:
+            raise ModelError(
+                f"{name} is {value!r:.60}: expected more than 0, at most {_MOST_RATIO}"
+            )
         most = next((most for part, most in _MOST.items() if part in name), _MOST[""])
         sizes = value if isinstance(value, tuple) else (value,)
         if any(type(size) is int and size > most for size in sizes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -69,7 +69,7 @@ def read_checkpoint(
     checked_sha256(sha256)
     with open_checkpoint(path) as file:
         source = source_of(file, path, sha256)
-        if path.suffix == ".safetensors":
+        if _is_safetensors(file, path, source.bytes):
             return _of_safetensors(path, source, ema=ema, key=key)
         content = read_torch(file, path, source.bytes, trusted=sha256 is not None)
     weights = _weights(content, path, ema=ema, key=key)
@@ -83,6 +83,17 @@ def read_checkpoint(
         others=weights.others,
         accuracy=recorded_accuracy(content, weights.path, arguments),
     )
+
+
+def _is_safetensors(file: BinaryIO, path: Path, size: int) -> bool:
+    """Whether a file is one of safetensors by its beginning, or, damaged there, by its name."""
+    begun = file.read(9)
+    file.seek(0)
+    if begun[:2] in (b"PK", b"\x80\x02"):
+        return False
+    length = int.from_bytes(begun[:8], "little")
+    header = len(begun) == 9 and begun[8:] == b"{" and length <= size - 8
+    return header or path.suffix.lower() == ".safetensors"
 
 
 def _of_safetensors(path: Path, source: Source, *, ema: bool, key: str | None) -> Checkpoint:
@@ -125,7 +136,7 @@ def _check_plain(state: Mapping[str, torch.Tensor], path: Path) -> None:
         if kind := _kind(tensor):
             raise ModelError(f"{path}: {key} is a {kind} tensor, expected a dense one")
         storage = tensor.untyped_storage()
-        if tensor.numel() > max(1, storage.nbytes()):
+        if tensor.numel() * tensor.element_size() > _REPEATED * storage.nbytes() + _SLACK:
             raise ModelError(
                 f"{path}: {key} is {list(tensor.shape)}, but the file holds "
                 f"{storage.nbytes()} bytes of it: save a copy (tensor.clone())"

@@ -32,6 +32,7 @@ _STORAGE = re.compile(r"torch\.(?:cuda\.)?((?:storage\.)?\w+)Storage")
 _MOST_DIMENSIONS = 64
 _MOST_KEY = 1000
 """Most characters of a name; of a tensor's as well."""
+_MOST_NUMBER = 2**31
 _ATTRIBUTES = {name: frozenset(dir(kind)) for name, kind in (
     ("collections.OrderedDict", OrderedDict), ("collections.Counter", Counter),
     ("tensor", torch.nn.Parameter),
@@ -73,19 +74,24 @@ class Made:
     keys: list[Any] = field(default_factory=list)
     repeated: bool = False
     """Of a tensor: it has more numbers than are stored of it."""
+    size: int = 0
+    """Of bytes: how many."""
 
 
-def check_key(key: Any) -> None:
-    """Refuse names of entries that are no short text and no number, or few of them.
+def check_key(key: Any, *, tuples: bool = False) -> None:
+    """Refuse names of entries that are no short text and no small number, or few of them.
 
-    Hashing a deep tuple would overrun the interpreter's stack.
+    Hashing a deep tuple would overrun the interpreter's stack. The hash of a number can be chosen,
+    so that each is compared with all others.
     """
-    parts = key if type(key) is tuple and len(key) <= 16 else (key,)
+    parts = key if tuples and type(key) is tuple and len(key) <= 16 else (key,)
     for part in parts:
         if not isinstance(part, (*_SCALARS, Named, Made)) and type(part) is not object:
             raise Refused(f"names an entry by a {type(part).__name__}")
         if isinstance(part, str | bytes) and len(part) > _MOST_KEY:
             raise Refused(f"names an entry by {len(part)} characters")
+        if isinstance(part, int | float) and not abs(part) < _MOST_NUMBER:
+            raise Refused("names an entry by a number of 2^31 or more")
 
 
 def storage_of(found: Any) -> Storage:
@@ -239,7 +245,11 @@ def _bytes(name: str, arguments: tuple[Any, ...]) -> Made:
         not isinstance(each, Made) or each.kind != "bytes" for each in arguments
     ):
         raise Refused
-    return Made("bytes")
+    return Made("bytes", size=sum(_length(each) for each in arguments))
+
+
+def _length(argument: Any) -> int:
+    return argument.size if isinstance(argument, Made) else len(argument)
 
 
 def _plain(name: str, arguments: tuple[Any, ...]) -> Made:

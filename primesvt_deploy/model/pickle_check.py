@@ -31,11 +31,16 @@ __all__ = ["Follower"]
 
 _MOST_PARTS = 2_000_000
 """Most lists, tuples, calls and the like in a file; each takes up to 200 bytes."""
+_MOST_VALUES = 5_000_000
+"""Most numbers, texts and other operations; torch follows them in Python, some 1 us each."""
+_OF_A_TUPLE = 1000
+"""What a tuple as a name counts: its hash can be chosen, so that thousands take minutes."""
 _MOST_NAME = 4096
+_USUAL_PROTOCOL = 2
 _MOST_DIMENSIONS = 64
 _BYTE = ord("K")
-_FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)
-_INTS = re.compile(rb"(?:K.|M..|J.{4}){16,}", re.DOTALL)
+_FLOATS = re.compile(rb"(?:G.{8}){1,65536}", re.DOTALL)
+_INTS = re.compile(rb"(?:K.|M..|J.{4}){16,65536}", re.DOTALL)
 _ONE_INT = re.compile(rb"K.|M..|J.{4}", re.DOTALL)
 _A_NUMBER = object()
 """Stands for numbers whose values do not matter."""
@@ -54,15 +59,16 @@ class Follower:
     def __init__(self, data: bytes | mmap, stored: dict[str, int] | None, size: int) -> None:
         self._data, self._stored, self._size = data, stored, size
         self._place = 0
-        self._parts = 0
+        self._parts = self._values = 0
+        self._protocol = 0
         self._declared = 0
         self._storages: dict[str, Storage] = {}
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def follow(self) -> None:
-        """Follow the next pickle to its end.
+    def follow(self) -> Any:
+        """Follow the next pickle to its end; what it makes, or a stand-in.
 
         Raises:
             Refused: it is cut off, does what no checkpoint of torch does, or would make more than
@@ -76,11 +82,11 @@ class Follower:
                 code = data[self._place]
                 self._place += 1
                 if code == _STOP:
-                    self._stack.pop()
-                    return
+                    return self._stack.pop()
                 step = steps.get(code)
                 if step is None:
-                    raise Refused
+                    raise Refused(self._of_protocol())
+                self._count_values(1)
                 step(self)
         except (IndexError, KeyError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise Refused from error
@@ -104,6 +110,20 @@ class Follower:
         if self._parts > _MOST_PARTS:
             raise Refused(f"holds more than {_MOST_PARTS} lists, tuples and other parts")
 
+    def _count_values(self, values: int) -> None:
+        self._values += values
+        if self._values > _MOST_VALUES:
+            raise Refused(f"holds more than {_MOST_VALUES} numbers, texts and other values")
+
+    def _of_protocol(self) -> str:
+        """What to say of an operation that torch's restricted unpickler does not know."""
+        if self._protocol <= _USUAL_PROTOCOL:
+            return ""
+        return (
+            f"is of pickle protocol {self._protocol}, of which torch reads {_USUAL_PROTOCOL} alone "
+            "without running code, so nothing of it was loaded"
+        )
+
     def _to_mark(self) -> list[Any]:
         found = self._stack
         self._stack = self._marks.pop()
@@ -118,7 +138,9 @@ class Follower:
         found = _FLOATS.match(self._data, self._place - 1)
         if found is None:
             raise Refused
-        self._stack.extend([_A_NUMBER] * ((found.end() - found.start()) // 9))
+        count = (found.end() - found.start()) // 9
+        self._count_values(count)
+        self._stack.extend([_A_NUMBER] * count)
         self._place = found.end()
 
     def _int(self) -> None:
@@ -126,7 +148,9 @@ class Follower:
         # More than any tensor has dimensions: a list of numbers.
         found = _INTS.match(self._data, start) if len(self._stack) > _MOST_DIMENSIONS else None
         if found is not None:
-            self._stack.extend([_A_NUMBER] * len(_ONE_INT.findall(self._data, start, found.end())))
+            count = len(_ONE_INT.findall(self._data, start, found.end()))
+            self._count_values(count)
+            self._stack.extend([_A_NUMBER] * count)
             self._place = found.end()
             return
         code = self._data[start]
@@ -206,7 +230,8 @@ class Follower:
         if not isinstance(target, Made) or target.kind not in DICTS or len(items) % 2:
             raise Refused
         for key in items[::2]:
-            check_key(key)
+            check_key(key, tuples=True)
+            self._count(_OF_A_TUPLE if type(key) is tuple else 0)
         target.keys += items[::2]
 
     def _reduce(self, *, new: bool = False) -> None:
@@ -250,7 +275,7 @@ class Follower:
 def _parts_of(argument: Any) -> int:
     """Entries that a call may copy."""
     if isinstance(argument, Made):
-        return len(argument.keys)
+        return len(argument.keys) + argument.size // 64
     if type(argument) is str:
         return len(argument) // 64
     return len(argument) if type(argument) in (list, tuple) else 0
@@ -273,7 +298,7 @@ def _tuples(count: int) -> Callable[[Follower], None]:
 
 
 def _protocol(follower: Follower) -> None:
-    follower._take(1)
+    follower._protocol = follower._byte()
 
 
 _STOP = pickle.STOP[0]

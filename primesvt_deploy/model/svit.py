@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.blocks.neuron import Neuron
@@ -76,9 +75,7 @@ class SViT:
     @property
     def sample_dtype(self) -> np.dtype[Any]:
         """Type of samples: uint8 where they are pixels, float32 where they are preprocessed."""
-        steps = self.preprocessing
-        of_pixels = isinstance(steps, Preprocessing) and steps.pixels
-        return np.dtype(np.uint8 if of_pixels else np.float32)
+        return self.preprocessing.sample_dtype
 
     def batch_of(self, most: int) -> int:
         """Batch size that fits memory: `most` for inputs up to 64 pixels, less for larger ones."""

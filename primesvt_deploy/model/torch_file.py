@@ -27,6 +27,8 @@ __all__ = ["read_torch"]
 
 _ZIP = b"PK\x03\x04"
 _OF_TORCHSCRIPT = "constants.pkl"
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""Number that an older torch file begins with."""
 _PICKLES = 5
 """In a file without zip: magic number, version, machine, content, keys of storages."""
 _CONFIGURATIONS = ("easydict", "omegaconf", "yacs", "addict", "mmengine", "mmcv", "ml_collections")
@@ -50,9 +52,12 @@ def read_torch(file: BinaryIO, path: Path, size: int, *, trusted: bool = False) 
     try:
         _check(file, size, trusted=trusted)
         file.seek(0)
+        is_zip = file.read(len(_ZIP)) == _ZIP
+        file.seek(0)
         with torch.serialization.safe_globals(list(STORED_OBJECTS)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, of TorchScript
-            return torch.load(file, map_location="cpu", weights_only=True)
+            source = file if is_zip else _NoArchive(file)
+            return torch.load(source, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except ZipDamaged as error:
         raise ModelError(f"{path} is damaged ({error}): {_advice(error)}") from error
     except NeedsCode as error:
@@ -73,6 +78,18 @@ def read_torch(file: BinaryIO, path: Path, size: int, *, trusted: bool = False) 
         getattr(torch._utils, "_sparse_tensors_to_validate", []).clear()
 
 
+class _NoArchive:
+    """A file that torch does not try to read as a tar archive, as it does with one of the system.
+
+    A header of such an archive may take Python's `tarfile` minutes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.readline = file.read, file.readline
+        self.readinto = file.readinto  # type: ignore[attr-defined]
+        self.seek, self.tell = file.seek, file.tell
+
+
 def _check(file: BinaryIO, size: int, *, trusted: bool) -> None:
     """Check all that torch would rely on; what it cannot tell is damaged is refused by it."""
     if file.read(len(_ZIP)) == _ZIP:
@@ -88,7 +105,9 @@ def _check(file: BinaryIO, size: int, *, trusted: bool) -> None:
         raise EOFError
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         follower = Follower(content, None, size)
-        for _ in range(_PICKLES):
+        if follower.follow() != _MAGIC:
+            raise Refused
+        for _ in range(1, _PICKLES):
             follower.follow()
 
 

@@ -197,11 +197,13 @@ def test_empty_and_text_files(tmp_path: Path, name: str, content: bytes) -> None
     assert "copy it again" in message
 
 
-def test_file_of_the_other_format_is_refused(tmp_path: Path) -> None:
+def test_a_file_is_of_the_format_that_it_begins_with(tmp_path: Path) -> None:
     torch.save(a_state(), tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors")
     save_file(a_state(), tmp_path / "w.pth")
-    refused(tmp_path / "w.pth")
+    save_file(a_state(), tmp_path / "w.SAFETENSORS")
+    for name in ("w.safetensors", "w.pth", "w.SAFETENSORS"):
+        found = read_checkpoint(tmp_path / name).state
+        assert all(torch.equal(found[key], tensor) for key, tensor in a_state().items())
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -140,7 +140,8 @@ def model_options(function: _F) -> _F:
             from primesvt_deploy.model.load import load
             from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 
-            return load(checkpoint or name or DEFAULT_MODEL, factory=factory, **options)
+            chosen = name if checkpoint is None else checkpoint
+            return load(DEFAULT_MODEL if chosen is None else chosen, factory=factory, **options)
 
         return function(load_model=load_model, **rest)
 

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import BundleError, on_one_line
@@ -86,13 +86,15 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Bundle:
 def unlisted_files(directory: Path, listed: Collection[str] = ()) -> list[str]:
     """Names of files in a bundle's directory that are not in a list, sorted.
 
-    What was compiled of its sources is passed over: `run.py` never reads it.
+    Also of directories that hold none that is, with a slash behind. What was compiled of the
+    bundle's sources is passed over: `run.py` never reads it.
     """
-    return sorted(name for name in _files_in(directory) if name not in listed)
+    parents = {parent.as_posix() for name in listed for parent in PurePosixPath(name).parents}
+    return sorted(name for name in _files_in(directory, parents) if name not in listed)
 
 
-def _files_in(directory: Path) -> Iterator[str]:
-    """Names of all that is no directory; a link to a directory is not followed."""
+def _files_in(directory: Path, parents: Collection[str]) -> Iterator[str]:
+    """Names of all but these directories; a link to a directory is not followed."""
     for folder, folders, names in os.walk(directory):
         where = Path(folder)
         links = [name for name in folders if (where / name).is_symlink()]
@@ -100,9 +102,15 @@ def _files_in(directory: Path) -> Iterator[str]:
         if within in COMPILED and "__pycache__" not in within:
             folders.clear()
             continue
+        if within not in (".", *parents, *(p for c in COMPILED for p in _with_parents(c))):
+            yield f"{within}/"
         for name in (*names, *links):
             if within not in COMPILED or not name.endswith(".pyc"):
                 yield (where / name).relative_to(directory).as_posix()
+
+
+def _with_parents(name: str) -> list[str]:
+    return [name, *(parent.as_posix() for parent in PurePosixPath(name).parents)]
 
 
 def _difference(path: Path, expected: Mapping[str, Any]) -> str:

@@ -80,6 +80,11 @@ def check_outputs(
     pixels, expected = read_stored(opened)
     model = open_model(opened, threads=threads, profile=profile, runtime=runtime)
     found = model.logits(preprocessing.normalise(pixels))
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise BundleError(
+            f"{bundle}: the model's outputs {list(found.shape)} are not all finite, or not as many "
+            f"as the stored ones {list(expected.shape)}: copy or build the bundle again"
+        )
     outcome = StoredCheck(
         n=len(expected),
         agreeing=int((found.argmax(axis=1) == expected.argmax(axis=1)).sum()),

@@ -47,6 +47,8 @@ def read_regular(path: str | os.PathLike[str], *, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         # Not `most` at once: so much is allocated first, and a small machine has less.
         content = file.read(size + 1) if size <= most else b""
+        if content is None:  # of a device that looks like a file, as /proc/kmsg does
+            raise OSError(errno.EINVAL, "it is a device", os.fspath(path))
         if size < len(content) <= most:  # of no size, as those in /proc, or it grows
             content += file.read(most + 1 - len(content))
     if max(size, len(content)) > most:

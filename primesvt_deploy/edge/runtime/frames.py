@@ -69,6 +69,16 @@ class FrameSteps:
         return (self.timesteps, self.channels, self.height, self.width)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(T, C, H, W) of the network's input."""
+        return self.shape
+
+    @property
+    def sample_dtype(self) -> np.dtype[Any]:
+        """Type of the network's input."""
+        return np.dtype(np.float32)
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one sequence at 4 bytes a value."""
         return 4 * self.timesteps * self.channels * self.height * self.width
@@ -89,8 +99,12 @@ class FrameSteps:
             PreprocessingError: as `apply`.
         """
         self.check_form(frames.shape, frames.dtype)
-        if frames.dtype.kind == "f" and not np.isfinite(frames).all():
-            raise PreprocessingError("the frames hold NaN or infinity: mend the recording")
+        with np.errstate(over="ignore"):
+            finite = frames.dtype.kind != "f" or np.isfinite(frames.astype(np.float32)).all()
+        if not finite:
+            raise PreprocessingError(
+                "the frames hold NaN, infinity or numbers beyond float32: mend the recording"
+            )
         return frames
 
     def check_form(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

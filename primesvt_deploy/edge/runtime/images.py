@@ -25,7 +25,7 @@ __all__ = ["bytes_of_floats", "decode_image", "read_image"]
 
 _PIECE = 2**20
 """Pixels that are converted at once."""
-_MOST_SCANS = 500
+_MOST_SCANS = 64
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _EXIF = re.compile(rb"(\xff\xe1..)Exif\0\0", re.DOTALL)
 _COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")

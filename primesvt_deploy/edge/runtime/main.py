@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -36,9 +37,18 @@ def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None)
             runtime=options.runtime,
             as_json=options.json,
         )
+        sys.stdout.flush()
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: cannot write the result: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -55,7 +55,12 @@ _MODEL = fields(
         "labels": list_of(_words(1), least=1),
         "preprocessing": by_name(lambda value, where: None),
     },
-    {"family": text(), "arguments": by_name(lambda value, where: None), "data": null_or(text())},
+    {
+        "family": text(),
+        "arguments": by_name(lambda value, where: None),
+        "data": null_or(text(r"\w[\w.-]*")),
+        "sizes": by_name(by_name(whole())),
+    },
 )
 _CONTENT = fields(
     {

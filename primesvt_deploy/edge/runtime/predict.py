@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import open_bundle
+from .errors import BundleError
 from .runtimes import open_model
 from .steps import prepare_file, steps_from_dict
 
@@ -109,9 +110,19 @@ class Classifier:
     def _run(self, sample: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int | None]:
         """Logits of one sample, and T where that differs from sample to sample."""
         if len(getattr(self.model, "stages", ())) < 2:
-            return self.model.logits(sample)[0], None
+            return self._checked(self.model.logits(sample)), None
         logits, timesteps = self.model.logits_and_timesteps(sample)  # type: ignore[attr-defined]
-        return logits[0], int(timesteps[0])
+        return self._checked(logits), int(timesteps[0])
+
+    def _checked(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The logits of the only sample, which are finite and one for each label."""
+        found: npt.NDArray[np.float32] = logits[0]
+        if found.shape != (len(self.labels),) or not np.isfinite(found).all():
+            raise BundleError(
+                f"the model gives {found.size} logits, not all of them finite, expected "
+                f"{len(self.labels)} numbers: build the bundle again"
+            )
+        return found
 
     def _top(self, logits: npt.NDArray[np.float32], top: int) -> tuple[tuple[str, float], ...]:
         wide = logits.astype(np.float64)

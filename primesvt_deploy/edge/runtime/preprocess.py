@@ -100,6 +100,16 @@ class Preprocessing:
         return len(self.mean)
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the network's input."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def sample_dtype(self) -> np.dtype[Any]:
+        """Type of the network's input: uint8 for pixels, else float32."""
+        return np.dtype(np.uint8 if self.pixels else np.float32)
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one image, cropped."""
         return self.channels * self.height * self.width

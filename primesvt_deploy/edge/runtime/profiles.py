@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .bundle import Bundle
-from .checked_json import Check, by_name, fields, flag, read_json, text
+from .checked_json import Check, by_name, fields, flag, one_of, read_json, text
 from .errors import BundleError
 from .files import reason_of
 
@@ -32,6 +32,14 @@ DEFAULTS = "defaults"
 _FILE = "session.json"
 _MODEL = "model.onnx"
 _LEVELS = ("all", "extended", "basic", "disabled")
+_OPTIONS = (
+    "session.disable_prepacking",
+    "session.intra_op.allow_spinning",
+    "session.use_memory_mapped_ort_model",
+    "session.use_ort_model_bytes_directly",
+    "session.use_ort_model_bytes_for_initializers",
+)
+"""Options that a bundle may set, to 0 or 1: others of ONNX Runtime write and read any files."""
 _CHECKS: Mapping[str, Check] = {
     "name": text(),
     "file": text(r"(?!\.{1,2}$)[^/\\]+", most=255, expected="the name of a file in the bundle"),
@@ -39,7 +47,7 @@ _CHECKS: Mapping[str, Check] = {
     "enable_mem_pattern": flag(),
     "enable_mem_reuse": flag(),
     "enable_cpu_mem_arena": flag(),
-    "config": by_name(text(expected="a text")),
+    "config": by_name(one_of("0", "1"), name=one_of(*_OPTIONS)),
 }
 """Checks of a profile's fields, by name."""
 _SESSION = fields(

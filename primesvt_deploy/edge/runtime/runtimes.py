@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .errors import BundleError
+from .steps import steps_from_dict
 
 __all__ = ["NATIVE", "ONNX", "RUNTIMES", "Model", "open_model", "runtimes_of"]
 
@@ -21,6 +22,10 @@ RUNTIMES = (ONNX, NATIVE)
 
 class Model(Protocol):
     """A model that is opened in any runtime; see `OnnxModel`."""
+
+    @property
+    def classes(self) -> int | None:
+        """K; None: its file does not say it."""
 
     fixed_batch: int | None
     sample_shape: tuple[int, ...]
@@ -65,7 +70,8 @@ def open_model(
             )
         from .native import NATIVE_FILE, NativeModel
 
-        return NativeModel(bundle.file(NATIVE_FILE), threads=threads, checked=True)
+        native = NativeModel(bundle.file(NATIVE_FILE), threads=threads, checked=True)
+        return _fitting(bundle, native)
     try:
         from .session import OnnxModel
     except ModuleNotFoundError as error:
@@ -75,7 +81,29 @@ def open_model(
         raise BundleError(
             f"onnxruntime is not installed: pip install numpy onnxruntime pillow{other}"
         ) from error
-    return OnnxModel.of_bundle(bundle, threads=threads, profile=profile)
+    return _fitting(bundle, OnnxModel.of_bundle(bundle, threads=threads, profile=profile))
+
+
+def _fitting(bundle: Bundle, model: Model) -> Model:
+    """The model, which takes the samples and has the classes that the manifest says.
+
+    Raises:
+        BundleError: it takes others, or has more or fewer.
+    """
+    described = bundle.manifest["model"]
+    steps, classes = steps_from_dict(described["preprocessing"]), len(described["labels"])
+    wanted, found = (f"{of.sample_dtype} {list(of.sample_shape)}" for of in (steps, model))
+    if wanted != found:
+        raise BundleError(
+            f"{bundle.path}: its model takes samples {found}, its manifest gives {wanted}: build "
+            "it again"
+        )
+    if model.classes not in (None, classes):
+        raise BundleError(
+            f"{bundle.path}: its model has {model.classes} classes and its manifest {classes} "
+            "labels: build it again"
+        )
+    return model
 
 
 def _chosen(bundle: Bundle, wanted: str | None) -> str:

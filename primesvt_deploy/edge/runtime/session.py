@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from .bundle import Bundle
-from .errors import BundleError
+from .errors import BundleError, on_one_line
 from .profiles import LATENCY, SessionProfile, make_profile, read_session
 from .stages import Stage, read_stages
 from .versions import UPGRADE, lacking
@@ -22,6 +22,8 @@ __all__ = ["OnnxModel", "check_version", "session_options"]
 
 _FRAME_AXES = 5
 _PIXELS = "tensor(uint8)"
+_FLOATS = "tensor(float)"
+_LOGIT_AXES = 2
 _STAGED_OUTPUTS = 2
 """Outputs of a file that stops early: logits, and timesteps."""
 _LEVELS = {
@@ -66,6 +68,7 @@ class OnnxModel:
         fixed_batch: the batch size the file insists on, or None for any.
         sample_shape: of one sample: `(C, H, W)`, or `(T, C, H, W)`.
         sample_dtype: uint8 where samples are pixels, float32 where they are preprocessed values.
+        classes: K; None: the file does not say it.
         stages: of a model that stops early, those of fewer timesteps first; else none.
 
     Raises:
@@ -88,7 +91,13 @@ class OnnxModel:
             )
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _refusal(Path(path).name, str(error)) from error
-        declared = self.session.get_inputs()[0]
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        if not inputs or not outputs or not inputs[0].shape:
+            raise BundleError(
+                f"{Path(path).name} takes {len(inputs)} tensors and gives {len(outputs)}, expected "
+                "samples and logits"
+            )
+        declared = inputs[0]
         self._input = declared.name
         self.sample_dtype = np.dtype(np.uint8 if declared.type == _PIXELS else np.float32)
         shape = list(declared.shape)
@@ -96,11 +105,12 @@ class OnnxModel:
         size = shape.pop(1 if self._of_frames else 0)
         self.fixed_batch: int | None = size if isinstance(size, int) else None
         self.sample_shape: tuple[int, ...] = tuple(shape)
+        classes = outputs[0].shape[-1] if outputs[0].shape else None
+        self.classes: int | None = classes if isinstance(classes, int) else None
         self.stages: tuple[Stage, ...] = read_stages(self.metadata)
-        outputs = len(self.session.get_outputs())
-        if self.stages and outputs != _STAGED_OUTPUTS:
+        if self.stages and len(outputs) != _STAGED_OUTPUTS:
             raise BundleError(
-                f"{Path(path).name} is damaged: it has stages and {outputs} outputs, expected "
+                f"{Path(path).name} is damaged: it has stages and {len(outputs)} outputs, expected "
                 f"{_STAGED_OUTPUTS}; copy it again"
             )
 
@@ -131,7 +141,9 @@ class OnnxModel:
         session = read_session(bundle)
         chosen = session.profile(profile)
         check_version(session.requires)
-        return cls(bundle.file(chosen.file), threads=threads, profile=chosen)
+        opened = cls(bundle.file(chosen.file), threads=threads, profile=chosen)
+        _check_ends(opened.session, chosen.file)
+        return opened
 
     def logits(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run the model; a fixed batch size is filled up with copies of the last sample.
@@ -182,8 +194,34 @@ class OnnxModel:
     def _run_once(self, images: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         if self._of_frames:
             images = np.ascontiguousarray(images.swapaxes(0, 1))
-        found: list[npt.NDArray[Any]] = self.session.run(None, {self._input: images})
+        try:
+            found: list[npt.NDArray[Any]] = self.session.run(None, {self._input: images})
+        except Exception as error:  # as above
+            reason = on_one_line(str(error).strip().splitlines()[0][:200])
+            raise BundleError(
+                f"onnxruntime {ort.__version__} cannot run the model on samples "
+                f"{images.dtype} {list(images.shape)}: {reason}"
+            ) from error
         return found
+
+
+def _check_ends(session: ort.InferenceSession, name: str) -> None:
+    """Refuse a file that does not take samples and give logits."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    takes = [f"{end.type} {list(end.shape)}" for end in inputs]
+    gives = [f"{end.type} {list(end.shape)}" for end in outputs]
+    if (
+        len(inputs) != 1
+        or inputs[0].type not in (_PIXELS, _FLOATS)
+        or len(inputs[0].shape) not in (_FRAME_AXES - 1, _FRAME_AXES)
+        or not outputs
+        or outputs[0].type != _FLOATS
+        or len(outputs[0].shape) != _LOGIT_AXES
+    ):
+        raise BundleError(
+            f"{name} takes {on_one_line(', '.join(takes))[:200] or 'nothing'} and gives "
+            f"{on_one_line(', '.join(gives))[:200] or 'nothing'}: expected samples and logits"
+        )
 
 
 def check_version(requires: Mapping[str, str]) -> None:

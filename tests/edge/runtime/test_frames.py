@@ -87,7 +87,7 @@ def test_steps_survive_json() -> None:
     [
         (np.zeros((4, 2, 16, 16)), r"expected numbers \[T, C, H, W\] = \[3, 2, 16, 16\]"),
         (np.zeros((3, 2, 16, 16), dtype="U3"), "expected numbers"),
-        (np.full((3, 2, 16, 16), np.nan), "NaN or infinity"),
+        (np.full((3, 2, 16, 16), np.nan), "NaN, infinity or numbers beyond float32"),
     ],
 )
 def test_frames_that_do_not_fit(tmp_path: Path, sample: np.ndarray, said: str) -> None:
