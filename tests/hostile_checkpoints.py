@@ -212,6 +212,19 @@ HOSTILE_PICKLES: dict[str, Callable[[], bytes]] = {
             for _ in range(40)
         )
     ),
+    "bytes of 1 MB copied 500 times": lambda: _beside(
+        b"(" + _call("_codecs.encode", _text("a" * 2**20), _text("latin1")) + b"q\x00"
+        + (_name("builtins.bytearray") + b"(h\x00tR") * 500 + b"t"
+    ),
+    "6 million numbers": lambda: _beside(b"](" + b"M\x01\x02" * 6_000_000 + b"e"),
+    "6 million texts": lambda: _beside(b"](" + b"X\x01\0\0\0a" * 6_000_000 + b"e"),
+    "20,000 names of one hash": lambda: _beside(
+        b"}(" + b"".join(
+            b"\x8a\x10" + ((2**61 - 1) * number).to_bytes(16, "little") + b"N"
+            for number in range(1, 20_000)
+        )
+        + b"u"
+    ),
     "20 million marks": lambda: b"\x80\x02" + b"(" * 20_000_000 + b".",
     "20 million lists": lambda: _beside(b"(" + b"]" * 20_000_000 + b"t"),
     "a set of a list many times": lambda: _beside(

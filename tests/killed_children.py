@@ -5,6 +5,7 @@ The function runs in forked children of this process. Changes by C libraries are
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -92,14 +93,17 @@ def _run(body: Callable[[], object], root: str, number: int, then: Callable[[], 
             if not left:
                 then()
 
+    status = _RAISED
     try:
         sys.addaudithook(count)
         body()
+        status = 0
     except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(_RAISED)
-    os._exit(0)
+        with contextlib.suppress(OSError):  # its disk may be full
+            traceback.print_exc()
+            sys.stderr.flush()
+    finally:  # whatever happens, it does not go on with the tests
+        os._exit(status)
 
 
 def _changes(event: str, arguments: tuple[Any, ...], root: str) -> bool:

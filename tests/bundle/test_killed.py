@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_older_bundle(
     def with_little_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-        with pytest.raises(OSError):
+        with pytest.raises(OutputError, match="File too large"):
             build(shallow, output, force=True)
 
     assert ended(with_little_room, output.parent) == "ended"

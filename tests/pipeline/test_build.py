@@ -314,12 +314,11 @@ def signalled(body: Callable[[], object], seconds: float, number: int) -> None:
     """Run `body` in a forked child that gets a signal after so many seconds."""
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             body()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
+        finally:  # whatever happens, it does not go on with the tests
+            os._exit(0)
     time.sleep(seconds)
     os.kill(child, number)  # it is not waited for yet, so that its number is nobody else's
     os.waitpid(child, 0)
