@@ -122,7 +122,7 @@ def check_signature(bundle: str | os.PathLike[str], key: str | os.PathLike[str])
 
 
 def _all_files() -> Any:
-    """What is hashed: every file but the signature and what was compiled of the sources."""
+    """Choice of what is hashed: all files but the signature and what was compiled of sources."""
     from model_signing import hashing
 
     passed_over = [SIGNATURE, *COMPILED]

@@ -116,7 +116,7 @@ class Follower:
             raise Refused(f"holds more than {_MOST_VALUES} numbers, texts and other values")
 
     def _of_protocol(self) -> str:
-        """What to say of an operation that torch's restricted unpickler does not know."""
+        """Message about an operation that torch's restricted unpickler does not know."""
         if self._protocol <= _USUAL_PROTOCOL:
             return ""
         return (

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from random import Random
+from weakref import WeakKeyDictionary
 
 from hostile_json import mutations
 
 __all__ = ["altered_bytes", "altered_json"]
+
+_begun: WeakKeyDictionary[Random, dict[bytes, Iterator[tuple[str, bytes]]]] = WeakKeyDictionary()
+"""Alterations of a content that were not drawn yet: to list them all each time takes long."""
 
 
 def altered_bytes(content: bytes, random: Random) -> bytes:
@@ -45,5 +50,10 @@ def altered_json(content: bytes, random: Random) -> bytes:
         return altered_bytes(content, random)
     if random.random() < 0.1:
         return altered_bytes(content, random)
-    ((_, text),) = mutations(parsed, seed=random.randrange(2**32), count=1)
-    return text
+    kept = _begun.setdefault(random, {})
+    while True:
+        if content not in kept:
+            kept[content] = mutations(parsed, seed=random.randrange(2**32), count=10**9)
+        for _, text in kept[content]:
+            return text
+        del kept[content]  # all were drawn

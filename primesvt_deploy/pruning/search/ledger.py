@@ -30,6 +30,7 @@ _MOST_BYTES, _MOST_LINES, _MOST_LINE = 2**30, 1_000_000, 2**22
 """Bounds of a file that is read, its lines, and bytes of one: far above those of any search."""
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Name = Annotated[str, msgspec.Meta(max_length=1000)]
+_Digest = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 _Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
@@ -55,7 +56,7 @@ class Candidate:
         weights: SHA-256 of the file of its weights; the dense model's alone, if it has a file.
     """
 
-    plan: _Name
+    plan: _Digest
     limit: _Count
     step: _Name
     group: _Name = ""
