@@ -16,7 +16,7 @@ from fuzz_inputs.targets import Target, Wrong, make_targets
 from primesvt_deploy.errors import DeployError
 
 SEEDS = Path(__file__).parents[1] / "fuzz_seeds"
-CASES = 150
+CASES = 100
 _COSTLY = 6
 
 

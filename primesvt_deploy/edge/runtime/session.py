@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import onnxruntime as ort
 
 from .bundle import Bundle
 from .errors import BundleError, on_one_line
+from .files import open_regular
 from .profiles import LATENCY, SessionProfile, make_profile, read_session
 from .stages import Stage, read_stages
 from .versions import UPGRADE, lacking
@@ -24,6 +26,8 @@ _FRAME_AXES = 5
 _PIXELS = "tensor(uint8)"
 _FLOATS = "tensor(float)"
 _LOGIT_AXES = 2
+_EXTERNAL = b"\x0a\x08location\x12"
+"""Key of the entry of an ONNX file that names another file, as protobuf has it."""
 _STAGED_OUTPUTS = 2
 """Outputs of a file that stops early: logits, and timesteps."""
 _LEVELS = {
@@ -141,7 +145,9 @@ class OnnxModel:
         session = read_session(bundle)
         chosen = session.profile(profile)
         check_version(session.requires)
-        opened = cls(bundle.file(chosen.file), threads=threads, profile=chosen)
+        path = bundle.file(chosen.file)
+        _refuse_external(path)
+        opened = cls(path, threads=threads, profile=chosen)
         _check_ends(opened.session, chosen.file)
         return opened
 
@@ -203,6 +209,17 @@ class OnnxModel:
                 f"{images.dtype} {list(images.shape)}: {reason}"
             ) from error
         return found
+
+
+def _refuse_external(path: Path) -> None:
+    """Refuse a file whose weights lie in other files, as no bundle's do: they may be anywhere."""
+    with (
+        open_regular(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        found = path.suffix == ".onnx" and content.find(_EXTERNAL) >= 0
+    if found:
+        raise BundleError(f"{path.name} has weights in other files, expected none: build it again")
 
 
 def _check_ends(session: ort.InferenceSession, name: str) -> None:

@@ -147,6 +147,17 @@ def test_a_model_of_other_ends_is_refused(bundle: Path, photo: Path, name: str) 
     assert "NaN" not in found.output and "Infinity" not in found.output
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_weights_in_other_files_are_not_read(bundle: Path, photo: Path, listed: bool) -> None:
+    model = of_logits(np.arange(5, dtype=np.float32)[None], ("n", 5))
+    onnx.save(
+        model, bundle / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    if not listed:
+        (bundle / "w.bin").rename(bundle.parent / "w.bin")
+    assert "has weights in other files" in refusal(seal(bundle), photo)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
