@@ -178,6 +178,11 @@ def test_a_manifest_of_another_model_is_refused(
     refusal(seal(bundle, model=model), photo)
 
 
+def test_an_empty_model_is_refused(bundle: Path, photo: Path) -> None:
+    (bundle / "model.onnx").write_bytes(b"")
+    refusal(seal(bundle), photo)
+
+
 @pytest.mark.parametrize("name", ["native/svit_zz.c", "empty", "runtime/more"])
 def test_an_empty_directory_is_not_listed(bundle: Path, name: str) -> None:
     (bundle / name).mkdir(parents=True)
