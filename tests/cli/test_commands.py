@@ -224,6 +224,7 @@ def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> Non
         (("verify", "d.npz"), "is a file"),
         (("analyze", "--model", "tiny"), "--data"),
         (("analyze", "--model", "tiny", "--sha256", "a" * 64), "--sha256 is of a checkpoint"),
+        (("analyze", "--model", ""), "--model is empty"),
         (("analyze", "--checkpoint", "none", "--sha256", "a"), "no model 'none'"),
         (("analyze", "--checkpoint", "d.npz", "--sha256", "a"), "64 hexadecimal digits"),
         (("analyze", "--checkpoint", "d.npz", "--sha256", "a" * 64), "has the SHA-256"),

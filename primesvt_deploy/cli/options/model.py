@@ -121,6 +121,10 @@ def model_options(function: _F) -> _F:
         std: str | None,
         **rest: Any,
     ) -> Any:
+        if name == "":
+            raise SettingsError(
+                "--model is empty: expected a name, or a directory, or leave it out"
+            )
         if name is not None and checkpoint is not None:
             raise SettingsError("--model and --checkpoint name two models: pass one of them")
         if rest["sha256"] is not None and checkpoint is None:
