@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from built_bundles import built_bundle
 from PIL import Image
 from sealed_bundles import seal
-from small_models import SHALLOW, make_model, write_arrays
-
-from primesvt_deploy import BuildSettings, build, open_data
 
 MARK = "import os; os.open('executed', os.O_CREAT)\n"
 """Code that leaves a file in the directory that the process works in."""
@@ -22,11 +20,7 @@ MARK = "import os; os.open('executed', os.O_CREAT)\n"
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("built")
-    model = make_model(SHALLOW)
-    data = open_data(model, write_arrays(directory / "d.npz", model))
-    wanted = BuildSettings(budget_mb=20.0, verify_images=20)
-    return build(model, directory / "bundle", wanted, data=data).path
+    return built_bundle(tmp_path_factory)
 
 
 @pytest.fixture

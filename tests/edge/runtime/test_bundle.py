@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built_bundles import built_bundle
 from PIL import Image
 from sealed_bundles import seal
-from small_models import SHALLOW, make_model, write_arrays
 
-from primesvt_deploy import BuildSettings, Classifier, build, open_data
+from primesvt_deploy import Classifier
 from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.check import check_outputs
 from primesvt_deploy.edge.runtime.images import read_image
@@ -38,11 +38,7 @@ EDGE_LACKS = {
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("bundle")
-    model = make_model(SHALLOW)
-    data = open_data(model, write_arrays(directory / "d.npz", model))
-    settings = BuildSettings(budget_mb=20.0, verify_images=20)
-    return build(model, directory / "bundle", settings, data=data).path
+    return built_bundle(tmp_path_factory)
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from built_bundles import built_bundle
 from click.testing import CliRunner
 from hostile_json import mutations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sealed_bundles import files_of, seal
-from small_models import SHALLOW, make_model, write_arrays
 
-from primesvt_deploy import BuildSettings, Classifier, build, load, open_data
+from primesvt_deploy import Classifier, load
 from primesvt_deploy.cli import cli
 from primesvt_deploy.devices.emulated_arm.images import choose_samples
 from primesvt_deploy.edge.bench.configurations import open_subject
@@ -49,11 +49,7 @@ def _called(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("built")
-    model = make_model(SHALLOW)
-    data = open_data(model, write_arrays(directory / "d.npz", model))
-    wanted = BuildSettings(budget_mb=20.0, verify_images=20)
-    return build(model, directory / "bundle", wanted, data=data).path
+    return built_bundle(tmp_path_factory)
 
 
 @pytest.fixture
