@@ -98,8 +98,18 @@ def test_force_replaces_an_empty_directory(tmp_path: Path) -> None:
     assert (output / "model.onnx").read_text() == "new"
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "runtime/mine.py", "new/deep.txt", "link"])
-def test_force_refuses_a_bundle_in_which_a_file_of_the_user_lies(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("notes.txt", "notes.txt"),
+        ("runtime/mine.py", "runtime/mine.py"),
+        ("new/deep.txt", "new/"),
+        ("link", "link"),
+    ],
+)
+def test_force_refuses_a_bundle_in_which_a_file_of_the_user_lies(
+    tmp_path: Path, name: str, shown: str
+) -> None:
     output = write_bundle(tmp_path / "out")
     mine = output / name
     mine.parent.mkdir(exist_ok=True)
@@ -108,7 +118,7 @@ def test_force_refuses_a_bundle_in_which_a_file_of_the_user_lies(tmp_path: Path,
     else:
         mine.write_text("mine")
     message = refused(output, force=True)
-    assert f"({name})" in message or f"({Path(name).parent}/)" in message
+    assert f"({shown})" in message
     assert "--force replaces bundles only" in message
     assert os.path.lexists(mine)
 

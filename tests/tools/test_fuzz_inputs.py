@@ -77,6 +77,10 @@ def refuse(content: bytes) -> None:
     raise DeployError("one line: found, expected")
 
 
+def refuse_in_two_lines(content: bytes) -> None:
+    raise DeployError("two\nlines")
+
+
 def take_wrongly(content: bytes) -> None:
     raise Wrong("another was taken")
 
@@ -87,7 +91,7 @@ def crash(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("use", "kind"),
-    [(refuse, None), (len, None), (take_wrongly, "wrong"),
+    [(refuse, None), (len, None), (refuse_in_two_lines, "crash"), (take_wrongly, "wrong"),
      (crash, "crash")],
 )  # fmt: skip
 def test_a_case_is_judged(use: object, kind: str | None) -> None:

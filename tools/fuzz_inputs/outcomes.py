@@ -45,7 +45,9 @@ def judge(target: Target, content: bytes) -> Found | None:
         try:
             target.use(content)
         except DeployError as error:
-            if len(str(error).splitlines()) != 1 or len(str(error)) > _MOST_CHARACTERS:
+            # As it was raised: the class itself escapes what would break a line.
+            message = str(error.args[0])
+            if len(message.splitlines()) != 1 or len(message) > _MOST_CHARACTERS:
                 said = f"no single line: {error!r:.300}"
         except Wrong as error:
             said, kind = str(error), "wrong"

@@ -203,7 +203,8 @@ class OnnxModel:
         try:
             found: list[npt.NDArray[Any]] = self.session.run(None, {self._input: images})
         except Exception as error:  # as above
-            reason = on_one_line(str(error).strip().splitlines()[0][:200])
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            reason = on_one_line(said[0][:200])
             raise BundleError(
                 f"onnxruntime {ort.__version__} cannot run the model on samples "
                 f"{images.dtype} {list(images.shape)}: {reason}"

@@ -147,6 +147,11 @@ def test_a_model_of_other_ends_is_refused(bundle: Path, photo: Path, name: str) 
     assert "NaN" not in found.output and "Infinity" not in found.output
 
 
+@pytest.mark.parametrize("runtimes", [[], ["newer"], [5], None, "onnx"])
+def test_a_bundle_for_no_runtime_is_refused(bundle: Path, photo: Path, runtimes: object) -> None:
+    assert "runtime" in refusal(seal(bundle, runtimes=runtimes), photo)
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_weights_in_other_files_are_not_read(bundle: Path, photo: Path, listed: bool) -> None:
     model = of_logits(np.arange(5, dtype=np.float32)[None], ("n", 5))
@@ -162,6 +167,7 @@ def test_weights_in_other_files_are_not_read(bundle: Path, photo: Path, listed: 
     "changes",
     [
         {"labels": list("abcd")},
+        {"labels": []},
         {"labels": list("abcdef")},
         {"preprocessing": {"height": 32, "width": 32, "resize": 32}},
         {"preprocessing": {"mean": [0.5], "std": [0.5]}},
