@@ -2,7 +2,7 @@
 # make test   lint, types, import order and tests (sets .venv up first)
 # make check  the same with the fast tests alone, for every commit
 # make lowest the fast tests with the lowest versions that pyproject.toml promises
-# make audit  known vulnerabilities of the installed packages (asks PyPI)
+# make audit  known vulnerabilities of the installed packages, by pip-audit
 # make bench  rewrite benchmarks/results/ (hours on two cores, most of them for frontier.py)
 
 PYTHON ?= python3
