@@ -111,21 +111,34 @@ class ShippedSize:
         Args:
             widths: channels that are left of a group, by its name; other groups stay whole.
         """
-        total = 0
+        return sum(self.by_layer(widths).values())
+
+    def by_layer(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """These bytes by the layer that owns them, in the order in which layers were made.
+
+        Args:
+            widths: as `bytes` takes them.
+
+        Returns:
+            Bytes by name of the module; of a tensor that the network itself owns, by its own name.
+        """
+        found: dict[str, int] = {}
         for name, shape in self._shapes.items():
-            sizes = self._sizes(name, shape, widths)
-            layer, _, tensor = name.rpartition(".")
-            count = math.prod(sizes)
-            if tensor != "weight" or layer not in self._bits:
-                total += BYTES_PER_PARAMETER * count
-                continue
-            total += BYTES_PER_PARAMETER * sizes[0]
-            if self._bits[layer] >= 8:
-                total += count * self._bits[layer] // 8
-            else:
-                groups = -(-(count // sizes[0]) // GROUP) * sizes[0]
-                total += groups * (GROUP // 2 + 1)
-        return total
+            layer = name.rpartition(".")[0] or name
+            stored = self._tensor_bytes(name, self._sizes(name, shape, widths))
+            found[layer] = found.get(layer, 0) + stored
+        return found
+
+    def _tensor_bytes(self, name: str, sizes: Sequence[int]) -> int:
+        layer, _, tensor = name.rpartition(".")
+        count = math.prod(sizes)
+        if tensor != "weight" or layer not in self._bits:
+            return BYTES_PER_PARAMETER * count
+        scales = BYTES_PER_PARAMETER * sizes[0]
+        if self._bits[layer] >= 8:
+            return scales + count * self._bits[layer] // 8
+        groups = -(-(count // sizes[0]) // GROUP) * sizes[0]
+        return scales + groups * (GROUP // 2 + 1)
 
     def _numel(self, name: str, shape: tuple[int, ...], widths: Mapping[str, int]) -> int:
         return math.prod(self._sizes(name, shape, widths))

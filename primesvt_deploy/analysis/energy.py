@@ -22,7 +22,6 @@ from torch.utils.flop_counter import flop_registry
 
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.adopted import AdoptedNetwork
-from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.recording import running_owner
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -159,14 +158,15 @@ def estimate_energy(
     residuals of spikes do, the image, membrane currents and means over tokens do not.
 
     Args:
-        model: a trained SViT; not changed.
+        model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
     """
     size = batch_size or model.batch_of(32)
     lowered = lower_module(model.module)
-    neurons = (m for m in model.module.modules() if isinstance(m, Neuron))
-    operations = _Operations(lowered, {n.parameters_.spike_value for n in neurons})
+    images = images.for_model(model.sample_dtype)
+    neurons = (m for m in lowered.modules() if isinstance(m, UnrolledNeuron))
+    operations = _Operations(lowered, {n.constants.spike_value for n in neurons})
     for start in range(0, len(images), size):
         stop = min(start + size, len(images))
         with operations:

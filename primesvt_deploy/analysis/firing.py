@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import nn
 
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.families.blocks.neuron import Neuron
-from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.lowering.lif import ChargeFireReset, UnrolledNeuron
+from primesvt_deploy.lowering.lower_module import lower_module
+from primesvt_deploy.model.svit import SViT, time_first
 
 __all__ = ["FiringRate", "measure_firing_rates"]
 
@@ -23,6 +25,8 @@ class FiringRate:
         rate: mean output over images, timesteps, channels and positions, relative to the largest
             possible output: the share of ones among spikes.
         silent: number of channels that never fired.
+        by_timestep: the rate in each timestep.
+        constant: number of channels that fired in every timestep, at every position.
         channels: number of channels.
         n: number of images.
     """
@@ -30,12 +34,15 @@ class FiringRate:
     layer: str
     rate: float
     silent: int
+    by_timestep: tuple[float, ...] = field(repr=False)
+    constant: int
     channels: int
     n: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**vars(self), "rate": round(self.rate, 6)}
+        steps = [round(rate, 6) for rate in self.by_timestep]
+        return {**vars(self), "rate": round(self.rate, 6), "by_timestep": steps}
 
 
 @torch.no_grad()
@@ -45,7 +52,7 @@ def measure_firing_rates(
     """Measure the firing rate of every neuron layer.
 
     Args:
-        model: a trained SViT; not changed.
+        model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
 
@@ -53,35 +60,56 @@ def measure_firing_rates(
         Firing rates of the layers that were called, in the order of their first call.
     """
     size = batch_size or model.batch_of(32)
-    neurons = {m: name for name, m in model.module.named_modules() if isinstance(m, Neuron)}
-    sums: dict[str, torch.Tensor] = {}
-    values: dict[str, int] = {}
-    largest: dict[str, float] = {}
+    lowered = lower_module(model.module)
+    images = images.for_model(model.sample_dtype)
+    found: dict[str, _Spikes] = {}
 
-    def count(neuron: torch.nn.Module, _: object, spikes: torch.Tensor) -> None:
-        name = neurons[neuron]  # type: ignore[index]
-        owner = cast(Neuron, neuron)
-        spikes = owner.folded(spikes)
-        largest[name] = owner.parameters_.levels * owner.parameters_.spike_value
-        per_channel = spikes.sum(dim=(0, *range(2, spikes.ndim)), dtype=torch.float64)
-        sums[name] = sums.get(name, torch.zeros_like(per_channel)) + per_channel
-        values[name] = values.get(name, 0) + spikes.numel()
+    def follow(name: str, neuron: UnrolledNeuron) -> None:
+        def count(_module: nn.Module, _inputs: object, fired: torch.Tensor) -> None:
+            found.setdefault(name, _Spikes(neuron.constants)).add(neuron.folded(fired))
 
-    handles = [neuron.register_forward_hook(count) for neuron in neurons]
-    try:
-        for start in range(0, len(images), size):
-            stop = min(start + size, len(images))
-            model.logits(torch.from_numpy(images.inputs(start, stop)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(
-        FiringRate(
-            layer=name.removesuffix(".neuron"),
-            rate=float(total.sum()) / values[name] / largest[name],
-            silent=int((total == 0).sum()),
-            channels=len(total),
-            n=len(images),
+        neuron.register_forward_hook(count)
+
+    for name, module in lowered.named_modules():
+        if isinstance(module, UnrolledNeuron):
+            follow(name.removesuffix(".neuron"), module)
+    for start in range(0, len(images), size):
+        stop = min(start + size, len(images))
+        lowered(time_first(torch.from_numpy(images.inputs(start, stop))))
+    return tuple(spikes.rate(layer, len(images)) for layer, spikes in found.items())
+
+
+class _Spikes:
+    """Sums over the outputs of one neuron.
+
+    Args:
+        constants: of the neuron.
+    """
+
+    def __init__(self, constants: ChargeFireReset) -> None:
+        self._timesteps = constants.timesteps
+        self._largest = constants.levels * constants.spike_value
+        self._sums = torch.zeros((), dtype=torch.float64)
+        self._always = torch.ones((), dtype=torch.bool)
+        self._values = 0
+
+    def add(self, spikes: torch.Tensor) -> None:
+        """Count outputs `[T*N, C, ...]`."""
+        by_step = spikes.unflatten(0, (self._timesteps, -1))
+        others = (1, *range(3, by_step.ndim))
+        self._sums = self._sums + by_step.sum(dim=others, dtype=torch.float64)
+        self._always = self._always & (spikes > 0).all(dim=0).flatten(1).all(dim=1)
+        self._values += spikes.numel()
+
+    def rate(self, layer: str, images: int) -> FiringRate:
+        """What the sums, `[T, C]`, come to."""
+        by_timestep = self._sums.sum(dim=1) * self._timesteps / self._values / self._largest
+        return FiringRate(
+            layer=layer,
+            rate=float(self._sums.sum()) / self._values / self._largest,
+            silent=int((self._sums.sum(dim=0) == 0).sum()),
+            by_timestep=tuple(by_timestep.tolist()),
+            constant=int(self._always.sum()),
+            channels=self._sums.shape[1],
+            n=images,
         )
-        for name, total in sums.items()
-    )

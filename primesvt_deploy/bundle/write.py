@@ -43,6 +43,7 @@ class BundleParts:
         plan: content of `plan.json`.
         ledger: path of the ledger, which need not exist.
         report: content of `report.html`.
+        report_content: content of `report.json`, from which others can be drawn.
         check_images: samples in the model's input size, not normalised, for `check.npz`.
         check_logits: `[n, K]`, the artifact's outputs for them on this machine.
     """
@@ -55,6 +56,7 @@ class BundleParts:
     plan: Mapping[str, Any]
     ledger: Path
     report: str
+    report_content: bytes
     check_images: npt.NDArray[Any]
     check_logits: npt.NDArray[np.float32]
 
@@ -85,6 +87,7 @@ def write_bundle(directory: Path, parts: BundleParts) -> dict[str, Any]:
     else:
         (directory / "ledger.jsonl").touch()
     (directory / "report.html").write_text(parts.report, encoding="utf-8")
+    (directory / "report.json").write_bytes(parts.report_content)
     shutil.copyfile(primesvt_deploy.edge.run.__file__, directory / "run.py")
     np.savez_compressed(
         directory / "check.npz", images=parts.check_images, logits=parts.check_logits

@@ -1,6 +1,9 @@
-"""Top-1 hits on a list of images, of an artifact on the device side or of a model in torch."""
+"""Predictions on a list of images, of an artifact on the device side or of a model in torch."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,44 @@ from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 
-__all__ = ["artifact_hits", "torch_hits"]
+__all__ = ["Predictions", "artifact_hits", "artifact_predictions", "probabilities", "torch_hits"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The class that a model gives each image; of the other classes nothing is kept.
+
+    Args:
+        classes: predicted class, int64 `[n]`.
+        probabilities: softmax of the predicted class's logit, float32 `[n]`.
+    """
+
+    classes: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, logits: npt.NDArray[np.float32]) -> Predictions:
+        """Predictions of logits `[n, K]`."""
+        classes = logits.argmax(axis=1)
+        rows = np.arange(len(logits))
+        return cls(classes.astype(np.int64), probabilities(logits)[rows, classes])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Predictions of one batch after another; at least one."""
+        return cls(
+            np.concatenate([part.classes for part in parts]),
+            np.concatenate([part.probabilities for part in parts]),
+        )
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Softmax of logits `[n, K]`, float32."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    found: npt.NDArray[np.float32] = (shifted / shifted.sum(axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return found
 
 
 def artifact_hits(
@@ -31,16 +71,33 @@ def artifact_hits(
         batch_size: images a run, where the artifact's batch is not fixed.
         progress: receives a step for each run.
     """
+    found = artifact_predictions(model, images, batch_size=batch_size, progress=progress)
+    return found.classes == images.labels
+
+
+def artifact_predictions(
+    model: OnnxModel | NativeModel,
+    images: ImageList,
+    *,
+    batch_size: int = 16,
+    progress: Progress = SILENT,
+) -> Predictions:
+    """Classify images with an artifact, in order.
+
+    Args:
+        model: the loaded artifact.
+        images: labelled images.
+        batch_size: images a run, where the artifact's batch is not fixed.
+        progress: receives a step for each run.
+    """
     size = model.fixed_batch or batch_size
     images = images.for_model(model.sample_dtype)
-    flags = []
+    parts = []
     for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        batch = images.inputs(start, stop)
-        predicted = model.logits(batch).argmax(axis=1)
-        flags.append(predicted == images.labels[start:stop])
+        batch = images.inputs(start, min(start + size, len(images)))
+        parts.append(Predictions.of(model.logits(batch)))
         progress.step()
-    return np.concatenate(flags)
+    return Predictions.joined(parts)
 
 
 @torch.no_grad()

@@ -65,6 +65,7 @@ def measure_memory(
     profile: SessionProfile | str = LATENCY,
     threads: int = 0,
     batch: int = 1,
+    runs: int = 20,
 ) -> MemoryUse:
     """Load and run a model in a fresh process and read its resident memory.
 
@@ -74,6 +75,7 @@ def measure_memory(
             Runtime itself).
         threads: threads of ONNX Runtime; 0: its own choice.
         batch: samples a run.
+        runs: after the first, until memory is called steady.
 
     Raises:
         BundleError: the model cannot be loaded or run.
@@ -82,7 +84,7 @@ def measure_memory(
     name = profile if isinstance(profile, str) else profile.name
     requested = profile if isinstance(profile, str) else json.dumps(profile.to_dict())
     command = [sys.executable, "-m", memory.__name__, os.path.abspath(path), "--profile", requested]
-    command += ["--threads", str(threads), "--batch", str(batch)]
+    command += ["--threads", str(threads), "--batch", str(batch), "--runs", str(runs)]
     home = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     ended = subprocess.run(

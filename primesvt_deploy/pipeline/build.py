@@ -20,6 +20,7 @@ from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
+from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
 from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.stop_early import stop_early
@@ -100,8 +101,9 @@ def build(
         verified = verify_staged(context, chosen, staged)
         evaluation = evaluate(context, dense.artifact, staged)
         findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
+        content = gather_content(context, findings, staged)
         composed = compose_manifest(context, findings, seconds=clock.seconds())
-        manifest = stage_bundle(context, chosen, staged, composed)
+        manifest = stage_bundle(context, chosen, staged, composed, content)
         if sign is not None:
             sign_bundle(staged.directory, sign)
         workspace.place(staged.directory)

@@ -13,7 +13,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.measure.accuracy import artifact_hits
+from primesvt_deploy.measure.accuracy import Predictions, artifact_predictions
 from primesvt_deploy.measure.latency import Latency, measure_latency
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.staged import StagedArtifact
@@ -45,16 +45,23 @@ class Evaluation:
     """Measurements of the `dense` and the `shipped` model.
 
     Args:
-        hits: per held-out image, whether it is classified rightly.
+        labels: classes of the held-out images, `[n]`.
+        predictions: of each model for them.
         latency: of one batch; where the bundle has both runtimes, of the `native` one besides.
         runs: timed runs behind each latency.
         anytime: what runs that stop early come to; None: they do not.
     """
 
-    hits: Mapping[str, npt.NDArray[np.bool_]]
+    labels: npt.NDArray[np.int64]
+    predictions: Mapping[str, Predictions]
     latency: Mapping[str, Latency]
     runs: int
     anytime: Anytime | None = None
+
+    @property
+    def hits(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Per held-out image, whether each model classifies it rightly."""
+        return {name: found.classes == self.labels for name, found in self.predictions.items()}
 
 
 def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> Evaluation:
@@ -76,19 +83,23 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
     batch_size = context.model.batch_of(_EVALUATION_BATCH)
     size = settings.batch or batch_size
     progress.stage("held-out accuracy", -(-len(held_out) // size) * len(models))
-    hits = {
-        name: artifact_hits(model, held_out, batch_size=batch_size, progress=progress)
+    predictions = {
+        name: artifact_predictions(model, held_out, batch_size=batch_size, progress=progress)
         for name, model in models.items()
     }
     if staged.is_dense:
-        models["shipped"], hits["shipped"] = models["dense"], hits["dense"]
+        models["shipped"], predictions["shipped"] = models["dense"], predictions["dense"]
     if staged.native is not None and staged.artifact is not None:
         models["native"] = NativeModel(staged.native.path)
     anytime = _anytime(staged, settings.threads, held_out, progress)
     progress.stage("latency", 1)
     latency = _latency(models, held_out, settings.batch or 1)
     return Evaluation(
-        hits=hits, latency=latency, runs=len(latency["dense"].milliseconds), anytime=anytime
+        labels=held_out.labels,
+        predictions=predictions,
+        latency=latency,
+        runs=len(latency["dense"].milliseconds),
+        anytime=anytime,
     )
 
 

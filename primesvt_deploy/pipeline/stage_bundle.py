@@ -20,6 +20,7 @@ from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.staged import StagedArtifact
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.pruning.policies.base import step_to_dict
+from primesvt_deploy.report.content import ReportContent, encode_content
 from primesvt_deploy.report.html import render_report
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.outcome import LOGIT_TOLERANCE
@@ -28,7 +29,11 @@ __all__ = ["stage_bundle"]
 
 
 def stage_bundle(
-    context: BuildContext, chosen: Variant, staged: StagedArtifact, manifest: dict[str, Any]
+    context: BuildContext,
+    chosen: Variant,
+    staged: StagedArtifact,
+    manifest: dict[str, Any],
+    content: ReportContent,
 ) -> dict[str, Any]:
     """Write all other files of the bundle; the finished manifest.
 
@@ -37,6 +42,7 @@ def stage_bundle(
         chosen: the variant that is shipped.
         staged: its artifact.
         manifest: see `compose_manifest`.
+        content: of its report beside the manifest.
 
     Raises:
         VerificationError: the ORT-format file gives other logits than the ONNX file.
@@ -55,6 +61,7 @@ def stage_bundle(
         session=_session(staged),
         plan={**_plan(chosen, groups), "ignored": list(context.search.settings.ignore)},
         ledger=context.search.ledger.path or Path(),
+        report_content=encode_content(content),
         report=_report(manifest, chosen, groups),
         check_images=images,
         check_logits=logits,

@@ -20,7 +20,7 @@ from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.anytime import Stage
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
-from primesvt_deploy.pipeline.budget import Goal, Measurement, weight_bytes
+from primesvt_deploy.pipeline.budget import Goal, Measurement, SizeTarget, weight_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.dense import DenseModel
 from primesvt_deploy.pipeline.ladder import Ladder
@@ -67,6 +67,7 @@ class Variant:
         stages: that may run before the whole model in the files.
         ladder: which of them do, and how sure they must be; None: that is not decided.
         file_bytes: of the model file; of the larger one, where two are shipped.
+        size: how many bytes of what the budget counts a plan is predicted to have.
         measured: its bytes and its drop.
         budget_bytes: of what the budget counts.
         max_drop: points that may be lost; None: any.
@@ -84,6 +85,7 @@ class Variant:
     stages: tuple[Stage, ...] = ()
     ladder: Ladder | None = None
     file_bytes: int
+    size: SizeTarget
     measured: Measurement
     budget_bytes: int
     max_drop: float | None
@@ -152,14 +154,16 @@ def make_variant(
     """
     whole = ship(context, dense, context.model, precision, files.artifacts / "dense")
     cost = _drop(context, dense, whole.artifact) if _changes_outputs(context, precision) else None
+    size = _size_target(context, dense, whole)
     allowed, finetuned = context.settings.search.max_drop, context.settings.finetune
     if cost is not None and allowed is not None and cost.points > allowed and not finetuned:
-        return _unpruned(context, dense, whole, cost, _too_lossy(context, dense, whole, cost))
+        lossy = _too_lossy(context, dense, whole, cost)
+        return _unpruned(context, dense, whole, cost, lossy, size)
     if whole.bytes <= dense.budget.bytes:
         if finetuned:
             context.progress.message("nothing has to leave, so nothing is fine-tuned")
-        return _unpruned(context, dense, whole, cost, fitting(whole.bytes))
-    goal = _first_goal(context, dense, whole, cost)
+        return _unpruned(context, dense, whole, cost, fitting(whole.bytes), size)
+    goal = _first_goal(context, size, cost)
     for _ in range(_ATTEMPTS):
         variant = _pruned(context, dense, goal, precision, files)
         again = dense.budget.corrected(goal, variant.predicted, variant.measured)
@@ -182,7 +186,7 @@ def _pruned(
         drop = _drop(context, dense, shipped.artifact)
     else:
         drop = _drop_of_pruning(context, dense, shipped.artifact, predicted, applied)
-    return _variant(context, dense, shipped, drop, predicted, applied, finetuned)
+    return _variant(context, dense, shipped, drop, predicted, applied, goal.size, finetuned)
 
 
 def _unpruned(
@@ -191,12 +195,13 @@ def _unpruned(
     whole: Shipped,
     cost: PairedDrop | None,
     predicted: PolicyOutcome,
+    size: SizeTarget,
 ) -> Variant:
     """The dense model in a precision, as it is."""
     applied = AppliedPlan(context.model)
     if cost is None and not _changes_outputs(context, whole.artifact.precision):
         cost = PairedDrop(0, 0, len(context.images.search))
-    return _variant(context, dense, whole, cost, predicted, applied)
+    return _variant(context, dense, whole, cost, predicted, applied, size)
 
 
 def _variant(
@@ -206,6 +211,7 @@ def _variant(
     drop: PairedDrop | None,
     predicted: PolicyOutcome,
     applied: AppliedPlan,
+    size: SizeTarget,
     finetuned: Finetuned | None = None,
 ) -> Variant:
     weights = weight_bytes(shipped.quantized, shipped.artifact)
@@ -219,6 +225,7 @@ def _variant(
         native=shipped.native,
         stages=shipped.stages,
         file_bytes=shipped.file_bytes,
+        size=size,
         measured=Measurement(shipped.bytes, weights, drop),
         budget_bytes=shipped.bytes if context.settings.smallest else dense.budget.bytes,
         max_drop=context.settings.search.max_drop,
@@ -226,18 +233,18 @@ def _variant(
     )
 
 
-def _first_goal(
-    context: BuildContext, dense: DenseModel, whole: Shipped, cost: PairedDrop | None
-) -> Goal:
-    """The budget, and of the accuracy constraint what quantization leaves."""
+def _size_target(context: BuildContext, dense: DenseModel, whole: Shipped) -> SizeTarget:
+    """The budget, and bytes under any plan, in the precision of a whole model."""
     groups = context.search.prunable.groups
     weights = ShippedSize(whole.quantized, groups, whole.artifact.weight_bits)
+    return dense.budget.target(whole.bytes, weights, groups)
+
+
+def _first_goal(context: BuildContext, size: SizeTarget, cost: PairedDrop | None) -> Goal:
+    """The budget, and of the accuracy constraint what quantization leaves."""
     # What training makes up for need not be reserved.
     reserved = max(0.0, cost.points) if cost and not context.settings.finetune else 0.0
-    return Goal(
-        dense.budget.target(whole.bytes, weights, groups),
-        AccuracyConstraint(context.search.settings.max_drop, reserved),
-    )
+    return Goal(size, AccuracyConstraint(context.search.settings.max_drop, reserved))
 
 
 def _predicted(context: BuildContext, goal: Goal) -> PolicyOutcome:

@@ -46,13 +46,14 @@ def resident() -> dict[str, int | None]:
 
 
 def measure_stages(
-    load: Callable[[], OnnxModel], *, batch: int = 1
+    load: Callable[[], OnnxModel], *, batch: int = 1, runs: int = _RUNS
 ) -> dict[str, dict[str, int | None]]:
-    """Measure the `FIGURES` at each of the `STAGES`, bytes; `steady` is after 20 further runs.
+    """Measure the `FIGURES` at each of the `STAGES`, bytes; `steady` is after some further runs.
 
     Args:
         load: opens the model.
         batch: number of samples in a run.
+        runs: number of further runs.
 
     Raises:
         BundleError: the model cannot be loaded.
@@ -70,7 +71,7 @@ def measure_stages(
     samples = np.full((batch, *model.sample_shape), value, dtype=model.sample_dtype)
     model.logits(samples)
     stages["first run"] = resident()
-    for _ in range(_RUNS):
+    for _ in range(runs):
         model.logits(samples)
     stages["steady"] = resident()
     return stages
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=0, help="0: one a physical core")
     parser.add_argument("--batch", type=int, default=1, help="samples a run (default 1)")
+    parser.add_argument("--runs", type=int, default=_RUNS, help="after the first (default 20)")
     options = parser.parse_args(arguments)
 
     def load() -> OnnxModel:
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OnnxModel(path, threads=threads, profile=_profile(name or LATENCY, path))
 
     try:
-        print(json.dumps(measure_stages(load, batch=options.batch)))
+        print(json.dumps(measure_stages(load, batch=options.batch, runs=options.runs)))
     except DeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -10,7 +10,7 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome
 from primesvt_deploy.pruning.search.ledger import Candidate
 
-__all__ = ["best_in_ledger"]
+__all__ = ["best_in_ledger", "plan_of"]
 
 
 def best_in_ledger(
@@ -40,7 +40,7 @@ def best_in_ledger(
         (candidate, plan, size_of(plan))
         for candidate in candidates
         if candidate.n == images and not candidate.stopped_early
-        for plan in (_plan_of(candidate, groups),)
+        for plan in (plan_of(candidate, groups),)
         if plan is not None
     ]
     within = [k for k in whole if allowed is None or k[0].drop.points <= allowed]
@@ -68,7 +68,7 @@ def best_in_ledger(
     )
 
 
-def _plan_of(candidate: Candidate, groups: Sequence[Group]) -> Plan | None:
+def plan_of(candidate: Candidate, groups: Sequence[Group]) -> Plan | None:
     """The plan of a candidate, or None: it is no plan of these groups, or not the one it names."""
     plan = Plan.from_packed(candidate.channels)
     try:

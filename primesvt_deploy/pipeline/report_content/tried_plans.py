@@ -1,0 +1,110 @@
+"""The candidates that a search tried, and what a policy measured of each group on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.greedy import Greedy
+from primesvt_deploy.pruning.search.from_ledger import plan_of
+from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.report.content import Sensitivity, TriedPlan
+
+__all__ = ["MOST_TRIED", "sensitivities", "tried_plans"]
+
+MOST_TRIED = 2000
+"""Candidates that a report shows, at most."""
+
+
+def tried_plans(
+    candidates: Iterable[Candidate],
+    accepted: Iterable[Candidate],
+    groups: Sequence[Group],
+    size_of: Callable[[Plan], int],
+) -> tuple[TriedPlan, ...]:
+    """The candidates of a ledger, without the dense model, in the order they were evaluated.
+
+    Of more than `MOST_TRIED` those that were accepted stay, then those that were judged on all
+    their images, then the others; of the kind that does not fit every so many, evenly.
+
+    Args:
+        candidates: of the ledger.
+        accepted: those on the way to the chosen plan.
+        groups: of the dense model; candidates of other groups are left out.
+        size_of: predicted bytes of what the budget counts, under a plan.
+    """
+    chosen = {candidate.key for candidate in accepted}
+    pruned = [c for c in candidates if c.channels]
+    shown = []
+    for candidate in _most_telling(pruned, chosen):
+        plan = plan_of(candidate, groups)
+        if plan is not None:
+            shown.append(_tried(candidate, size_of(plan), candidate.key in chosen))
+    return tuple(shown)
+
+
+def _most_telling(
+    candidates: Sequence[Candidate], accepted: set[tuple[str, int]]
+) -> list[Candidate]:
+    kinds: tuple[list[int], ...] = ([], [], [])
+    for index, candidate in enumerate(candidates):
+        kind = 0 if candidate.key in accepted else 1 + candidate.stopped_early
+        kinds[kind].append(index)
+    kept: list[int] = []
+    for indices in kinds:
+        left = MOST_TRIED - len(kept)
+        if len(indices) > left:
+            indices = [indices[len(indices) * i // left] for i in range(left)]
+        kept += indices
+    return [candidates[index] for index in sorted(kept)]
+
+
+def _tried(candidate: Candidate, size: int, accepted: bool) -> TriedPlan:
+    low, high = candidate.drop.interval()
+    return TriedPlan(
+        step=candidate.step,
+        group=candidate.group,
+        rate=candidate.rate,
+        bytes=size,
+        drop=round(candidate.drop.points, 4),
+        low=round(low, 4),
+        high=round(high, 4),
+        n=candidate.n,
+        stopped_early=candidate.stopped_early,
+        accepted=accepted,
+    )
+
+
+def sensitivities(
+    candidates: Iterable[Candidate], groups: Sequence[Group]
+) -> tuple[Sensitivity, ...]:
+    """What the greedy policy measured of each group first: divergence with that group narrowed.
+
+    It measures again around later plans; those curves answer another question and are left out.
+
+    Args:
+        candidates: of the ledger, in order.
+        groups: of the dense model, in the order of the result; a group without points has none.
+    """
+    own = [c for c in candidates if c.step == Greedy.name and c.divergence is not None]
+    first = next((c for c in own if not c.group or set(c.channels) == {c.group}), None)
+    around = dict(first.channels) if first is not None and not first.group else {}
+    points: dict[str, dict[float, float]] = {group.name: {} for group in groups}
+    for candidate in own:
+        others = {k: v for k, v in candidate.channels.items() if k != candidate.group}
+        same = others == {k: v for k, v in around.items() if k != candidate.group}
+        if candidate.group in points and same:
+            assert candidate.divergence is not None
+            points[candidate.group][candidate.rate] = candidate.divergence
+    return tuple(
+        Sensitivity(
+            group=name,
+            rates=tuple(sorted(found)),
+            values=tuple(float(np.round(found[rate], 6)) for rate in sorted(found)),
+        )
+        for name, found in points.items()
+        if found
+    )
