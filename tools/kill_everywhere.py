@@ -36,8 +36,8 @@ from primesvt_deploy.data import open_data  # noqa: E402
 from primesvt_deploy.edge.runtime.bundle import file_digest, open_bundle  # noqa: E402
 from primesvt_deploy.errors import DeployError, OutputError  # noqa: E402
 
-TIMED = {"manifest.json", "report.html", "ledger.jsonl"}
-"""Files that hold times, so that no two builds write the same."""
+TIMED = {"manifest.json", "report.html", "report.json", "ledger.jsonl"}
+"""Files that hold times or memory, so that no two builds write the same."""
 
 
 @dataclass(frozen=True)

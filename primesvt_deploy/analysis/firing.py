@@ -98,7 +98,7 @@ class _Spikes:
         by_step = spikes.unflatten(0, (self._timesteps, -1))
         others = (1, *range(3, by_step.ndim))
         self._sums = self._sums + by_step.sum(dim=others, dtype=torch.float64)
-        self._always = self._always & (spikes > 0).all(dim=0).flatten(1).all(dim=1)
+        self._always = self._always & (spikes > 0).unsqueeze(-1).flatten(2).all(dim=2).all(dim=0)
         self._values += spikes.numel()
 
     def rate(self, layer: str, images: int) -> FiringRate:

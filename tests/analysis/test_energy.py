@@ -22,6 +22,7 @@ from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
 
 
 class Steps:
@@ -198,3 +199,15 @@ def test_json_says_what_it_is(tiny: SViT, tiny_data: DataSet) -> None:
     assert content["microjoules"] == pytest.approx(
         (4.6 * content["macs"] + 0.9 * content["accumulates"]) / 1e6, abs=2e-6
     )
+
+
+def test_a_quantized_model_has_the_same_products(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(4)
+    dense = by_name(estimate_energy(tiny, images))
+    found = by_name(estimate_energy(quantize(tiny, 8, integer_input=True), images))
+    first, *others = dense
+    assert set(found) == set(dense)
+    # One channel more: that of ones.
+    assert 3 * found[first].macs == 4 * dense[first].macs and found[first].operand == "real"
+    for name in others:
+        assert (found[name].macs, found[name].operand) == (dense[name].macs, dense[name].operand)

@@ -5,6 +5,8 @@ import torch
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.verification.spikes import observed
 
 
 def test_rates_are_the_share_of_ones(tiny: SViT, tiny_data: DataSet) -> None:
@@ -29,3 +31,27 @@ def test_a_silenced_channel_is_counted_as_silent(tiny: SViT, tiny_data: DataSet)
         tiny.module.get_parameter("stem.0.bn.bias")[0] = 0.0
     after = next(r for r in measure_firing_rates(tiny, images) if r.layer == "stem.0")
     assert after.silent == before.silent + 1
+
+
+def test_rates_by_timestep_and_channels_that_always_fire(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(20)
+    with torch.no_grad():
+        tiny.module.get_parameter("stem.1.bn.weight")[:2] = 0.0
+        tiny.module.get_parameter("stem.1.bn.bias")[:2] = torch.tensor([9.0, -9.0])
+    _, spikes = observed(tiny, torch.from_numpy(images.inputs(0, 20)))
+    for layer in measure_firing_rates(tiny, images, batch_size=7):
+        fired = spikes[layer.layer].unflatten(0, (3, 20)).transpose(1, 2).flatten(2).double()
+        assert torch.allclose(torch.tensor(layer.by_timestep).double(), fired.mean(dim=(1, 2)))
+        assert layer.constant == int((fired > 0).all(dim=2).all(dim=0).sum())
+    found = next(r for r in measure_firing_rates(tiny, images) if r.layer == "stem.1")
+    assert found.constant >= 1 and found.silent >= 1
+
+
+def test_a_quantized_model_has_rates_of_its_own(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(9)
+    quantized = quantize(tiny, 8, integer_input=True)
+    found = {rate.layer: rate.rate for rate in measure_firing_rates(quantized, images)}
+    _, spikes = observed(quantized, torch.from_numpy(images.as_pixels().inputs(0, 9)))
+    assert found == {name: float(fired.double().mean()) for name, fired in spikes.items()}
+    dense = {rate.layer: rate.rate for rate in measure_firing_rates(tiny, images)}
+    assert found.keys() == dense.keys() and found != dense

@@ -32,6 +32,7 @@ from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.report.content import read_content
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
     names = {path.name for path in built.path.iterdir()}
     assert names == {
         "check.npz", "ledger.jsonl", "manifest.json", "model.onnx", "plan.json", "report.html",
-        "run.py", "runtime", "session.json", "weights.safetensors",
+        "report.json", "run.py", "runtime", "session.json", "weights.safetensors",
     }  # fmt: skip
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
 
@@ -108,6 +109,61 @@ def test_held_out_accuracy_is_that_of_the_shipped_model(built: BuildResult, data
     assert reported["n"] == len(data.held_out) == 120
     # A spike flipped between torch and ONNX Runtime may move an image.
     assert abs(reported["correct"] - correct) <= 2
+
+
+def test_the_content_of_the_report_agrees_with_the_manifest(built: BuildResult) -> None:
+    manifest, content = built.manifest, read_content(built.path / "report.json")
+    size, accuracy = manifest["size"], manifest["accuracy"]
+    assert content.notes == ()
+    for name in ("dense", "shipped"):
+        counted = sum(getattr(layer, name) for layer in content.layers)
+        assert counted == size[name]["weight_bytes"]
+        pairs = [(p.label == p.predicted, getattr(p, name)) for p in content.confusion]
+        assert sum(count for _, count in pairs) == accuracy[name]["n"]
+        assert sum(count for right, count in pairs if right) == accuracy[name]["correct"]
+    assert len(content.lost) == min(accuracy["drop"]["lost"], 12)
+    assert {lost.label for lost in content.lost} <= set(content.classes)
+    assert [layer.layer for layer in content.firing] == [n["name"] for n in manifest["neurons"]]
+    assert sum(layer.silent for layer in content.firing) == 0, "silent channels left"
+    assert [stage.stage for stage in content.memory] == ["import", "load", "first run", "peak"]
+    for stage in content.memory:
+        assert stage.dense and stage.shipped and min(stage.dense, stage.shipped) > 20_000_000
+    assert content.sample is not None and content.sample.label == content.sample.predicted
+    spent = [sum(getattr(layer, name) or 0.0 for layer in content.energy)
+             for name in ("dense", "shipped")]  # fmt: skip
+    assert 0.0 < spent[1] < spent[0]
+
+
+def test_what_the_search_tried_is_in_the_content_of_the_report(built: BuildResult) -> None:
+    tried = read_content(built.path / "report.json").tried
+    lines = [json.loads(x) for x in (built.path / "ledger.jsonl").read_text().splitlines()]
+    assert [plan.step for plan in tried] == [x["step"] for x in lines if x["step"] != "dense"]
+    policy = json.loads((built.path / "plan.json").read_text())["policy"]
+    accepted = [plan for plan in tried if plan.accepted]
+    assert len(accepted) == len(policy["steps"]) == 1
+    assert accepted[0].bytes == policy["predicted_bytes"]
+    assert accepted[0].drop == policy["steps"][0]["drop"]["points"]
+
+
+def test_a_build_is_finished_though_a_part_of_its_report_fails(
+    model: SViT, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("no such\nproduct")
+
+    where = "primesvt_deploy.pipeline.report_content."
+    monkeypatch.setattr(where + "memory.measure_memory", failing)
+    monkeypatch.setattr(where + "spikes.estimate_energy", failing)
+    result = build(model, tmp_path / "b", FITTING, data=data)
+    content = read_content(open_bundle(result.path).file("report.json"))
+    assert content.notes == (
+        "memory: not gathered (RuntimeError: no such)",
+        "energy: not gathered (RuntimeError: no such)",
+    )
+    assert content.memory == content.energy == () and content.firing and content.sample
+    # The dense model is shipped as it is.
+    assert all(layer.dense == layer.shipped for layer in (*content.layers, *content.firing))
+    assert not content.lost and not content.tried
 
 
 def test_verification_is_not_limited_to_the_images_decisions_rest_on(

@@ -41,6 +41,7 @@ from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.model.load import load
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.report.content import REPORT_CONTENT, encode_content, read_content
 
 __all__ = ["Target", "Wrong", "make_targets"]
 
@@ -79,6 +80,7 @@ def make_targets(folder: Path) -> tuple[Target, ...]:
         *_checkpoint_targets(folder),
         *_data_targets(folder),
         *_json_targets(folder),
+        _report_target(bundle, folder / "report.json"),
     )
 
 
@@ -285,6 +287,18 @@ def _json_targets(folder: Path) -> Sequence[Target]:
         Target("ledgers", (ledger_file(),), ledger, _one_line_altered),
         Target("frontiers", (known,), frontier, altered_json),
     )
+
+
+def _report_target(bundle: Path, path: Path) -> Target:
+    def content_of_report(content: bytes) -> None:
+        path.write_bytes(content)
+        found = read_content(path)
+        path.write_bytes(encode_content(found))
+        if read_content(path) != found:
+            raise Wrong("what was read is not what is written again")
+
+    whole = (bundle / REPORT_CONTENT).read_bytes()
+    return Target("contents of reports", (whole,), content_of_report, altered_json)
 
 
 def _one_line_altered(content: bytes, random: Any) -> bytes:

@@ -66,8 +66,10 @@ def _rasters(
         neuron = neurons[name]
         constants = neuron.parameters_ if isinstance(neuron, Neuron) else neuron.constants
         fired = spikes[name]  # [T, C, ...], of one image
-        shown = fired[:, _evenly(fired.shape[1], _MOST_CHANNELS)].flatten(2)
-        rates = shown.double().mean(dim=2) / (constants.levels * constants.spike_value)
+        shown = fired[:, _evenly(fired.shape[1], _MOST_CHANNELS)].double()
+        rates = shown.unsqueeze(-1).flatten(2).mean(dim=2) / (
+            constants.levels * constants.spike_value
+        )
         values = tuple(tuple(round(rate, _DIGITS) for rate in row) for row in rates.tolist())
         rows.append(SpikeRaster(layer=name, rates=values))
     return tuple(rows)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
-import numpy as np
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.pruning.plan import Plan
@@ -17,6 +15,8 @@ __all__ = ["MOST_TRIED", "sensitivities", "tried_plans"]
 
 MOST_TRIED = 2000
 """Candidates that a report shows, at most."""
+_FREE = "free"
+"""Step of the candidate without constant channels."""
 
 
 def tried_plans(
@@ -89,22 +89,34 @@ def sensitivities(
         candidates: of the ledger, in order.
         groups: of the dense model, in the order of the result; a group without points has none.
     """
-    own = [c for c in candidates if c.step == Greedy.name and c.divergence is not None]
-    first = next((c for c in own if not c.group or set(c.channels) == {c.group}), None)
-    around = dict(first.channels) if first is not None and not first.group else {}
+    known = list(candidates)
+    own = [c for c in known if c.step == Greedy.name and c.divergence is not None]
+    around = _first_plan(known, own)
     points: dict[str, dict[float, float]] = {group.name: {} for group in groups}
     for candidate in own:
-        others = {k: v for k, v in candidate.channels.items() if k != candidate.group}
-        same = others == {k: v for k, v in around.items() if k != candidate.group}
-        if candidate.group in points and same:
-            assert candidate.divergence is not None
-            points[candidate.group][candidate.rate] = candidate.divergence
+        group, divergence = candidate.group, candidate.divergence
+        others = {k: v for k, v in candidate.channels.items() if k != group}
+        same = others == {k: v for k, v in around.items() if k != group}
+        if group in points and same and divergence is not None:
+            points[group][candidate.rate] = divergence
     return tuple(
         Sensitivity(
             group=name,
             rates=tuple(sorted(found)),
-            values=tuple(float(np.round(found[rate], 6)) for rate in sorted(found)),
+            values=tuple(round(found[rate], 6) for rate in sorted(found)),
         )
         for name, found in points.items()
         if found
     )
+
+
+def _first_plan(known: Sequence[Candidate], own: Sequence[Candidate]) -> Mapping[str, str]:
+    """Channels of the plan that the first curves lie around, as the ledger has them.
+
+    It is judged first, unless that was done before: then it is the dense model, or that without
+    its constant channels.
+    """
+    if own and not own[0].group:
+        return own[0].channels
+    free = (candidate.channels for candidate in known if candidate.step == _FREE)
+    return next(free, {})
