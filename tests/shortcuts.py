@@ -113,3 +113,20 @@ def _modules_copied_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Module, "__deepcopy__", copied, raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _memory_for_reports_measured_once() -> Iterator[None]:
+    """Each build measures two models in processes of their own; small ones take as much memory."""
+    from primesvt_deploy.pipeline.report_content import memory
+
+    usual, measured = memory.measure_memory, []
+
+    def once(*arguments: Any, **options: Any) -> Any:
+        if not measured:
+            measured.append(usual(*arguments, **options))
+        return measured[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "measure_memory", once)
+        yield

@@ -50,10 +50,7 @@ class Predictions:
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Softmax of logits `[n, K]`, float32."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    found: npt.NDArray[np.float32] = (shifted / shifted.sum(axis=1, keepdims=True)).astype(
-        np.float32
-    )
-    return found
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def artifact_hits(
@@ -72,7 +69,7 @@ def artifact_hits(
         progress: receives a step for each run.
     """
     found = artifact_predictions(model, images, batch_size=batch_size, progress=progress)
-    return found.classes == images.labels
+    return np.asarray(found.classes == images.labels)
 
 
 def artifact_predictions(

@@ -57,7 +57,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the content: immutable, without fields of others."""
 
 
-class LayerBytes(_Part, kw_only=True):
+class LayerBytes(_Part, frozen=True, kw_only=True):
     """Bytes of one layer; the layers are disjoint and sum to all weights, to the byte.
 
     A norm that is folded belongs to the layer before it; one that cannot be is its own layer.
@@ -74,7 +74,7 @@ class LayerBytes(_Part, kw_only=True):
     shipped: _Whole
 
 
-class Sensitivity(_Part, kw_only=True):
+class Sensitivity(_Part, frozen=True, kw_only=True):
     """What a policy measured of a group, one number a rate.
 
     Args:
@@ -88,7 +88,7 @@ class Sensitivity(_Part, kw_only=True):
     values: tuple[_Number, ...]
 
 
-class TriedPlan(_Part, kw_only=True):
+class TriedPlan(_Part, frozen=True, kw_only=True):
     """One candidate that the search evaluated.
 
     Args:
@@ -115,7 +115,7 @@ class TriedPlan(_Part, kw_only=True):
     accepted: bool
 
 
-class MemoryStage(_Part, kw_only=True):
+class MemoryStage(_Part, frozen=True, kw_only=True):
     """Resident memory of a fresh process after one stage of a run; None: not measured.
 
     Args:
@@ -129,7 +129,7 @@ class MemoryStage(_Part, kw_only=True):
     shipped: _Whole | None
 
 
-class LayerEnergy(_Part, kw_only=True):
+class LayerEnergy(_Part, frozen=True, kw_only=True):
     """Energy estimate of one operation's layer for one image, pJ.
 
     Args:
@@ -142,7 +142,7 @@ class LayerEnergy(_Part, kw_only=True):
     shipped: _Amount | None
 
 
-class LayerFiring(_Part, kw_only=True):
+class LayerFiring(_Part, frozen=True, kw_only=True):
     """Spikes of one neuron layer over `report` images.
 
     Args:
@@ -163,7 +163,7 @@ class LayerFiring(_Part, kw_only=True):
     constant: _Whole
 
 
-class SpikeRaster(_Part, kw_only=True):
+class SpikeRaster(_Part, frozen=True, kw_only=True):
     """Spikes of one neuron layer of the shipped model for the sample image.
 
     Args:
@@ -176,7 +176,7 @@ class SpikeRaster(_Part, kw_only=True):
     rates: tuple[tuple[_Share, ...], ...]
 
 
-class SampleImage(_Part, kw_only=True):
+class SampleImage(_Part, frozen=True, kw_only=True):
     """One image as the shipped model sees it.
 
     Args:
@@ -200,7 +200,7 @@ class SampleImage(_Part, kw_only=True):
     attention_layer: _Text = ""
 
 
-class ConfusedPair(_Part, kw_only=True):
+class ConfusedPair(_Part, frozen=True, kw_only=True):
     """Held-out images of one class that were taken for one class (itself, too).
 
     Args:
@@ -214,7 +214,7 @@ class ConfusedPair(_Part, kw_only=True):
     shipped: _Whole
 
 
-class ClassifiedImage(_Part, kw_only=True):
+class ClassifiedImage(_Part, frozen=True, kw_only=True):
     """A held-out image that the dense model gets right and the shipped one does not.
 
     Args:
@@ -234,7 +234,7 @@ class ClassifiedImage(_Part, kw_only=True):
     shipped_probability: _Share
 
 
-class ReportContent(_Part, kw_only=True):
+class ReportContent(_Part, frozen=True, kw_only=True):
     """Everything that a report shows and the manifest does not have; empty where not measured.
 
     Args:

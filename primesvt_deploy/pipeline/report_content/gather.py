@@ -20,7 +20,8 @@ from primesvt_deploy.report.content import MemoryStage, ReportContent
 
 __all__ = ["gather_content"]
 
-_FIRING_IMAGES = 64
+_FIRING_IMAGES, _FEWEST_IMAGES = 64, 8
+"""Images that rates are means over: fewer large ones, which have more positions each."""
 _DIVERGENCE = (
     "divergence of the class probabilities from the dense model's (Kullback-Leibler, nats), with "
     "that group alone narrowed"
@@ -58,7 +59,8 @@ class _Gathering:
         """All parts."""
         context, chosen = self._context, self._findings.chosen
         groups, ledger = context.search.prunable.groups, context.search.ledger
-        images = context.images.search.first(_FIRING_IMAGES)
+        count = max(context.model.batch_of(_FIRING_IMAGES), _FEWEST_IMAGES)
+        images = context.images.search.first(count)
         models = (context.model, self._shipped)
         labels = self._findings.evaluation.labels
         names = context.model.labels
@@ -67,38 +69,37 @@ class _Gathering:
         context.progress.stage("content of the report", 5)
         layers = layer_bytes(*models, chosen.exported, groups)
         curves = sensitivities(ledger, groups)
-        memory = self._part("memory", self._memory, ())
-        firing = self._part("firing rates", lambda: layer_firing(*models, images), ())
-        energy = self._part("energy", lambda: layer_energy(*models, images), ())
-        sample = self._part("sample image", lambda: sample_image(self._shipped, images), None)
-        lost = self._part(
-            "lost images", lambda: lost_images(context.images.held_out, *predictions, names), ()
-        )
+        memory = self._part("memory", self._memory)
+        firing = self._part("firing rates", lambda: layer_firing(*models, images))
+        energy = self._part("energy", lambda: layer_energy(*models, images))
+        sample = self._part("sample image", lambda: sample_image(self._shipped, images))
+        held_out = context.images.held_out
+        lost = self._part("lost images", lambda: lost_images(held_out, *predictions, names))
         return ReportContent(
             layers=layers,
             tried=tried_plans(ledger, chosen.steps, groups, chosen.size.predicted_bytes),
             sensitivity=curves,
             sensitivity_of=_DIVERGENCE if curves else "",
-            memory=memory,
-            energy=energy,
-            firing=firing,
+            memory=memory or (),
+            energy=energy or (),
+            firing=firing or (),
             firing_images=len(images) if firing or energy else 0,
             sample=sample,
             classes=tuple(on_one_line(name) for name in names),
             confusion=confused_pairs(labels, *predictions, len(names)),
-            lost=lost,
+            lost=lost or (),
             notes=tuple(self._notes),
         )
 
     def _memory(self) -> tuple[MemoryStage, ...]:
         return memory_stages(self._findings.dense, self._staged, self._context.settings.threads)
 
-    def _part(self, name: str, gather: Callable[[], _Found], empty: _Found) -> _Found:
-        """A part of the content; where it fails, an empty one and a note."""
+    def _part(self, name: str, gather: Callable[[], _Found]) -> _Found | None:
+        """A part of the content; None where it fails, and a note says so."""
         try:
             return gather()
         except _FAILURES as error:
             self._notes.append(on_one_line(f"{name}: not gathered ({type_and_message(error)})"))
-            return empty
+            return None
         finally:
             self._context.progress.step(name)

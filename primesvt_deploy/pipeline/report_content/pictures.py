@@ -52,4 +52,4 @@ def _of_frames(frames: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if coloured.shape[-1] not in (1, 3):
         coloured = coloured.sum(axis=-1, keepdims=True)
     scaled = 255.0 * coloured / max(coloured.max(), np.finfo(np.float64).tiny)
-    return scaled.round().astype(np.uint8)
+    return np.asarray(scaled.round(), dtype=np.uint8)
