@@ -102,7 +102,7 @@ class _Spikes:
         self._values += spikes.numel()
 
     def rate(self, layer: str, images: int) -> FiringRate:
-        """What the sums, `[T, C]`, come to."""
+        """Rates that the sums, `[T, C]`, come to."""
         by_timestep = self._sums.sum(dim=1) * self._timesteps / self._values / self._largest
         return FiringRate(
             layer=layer,

@@ -75,7 +75,7 @@ class LayerBytes(_Part, frozen=True, kw_only=True):
 
 
 class Sensitivity(_Part, frozen=True, kw_only=True):
-    """What a policy measured of a group, one number a rate.
+    """A policy's measure of a group, one number a rate.
 
     Args:
         group: name of the group.

@@ -80,6 +80,7 @@ def parts(model: SViT, ledger: Path, title: str) -> BundleParts:
         plan={"kept": {}},
         ledger=ledger,
         report=title,
+        report_content=title.encode(),
         check_images=np.zeros((1, 16, 16, 3), np.uint8),
         check_logits=np.zeros((1, 5), np.float32),
     )

@@ -124,7 +124,11 @@ def test_the_content_of_the_report_agrees_with_the_manifest(built: BuildResult) 
     assert len(content.lost) == min(accuracy["drop"]["lost"], 12)
     assert {lost.label for lost in content.lost} <= set(content.classes)
     assert [layer.layer for layer in content.firing] == [n["name"] for n in manifest["neurons"]]
-    assert sum(layer.silent for layer in content.firing) == 0, "silent channels left"
+    widths = json.loads((built.path / "plan.json").read_text())["widths"]
+    hidden = next(layer for layer in content.firing if layer.layer == "blocks.0.mlp.fc1")
+    assert hidden.channels == widths["blocks.0.mlp"] < 96 and hidden.dense and hidden.shipped
+    assert hidden.shipped == pytest.approx(sum(hidden.by_timestep) / 3, abs=1e-5)
+    assert hidden.shipped > hidden.dense, "channels that never fire have left"
     assert [stage.stage for stage in content.memory] == ["import", "load", "first run", "peak"]
     for stage in content.memory:
         assert stage.dense and stage.shipped and min(stage.dense, stage.shipped) > 20_000_000

@@ -13,6 +13,7 @@ from families.zoo import ZOO
 from small_models import make_model
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, load
+from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.cli import cli
 from primesvt_deploy.data import DataSet
@@ -22,7 +23,7 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import PairedDrop
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan
-from primesvt_deploy.pipeline.budget import Measurement
+from primesvt_deploy.pipeline.budget import Measurement, SizeTarget
 from primesvt_deploy.pipeline.prune import fitting
 from primesvt_deploy.pipeline.variant import Variant, best
 from primesvt_deploy.quantization.serialization import with_quantized_state
@@ -44,6 +45,9 @@ def variant(size: int, lost: int, *, budget: int = 100, file_bytes: int = 10) ->
         quantized=model, exported=artifact, native=None, file_bytes=file_bytes,
         measured=Measurement(size, size, PairedDrop(lost, 0, 100)), budget_bytes=budget,
         max_drop=3.0, dense=None,
+        size=SizeTarget(
+            budget_bytes=budget, dense_bytes=size, weights=ShippedSize(model, ()), groups=()
+        ),
     )  # fmt: skip
 
 

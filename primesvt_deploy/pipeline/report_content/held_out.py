@@ -1,4 +1,4 @@
-"""What the dense and the shipped model take held-out images for."""
+"""Confusions of the dense and the shipped model, and held-out images that pruning lost."""
 
 from __future__ import annotations
 

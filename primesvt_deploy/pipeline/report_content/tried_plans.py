@@ -81,9 +81,9 @@ def _tried(candidate: Candidate, size: int, accepted: bool) -> TriedPlan:
 def sensitivities(
     candidates: Iterable[Candidate], groups: Sequence[Group]
 ) -> tuple[Sensitivity, ...]:
-    """What the greedy policy measured of each group first: divergence with that group narrowed.
+    """Divergence with each group narrowed, as the greedy policy measured it first.
 
-    It measures again around later plans; those curves answer another question and are left out.
+    It measures again around later plans: those curves answer another question and are left out.
 
     Args:
         candidates: of the ledger, in order.
