@@ -116,9 +116,12 @@ def _modules_copied_quickly() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _memory_for_reports_measured_once() -> Iterator[None]:
-    """Each build measures two models in processes of their own; small ones take as much memory."""
-    from primesvt_deploy.pipeline.report_content import memory
+def _reports_gathered_quickly() -> Iterator[None]:
+    """A build measures the memory of two models in processes of their own; small ones are alike.
+
+    What it gathers of spikes it gathers on fewer images.
+    """
+    from primesvt_deploy.pipeline.report_content import gather, memory
 
     usual, measured = memory.measure_memory, []
 
@@ -129,4 +132,5 @@ def _memory_for_reports_measured_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "measure_memory", once)
+        patch.setattr(gather, "_FIRING_IMAGES", 8)
         yield

@@ -53,13 +53,14 @@ def stage_bundle(
     if staged.ort_file is not None:
         _require_same(staged.ort_file, samples.preprocessing.normalise(images), logits)
     groups = context.search.prunable.groups
+    plan = {**_plan(chosen, groups), "ignored": list(context.search.settings.ignore)}
     parts = BundleParts(
         model=chosen.model,
         quantized=None if chosen.quantized is chosen.model else chosen.quantized,
         stages={stage.model.timesteps: stage.layers for stage in chosen.stages},
         manifest=manifest,
         session=_session(staged),
-        plan={**_plan(chosen, groups), "ignored": list(context.search.settings.ignore)},
+        plan=plan,
         ledger=context.search.ledger.path or Path(),
         report_content=encode_content(content),
         report=_report(manifest, chosen, groups),

@@ -35,24 +35,23 @@ def confused_pairs(
         shipped: the shipped model's.
         classes: number of classes, K.
     """
-    before, after = (
-        np.bincount(labels * classes + found.classes, minlength=classes * classes)
-        for found in (dense, shipped)
-    )
-    pairs = np.flatnonzero(before + after)
+    coded = [labels * classes + found.classes for found in (dense, shipped)]
+    pairs, where = np.unique(np.concatenate(coded), return_inverse=True)
+    before, after = (np.bincount(x, minlength=len(pairs)) for x in np.split(where, 2))
     right = pairs // classes == pairs % classes
+    kept = np.arange(len(pairs))
     if classes > FEW_CLASSES:
-        wrong = pairs[~right]
+        wrong = kept[~right]
         by_count = np.argsort(-(before + after)[wrong], kind="stable")
-        pairs = np.sort(np.concatenate([pairs[right], wrong[by_count[:MOST_PAIRS]]]))
+        kept = np.sort(np.concatenate([kept[right], wrong[by_count[:MOST_PAIRS]]]))
     return tuple(
         ConfusedPair(
-            label=int(pair) // classes,
-            predicted=int(pair) % classes,
-            dense=int(before[pair]),
-            shipped=int(after[pair]),
+            label=int(pairs[i]) // classes,
+            predicted=int(pairs[i]) % classes,
+            dense=int(before[i]),
+            shipped=int(after[i]),
         )
-        for pair in pairs
+        for i in kept
     )
 
 
