@@ -11,10 +11,14 @@ import click
 from primesvt_deploy.cli.analyze import analyze
 from primesvt_deploy.cli.bench import bench
 from primesvt_deploy.cli.build import build
+from primesvt_deploy.cli.command import Commands, print_schema
 from primesvt_deploy.cli.compare import compare
+from primesvt_deploy.cli.completion import completion, prepare_completion
+from primesvt_deploy.cli.doctor import doctor
 from primesvt_deploy.cli.frontier import frontier
 from primesvt_deploy.cli.inspect import inspect
 from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
+from primesvt_deploy.cli.mistakes import usage_line
 from primesvt_deploy.cli.models import models
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
@@ -40,17 +44,52 @@ _BUILD_PACKAGES = {
 _INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="primesvt-deploy")
-def cli() -> None:
-    """Prune a trained Spiking Vision Transformer and ship it to an edge device.
+@click.option(
+    "--config-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_schema,
+    help="Print the JSON schema of --config files, for editors, and exit.",
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    r"""Prune a trained Spiking Vision Transformer and ship it to an edge device.
 
-    Exit codes: 0 good, 1 a constraint was not met or an artifact is not its model, 2 usage or
-    input, 130 interrupted.
+    \b
+    The first time:
+      primesvt-deploy doctor                  what this machine can do
+      primesvt-deploy build --budget-mb 20    the model that comes along, into bundle/
+      primesvt-deploy run bundle photo.jpg    classify an image with it
+
+    `COMMAND --help` lists a command's options; a file can hold them (--config FILE). Exit codes: 0
+    good, 1 a constraint was not met or an artifact is not its model, 2 usage or input, 130
+    interrupted.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
-for _command in (build, frontier, analyze, models, verify, run, inspect, bench, compare):
+_COMMANDS = (
+    build,
+    frontier,
+    analyze,
+    models,
+    verify,
+    run,
+    inspect,
+    bench,
+    compare,
+    doctor,
+    completion,
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
@@ -60,11 +99,12 @@ def main() -> None:
     # something else as well several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     print_whatever_names()
+    prepare_completion()
     try:
         with lost_interrupts_repeated():
             code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"error: {usage_line(error)}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; a build or frontier goes on where it was when run again", err=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.search import search_options
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["analyze"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="What can be pruned, what it costs, how often neurons fire.")
 @model_options
 @partial(search_options, policies=False)
 @threads_option

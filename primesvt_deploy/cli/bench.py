@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
     any_machine_option,
@@ -18,6 +19,7 @@ from primesvt_deploy.cli.options.common import (
     trust_option,
     whole_numbers,
 )
+from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.cli.options.host import host_options
 from primesvt_deploy.errors import SettingsError
 
@@ -29,11 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.command()
-@click.argument("bundles", nargs=-1, required=True, type=USER_PATH, metavar="BUNDLE...")
+@click.command(cls=Command, short_help="Measure latency, throughput and memory, here or over SSH.")
+@click.argument(
+    "bundles",
+    nargs=-1,
+    required=True,
+    type=USER_PATH,
+    metavar="BUNDLE...",
+    shell_complete=complete_bundles,
+)
 @click.option(
     "--runtime",
     metavar="NAME",
+    shell_complete=complete_names("onnx", "native", "both"),
     help="onnx, native or both.  [default: each that a bundle is built for]",
 )
 @click.option(
@@ -41,6 +51,7 @@ __all__ = ["bench"]
     "profiles",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_names("latency", "low-memory", "all"),
     help="Session of ONNX Runtime: latency, low-memory, or all; may be repeated.  [default: each "
     "bundle's]",
 )

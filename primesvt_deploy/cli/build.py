@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH, json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.finetune import finetune_options
 from primesvt_deploy.cli.options.model import model_options
@@ -43,7 +44,7 @@ _DECIDED_BY_FRONTIER = (
 """Options that were decided when the frontier was searched."""
 
 
-@click.command()
+@click.command(cls=Command, short_help="Shrink a trained model and write a verified bundle.")
 @click.option("--budget-mb", type=float, help="Megabytes (10^6 bytes) the model may have.")
 @click.option("--saving", type=float, help="Percent of the dense float32 model to save.")
 @click.option(
@@ -217,7 +218,7 @@ def _precision(given: str | None, runtime: Runtime) -> Precision | None:
 def _refuse_decided_options() -> None:
     source = click.get_current_context().get_parameter_source
     for name in _DECIDED_BY_FRONTIER:
-        if source(name) is ParameterSource.COMMANDLINE:
+        if source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
             raise SettingsError(
                 f"--{name.replace('_', '-')} cannot be given with --frontier, which decided it "
                 "when it was searched: leave it out, or run `primesvt-deploy frontier` with it"

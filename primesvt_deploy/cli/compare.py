@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH, any_machine_option, json_option
 from primesvt_deploy.errors import SettingsError
 
 __all__ = ["compare"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="Compare results of `bench`, with intervals.")
 @click.argument("results", nargs=-1, required=True, type=USER_PATH, metavar="RESULT...")
 @click.option("--plot", type=USER_PATH, metavar="FILE", help="Draw them: .png or .svg.")
 @any_machine_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
     json_option,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["frontier"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--output",
     type=USER_PATH,

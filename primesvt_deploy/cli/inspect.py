@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import bundle_argument, json_option
 
 __all__ = ["inspect"]
 
 
-@click.command()
+@click.command(cls=Command)
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> int:

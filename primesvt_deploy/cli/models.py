@@ -6,12 +6,13 @@ import json
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import json_option
 
 __all__ = ["models"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="The reference models, and the families that can be loaded.")
 @json_option
 def models(*, as_json: bool) -> int:
     """The reference models that come along, and the families whose checkpoints can be loaded."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     bundle_argument,
     json_option,
@@ -19,7 +20,7 @@ from primesvt_deploy.cli.options.common import (
 __all__ = ["run"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="Classify images with a bundle; torch is not needed.")
 @bundle_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Labels.")

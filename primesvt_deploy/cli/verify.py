@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
     bundle_argument,
@@ -16,11 +17,12 @@ from primesvt_deploy.cli.options.common import (
     threads_option,
     trust_option,
 )
+from primesvt_deploy.cli.options.completers import complete_names_with_commas
 
 __all__ = ["verify"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="Check that a bundle computes what its model computes.")
 @bundle_argument
 @click.option("--data", type=USER_PATH, help="ImageFolder directory or .npz.")
 @click.option(
@@ -28,7 +30,12 @@ __all__ = ["verify"]
 )
 @click.option("--factory", metavar="MODULE:FUNCTION", help="Of a bundle of your own class.")
 @click.option("--quick", is_flag=True, help="Files and stored check only, as without torch.")
-@click.option("--arm", metavar="CPU[,CPU]", help="Also on emulated cortex-a72 (Pi 4), cortex-a76.")
+@click.option(
+    "--arm",
+    metavar="CPU[,CPU]",
+    shell_complete=complete_names_with_commas("cortex-a72", "cortex-a76"),
+    help="Also on emulated cortex-a72 (Pi 4), cortex-a76.",
+)
 @click.option(
     "--arm-sandbox",
     type=USER_PATH,

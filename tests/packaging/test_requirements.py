@@ -17,6 +17,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 MODULES = {
     "pillow": "PIL",
     "onnx-ir": "onnx_ir",
+    "tomli-w": "tomli_w",
     "torch-pruning": "torch_pruning",
     "model-signing": "model_signing",
     "pyopenssl": "OpenSSL",
@@ -67,7 +68,7 @@ def test_the_package_imports_what_its_extras_install_and_nothing_else() -> None:
 
 def test_every_install_imports_what_it_demands() -> None:
     edge = imported(PACKAGE / "edge")
-    assert edge | {"click", "rich"} == modules(PROJECT["dependencies"])
+    assert edge | {"click", "rich", "tomli_w"} == modules(PROJECT["dependencies"])
     commands = imported(PACKAGE / "cli", at_the_top=True)
     assert {"click", "rich"} <= commands <= modules(PROJECT["dependencies"])
     over_ssh = imported(PACKAGE / "devices" / "ssh")

@@ -180,7 +180,7 @@ def test_a_model_of_real_residuals_says_which_layers_stay_float(tmp_path: Path) 
 def test_an_unknown_precision_is_one_line() -> None:
     result = CliRunner().invoke(cli, ["build", "--precision", "int2", "--saving", "10"])
     assert result.exit_code == 2
-    assert "'int2' is not one of" in result.output
+    assert "found 'int2', expected one of" in result.output
 
 
 @pytest.mark.parametrize("batch", [None, 4])

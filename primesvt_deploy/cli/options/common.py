@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.errors import SettingsError
 
 __all__ = [
@@ -59,7 +60,7 @@ class _UserPath(click.Path):
 
 USER_PATH = _UserPath()
 
-bundle_argument = click.argument("bundle", type=USER_PATH)
+bundle_argument = click.argument("bundle", type=USER_PATH, shell_complete=complete_bundles)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
 threads_option = click.option(
     "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."
@@ -68,7 +69,10 @@ any_machine_option = click.option(
     "--any-machine", is_flag=True, help="Compare results of different machines all the same."
 )
 profile_option = click.option(
-    "--profile", metavar="NAME", help="Session: latency or low-memory.  [default: the bundle's]"
+    "--profile",
+    metavar="NAME",
+    shell_complete=complete_names("latency", "low-memory"),
+    help="Session: latency or low-memory.  [default: the bundle's]",
 )
 trust_option = click.option(
     "--trust",
@@ -77,7 +81,10 @@ trust_option = click.option(
     help="Public key: refuse what its owner has not signed (build --sign).",
 )
 runtime_option = click.option(
-    "--runtime", metavar="NAME", help="onnx or native.  [default: onnx, if the bundle has it]"
+    "--runtime",
+    metavar="NAME",
+    shell_complete=complete_names("onnx", "native"),
+    help="onnx or native.  [default: onnx, if the bundle has it]",
 )
 
 

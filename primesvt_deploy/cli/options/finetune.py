@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from primesvt_deploy.cli.options.common import whole_numbers, with_options
+from primesvt_deploy.cli.options.completers import complete_names
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import FinetuneSettings
 
@@ -29,7 +30,11 @@ _OPTIONS = (
         type=float,
         help="Weight of the dense model's answers against labels, 0 to 1.  [default: 0.5]",
     ),
-    click.option("--device", help="Trains there: cpu, cuda or auto.  [default: auto]"),
+    click.option(
+        "--device",
+        shell_complete=complete_names("cpu", "cuda", "auto"),
+        help="Trains there: cpu, cuda or auto.  [default: auto]",
+    ),
 )
 _FIELDS = {
     "finetune_timesteps": "timesteps",

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from primesvt_deploy.cli.options.common import USER_PATH, numbers, whole_numbers, with_options
+from primesvt_deploy.cli.options.completers import (
+    FAMILY_NAMES,
+    complete_models,
+    complete_names,
+)
 from primesvt_deploy.edge.runtime.files import read_regular, reason_of
 from primesvt_deploy.errors import SettingsError
 
@@ -24,12 +29,22 @@ _MOST_LABELS = 2**24
 """Most bytes of a file of labels."""
 
 _OPTIONS = (
-    click.option("--model", "name", metavar="NAME", help="A reference model or a directory."),
+    click.option(
+        "--model",
+        "name",
+        metavar="NAME",
+        shell_complete=complete_models,
+        help="A reference model or a directory.",
+    ),
     click.option("--checkpoint", type=USER_PATH, help="Weights: safetensors or torch."),
     click.option(
         "--factory", metavar="MODULE:FUNCTION", help="Makes a model of your own class (imported)."
     ),
-    click.option("--family", help="The checkpoint's family, such as spikformer."),
+    click.option(
+        "--family",
+        shell_complete=complete_names(*FAMILY_NAMES),
+        help="The checkpoint's family, such as spikformer.",
+    ),
     click.option("--timesteps", type=int, help="T the checkpoint was trained with."),
     click.option("--heads", type=int, help="Attention heads of the checkpoint."),
     click.option("--stage-heads", help="Where they differ by stage, such as 3,6,6."),
@@ -37,7 +52,11 @@ _OPTIONS = (
     click.option("--patch-size", type=int, help="Input pixels per token side."),
     click.option("--pooling", help="Which of four stem stages pool, such as 0011."),
     click.option("--levels", type=int, help="Levels of integer neurons (Spike-driven V3)."),
-    click.option("--attention-mode", help="Of a checkpoint of STAtten: STAtten or SDT."),
+    click.option(
+        "--attention-mode",
+        shell_complete=complete_names("STAtten", "SDT"),
+        help="Of a checkpoint of STAtten: STAtten or SDT.",
+    ),
     click.option("--chunk-size", type=int, help="Timesteps that attend to each other (STAtten)."),
     click.option(
         "--frames/--images",
@@ -62,7 +81,11 @@ _OPTIONS = (
     click.option("--mean", help="One number a channel, such as R,G,B, for inputs in 0..1."),
     click.option("--std", help="Likewise."),
     click.option("--resize", type=int, help="Shorter side before the centre crop, pixels."),
-    click.option("--interpolation", help="Of that resize: bicubic or bilinear."),
+    click.option(
+        "--interpolation",
+        shell_complete=complete_names("bicubic", "bilinear"),
+        help="Of that resize: bicubic or bilinear.",
+    ),
 )
 
 _LOAD_OPTIONS = (

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from primesvt_deploy.cli.options.common import USER_PATH, numbers, with_options
+from primesvt_deploy.cli.options.completers import complete_names_with_commas
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     DEFAULT_RATES,
@@ -33,6 +34,7 @@ _OPTIONS = (
         "--recover",
         default="all",
         show_default=True,
+        shell_complete=complete_names_with_commas("all", "none", "head", *RECOVERY_STEPS),
         help=f"Recovery without gradients: some of {','.join(RECOVERY_STEPS)}; all (of these); "
         "none; all,head: the classifier of the plan decided on is fitted anew if that is better.",
     ),

@@ -1,0 +1,1 @@
+"""Files of settings: what `--config` reads, `--show-config` prints, and their JSON schema."""

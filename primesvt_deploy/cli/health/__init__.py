@@ -1,0 +1,1 @@
+"""Areas that `doctor` looks at, by functions that import nothing that might be broken."""
