@@ -22,8 +22,7 @@ from primesvt_deploy.cli.mistakes import usage_line
 from primesvt_deploy.cli.models import models
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
-from primesvt_deploy.edge.runtime.errors import on_one_line
-from primesvt_deploy.edge.runtime.main import print_whatever_names
+from primesvt_deploy.edge.runtime.errors import on_one_line, print_whatever_names
 from primesvt_deploy.errors import DeployError
 from primesvt_deploy.version import __version__
 
@@ -47,6 +46,7 @@ _INTERRUPTED = 130
 @click.group(
     cls=Commands,
     invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="primesvt-deploy")
@@ -60,13 +60,7 @@ _INTERRUPTED = 130
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    r"""Prune a trained Spiking Vision Transformer and ship it to an edge device.
-
-    \b
-    The first time:
-      primesvt-deploy doctor                  what this machine can do
-      primesvt-deploy build --budget-mb 20    the model that comes along, into bundle/
-      primesvt-deploy run bundle photo.jpg    classify an image with it
+    """Prune a trained Spiking Vision Transformer and ship it to an edge device.
 
     `COMMAND --help` lists a command's options; a file can hold them (--config FILE). Exit codes: 0
     good, 1 a constraint was not met or an artifact is not its model, 2 usage or input, 130

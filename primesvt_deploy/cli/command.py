@@ -17,7 +17,11 @@ from primesvt_deploy.cli.mistakes import (
     refuse_repeated,
 )
 from primesvt_deploy.cli.options.common import USER_PATH
-from primesvt_deploy.cli.sections import commands_under_headings, options_under_headings
+from primesvt_deploy.cli.sections import (
+    FIRST_COMMANDS,
+    commands_under_headings,
+    options_under_headings,
+)
 
 __all__ = ["Command", "Commands"]
 
@@ -84,6 +88,12 @@ class Command(click.Command):
 
 class Commands(click.Group):
     """The commands under headings, with the nearest name for a wrong one."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help text, and what to type first."""
+        super().format_help_text(ctx, formatter)
+        with formatter.section("The first time"):
+            formatter.write_dl(list(FIRST_COMMANDS), col_max=40)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their headings."""

@@ -24,12 +24,18 @@ _PROGRAM = "primesvt-deploy"
 _VARIABLE = "_PRIMESVT_DEPLOY_COMPLETE"
 """The environment variable by which a shell's script asks click; made of the program's name."""
 _INSTALL = {
-    "bash": "primesvt-deploy completion bash > "
-    "~/.local/share/bash-completion/completions/primesvt-deploy; "
-    'or, without bash-completion, in ~/.bashrc: eval "$(primesvt-deploy completion bash)"',
-    "zsh": 'in ~/.zshrc, after compinit: eval "$(primesvt-deploy completion zsh)"; '
-    "or in a directory of $fpath: primesvt-deploy completion zsh > _primesvt-deploy",
-    "fish": "primesvt-deploy completion fish > ~/.config/fish/completions/primesvt-deploy.fish",
+    "bash": (
+        "mkdir -p ~/.local/share/bash-completion/completions",
+        "primesvt-deploy completion bash > "
+        "~/.local/share/bash-completion/completions/primesvt-deploy",
+        "or, without the package bash-completion, write into ~/.bashrc: "
+        'eval "$(primesvt-deploy completion bash)"',
+    ),
+    "zsh": (
+        'write into ~/.zshrc, after compinit: eval "$(primesvt-deploy completion zsh)"',
+        "or, for a directory of $fpath: primesvt-deploy completion zsh > _primesvt-deploy",
+    ),
+    "fish": ("primesvt-deploy completion fish > ~/.config/fish/completions/primesvt-deploy.fish",),
 }
 """How to install the script, by shell."""
 
@@ -87,20 +93,10 @@ def prepare_completion() -> None:
 @click.command(cls=Command, short_help="Print the script that completes commands in your shell.")
 @click.argument("shell", type=click.Choice(list(_INSTALL)), required=False)
 def completion(shell: str | None) -> int:
-    r"""Print the script by which bash, zsh or fish completes commands, options and values.
+    """Print the script by which bash, zsh or fish completes commands, options and values.
 
-    Without a name it is for the shell that $SHELL names. To install it:
-
-    \b
-      bash  mkdir -p ~/.local/share/bash-completion/completions
-            primesvt-deploy completion bash \
-              > ~/.local/share/bash-completion/completions/primesvt-deploy
-            without the package bash-completion, in ~/.bashrc:
-            eval "$(primesvt-deploy completion bash)"
-      zsh   in ~/.zshrc, after compinit:
-            eval "$(primesvt-deploy completion zsh)"
-      fish  primesvt-deploy completion fish \
-              > ~/.config/fish/completions/primesvt-deploy.fish
+    Without a name it is for the shell that $SHELL names. The script's first lines say how to
+    install it; `eval "$(primesvt-deploy completion bash)"` tries it.
     """
     chosen = shell or _own_shell()
     click.echo(script_for(chosen, click.get_current_context().find_root().command))
@@ -110,10 +106,10 @@ def completion(shell: str | None) -> int:
 def script_for(shell: str, cli: click.Command) -> str:
     """The script for a shell, with a comment that says how to install it."""
     first, *rest = _SHELLS[shell](cli, {}, _PROGRAM, _VARIABLE).source().splitlines()
-    comment = f"# To install: {_INSTALL[shell]}"
+    comments = ["# To install:", *(f"#   {line}" for line in _INSTALL[shell])]
     # zsh reads a file of $fpath as a completion only where its first line says so.
-    lines = [first, comment] if first.startswith("#compdef") else [comment, first]
-    return "\n".join([*lines, *rest])
+    is_marked = first.startswith("#compdef")
+    return "\n".join([first, *comments, *rest] if is_marked else [*comments, first, *rest])
 
 
 def _own_shell() -> str:

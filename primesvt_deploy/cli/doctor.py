@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-_STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+_COLORS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
 @click.command(cls=Command, short_help="What this machine can do, and what mends the rest.")
@@ -65,20 +66,16 @@ def _findings() -> Iterator[Finding]:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    from rich.text import Text
-
-    from primesvt_deploy.cli.tables.common import make_console
-
-    console = make_console()
+    # By click alone: rich is one of the packages that may be missing.
+    color = False if os.environ.get("NO_COLOR") else None
     for area, group in itertools.groupby(findings, key=lambda finding: finding.area):
-        console.print(Text(area, style="bold"))
-        for state, *lines in _entries(list(group)):
-            text = Text(f"  {state:9}", style=_STYLES[state])
-            console.print(text.append(Text(lines[0], style="default")), soft_wrap=True)
-            for line in lines[1:]:
-                console.print(f"           {line}", soft_wrap=True)
-    console.print()
-    console.print(_summary(findings), soft_wrap=True)
+        click.echo(click.style(area, bold=True), color=color)
+        for state, first, *lines in _entries(list(group)):
+            mark = click.style(f"{state:9}", fg=_COLORS[state])
+            click.echo(
+                "\n".join([f"  {mark}{first}", *(f"           {x}" for x in lines)]), color=color
+            )
+    click.echo(f"\n{_summary(findings)}")
 
 
 def _entries(findings: Sequence[Finding]) -> Iterator[list[str]]:
@@ -107,7 +104,12 @@ def _summary(findings: Sequence[Finding]) -> str:
     failures = [finding.name for finding in findings if finding.is_failure]
     if failures:
         return f"Mend first: {', '.join(failures)}."
-    missing = [finding.name for finding in findings if finding.state == "missing"]
+    missing = [
+        f"the {f.area.partition(':')[0].lower()}" if _is_package(f) and not f.found else f.name
+        for f in findings
+        if f.state == "missing"
+    ]
     if not missing:
         return "Everything is there."
-    return f"What is installed works. Missing, for some commands alone: {', '.join(missing)}."
+    names = ", ".join(dict.fromkeys(missing))
+    return f"What is installed works. Missing, for some commands alone: {names}."

@@ -43,7 +43,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def expected(parameter: click.Parameter) -> str:
-    """Values that it takes, such as `a whole number, 1 or more`; empty where only its type knows."""
+    """Values that it takes, such as `a whole number, 1 or more`; empty: only its type knows."""
     kind = parameter.type
     if isinstance(kind, click.Choice):
         return f"one of {', '.join(map(str, kind.choices))}"

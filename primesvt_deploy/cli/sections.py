@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import click
 
-__all__ = ["REST_OF_COMMANDS", "commands_under_headings", "options_under_headings"]
+__all__ = [
+    "FIRST_COMMANDS",
+    "REST_OF_COMMANDS",
+    "commands_under_headings",
+    "options_under_headings",
+]
 
 Headings = Mapping[str, tuple[str, ...]]
 
@@ -18,6 +23,12 @@ _COMMANDS: Headings = {
     "This machine": ("doctor", "completion"),
 }
 REST_OF_COMMANDS = "More"
+FIRST_COMMANDS = (
+    ("primesvt-deploy doctor", "what this machine can do"),
+    ("primesvt-deploy build --budget-mb 20", "ship the model that comes along"),
+    ("primesvt-deploy run bundle photo.jpg", "classify an image with it"),
+)
+"""Commands for someone who is here for the first time, and what each does."""
 
 _OF_A_MODEL: Headings = {
     "Size": ("budget_mb", "saving", "budget_on", "savings"),

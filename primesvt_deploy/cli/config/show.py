@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -52,8 +51,8 @@ def settings_in_toml(ctx: click.Context) -> str:
 def _absolute(option: click.Option, value: Any) -> Any:
     if isinstance(option.type, click.Path):
         return os.path.abspath(value) if value else value
-    names_directory = key_of(option) in NAME_OR_PATH and value and Path(value).is_dir()
-    return os.path.abspath(value) if names_directory else value
+    is_path = key_of(option) in NAME_OR_PATH and value and os.path.exists(value)
+    return os.path.abspath(value) if is_path else value
 
 
 def config_schema(ctx: click.Context) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _located(option: click.Option, text: str, folder: Path) -> str:
     place = folder / Path(text).expanduser()
     if isinstance(option.type, click.Path):
         return str(place) if text else text
-    if key_of(option) in NAME_OR_PATH and text and (os.sep in text or place.is_dir()):
+    if key_of(option) in NAME_OR_PATH and text and (os.sep in text or os.path.exists(place)):
         return str(place)
     return text
 

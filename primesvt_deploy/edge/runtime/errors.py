@@ -5,7 +5,9 @@ A message says in one line what was found, what was expected and what to do.
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 __all__ = [
     "BundleError",
@@ -14,6 +16,7 @@ __all__ = [
     "PreprocessingError",
     "is_on_one_line",
     "on_one_line",
+    "print_whatever_names",
 ]
 
 _MOST_HALF = 500
@@ -63,3 +66,9 @@ def on_one_line(text: str) -> str:
     return _BREAKING.sub(
         lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text
     )
+
+
+def print_whatever_names() -> None:
+    """Have names that standard output cannot encode, of files or labels, printed with escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from .errors import DeployError, on_one_line
+from .errors import DeployError, on_one_line, print_whatever_names
 from .predict import Classifier
 
-__all__ = ["classify_and_print", "main", "print_whatever_names"]
+__all__ = ["classify_and_print", "main"]
 
 
 def main(bundle: str | os.PathLike[str], arguments: Sequence[str] | None = None) -> int:
@@ -77,9 +76,3 @@ def classify_and_print(
             labels = ", ".join(f"{label} {share:.1%}" for label, share in prediction.top)
             took = prediction.timesteps
             print(on_one_line(f"{prediction.image}: {labels}") + (f"; T = {took}" if took else ""))
-
-
-def print_whatever_names() -> None:
-    """Have names that standard output cannot encode, of files or labels, printed with escapes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")

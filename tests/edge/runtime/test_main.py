@@ -53,7 +53,7 @@ def test_json_has_the_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_names_that_standard_output_cannot_encode() -> None:
     code = (
-        "from primesvt_deploy.edge.runtime.main import print_whatever_names\n"
+        "from primesvt_deploy.edge.runtime.errors import print_whatever_names\n"
         "print_whatever_names()\n"
         "print('caf\\udce9 日本')\n"
     )
