@@ -13,7 +13,7 @@ from primesvt_deploy.cli.bench import bench
 from primesvt_deploy.cli.build import build
 from primesvt_deploy.cli.command import Commands, print_schema
 from primesvt_deploy.cli.compare import compare
-from primesvt_deploy.cli.completion import completion, prepare_completion
+from primesvt_deploy.cli.completion import PROGRAM, completion, prepare_completion
 from primesvt_deploy.cli.doctor import doctor
 from primesvt_deploy.cli.frontier import frontier
 from primesvt_deploy.cli.inspect import inspect
@@ -96,7 +96,7 @@ def main() -> None:
     prepare_completion()
     try:
         with lost_interrupts_repeated():
-            code = cli.main(standalone_mode=False)
+            code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         click.echo(f"error: {usage_line(error)}", err=True)
         code = error.exit_code

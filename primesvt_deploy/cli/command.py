@@ -53,9 +53,10 @@ class Command(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
-        if not given.get("help"):
+        asking = self.get_help_option(ctx)
+        if asking is None or asking.name not in given:
             refuse_repeated(order, ctx)
-        if given.get("show_config"):
+        if CONFIG_OPTIONS[1] in given:
             ctx.meta[_SHOWN] = True
         ctx.allow_extra_args = True  # and refused below, in other words than click's
         try:

@@ -18,9 +18,9 @@ from click.shell_completion import (
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.errors import SettingsError
 
-__all__ = ["completion", "prepare_completion"]
+__all__ = ["PROGRAM", "completion", "prepare_completion"]
 
-_PROGRAM = "primesvt-deploy"
+PROGRAM = "primesvt-deploy"
 _VARIABLE = "_PRIMESVT_DEPLOY_COMPLETE"
 """The environment variable by which a shell's script asks click; made of the program's name."""
 _INSTALL = {
@@ -105,7 +105,7 @@ def completion(shell: str | None) -> int:
 
 def script_for(shell: str, cli: click.Command) -> str:
     """The script for a shell, with a comment that says how to install it."""
-    first, *rest = _SHELLS[shell](cli, {}, _PROGRAM, _VARIABLE).source().splitlines()
+    first, *rest = _SHELLS[shell](cli, {}, PROGRAM, _VARIABLE).source().splitlines()
     comments = ["# To install:", *(f"#   {line}" for line in _INSTALL[shell])]
     # zsh reads a file of $fpath as a completion only where its first line says so.
     is_marked = first.startswith("#compdef")

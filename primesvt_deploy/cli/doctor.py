@@ -72,9 +72,8 @@ def _print(findings: Sequence[Finding]) -> None:
         click.echo(click.style(area, bold=True), color=color)
         for state, first, *lines in _entries(list(group)):
             mark = click.style(f"{state:9}", fg=_COLORS[state])
-            click.echo(
-                "\n".join([f"  {mark}{first}", *(f"           {x}" for x in lines)]), color=color
-            )
+            below = [f"           {line}" for line in lines]
+            click.echo("\n".join([f"  {mark}{first}", *below]), color=color)
     click.echo(f"\n{_summary(findings)}")
 
 

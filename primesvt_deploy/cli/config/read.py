@@ -26,7 +26,7 @@ __all__ = [
 
 CONFIG_OPTIONS = ("config", "show_config")
 """Options that read and show settings, and are none themselves."""
-_NO_SETTINGS = {*CONFIG_OPTIONS, "help", "as_json"}
+_NO_SETTINGS = {*CONFIG_OPTIONS, "as_json"}
 _MOST_BYTES = 2**20
 
 
