@@ -136,8 +136,8 @@ def _config_options() -> list[click.Parameter]:
             is_eager=True,
             expose_value=False,
             callback=_read,
-            help="TOML file of settings: a section of this command's name, with options without "
-            "their dashes as keys; what is given here goes before it.",
+            help="TOML file of settings: a section of this command's name, whose keys are options "
+            "without their dashes. Options that are given here win.",
         ),
         click.Option(
             ["--show-config", show],

@@ -144,7 +144,7 @@ class _File:
 
     def _converted(self, place: str, key: str, option: click.Option, value: object) -> Any:
         try:
-            converted = from_toml(option, value, self._path.absolute().parent)
+            converted = from_toml(option, value, self._path.parent.resolve())
             option.type_cast_value(self._ctx, converted)
         except ValueError as error:
             raise SettingsError(f"{place} {key}: {error}") from error

@@ -119,5 +119,5 @@ def test_a_setting_of_a_file_counts_as_given(tmp_path: Path) -> None:
     words = ("build", "--frontier", "f", "--config", "s.toml")
     found = primesvt(*words, cwd=tmp_path)
     assert "--policy cannot be given with --frontier" in found.stderr
-    (tmp_path / "s.toml").write_text("[build]\n")
-    assert "--policy" not in primesvt(*words, cwd=tmp_path).stderr
+    (tmp_path / "s.toml").write_text("[build]\nbudget-mb = -1\n")
+    assert "change --budget-mb" in primesvt(*words, cwd=tmp_path).stderr
