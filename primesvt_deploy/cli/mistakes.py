@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from primesvt_deploy.cli.option_words import expected, flag_of, is_plain_flag, nearest
+from primesvt_deploy.cli.option_words import expected, flag_of, in_words, is_plain_flag, nearest
 from primesvt_deploy.edge.runtime.errors import on_one_line
 
 __all__ = [
@@ -66,7 +66,7 @@ def no_such_command(ctx: click.Context, name: str) -> click.UsageError:
     """A mistake that names the commands that are like the one that was typed."""
     known = ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
     ask = nearest(name, known) or f"expected one of {', '.join(known)}"
-    return _Told(f"{ctx.command_path} has no command {name!r}: {ask}", ctx)
+    return _Told(f"{ctx.command_path} has no command {in_words(name)}: {ask}", ctx)
 
 
 def refuse_repeated(order: Iterable[click.Parameter], ctx: click.Context) -> None:
@@ -90,7 +90,7 @@ def refuse_repeated(order: Iterable[click.Parameter], ctx: click.Context) -> Non
 
 def extra_arguments(ctx: click.Context, words: Iterable[str]) -> click.UsageError:
     """A mistake that names the words which no argument takes."""
-    found = ", ".join(map(repr, words))
+    found = ", ".join(map(in_words, words))
     names = [flag_of(p) for p in ctx.command.params if isinstance(p, click.Argument)]
     usage = " ".join((ctx.command_path, *names))
     hint = "; quote a path that has spaces" if names else " and options"
@@ -126,7 +126,7 @@ def wrong_value(
         return f"{name}: {error.message}"
     choices = option.type.choices if isinstance(option.type, click.Choice) else ()
     ask = nearest(str(value), map(str, choices))
-    return f"{name}: found {value!r}, expected {what}{f': {ask}' if ask else ''}"
+    return f"{name}: found {in_words(value)}, expected {what}{f': {ask}' if ask else ''}"
 
 
 def bad_value(

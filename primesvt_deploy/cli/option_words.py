@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import click
 
-__all__ = ["expected", "flag_of", "is_plain_flag", "key_of", "nearest"]
+__all__ = ["expected", "flag_of", "in_words", "is_plain_flag", "key_of", "nearest"]
 
 _WORDS = {
     click.types.IntParamType: "a whole number",
@@ -16,6 +16,8 @@ _WORDS = {
     click.types.StringParamType: "text",
     click.Path: "a path",
 }
+_LONGEST = 80
+"""Most characters of a value that a message shows."""
 
 
 def flag_of(parameter: click.Parameter) -> str:
@@ -37,9 +39,21 @@ def is_plain_flag(option: click.Option) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The question which of `names` was meant by a wrong one; empty where none is like it."""
-    known = list(names)
+    known, name = list(names), name[:_LONGEST]
     found = get_close_matches(name, known, 2, 0.7) or get_close_matches(name, known, 1)
     return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def in_words(value: object) -> str:
+    """A value that was found, as a message shows it: on one line, and not too long."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    kinds = {dict: "a table", list: "an array"}
+    words = next((word for kind, word in kinds.items() if isinstance(value, kind)), None)
+    if words is not None:
+        return words
+    text = repr(value[:_LONGEST] if isinstance(value, str) else value)
+    return text if len(text) <= _LONGEST + 2 else f"{text[:_LONGEST]}..."
 
 
 def expected(parameter: click.Parameter) -> str:

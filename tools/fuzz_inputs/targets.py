@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from small_models import write_model_directory
@@ -28,6 +29,8 @@ from fuzz_inputs.samples import (
     whole_results,
 )
 from primesvt_deploy.bundle.signature import check_signature
+from primesvt_deploy.cli import cli
+from primesvt_deploy.cli.config.show import settings_in_toml
 from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
 from primesvt_deploy.edge.bench.results import read_results
@@ -81,6 +84,7 @@ def make_targets(folder: Path) -> tuple[Target, ...]:
         *_data_targets(folder),
         *_json_targets(folder),
         _report_target(bundle, folder / "report.json"),
+        _settings_target(folder / "settings.toml"),
     )
 
 
@@ -299,6 +303,28 @@ def _report_target(bundle: Path, path: Path) -> Target:
 
     whole = (bundle / REPORT_CONTENT).read_bytes()
     return Target("contents of reports", (whole,), content_of_report, altered_json)
+
+
+def _settings_target(path: Path) -> Target:
+    def settings(content: bytes) -> None:
+        path.write_bytes(content)
+        shown = _shown_settings(path)
+        path.write_text(shown)
+        if _shown_settings(path) != shown:
+            raise Wrong("settings are others when they are read again")
+
+    whole = (
+        b'seed = 3\nmodel = "tiny"\n[build]\nbudget-mb = 4.2\nrates = [0.2, 0.5]\n'
+        b'max-drop = "off"\noutput = "../b"\nforce = true\nimages = true\nignore = ["head"]\n'
+        b'[bench]\nthreads = [1, 2]\nprofile = ["all"]\n[run]\ntop = 3\n'
+    )
+    return Target("settings", (whole,), settings)
+
+
+def _shown_settings(path: Path) -> str:
+    words = ["--config", str(path), "--show-config"]
+    with cli.commands["build"].make_context("build", words, parent=click.Context(cli)) as context:
+        return settings_in_toml(context)
 
 
 def _one_line_altered(content: bytes, random: Any) -> bytes:

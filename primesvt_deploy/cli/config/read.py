@@ -13,6 +13,7 @@ import click
 from primesvt_deploy.cli.config.values import from_toml
 from primesvt_deploy.cli.mistakes import wrong_value
 from primesvt_deploy.cli.option_words import is_plain_flag, key_of, nearest
+from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import read_regular, reason_of
 from primesvt_deploy.errors import DeployError, SettingsError
 
@@ -28,6 +29,8 @@ CONFIG_OPTIONS = ("config", "show_config")
 """Options that read and show settings, and are none themselves."""
 _NO_SETTINGS = {*CONFIG_OPTIONS, "as_json"}
 _MOST_BYTES = 2**20
+_LONGEST = 200
+"""Most characters of a key, or of the parser's reason, that a message shows."""
 
 
 def has_settings(command: click.Command) -> bool:
@@ -73,8 +76,18 @@ def read_settings(path: Path, ctx: click.Context) -> dict[str, Any]:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is no TOML: {error or 'nested too deeply'}") from error
+        raise SettingsError(f"{path} is no TOML: {_reason(error)}") from error
     return _File(path, text, ctx).settings(content)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return on_one_line(str(error)[:_LONGEST])
+
+
+def _shown(key: str) -> str:
+    return on_one_line(key[:_LONGEST])
 
 
 class _File:
@@ -111,19 +124,25 @@ class _File:
             if name not in self._commands:
                 known = ", ".join(self._commands)
                 ask = nearest(name, self._commands) or f"expected one of {known}"
-                raise SettingsError(f"{self._place('', name)} there is no section [{name}]: {ask}")
+                raise SettingsError(
+                    f"{self._place('', name)} there is no section [{_shown(name)}]: {ask}"
+                )
         known_keys = {key for c in self._commands.values() for key in options_by_key(c)}
         for key in common:
             if key not in known_keys:
                 ask = nearest(key, known_keys) or "see --help of the commands for their options"
-                raise SettingsError(f"{self._place('', key)} no command has an option {key}: {ask}")
+                raise SettingsError(
+                    f"{self._place('', key)} no command has an option {_shown(key)}: {ask}"
+                )
 
     def _table(self, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         options = options_by_key(self._commands[name])
         for key in content:
             if key not in options:
                 ask = nearest(key, options) or f"`primesvt-deploy {name} --help` lists its options"
-                raise SettingsError(f"{self._place(name, key)} {name} has no option {key}: {ask}")
+                raise SettingsError(
+                    f"{self._place(name, key)} {name} has no option {_shown(key)}: {ask}"
+                )
         return self._values(name, options, content)
 
     def _values(
@@ -156,6 +175,8 @@ class _File:
 
     def _place(self, section: str, key: str) -> str:
         """The file, and the line where a key or section stands, to begin a message with."""
+        if len(key) > _LONGEST:
+            return f"{self._path}:"
         now = ""
         wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
         for number, line in enumerate(self._lines, start=1):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from primesvt_deploy.cli.option_words import expected, key_of
+from primesvt_deploy.cli.option_words import expected, in_words, key_of
 
 __all__ = ["from_toml", "is_comma_list", "schema_of", "to_toml"]
 
@@ -23,6 +23,8 @@ NUMBER_OR_WORD = {"fail-if-slower", "max-drop"}
 NAME_OR_PATH = {"model"}
 """Options of text that may be a path."""
 
+_LARGEST = 2**63 - 1
+"""Integers of TOML have 64 bits; Python's parser reads others too."""
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
 
 
@@ -90,17 +92,12 @@ def _scalar(option: click.Option, value: object, folder: Path) -> Any:
     if "number" in allowed:
         allowed.add("integer")
     if _JSON_TYPES.get(type(value), "") not in allowed - {"array"}:
-        raise ValueError(f"found {_in_words(value)}, expected {_expected(option)}")
+        raise ValueError(f"found {in_words(value)}, expected {_expected(option)}")
     if isinstance(value, str):
         return _located(option, value, folder)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError(f"found a number beyond 64 bits, expected {_expected(option)}")
     return str(value) if "string" in allowed else value
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    words = {dict: "a table", list: "an array"}
-    return next((word for kind, word in words.items() if isinstance(value, kind)), repr(value))
 
 
 def _expected(option: click.Option) -> str:
