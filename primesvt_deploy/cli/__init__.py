@@ -29,6 +29,7 @@ from primesvt_deploy.version import __version__
 __all__ = ["cli", "main"]
 
 _BUILD_PACKAGES = {
+    "altair",
     "torch",
     "spikingjelly",
     "torch_pruning",
@@ -38,7 +39,9 @@ _BUILD_PACKAGES = {
     "safetensors",
     "jinja2",
     "matplotlib",
+    "markupsafe",
     "msgspec",
+    "vl_convert",
 }
 _INTERRUPTED = 130
 

@@ -23,7 +23,7 @@ from primesvt_deploy.cli.sections import (
     options_under_headings,
 )
 
-__all__ = ["Command", "Commands"]
+__all__ = ["Command", "Commands", "print_schema"]
 
 _SHOWN = "primesvt_deploy.show_config"
 """Whether the settings of this run are shown instead of used, in the context's `meta`."""

@@ -100,7 +100,7 @@ class _File:
     """
 
     def __init__(self, path: Path, text: str, ctx: click.Context) -> None:
-        self._path, self._lines, self._ctx = path, text.splitlines(), ctx
+        self._path, self._lines, self._ctx = path, text.split("\n"), ctx
         self._commands = configurable_commands(ctx)
 
     def settings(self, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,19 +12,27 @@ from primesvt_deploy.cli.health.finding import BROKEN, MISSING, OK, Finding
 from primesvt_deploy.cli.health.probe import Probe
 from primesvt_deploy.edge.runtime.versions import version_numbers
 
-__all__ = ["EDGE", "check_imports", "check_packages", "check_torch"]
+__all__ = [
+    "check_imports",
+    "check_packages",
+    "check_torch",
+    "installed_version",
+    "requirements",
+    "start_edge_imports",
+    "start_torch",
+]
 
 PROJECT = "primesvt-deploy"
-EDGE = "Edge install: run, inspect, bench, compare"
+_EDGE = "Edge install: run, inspect, bench, compare"
 _AREAS = {
-    "": (EDGE, "every command"),
+    "": (_EDGE, "every command"),
     "build": ("Build extra: build, frontier, analyze, verify", "build, frontier, analyze, verify"),
     "ssh": ("SSH extra: bench --host", "bench --host"),
     "sign": ("Sign extra: build --sign, --trust", "build --sign, --trust of other commands"),
 }
 """Heading, and what needs it, by extra; no others are for users."""
 _REQUIREMENT = re.compile(r"([\w.-]+)\s*>=\s*([\w.]+)(?:\s*;\s*extra\s*==\s*[\"'](\w+)[\"'])?")
-_EDGE_IMPORTS = "import numpy, onnxruntime, PIL.Image"
+_IMPORTS = "import numpy, onnxruntime, PIL.Image"
 _TORCH = """\
 import json, torch
 cuda = torch.cuda.is_available()
@@ -59,11 +67,11 @@ def requirements() -> dict[str, dict[str, str]] | None:
 
 def check_packages() -> Iterator[Finding]:
     """Python, and each package that the edge install or an extra demands."""
-    yield Finding(EDGE, "python", OK, platform.python_version())
+    yield Finding(_EDGE, "python", OK, platform.python_version())
     demanded = requirements()
     if demanded is None:
         yield Finding(
-            *(EDGE, PROJECT, MISSING, "it is found on the path, but not installed"),
+            *(_EDGE, PROJECT, MISSING, "it is found on the path, but not installed"),
             needed_for="checking the versions of packages",
             mend=f"pip install {PROJECT}",
         )
@@ -91,7 +99,7 @@ def start_edge_imports() -> Probe | None:
     """Import the edge install's packages in a process of their own, if they are installed."""
     if any(installed_version(name) is None for name in ("numpy", "onnxruntime", "pillow")):
         return None
-    return Probe([sys.executable, "-P", "-c", _EDGE_IMPORTS])
+    return Probe([sys.executable, "-P", "-c", _IMPORTS])
 
 
 def start_torch() -> Probe | None:
@@ -108,10 +116,10 @@ def check_imports(probe: Probe | None) -> Iterator[Finding]:
     failure = probe.failure()
     name = "import of numpy, onnxruntime and Pillow"
     if failure is None:
-        yield Finding(EDGE, name, OK, "", "every command", required=True)
+        yield Finding(_EDGE, name, OK, "", "every command", required=True)
         return
     mend = "pip install --force-reinstall numpy onnxruntime pillow"
-    yield Finding(EDGE, name, BROKEN, failure, "every command", mend, required=True)
+    yield Finding(_EDGE, name, BROKEN, failure, "every command", mend, required=True)
 
 
 def check_torch(probe: Probe | None) -> Iterator[Finding]:
