@@ -5,7 +5,8 @@
     model = svit.load("spikformer-2-192-cifar10")
     result = svit.build(model, "bundle", svit.BuildSettings(budget_mb=4))
 
-Names are imported when first used, so that the edge side needs neither torch nor spikingjelly.
+Names are imported when first used, so that the edge side needs neither torch nor spikingjelly: an
+edge install has those that run a bundle, such as `Classifier`, and says of others what to install.
 """
 
 from __future__ import annotations
@@ -81,7 +82,15 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from primesvt_deploy.errors import not_installed
+
+        explained = not_installed(error, f"primesvt_deploy.{name}")
+        if explained is None:
+            raise
+        raise explained from None
 
 
 def __dir__() -> list[str]:

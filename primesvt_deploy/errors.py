@@ -14,6 +14,7 @@ from primesvt_deploy.edge.runtime.errors import (
 )
 
 __all__ = [
+    "BUILD_PACKAGES",
     "BundleError",
     "DataError",
     "DeployError",
@@ -22,14 +23,35 @@ __all__ = [
     "ImageError",
     "MeasurementError",
     "ModelError",
+    "NotInstalledError",
     "OutputError",
     "PruningError",
     "RemoteError",
     "SettingsError",
     "VerificationError",
     "first_line",
+    "not_installed",
     "type_and_message",
 ]
+
+BUILD_PACKAGES = frozenset(
+    {
+        "altair",
+        "jinja2",
+        "markupsafe",
+        "matplotlib",
+        "msgspec",
+        "onnx",
+        "onnx_ir",
+        "onnxscript",
+        "safetensors",
+        "spikingjelly",
+        "torch",
+        "torch_pruning",
+        "vl_convert",
+    }
+)
+"""Modules that the build extra installs and the edge install leaves out."""
 
 
 class SettingsError(DeployError):
@@ -64,6 +86,26 @@ class RemoteError(DeployError):
 
 class EmulationError(DeployError):
     """The emulated ARM machine cannot be set up, or a program did not run on it."""
+
+
+class NotInstalledError(DeployError, ImportError):
+    """Something is asked of an edge install that only the build install has."""
+
+
+def not_installed(error: ModuleNotFoundError, what: str) -> NotInstalledError | None:
+    """What to install, where a package of the build extra is missing; None: another is.
+
+    Args:
+        error: the import that failed.
+        what: needs the package; the beginning of the message.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in BUILD_PACKAGES:
+        return None
+    return NotInstalledError(
+        f"{what} needs {package}, which the edge install leaves out: "
+        "pip install 'primesvt-deploy[build]'"
+    )
 
 
 def first_line(error: BaseException, most: int = 160) -> str:

@@ -50,6 +50,32 @@ def test_importing_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_an_edge_install_says_what_to_install() -> None:
+    """Modules of the build extra are kept from being imported, as if they were not installed."""
+    script = (
+        "import sys\n"
+        "from primesvt_deploy.errors import BUILD_PACKAGES\n"
+        "sys.modules.update(dict.fromkeys(BUILD_PACKAGES))\n"
+        "import primesvt_deploy as svit\n"
+        "for name in svit.__all__:\n"
+        "    try:\n"
+        "        getattr(svit, name)\n"
+        "    except svit.DeployError as error:\n"
+        "        assert isinstance(error, ImportError)\n"
+        "        print(name, error, sep='\\t')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    messages = dict(line.split("\t") for line in found.stdout.splitlines())
+    there = {"BuildSettings", "Classifier", "DeployError", "FinetuneSettings", "SearchSettings"}
+    there |= {"__version__", "check_signature", "load_signing_key"}
+    assert set(messages) == set(PUBLIC) - there
+    for name, message in messages.items():
+        assert message.startswith(f"primesvt_deploy.{name} needs "), message
+        assert message.endswith(": pip install 'primesvt-deploy[build]'"), message
+
+
 def test_no_committed_file_names_a_place_of_this_machine() -> None:
     root = Path(primesvt_deploy.__file__).parent.parent
     if not (root / "pyproject.toml").is_file():

@@ -23,26 +23,11 @@ from primesvt_deploy.cli.models import models
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
 from primesvt_deploy.edge.runtime.errors import on_one_line, print_whatever_names
-from primesvt_deploy.errors import DeployError
+from primesvt_deploy.errors import DeployError, not_installed
 from primesvt_deploy.version import __version__
 
 __all__ = ["cli", "main"]
 
-_BUILD_PACKAGES = {
-    "altair",
-    "torch",
-    "spikingjelly",
-    "torch_pruning",
-    "onnx",
-    "onnx_ir",
-    "onnxscript",
-    "safetensors",
-    "jinja2",
-    "matplotlib",
-    "markupsafe",
-    "msgspec",
-    "vl_convert",
-}
 _INTERRUPTED = 130
 
 
@@ -117,15 +102,11 @@ def main() -> None:
 
 
 def _explain_missing(error: ModuleNotFoundError) -> int:
-    package = (error.name or "").partition(".")[0]
-    if package not in _BUILD_PACKAGES:
+    explained = not_installed(error, "this command")
+    if explained is None:
         raise error
-    click.echo(
-        f"error: this command needs {package}, which the edge install leaves out: "
-        "pip install 'primesvt-deploy[build]'",
-        err=True,
-    )
-    return 2
+    click.echo(f"error: {explained}", err=True)
+    return explained.exit_code
 
 
 def _explain_system(error: OSError) -> int:

@@ -1,4 +1,4 @@
-"""Data sets bundled with the package: JPEG files, end to end in one `.npz`.
+"""Data sets bundled with the reference models: JPEG files, end to end in one `.npz`.
 
 Arrays: `jpeg` uint8 (all files end to end), `offsets` int64 `[n + 1]`, `labels` int64 `[n]`,
 `split` uint8 `[n]` (0 train, 1 search, 2 held-out; fixed when the file was made by
@@ -32,19 +32,20 @@ def open_bundled(model: SViT, name: str) -> DataSet:
 
     Raises:
         DataError: it is not bundled, or its classes are not the model's.
+        ModelError: the reference models, which have it, are not installed.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):  # else it would lead elsewhere
         raise DataError(f"there is no bundled data set {name[:60]!r}: pass --data")
     path = bundled_data(name)
     if not path.is_file():
-        raise DataError(f"data set {name!r} is not bundled with this installation: pass --data")
+        raise DataError(f"data set {name!r} is not bundled with the reference models: pass --data")
     try:
         with ArrayFile(path) as file:
             jpeg, offsets = file.read("jpeg"), file.read("offsets")
             labels, split = file.read("labels"), file.read("split")
             classes = tuple(str(c) for c in file.read("classes"))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}): install primesvt-deploy again") from error
+        raise DataError(f"{path} is damaged ({error}): install ./models again") from error
     if classes != model.labels:
         raise DataError(
             f"{name} has classes {classes[:3]}..., {model.name} has {model.labels[:3]}...: "

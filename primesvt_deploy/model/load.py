@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.edge.runtime.bundle import open_bundle
-from primesvt_deploy.edge.runtime.files import read_regular
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.adoption_check import check_neurons
+from primesvt_deploy.model.described_weights import (
+    MODEL_FILE,
+    check_agreement,
+    described_in,
+    read_description,
+)
 from primesvt_deploy.model.description import from_description
 from primesvt_deploy.model.from_checkpoint import Reading, from_checkpoint
+from primesvt_deploy.model.labels import checked_labels
 from primesvt_deploy.model.preprocessing import InputOptions
 from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names, models_root
+from primesvt_deploy.model.source import open_checkpoint, source_of
 from primesvt_deploy.model.svit import SViT
 
 __all__ = ["load"]
-
-_MOST_BYTES = 2**20
-"""Most bytes of a `model.toml`."""
 
 
 def load(
@@ -43,7 +47,8 @@ def load(
 
     Args:
         name_or_path: a reference model's name, a directory with `model.toml`, a bundle, or a
-            checkpoint file (safetensors or torch; nothing in it is executed).
+            checkpoint file (safetensors or torch; nothing in it is executed). A model directory's
+            or bundle's own file of weights, or a copy of a reference model's, needs no options.
         family: the family's name, where the keys of a checkpoint do not show it.
         factory: `module:function` that makes the model, for a bundle of a user's own class
             (see `adopt` for its checkpoints); it is imported and called.
@@ -87,6 +92,10 @@ def load(
     if unknown:
         expected = sorted(of_model | of_input)
         raise TypeError(f"load() has no option {unknown[0]!r}: expected {expected}")
+    directory = described_in(path) if not ema and key is None else None
+    if directory is not None:
+        named = {} if family is None else {"family": family}
+        return _load_described(path, directory, {**given, **named}, labels, sha256)
     return from_checkpoint(
         path,
         family,
@@ -101,25 +110,45 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(name_or_path)
     if os.path.exists(path):
         return path
-    bundled = models_root() / path
-    if isinstance(name_or_path, str) and len(path.parts) == 1 and os.path.isdir(bundled):
-        return bundled
+    missing = f"no model {str(name_or_path)!r}"
+    try:
+        names = model_names()
+    except ModelError as error:
+        raise ModelError(f"{missing}: {error}") from error
+    if isinstance(name_or_path, str) and name_or_path in names:
+        return models_root() / name_or_path
     raise ModelError(
-        f"no model {str(name_or_path)!r}: expected a reference model ({', '.join(model_names())}),"
-        " or the path of a checkpoint, model directory or bundle"
+        f"{missing}: expected a reference model ({', '.join(names)}), or the path of a checkpoint, "
+        "model directory or bundle"
     )
+
+
+def _load_described(
+    path: Path,
+    directory: Path,
+    given: Mapping[str, Any],
+    labels: Sequence[str] | None,
+    sha256: str | None,
+) -> SViT:
+    """The model of a directory whose weights are those of the file at `path`."""
+    with open_checkpoint(path) as file:
+        source = source_of(file, path, sha256)
+    model = replace(load(directory), source=source)
+    check_agreement(model, path, given)
+    if labels is None:
+        return model
+    return replace(model, labels=checked_labels(labels, model.config.num_classes, path))
 
 
 def _load_directory(path: Path, factory: str | None) -> SViT:
     try:
-        content = read_regular(path / "model.toml", most=_MOST_BYTES)
-        description = tomllib.loads(content.decode("utf-8"))
+        description = read_description(path)
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path} has neither model.toml nor manifest.json: pass a model directory or a bundle"
+            f"{path} has neither {MODEL_FILE} nor manifest.json: pass a model directory or a bundle"
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ModelError(f"{path / 'model.toml'} is not valid TOML ({error}): mend it") from error
+        raise ModelError(f"{path / MODEL_FILE} is not valid TOML ({error}): mend it") from error
     weights = path / str(description.get("weights", ""))
     return from_description(description, path, weights, factory)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from primesvt_deploy.errors import BUILD_PACKAGES
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "primesvt_deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -21,6 +23,7 @@ MODULES = {
     "torch-pruning": "torch_pruning",
     "model-signing": "model_signing",
     "pyopenssl": "OpenSSL",
+    "vl-convert-python": "vl_convert",
 }
 """Modules that are called otherwise than their distributions."""
 
@@ -64,6 +67,11 @@ def imported(*folders: Path, at_the_top: bool = False) -> set[str]:
 def test_the_package_imports_what_its_extras_install_and_nothing_else() -> None:
     demanded = modules(PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["sign"])
     assert imported(PACKAGE) == demanded - set(NOT_IMPORTED)
+
+
+def test_the_build_extra_is_known_to_the_message_about_it() -> None:
+    of_ssh = modules(PROJECT["dependencies"] + EXTRAS["ssh"])
+    assert modules(EXTRAS["build"]) - of_ssh == BUILD_PACKAGES
 
 
 def test_every_install_imports_what_it_demands() -> None:

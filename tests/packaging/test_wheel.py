@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works in fresh environments with and without the extras.
+"""The wheels: what is in them, and that they work in fresh environments with and without extras.
 
 Nothing is downloaded: an environment sees, by links, the distributions that the wheel demands and
 that are installed where the tests run, and no others.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from collections.abc import Iterable
@@ -26,9 +28,13 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 from small_models import LABELS, SHALLOW, make_model, write_arrays, write_model_directory
 
+from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 from primesvt_deploy.version import __version__
 
 ROOT = Path(__file__).parents[2]
+
+MOST_BYTES = 1_000_000
+"""Of the wheel that a device gets."""
 
 IMPORTED_TO_CLASSIFY = {"PIL", "numpy", "onnxruntime"}
 """Modules of other projects that classifying an image file imports."""
@@ -48,10 +54,13 @@ def third_party():
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this tree."""
-    directory = tmp_path_factory.mktemp("wheel")
-    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory, cwd=ROOT)
-    (path,) = directory.glob("*.whl")
-    return path
+    return _built(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def models_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the reference models, built from this tree."""
+    return _built(ROOT / "models", tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +77,18 @@ def edge(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def bundle(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that an environment with `pip install 'primesvt-deploy[build]'` has built."""
-    directory = tmp_path_factory.mktemp("build")
+def build(wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment with `pip install 'primesvt-deploy[build]'`."""
+    return _environment(tmp_path_factory.mktemp("build"), wheel, _demanded(metadata, "build"))
+
+
+@pytest.fixture(scope="module")
+def bundle(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that was built there."""
+    directory = tmp_path_factory.mktemp("built")
     model = make_model(SHALLOW)
     write_model_directory(directory / "model", model)
     write_arrays(directory / "d.npz", model, count=100)
-    build = _environment(directory / "venv", wheel, _demanded(metadata, "build"))
     names = ("build", "--model", "model", "--data", "d.npz", "--budget-mb", "1")
     _run(build / "primesvt-deploy", *names, "--output", "bundle", cwd=directory)
     return directory / "bundle"
@@ -87,20 +101,46 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.jpg"
 
 
-def test_the_wheel_has_the_package_and_the_models_and_nothing_else(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        held = {n for n in archive.namelist() if ".dist-info/" not in n}
-    tracked = _tracked("primesvt_deploy") | {
-        f"primesvt_deploy/{name}" for name in _tracked("models")
-    }
-    assert held == tracked
+def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    held = _held(wheel)
+    assert held == _tracked("primesvt_deploy")
     assert {
         "primesvt_deploy/py.typed",
         "primesvt_deploy/devices/emulated_arm/instructions.c",
         "primesvt_deploy/report/report.css",
         "primesvt_deploy/report/report.html.j2",
-        "primesvt_deploy/models/data/cifar10.npz",
     } <= held
+    assert wheel.stat().st_size < MOST_BYTES
+
+
+def test_the_wheel_of_models_has_them_without_their_training(models_wheel: Path) -> None:
+    assert models_wheel.name == f"primesvt_deploy_models-{__version__}-py3-none-any.whl"
+    held = _held(models_wheel)
+    expected = {
+        f"primesvt_deploy_models/{name.removeprefix('models/')}"
+        for name in _tracked("models") - {"models/pyproject.toml", "models/LICENSE"}
+        if "/training/" not in name
+    }
+    assert held == expected
+    assert {
+        f"primesvt_deploy_models/{DEFAULT_MODEL}/weights.safetensors",
+        f"primesvt_deploy_models/{DEFAULT_MODEL}/README.md",
+        "primesvt_deploy_models/data/cifar10.npz",
+    } <= held
+    assert (ROOT / "models" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / source.name.removesuffix(".tar.gz")
+    assert _held(_built(unpacked, tmp_path / "wheel")) == _held(wheel)
+    assert {path.name for path in unpacked.iterdir()} == {
+        ".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO", "README.md",
+        "primesvt_deploy", "pyproject.toml",
+    }  # fmt: skip
 
 
 def test_the_wheel_says_what_it_is(wheel: Path, metadata: Message) -> None:
@@ -108,10 +148,19 @@ def test_the_wheel_says_what_it_is(wheel: Path, metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata.get_all("Project-URL") == ["Paper, https://arxiv.org/abs/2606.03428"]
     assert set(metadata.get_all("Provides-Extra", [])) == {"build", "dev", "sign", "ssh"}
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/LICENSE"))
         assert "Apache License" in archive.read(name).decode()
+
+
+def test_the_description_leads_nowhere_on_a_package_index(metadata: Message) -> None:
+    """Pictures and links of the repository would be broken there."""
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = str(metadata.get_payload())
+    assert "primesvt-deploy build" in text
+    assert re.findall(r"\]\((?!https://)", text) == []
 
 
 @pytest.mark.slow
@@ -123,6 +172,34 @@ def test_the_edge_install_runs_a_bundle_of_the_build_install(
     found = _run(edge / "primesvt-deploy", "run", bundle, photo, "--json", cwd=photo.parent)
     assert json.loads(found)["label"] in LABELS
     assert "intact" in _run(edge / "primesvt-deploy", "verify", bundle, cwd=photo.parent)
+
+
+def test_an_edge_install_says_what_a_build_needs(edge: Path, tmp_path: Path) -> None:
+    script = (
+        "import primesvt_deploy as svit\n"
+        "try:\n    svit.load()\n"
+        "except (svit.DeployError, ImportError) as error:\n    print(error)\n"
+    )
+    (line,) = _run(edge / "python", "-c", script, cwd=tmp_path).splitlines()
+    assert line.startswith("primesvt_deploy.load needs ")
+    assert line.endswith("edge install leaves out: pip install 'primesvt-deploy[build]'")
+
+
+@pytest.mark.slow
+def test_reference_models_are_installed_beside_the_build_install(
+    build: Path, models_wheel: Path, tmp_path: Path
+) -> None:
+    said = _run(build / "primesvt-deploy", "models", cwd=tmp_path)
+    assert "none: the reference models are not installed: in a checkout of" in said
+    _install(build, models_wheel)
+    script = (
+        "import primesvt_deploy as svit\n"
+        "model = svit.load()\n"
+        "data = svit.open_data(model)\n"
+        "print(model.name, len(data.search), len(data.held_out), data.train.inputs(0, 1).shape)\n"
+    )
+    found = _run(build / "python", "-c", script, cwd=tmp_path)
+    assert found == f"{DEFAULT_MODEL} 5000 5000 (1, 3, 32, 32)\n"
 
 
 @pytest.mark.slow
@@ -149,6 +226,19 @@ def _run(*command: str | Path, cwd: Path) -> str:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def _built(project: Path, directory: Path) -> Path:
+    """The wheel of a project, in a directory."""
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory, cwd=project)
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+def _held(wheel: Path) -> set[str]:
+    """Names of the files that a wheel installs, without those that describe it."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {n for n in archive.namelist() if ".dist-info/" not in n}
 
 
 def _tracked(folder: str) -> set[str]:
@@ -185,10 +275,15 @@ def _environment(directory: Path, wheel: Path, distributions: Iterable[str]) -> 
     packages = Path(paths["purelib"])
     for name in distributions:
         _link(name, packages)
-    pip = (sys.executable, "-m", "pip", "--python", directory / "bin" / "python")
-    _run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=directory)
-    _run(*pip, "check", cwd=directory)
+    _install(directory / "bin", wheel)
     return directory / "bin"
+
+
+def _install(binaries: Path, wheel: Path) -> None:
+    """Install a wheel in the environment with these `bin`, where all that it demands is."""
+    pip = (sys.executable, "-m", "pip", "--python", binaries / "python")
+    _run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=binaries)
+    _run(*pip, "check", cwd=binaries)
 
 
 def _link(name: str, packages: Path) -> None:

@@ -60,6 +60,10 @@ def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
 
 
+def test_the_weights_of_a_bundle_need_no_flags(built: BuildResult) -> None:
+    assert load(built.path / "weights.safetensors").digest == load(built.path).digest
+
+
 def test_notes_on_the_model_reach_manifest_report_and_tables(
     built: BuildResult, capsys: pytest.CaptureFixture[str]
 ) -> None:

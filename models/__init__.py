@@ -1,0 +1,1 @@
+"""Reference models and images of primesvt-deploy, found as `primesvt_deploy_models`."""
