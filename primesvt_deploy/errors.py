@@ -93,7 +93,7 @@ class NotInstalledError(DeployError, ImportError):
 
 
 def not_installed(error: ModuleNotFoundError, what: str) -> NotInstalledError | None:
-    """What to install, where a package of the build extra is missing; None: another is.
+    """Error that says how to get the build extra, of which a package is missing; None: another is.
 
     Args:
         error: the import that failed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -80,8 +80,21 @@ class BudgetOn(StrEnum):
     RSS = "rss"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings:
+class _Brief:
+    """Base of settings that show only those that are not the default."""
+
+    def __repr__(self) -> str:
+        """The call that makes them."""
+        given = [
+            f"{field.name}={value!r}"
+            for field in fields(self)  # type: ignore[arg-type]
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SearchSettings(_Brief):
     """How candidates are made and judged.
 
     Args:
@@ -154,8 +167,8 @@ class SearchSettings:
         return {**asdict(self), **lists}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FinetuneSettings(_Brief):
     """How a pruned model is trained on.
 
     Args:
@@ -227,8 +240,8 @@ class FinetuneSettings:
         return {**asdict(self), "timesteps": list(self.timesteps)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildSettings:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BuildSettings(_Brief):
     """Budget, constraint and form of a build.
 
     Args:

@@ -90,7 +90,7 @@ class LayerEnergy:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class EnergyEstimate:
     """Estimated energy of a model for one image over all T timesteps.
 
@@ -101,6 +101,10 @@ class EnergyEstimate:
 
     layers: tuple[LayerEnergy, ...]
     n: int
+
+    def __repr__(self) -> str:
+        """Its sum, without the layers."""
+        return f"EnergyEstimate({self.microjoules:.3g} uJ an image, {len(self.layers)} layers)"
 
     @property
     def accumulates(self) -> float:

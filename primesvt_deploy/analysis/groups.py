@@ -61,7 +61,9 @@ class Group:
     norms: tuple[str, ...]
     inputs: tuple[str, ...]
     size: int
-    places: Mapping[Member, tuple[tuple[int, ...], ...]] = field(default_factory=dict, hash=False)
+    places: Mapping[Member, tuple[tuple[int, ...], ...]] = field(
+        default_factory=dict, hash=False, repr=False
+    )
     parameters: tuple[tuple[str, int], ...] = ()
     sizes: tuple[Size, ...] = ()
 

@@ -16,6 +16,7 @@ from primesvt_deploy.lowering.metadata import UnrolledLayer
 from primesvt_deploy.lowering.passes import TracedNetwork, lower_to_graph
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.settings import Precision
+from primesvt_deploy.summary import Shown, Summary, megabytes
 
 __all__ = ["Artifact", "export_onnx", "write_onnx"]
 
@@ -23,8 +24,8 @@ _IR_VERSION = 8
 """The ONNX file format that goes with opset 18; onnxruntime 1.20 reads up to 10."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Artifact(Shown):
     """An exported ONNX file.
 
     Args:
@@ -48,6 +49,19 @@ class Artifact:
     integer_layers: tuple[str, ...] = ()
     float_layers: Mapping[str, str] = field(default_factory=dict)
     weight_bits: Mapping[str, int] = field(default_factory=dict)
+
+    def _summary(self) -> Summary:
+        integers, floats = len(self.integer_layers), len(self.float_layers)
+        split = f", {integers} layers on integers, {floats} on float32" if integers else ""
+        return Summary(
+            f"Artifact {self.path}",
+            (
+                ("size", f"{megabytes(self.bytes)}, weights {megabytes(self.initializer_bytes)}"),
+                ("precision", f"{self.precision.value}{split}"),
+                ("neurons", f"{len(self.layers)} layers"),
+                ("batch", "any" if self.batch is None else str(self.batch)),
+            ),
+        )
 
 
 def export_onnx(

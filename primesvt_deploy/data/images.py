@@ -14,6 +14,7 @@ import numpy.typing as npt
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
+from primesvt_deploy.summary import Shown, Summary
 
 __all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves", "require_enough"]
 
@@ -21,8 +22,8 @@ MIN_SPLIT = 50
 """Fewest images of a search or held-out split: below, an interval spans tens of points."""
 
 
-@dataclass(frozen=True)
-class ImageList:
+@dataclass(frozen=True, repr=False)
+class ImageList(Shown):
     """Labelled images, or sequences of event frames, of one split.
 
     Args:
@@ -70,12 +71,15 @@ class ImageList:
         """The same images as a model takes them: as pixels where its samples are uint8."""
         return self.as_pixels() if np.dtype(sample_dtype) == np.uint8 else self
 
+    def _summary(self) -> Summary:
+        return Summary(f"ImageList: {_counted(self)}, as samples of {_shape(self)}", ())
+
     def _select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
         return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DataSet(Shown):
     """Disjoint splits of one source.
 
     Args:
@@ -91,6 +95,28 @@ class DataSet:
     train: ImageList
     search: ImageList
     held_out: ImageList
+
+    def _summary(self) -> Summary:
+        return Summary(
+            f"DataSet {self.name}",
+            (
+                ("train", _counted(self.train)),
+                ("search", _counted(self.search)),
+                ("held-out", _counted(self.held_out)),
+                ("samples", _shape(self.held_out)),
+                ("digest", f"{self.digest[:12]}..."),
+            ),
+        )
+
+
+def _counted(images: ImageList) -> str:
+    kind = "images" if isinstance(images.preprocessing, Preprocessing) else "sequences"
+    classes = len(np.unique(images.labels))
+    return f"{len(images):,} {kind} of {classes} classes" if len(images) else "none"
+
+
+def _shape(images: ImageList) -> str:
+    return " x ".join(map(str, images.preprocessing.sample_shape))
 
 
 def halves(

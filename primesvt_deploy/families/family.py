@@ -19,7 +19,7 @@ from primesvt_deploy.families.stored_arguments import Contradiction, StoredArgum
 __all__ = ["Family"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Family:
     """A family of SViTs: networks of one architecture, and the checkpoints that fit them.
 
@@ -63,6 +63,10 @@ class Family:
     flags: str
     inputs: InputDefaults = field(default_factory=InputDefaults)
     note: str = ""
+
+    def __repr__(self) -> str:
+        """Its name and its title."""
+        return f"Family({self.name}: {self.title})"
 
     def build(self, config: NetworkConfig) -> SpikingNetwork:
         """A network with fresh weights, in evaluation mode.

@@ -18,6 +18,7 @@ from primesvt_deploy.families.family import Family
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
 from primesvt_deploy.model.source import Source
+from primesvt_deploy.summary import Shown, Summary, megabytes, shortened
 
 __all__ = ["SViT", "time_first"]
 
@@ -32,8 +33,8 @@ def time_first(samples: torch.Tensor) -> torch.Tensor:
     return samples.transpose(0, 1) if samples.ndim == 5 else samples
 
 
-@dataclass(frozen=True, kw_only=True)
-class SViT:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SViT(Shown):
     """A trained spiking vision transformer.
 
     Args:
@@ -115,6 +116,25 @@ class SViT:
         """
         result: torch.Tensor = self.module(time_first(images))
         return result
+
+    def _summary(self) -> Summary:
+        classes = f"{len(self.labels)} classes ({shortened(self.labels)})"
+        shape = " x ".join(map(str, self.config.input_shape))
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        kind = f"{self.timesteps} frames" if self.config.frames else "images"
+        rows = [
+            ("family", f"{self.family.name}, T = {self.timesteps}, {classes}"),
+            ("input", f"{kind} of {shape}"),
+            ("size", f"{count:,} parameters, {megabytes(4 * count)} as float32"),
+        ]
+        if self.source is not None:
+            rows.append(("weights", f"{self.source.file}, SHA-256 {self.source.sha256[:12]}..."))
+        if self.recorded_accuracy is not None:
+            rows.append(("top-1", f"{self.recorded_accuracy:.2f}%, as its file says"))
+        if self.data is not None:
+            rows.append(("data", f"{self.data}, which comes with it"))
+        rows += [("note", shortened([note])) for note in self.all_notes]
+        return Summary(f"SViT {self.name}", tuple(rows))
 
     def at_timesteps(self, timesteps: int) -> SViT:
         """The same weights run for another number of timesteps.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from primesvt_deploy.analysis.cost import Cost, measure_cost
+from primesvt_deploy.analysis.cost import Cost, ShippedSize, measure_cost
 from primesvt_deploy.analysis.energy import EnergyEstimate, estimate_energy
 from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.data import DataSet, open_data
@@ -17,18 +18,22 @@ from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.summary import Shown, Summary, megabytes
+from primesvt_deploy.summary.charts import bars
 
 __all__ = ["Analysis", "analyze"]
 
 _FIRING_IMAGES = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Analysis(Shown):
     """Sizes, robustness, firing rates and energy of one model.
 
     Args:
+        name: of the model.
         cost: parameters and MACs.
+        layer_bytes: bytes of the weights of every layer, norms folded in, as float32.
         curves: robustness of every layer, largest first.
         firing: firing rates of every neuron layer, in the model's order.
         energy: an estimate from firing rates, over the same images.
@@ -36,12 +41,36 @@ class Analysis:
         left: layers of a user's own module whose channels cannot leave, and why.
     """
 
+    name: str
     cost: Cost
+    layer_bytes: Mapping[str, int]
     curves: tuple[Curve, ...]
     firing: tuple[FiringRate, ...]
     energy: EnergyEstimate
     dense: Accuracy
     left: Mapping[str, str]
+
+    def _summary(self) -> Summary:
+        cost, firing = self.cost, self.firing
+        silent = sum(layer.silent for layer in firing)
+        channels = sum(layer.channels for layer in firing)
+        rates = [layer.rate for layer in firing] or [0.0]
+        targets = sum(curve.is_target for curve in self.curves)
+        return Summary(
+            f"Analysis of {self.name}",
+            (
+                ("size", f"{cost.parameters:,} parameters, "
+                         f"{megabytes(cost.shipped_bytes)} to ship"),
+                ("work", f"{cost.macs / 1e6:,.0f} M multiply-accumulates an image"),
+                ("search top-1", str(self.dense)),
+                ("robustness", f"{targets} of {len(self.curves)} groups can lose channels"),
+                ("firing", f"rates of {min(rates):.1%} to {max(rates):.1%}; {silent} of "
+                           f"{channels:,} channels are silent"),
+                ("energy", f"{self.energy.microjoules:.3g} uJ an image, an estimate"),
+            ),
+            partial(bars, {layer: count / 1e6 for layer, count in self.layer_bytes.items()},
+                    title="weights as float32, MB"),
+        )  # fmt: skip
 
 
 def analyze(
@@ -75,7 +104,9 @@ def analyze(
     energy = estimate_energy(model, sample)
     progress.step()
     return Analysis(
+        name=model.name,
         cost=measure_cost(model),
+        layer_bytes=ShippedSize(model, ()).by_layer({}),
         curves=curves,
         firing=firing,
         energy=energy,

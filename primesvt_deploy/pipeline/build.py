@@ -24,19 +24,21 @@ from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
 from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.stop_early import stop_early
+from primesvt_deploy.pipeline.summaries import build_summary
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
 from primesvt_deploy.progress import SILENT, Progress, TimedProgress
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.quantization.pixel_input import take_pixels
 from primesvt_deploy.quantization.quantize import lower_for_quantization
 from primesvt_deploy.settings import BuildSettings
+from primesvt_deploy.summary import Shown, Summary
 from primesvt_deploy.training.finetune import check_finetune
 
 __all__ = ["BuildResult", "build"]
 
 
-@dataclass(frozen=True)
-class BuildResult:
+@dataclass(frozen=True, repr=False)
+class BuildResult(Shown):
     """A finished build.
 
     Args:
@@ -51,6 +53,9 @@ class BuildResult:
     def met(self) -> bool:
         """Whether budget and accuracy constraint are met."""
         return bool(self.manifest["constraints"]["met"])
+
+    def _summary(self) -> Summary:
+        return build_summary(self.path, self.manifest)
 
 
 def build(

@@ -37,6 +37,7 @@ from primesvt_deploy.pipeline.frontier_files import FrontierWriter
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.prune import make_search
+from primesvt_deploy.pipeline.summaries import frontier_summary
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
@@ -44,8 +45,9 @@ from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.summary import Shown, Summary
 
-__all__ = ["SAVINGS", "frontier"]
+__all__ = ["SAVINGS", "FrontierResult", "frontier"]
 
 SAVINGS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 """Percent of the dense weights' bytes, by default."""
@@ -53,6 +55,13 @@ _CONSTRAINTS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 100.0)
 """Points, for a policy whose plans depend on them: the strictest that meets a budget is taken."""
 _CALIBRATION = 128
 _LATENCY_RUNS, _LATENCY_SECONDS = 50, 10.0
+
+
+class FrontierResult(Shown, dict[str, Any]):
+    """The content of `frontier.json`, which shows itself as its points."""
+
+    def _summary(self) -> Summary:
+        return frontier_summary("FrontierResult", self)
 
 
 def frontier(
@@ -65,7 +74,7 @@ def frontier(
     timesteps: Sequence[int] = (),
     held_out_images: int | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
+) -> FrontierResult:
     """Find the frontier of one policy and write it to a directory.
 
     Args:
@@ -97,7 +106,7 @@ def frontier(
         run = _Run(context, held_out, tuple(timesteps))
         for saving in sorted(savings):
             _add_point(run, writer, saving)
-        return _finish(run, writer, key, started)
+        return FrontierResult(_finish(run, writer, key, started))
 
 
 def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:

@@ -23,16 +23,18 @@ from primesvt_deploy.pipeline.frontier_schema import (
     search_settings,
 )
 from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.summaries import frontier_summary
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.summary import Shown, Summary
 
 __all__ = ["FRONTIER_FILE", "LEDGER_FILE", "FrontierWriter", "KnownFrontier"]
 
 FRONTIER_FILE, LEDGER_FILE = "frontier.json", "ledger.jsonl"
 
 
-@dataclass(frozen=True)
-class KnownFrontier:
+@dataclass(frozen=True, repr=False)
+class KnownFrontier(Shown):
     """A frontier that was made before, to answer later budgets from.
 
     Args:
@@ -74,6 +76,9 @@ class KnownFrontier:
                 f"{path / FRONTIER_FILE} is damaged ({error}): make the frontier again"
             ) from error
         return cls(path, content)
+
+    def _summary(self) -> Summary:
+        return frontier_summary(f"KnownFrontier {self.directory}", self.content)
 
     @property
     def search(self) -> SearchSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from primesvt_deploy.analysis.cost import ShippedSize
@@ -25,12 +26,14 @@ from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.from_ledger import best_in_ledger
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 from primesvt_deploy.settings import BuildSettings, SearchSettings
+from primesvt_deploy.summary import Shown, Summary, megabytes, shortened
+from primesvt_deploy.summary.charts import kept_channels
 
 __all__ = ["PruneResult", "choose_from_ledger", "choose_plan", "fitting", "make_search", "prune"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PruneResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PruneResult(Shown):
     """A pruned SViT and how it came about.
 
     Args:
@@ -59,6 +62,28 @@ class PruneResult:
         """Accepted candidates, in order; the last one is the model itself."""
         refitted = self.applied.refitted
         return self.outcome.steps if refitted is None else (*self.outcome.steps, refitted)
+
+    def _summary(self) -> Summary:
+        outcome, count = self.outcome, sum(p.numel() for p in self.model.module.parameters())
+        widths = outcome.plan.widths(self.groups)
+        met = "within" if outcome.met else "NOT within"
+        kept = f"{sum(widths.values()):,} of {sum(group.width for group in self.groups):,}"
+        narrower = sum(widths[group.name] < group.width for group in self.groups)
+        rows = [
+            ("file", f"{megabytes(outcome.bytes)} predicted, {met} {megabytes(self.budget_bytes)}"),
+            ("parameters", f"{count:,} are left"),
+            ("channels", f"{kept} are left, in {narrower} of {len(self.groups)} groups fewer"),
+            ("stopped by", shortened([outcome.stopped_by])),
+        ]
+        if outcome.drop_points is not None:
+            dense = f", the dense model has {self.dense}" if self.dense else ""
+            rows.append(("search top-1", f"{outcome.drop_points:.2f} points lost{dense}"))
+        if self.left:
+            rows.append(("left alone", shortened(list(self.left))))
+        kept_of = {group.name: (widths[group.name], group.width) for group in self.groups}
+        return Summary(
+            f"PruneResult of {self.model.name}", tuple(rows), partial(kept_channels, kept_of)
+        )
 
 
 def prune(

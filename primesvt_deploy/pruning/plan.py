@@ -13,6 +13,7 @@ import numpy as np
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.errors import PruningError, first_line
+from primesvt_deploy.summary import shortened
 
 __all__ = ["Plan", "kept_width"]
 
@@ -23,7 +24,7 @@ class _Content(msgspec.Struct):
     kept: dict[str, list[Annotated[int, msgspec.Meta(ge=0, le=2**31)]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Kept channel indices (ascending) of each pruned group; groups not named stay whole.
 
@@ -36,6 +37,11 @@ class Plan:
     def __post_init__(self) -> None:
         """Keep one canonical order, so that equal plans compare and hash alike."""
         object.__setattr__(self, "kept", tuple(sorted(self.kept)))
+
+    def __repr__(self) -> str:
+        """How many channels stay, not which."""
+        kept = [f"{name} {len(indices)}" for name, indices in self.kept]
+        return f"Plan(channels kept: {shortened(kept, 6)})" if kept else "Plan(nothing is removed)"
 
     def __getitem__(self, name: str) -> tuple[int, ...] | None:
         """Kept indices of a group, or None where it stays whole."""

@@ -24,6 +24,7 @@ from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.settings import FinetuneSettings
+from primesvt_deploy.summary import Shown, Summary
 from primesvt_deploy.training.batches import Batches
 from primesvt_deploy.training.loop import Trainer, TrainingLoop, load_state, save_state
 from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_cosine
@@ -31,10 +32,11 @@ from primesvt_deploy.training.optimizer import adamw, set_learning_rate, warmup_
 __all__ = ["Finetuned", "check_finetune", "finetune"]
 
 _SAVE_SECONDS = 30.0
+_SHOWN_LOSSES = 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finetuned:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Finetuned(Shown):
     """A fine-tuned SViT.
 
     Args:
@@ -48,6 +50,17 @@ class Finetuned:
     losses: tuple[float, ...]
     images: int
     seconds: float
+
+    def _summary(self) -> Summary:
+        losses = ", ".join(f"{loss:.4f}" for loss in self.losses[-_SHOWN_LOSSES:])
+        earlier = "..., " if len(self.losses) > _SHOWN_LOSSES else ""
+        return Summary(
+            f"Finetuned {self.model.name}",
+            (
+                ("epochs", f"{len(self.losses)}, mean loss of each: {earlier}{losses}"),
+                ("images", f"{self.images:,}, in {self.seconds:,.0f} s"),
+            ),
+        )
 
 
 def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, source: str) -> None:

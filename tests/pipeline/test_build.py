@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from html_fragments import read_fragment
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
@@ -58,6 +59,17 @@ def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
         "report.json", "run.py", "runtime", "session.json", "weights.safetensors",
     }  # fmt: skip
     assert [path.name for path in built.path.parent.iterdir()] == ["bundle"]
+
+
+def test_a_result_shows_itself(built: BuildResult) -> None:
+    lines = repr(built).splitlines()
+    assert lines[0] == f"BuildResult {built.path}"
+    assert 5 < len(lines) < 12
+    size = built.manifest["size"]
+    assert any(f"{size['saved_percent']['file']:.1f}% saved" in line for line in lines)
+    fragment = read_fragment(built._repr_html_())
+    assert fragment.names[0] == "constraints" and fragment.values[0].startswith("met")
+    assert {"dense", "shipped", "model file, MB", "held-out top-1, %"} <= set(fragment.drawn)
 
 
 def test_the_weights_of_a_bundle_need_no_flags(built: BuildResult) -> None:
@@ -279,6 +291,10 @@ def test_force_replaces_a_bundle(built: BuildResult, model: SViT, data: DataSet)
 
 def test_the_python_api_step_by_step(model: SViT, data: DataSet, tmp_path: Path) -> None:
     result = prune(model, BuildSettings(saving=10.0, search=SEARCH), data=data)
+    assert repr(result).startswith(f"PruneResult of {model.name}\n  file ")
+    assert len(repr(result).splitlines()) < 9
+    fragment = read_fragment(result._repr_html_())
+    assert {"kept", "removed", *(group.name for group in result.groups)} <= set(fragment.drawn)
     artifact = export(result.model, tmp_path / "small.onnx")
     assert artifact.bytes <= result.budget_bytes
     # The prediction the search went by holds to within its margin.

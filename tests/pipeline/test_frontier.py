@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from html_fragments import read_fragment
 from small_models import SHALLOW, make_model, make_prunable
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import ModelError, OutputError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.frontier import frontier
+from primesvt_deploy.pipeline.frontier import FrontierResult, frontier
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.evaluator import Evaluator
@@ -30,7 +31,7 @@ SAVINGS = (10.0, 30.0, 50.0)
 @pytest.fixture(scope="module")
 def made(
     model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, FrontierResult]:
     output = tmp_path_factory.mktemp("frontier") / "f"
     return output, frontier(
         model, output, SEARCH, data=data, savings=SAVINGS, timesteps=(1,), held_out_images=60
@@ -56,6 +57,19 @@ def test_a_point_for_each_saving(made: tuple[Path, dict[str, Any]]) -> None:
     sizes = [p["weight_bytes"] for p in content["points"]]
     assert sizes == sorted(sizes, reverse=True)
     assert content["points"][-1]["pareto"], "nothing is smaller"
+
+
+def test_a_frontier_shows_its_points(made: tuple[Path, FrontierResult]) -> None:
+    output, content = made
+    title, dense, *points = repr(content).splitlines()
+    assert title.startswith("FrontierResult of tiny, policy uniform, held-out top-1 on ")
+    assert dense.split()[0] == "dense" and len(points) == len(SAVINGS)
+    assert f"{content['points'][0]['saved_percent']:.1f}% saved" in points[0]
+    fragment = read_fragment(content._repr_html_())
+    assert {"dense", "weights, MB", "held-out top-1, %"} <= set(fragment.drawn)
+    known = KnownFrontier.read(output)
+    assert repr(known).startswith(f"KnownFrontier {output} of tiny, policy uniform")
+    assert read_fragment(known._repr_html_()).values == fragment.values
 
 
 def test_pareto_points_are_those_no_other_betters(made: tuple[Path, dict[str, Any]]) -> None:

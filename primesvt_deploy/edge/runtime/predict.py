@@ -18,7 +18,7 @@ from .steps import prepare_file, steps_from_dict
 __all__ = ["Classifier", "Prediction"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Classification of one image.
 
@@ -33,6 +33,12 @@ class Prediction:
     top: tuple[tuple[str, float], ...]
     logits: tuple[float, ...]
     timesteps: int | None = None
+
+    def __repr__(self) -> str:
+        """Such as `Prediction(photo.jpg: cat 92.1%, dog 6.0%, fox 0.4%)`."""
+        shown = ", ".join(f"{label} {probability:.1%}" for label, probability in self.top)
+        stopped = "" if self.timesteps is None else f", T = {self.timesteps}"
+        return f"Prediction({self.image}: {shown}{stopped})"
 
     @property
     def label(self) -> str:
@@ -77,6 +83,12 @@ class Classifier:
         self.labels: tuple[str, ...] = tuple(self.manifest["model"]["labels"])
         self.preprocessing = steps_from_dict(self.manifest["model"]["preprocessing"])
         self.model = open_model(opened, threads=threads, profile=profile, runtime=runtime)
+
+    def __repr__(self) -> str:
+        """Such as `Classifier(spikformer: 10 classes, onnx, constraints met)`."""
+        met = "met" if self.meets_constraints else "NOT met"
+        classes = f"{len(self.labels)} classes"
+        return f"Classifier({self.manifest['model']['name']}: {classes}, constraints {met})"
 
     @property
     def meets_constraints(self) -> bool:

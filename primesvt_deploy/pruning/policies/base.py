@@ -15,6 +15,7 @@ from primesvt_deploy.pruning.search.ledger import Candidate
 from primesvt_deploy.pruning.search.robustness import Curve, Points, measure_robustness
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.summary import megabytes
 
 __all__ = ["Judge", "Policy", "PolicyOutcome", "Search", "step_to_dict"]
 
@@ -46,7 +47,7 @@ class Judge(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PolicyOutcome:
     """The plan that a policy decided on, and its prediction of it.
 
@@ -68,6 +69,14 @@ class PolicyOutcome:
     stopped_by: str
     steps: tuple[Candidate, ...]
     curves: tuple[Curve, ...] = ()
+
+    def __repr__(self) -> str:
+        """Its end, without the way there."""
+        met = "within" if self.met else "NOT within"
+        return (
+            f"PolicyOutcome({megabytes(self.bytes)} predicted, {met} the budget, "
+            f"{len(self.steps)} steps: {self.stopped_by})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `plan.json`."""

@@ -22,7 +22,7 @@ Points = tuple[tuple[float, Candidate], ...]
 """Rates, ascending, and what came of them; two rates may round to one plan, and one candidate."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve:
     """Accuracy of the model with one layer pruned, at each rate.
 
@@ -35,6 +35,11 @@ class Curve:
     group: Group
     points: tuple[Candidate, ...]
     within: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        """The points that are lost at each rate."""
+        lost = ", ".join(f"{point.rate:.0%} {point.drop.points:.1f}" for point in self.points)
+        return f"Curve({self.group.name}, {self.group.width} channels; points lost: {lost})"
 
     @classmethod
     def under(cls, constraint: AccuracyConstraint, group: Group, points: Points) -> Curve:
