@@ -85,7 +85,7 @@ class Classifier:
         self.model = open_model(opened, threads=threads, profile=profile, runtime=runtime)
 
     def __repr__(self) -> str:
-        """Such as `Classifier(spikformer: 10 classes, onnx, constraints met)`."""
+        """Such as `Classifier(mine: 10 classes, constraints met)`."""
         met = "met" if self.meets_constraints else "NOT met"
         classes = f"{len(self.labels)} classes"
         return f"Classifier({self.manifest['model']['name']}: {classes}, constraints {met})"
