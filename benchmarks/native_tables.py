@@ -7,6 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from latency_tables import best_by_threads
 from native_timing import AS_IT_IS, AVX2, NO_AMX, NO_VNNI
 
 __all__ = ["native_sections"]
@@ -102,14 +103,28 @@ def _time_table(found: dict[str, Any]) -> str:
             cells.append(_times(faster["native_int4"], "onnx_int4"))
             name = _kind(kind, found, beside=found["timings"])
             lines.append(f"| {name} | {row['threads']} | " + " | ".join(cells) + " |")
+        if kind == AS_IT_IS:
+            lines.append(_best_row(found, (*columns, "native_int4")))
     lines += [
         "",
         f"{found['model']}, medians of {found['runs']} interleaved rounds over {found['images']} "
         f"held-out images in turn, and of the ratios round by round; batch {found['batch']}, "
         f"{found['machine']['cpu']}, onnxruntime {found['machine']['onnxruntime']}. Without VNNI "
-        "and without AVX-512 both run with the kernels that they choose on such processors.",
+        "and without AVX-512 both run with the kernels that they choose on such processors. "
+        "Best: each at the thread count where its median is least, and ratios of these medians; "
+        "the other rows compare at the same number of threads.",
     ]
     return "\n".join(lines)
+
+
+def _best_row(found: dict[str, Any], columns: tuple[str, ...]) -> str:
+    """The row of each column at its own best thread count, on the processor as it is."""
+    best = best_by_threads(found["timings"][AS_IT_IS]["by_threads"], columns)
+    cells = [f"{best[name][0]:.1f} ms (at {best[name][1]})" for name in columns]
+    pairs = [("native_int8", name) for name in columns[:3]] + [("native_int4", "onnx_int4")]
+    cells += [_times({slow: best[slow][0] / best[fast][0]}, slow) for fast, slow in pairs]
+    title = _kind(AS_IT_IS, found, beside=found["timings"])
+    return f"| {title} | best | " + " | ".join(cells) + " |"
 
 
 def _times(faster: dict[str, float], name: str) -> str:
@@ -140,11 +155,16 @@ def _size_table(found: dict[str, Any]) -> str:
     agreed = "; ".join(
         f"{name}: the same class on {row['same_class']} of {row['images']} images, "
         f"{row['flipped_spikes']} of {row['spikes_compared'] / 1e6:.0f} M spikes differ, "
-        f"{row['flips_where_the_float_layer_agrees']} where the float layer's agree"
+        f"{row['flips_where_the_float_layer_agrees']} on images whose spikes of the float layer "
+        "are the same"
         for name, row in found["agreement"].items()
     )
     starts = next(iter(found["memory"].values()))["starts"]
-    lines += ["", f"Medians of {starts} starts. Both runtimes on held-out images, {agreed}."]
+    lines += [
+        "",
+        f"Medians of {starts} starts. ONNX Runtime against the "
+        f"native runtime (not PyTorch) on held-out images, {agreed}.",
+    ]
     return "\n".join(lines)
 
 

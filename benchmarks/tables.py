@@ -21,6 +21,7 @@ from frontier_tables import (
     recovery_table,
     timesteps_table,
 )
+from latency_tables import latency_table
 from native_tables import native_sections
 from precision_tables import exactness_table, memory_table, precision_table, widths_table
 
@@ -66,40 +67,6 @@ def time_table(found: dict[str, Any]) -> str:
     lines = ["| stage | seconds |", "|---|---|"]
     lines += [f"| {name} | {seconds:.1f} |" for name, seconds in stages.items()]
     lines.append(f"| in all | {sum(stages.values()):.0f} |")
-    return "\n".join(lines)
-
-
-def latency_table(found: dict[str, Any]) -> str:
-    """Table of the latency of one image."""
-    columns = ("spikingjelly_eager", "naive", "dense", "pruned", "int8", "int4")
-    titles = (
-        *("SpikingJelly eager", "naive torch.onnx export"),
-        *("our fp32", "our fp32, pruned", "our int8", "our int4"),
-    )
-    lines = [
-        "| threads | "
-        + " | ".join(titles)
-        + " | fp32 vs eager | fp32 vs naive | int8 vs fp32 (standard operators) |",
-        "|---|" + "---|" * (len(columns) + 3),
-    ]
-    for row in found["by_threads"]:
-        cells = [f"{row[c]['median_ms']:.1f} ms ({row[c]['p95_ms']:.1f})" for c in columns]
-        faster = row["times_faster"]
-        lines.append(
-            f"| {row['threads']} | "
-            + " | ".join(cells)
-            + f" | {faster['dense_than_spikingjelly_eager']:.2f}x faster "
-            f"| {faster['dense_than_naive']:.2f}x faster "
-            f"| {faster['int8_than_dense']:.2f}x faster "
-            f"({faster['int8_standard_than_dense']:.2f}x) |"
-        )
-    size = {name: f"{value / 1e6:.2f} MB" for name, value in found["file_bytes"].items()}
-    lines += [
-        "",
-        f"Median (p95) of {found['runs']} runs, batch {found['batch']}, interleaved in one "
-        f"process, {found['machine']['cpu']}. Files: naive {size['naive']}, dense {size['dense']}, "
-        f"pruned {size['pruned']}, int8 {size['int8']}, int4 {size['int4']}.",
-    ]
     return "\n".join(lines)
 
 

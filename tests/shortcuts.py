@@ -10,11 +10,13 @@ import functools
 import typing
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from torch import nn
 
+_BRIEF = {"seconds": 0.02, "rounds": 5, "warmup_seconds": 0.0}
 _PICKLING = ("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__")
 _KEPT = frozenset((bool, int, float, str, type(None)))
 _DICTS = (dict, OrderedDict)
@@ -133,4 +135,15 @@ def _reports_gathered_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "measure_memory", once)
         patch.setattr(gather, "_FIRING_IMAGES", 8)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _builds_timed_briefly() -> Iterator[None]:
+    """A build times its models for seconds; no test asks how fast they are."""
+    from primesvt_deploy.measure import artifact_latency
+
+    with pytest.MonkeyPatch.context() as patch:
+        brief = replace(artifact_latency.TIMING, **_BRIEF)  # type: ignore[arg-type]
+        patch.setattr(artifact_latency, "TIMING", brief)
         yield

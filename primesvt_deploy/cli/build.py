@@ -227,8 +227,10 @@ def _refuse_decided_options() -> None:
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     """A paragraph on the best point reached, what stopped the search, what to change."""
+    from primesvt_deploy.measure.megabytes import millions
+
     wanted = manifest["constraints"]
-    size = wanted["used_bytes"]
+    asked, found = millions(wanted["budget_bytes"], wanted["used_bytes"])
     search = manifest["accuracy"]["search"]
     lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no search"
     most = wanted["max_drop_points"]
@@ -243,8 +245,8 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     if any(reason.startswith("--ignore") for reason in manifest.get("left_unpruned", {}).values()):
         advice += " Or ignore fewer layers (--ignore)."
     return (
-        f"The constraints are not met: {wanted['budget_bytes'] / 1e6:.2f} MB were asked for, the "
-        f"best plan found has {size / 1e6:.2f} MB ({lost}, {allowed} allowed). "
+        f"The constraints are not met: {asked} MB were asked for, the "
+        f"best plan found has {found} MB ({lost}, {allowed} allowed). "
         f"What stopped it: {wanted['stopped_by']}. {advice} The best bundle found is kept in "
         f"{output}, marked as not meeting the constraints."
     )

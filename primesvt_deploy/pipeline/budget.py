@@ -13,6 +13,7 @@ from primesvt_deploy.artifact.native_export import NativeArtifact
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import PairedDrop
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.measure.memory import measure_memory
 from primesvt_deploy.measure.native_memory import native_peak_bytes
 from primesvt_deploy.model.svit import SViT
@@ -220,9 +221,10 @@ def budget_of(settings: BuildSettings, dense_bytes: int, artifact: Artifact) -> 
     if by_onnxruntime and not settings.smallest:
         floor = measure_memory(artifact.path, threads=settings.threads).imported
         if budget.bytes <= floor:
+            asked, taken = millions(budget.bytes, floor)
             raise SettingsError(
-                f"a budget of {budget.bytes / 1e6:.1f} MB of resident memory: Python with "
-                f"onnxruntime has {floor / 1e6:.1f} MB before any model; raise --budget-mb, or "
+                f"a budget of {asked} MB of resident memory: Python with "
+                f"onnxruntime has {taken} MB before any model; raise --budget-mb, or "
                 "pass --runtime native"
             )
     return budget

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,15 @@ from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import Predictions, artifact_predictions
-from primesvt_deploy.measure.latency import Latency, measure_latency
+from primesvt_deploy.measure.artifact_latency import TimedFile, Timings, physical_cores, time_files
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.staged import StagedArtifact
 from primesvt_deploy.progress import Progress
 
 __all__ = ["Evaluation", "evaluate"]
 
-_LATENCY_RUNS, _LATENCY_SECONDS = 100, 60.0
+_SAMPLE_BYTES = 2_000_000
+"""Bytes of the images that a model is timed on, at most."""
 _EVALUATION_BATCH = 16
 
 
@@ -47,15 +48,14 @@ class Evaluation:
     Args:
         labels: classes of the held-out images, `[n]`.
         predictions: of each model for them.
-        latency: of one batch; where the bundle has both runtimes, of the `native` one besides.
-        runs: timed runs behind each latency.
+        latency: of one batch; `shipped` is not among them where it is the dense model as it was,
+            and where the bundle has both runtimes, the `native` one is.
         anytime: what runs that stop early come to; None: they do not.
     """
 
     labels: npt.NDArray[np.int64]
     predictions: Mapping[str, Predictions]
-    latency: Mapping[str, Latency]
-    runs: int
+    latency: Timings
     anytime: Anytime | None = None
 
     @property
@@ -88,18 +88,17 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         for name, model in models.items()
     }
     if staged.is_dense:
-        models["shipped"], predictions["shipped"] = models["dense"], predictions["dense"]
-    if staged.native is not None and staged.artifact is not None:
-        models["native"] = NativeModel(staged.native.path)
+        predictions["shipped"] = predictions["dense"]
     anytime = _anytime(staged, settings.threads, held_out, progress)
-    progress.stage("latency", 1)
-    latency = _latency(models, held_out, settings.batch or 1)
+    files = {"dense": dense.path, **staged.files}
+    if staged.is_dense:
+        # One model: two figures of it would differ by noise alone.
+        del files["shipped"]
+    if "native" in files:
+        models["native"] = NativeModel(files["native"])
+    latency = _latency(context, files, models)
     return Evaluation(
-        labels=held_out.labels,
-        predictions=predictions,
-        latency=latency,
-        runs=len(latency["dense"].milliseconds),
-        anytime=anytime,
+        labels=held_out.labels, predictions=predictions, latency=latency, anytime=anytime
     )
 
 
@@ -136,17 +135,23 @@ def _anytime(
 
 
 def _latency(
-    models: Mapping[str, OnnxModel | NativeModel], images: ImageList, batch: int
-) -> dict[str, Latency]:
-    def call(model: OnnxModel | NativeModel) -> Callable[[], object]:
-        taken = images.for_model(model.sample_dtype)
-        if len(model.stages) < 2:
-            inputs = np.repeat(taken.inputs(0, 1), batch, axis=0)
-            return lambda: model.logits(inputs)
-        # Where runs stop early, each takes another image: a single one always stops alike.
-        count = min(len(taken), _LATENCY_RUNS)
-        turns = itertools.cycle(np.split(taken.inputs(0, count), count))
-        return lambda: model.logits(np.repeat(next(turns), batch, axis=0))
+    context: BuildContext,
+    files: Mapping[str, Path],
+    models: Mapping[str, OnnxModel | NativeModel],
+) -> Timings:
+    """Time model files as `bench` does it, on held-out images in turn.
 
-    calls = {name: call(model) for name, model in models.items()}
-    return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
+    Args:
+        context: of the build.
+        files: what is timed, by name.
+        models: the same files, loaded, which say what samples they take.
+    """
+    settings, images = context.settings, context.images.held_out.shuffled(0)
+    threads = settings.threads or physical_cores()
+    timed = {}
+    for name, path in files.items():
+        taken = images.for_model(models[name].sample_dtype)
+        count = max(1, _SAMPLE_BYTES // taken.inputs(0, 1).nbytes)
+        samples = taken.inputs(0, min(count, len(taken)))
+        timed[name] = TimedFile(path=path, threads=threads, samples=samples)
+    return time_files(timed, batch=settings.batch or 1, progress=context.progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +11,11 @@ from typing import Any
 
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_export import Artifact
+from primesvt_deploy.edge.bench.statistics import Ratio
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import cpu_name
+from primesvt_deploy.measure.verdict import verdict_of
 from primesvt_deploy.model.description import describe
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
@@ -60,6 +61,15 @@ def compose_manifest(
     """
     model, data, settings = context.model, context.images.data, context.settings
     chosen, hits = findings.chosen, findings.evaluation.hits
+    accuracy = {
+        "data": data.name,
+        "data_digest": data.digest,
+        "split": "held-out",
+        "dense": Accuracy.of(hits["dense"]).to_dict(),
+        "shipped": Accuracy.of(hits["shipped"]).to_dict(),
+        "drop": PairedDrop.of(hits["dense"], hits["shipped"]).to_dict(),
+        "search": _search(chosen),
+    }
     return {
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,17 +84,9 @@ def compose_manifest(
         "native": _native(findings),
         "anytime": _anytime(findings),
         "precision": _precision(findings.variants, chosen, settings),
-        "constraints": _constraints(chosen, settings),
+        "constraints": _constraints(chosen, settings, accuracy),
         "size": _sizes(model, chosen, findings.dense),
-        "accuracy": {
-            "data": data.name,
-            "data_digest": data.digest,
-            "split": "held-out",
-            "dense": Accuracy.of(hits["dense"]).to_dict(),
-            "shipped": Accuracy.of(hits["shipped"]).to_dict(),
-            "drop": PairedDrop.of(hits["dense"], hits["shipped"]).to_dict(),
-            "search": _search(chosen),
-        },
+        "accuracy": accuracy,
         "latency": _latency(findings.evaluation, settings),
         "verification": _verification(findings.verified),
         "policy": {
@@ -198,8 +200,11 @@ def _precision(
     }
 
 
-def _constraints(chosen: Variant, settings: BuildSettings) -> dict[str, Any]:
-    return {
+def _constraints(
+    chosen: Variant, settings: BuildSettings, accuracy: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was asked for, and whether it was kept, on the search and on the held-out images."""
+    entry = {
         "budget_on": settings.budget_on.value,
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
@@ -211,6 +216,8 @@ def _constraints(chosen: Variant, settings: BuildSettings) -> dict[str, Any]:
         "met": chosen.budget_met and chosen.accuracy_met,
         "stopped_by": chosen.stopped_by,
     }
+    verdict = verdict_of({"constraints": entry, "accuracy": accuracy})
+    return {**entry, "verdict": verdict.state.value, "verdict_text": verdict.text}
 
 
 def _sizes(dense_model: SViT, chosen: Variant, dense: Artifact) -> dict[str, Any]:
@@ -264,26 +271,31 @@ def _search(chosen: Variant) -> dict[str, Any] | None:
 
 
 def _latency(evaluation: Evaluation, settings: BuildSettings) -> dict[str, Any]:
-    dense, shipped = evaluation.latency["dense"], evaluation.latency["shipped"]
-    return {
+    """Latency of the dense and the shipped model; no ratio where they are one model."""
+    timings = evaluation.latency
+    found = {name: timings.latency(name) for name in timings.rounds}
+    entry = {
         "cpu": cpu_name(),
-        "threads": settings.threads or os.cpu_count(),
-        "runs": evaluation.runs,
+        "threads": timings.threads["dense"],
+        "runs": min(len(latency.milliseconds) for latency in found.values()),
         "batch": settings.batch or 1,
-        "dense": dense.to_dict(),
-        "shipped": shipped.to_dict(),
-        "ratio_median": round(dense.median / shipped.median, 3),
-        **_native_latency(evaluation),
+        **{name: latency.to_dict() for name, latency in found.items()},
+        "notes": list(timings.notes),
     }
+    if "shipped" not in found:
+        return {**entry, "shipped": entry["dense"]}
+    entry |= _speed(timings.ratio("shipped", "dense"), "")
+    if "native" in found:
+        entry["native_threads"] = timings.threads["native"]
+        entry |= _speed(timings.ratio("native", "shipped"), "native_")
+    return entry
 
 
-def _native_latency(evaluation: Evaluation) -> dict[str, Any]:
-    """Latency of the native runtime beside that of the ONNX artifact, where there are both."""
-    native = evaluation.latency.get("native")
-    if native is None:
-        return {}
-    shipped = evaluation.latency["shipped"]
+def _speed(ratio: Ratio, prefix: str) -> dict[str, Any]:
+    """How many times faster a model is, with its 95% interval, from the ratio of times."""
+    low, high = round(1.0 / ratio.high, 3), round(1.0 / ratio.low, 3)
     return {
-        "native": native.to_dict(),
-        "native_ratio_median": round(shipped.median / native.median, 3),
+        f"{prefix}ratio_median": round(1.0 / ratio.time, 3),
+        f"{prefix}ratio_interval95": [low, high],
+        f"{prefix}difference_shown": not low <= 1.0 <= high,
     }

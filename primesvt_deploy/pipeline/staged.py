@@ -44,6 +44,13 @@ class StagedArtifact:
     native: NativeArtifact | None
     is_dense: bool
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files of the `shipped` model, and of the `native` runtime where there are both."""
+        names = iter(("shipped", "native"))
+        both = (self.artifact, self.native)
+        return {next(names): artifact.path for artifact in both if artifact is not None}
+
     def model(self, threads: int) -> OnnxModel | NativeModel:
         """The shipped model, loaded: the ONNX artifact, or, without one, the native one."""
         if self.artifact is not None:

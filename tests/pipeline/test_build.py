@@ -24,11 +24,13 @@ from html_fragments import read_fragment
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
+from primesvt_deploy.cli.build import explain_unmet
 from primesvt_deploy.cli.tables.build import print_build
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.bundle import open_bundle
-from primesvt_deploy.edge.runtime.manifest import read_manifest
+from primesvt_deploy.edge.runtime.manifest import check_figures, read_manifest
 from primesvt_deploy.errors import ModelError, OutputError, VerificationError
+from primesvt_deploy.measure.verdict import VerdictState, verdict_of
 from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
@@ -104,6 +106,39 @@ def test_budget_and_constraint_are_kept(built: BuildResult) -> None:
     assert size["shipped"]["file_bytes"] <= constraints["budget_bytes"]
     assert size["shipped"]["file_bytes"] == (built.path / "model.onnx").stat().st_size
     assert built.manifest["accuracy"]["search"]["drop_points"] <= SEARCH.max_drop
+
+
+def test_speed_has_an_interval_and_says_whether_it_shows_a_difference(
+    built: BuildResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    latency = built.manifest["latency"]
+    low, high = latency["ratio_interval95"]
+    assert 0.0 < low <= latency["ratio_median"] <= high
+    assert latency["difference_shown"] == (not low <= 1.0 <= high)
+    assert latency["runs"] >= 5 and isinstance(latency["notes"], list)
+    # Figures that fit any table: these are of a machine with other work.
+    quiet = {"ratio_median": 1.9, "ratio_interval95": [1.7, 2.1], "difference_shown": True}
+    unsure = {"ratio_median": 1.1, "ratio_interval95": [0.9, 1.3], "difference_shown": False}
+    for figures, words in ((quiet, "1.90x faster [1.70, 2.10]"), (unsure, "no difference shown")):
+        notes = ["machine busy: other programs took 40% of one core during the measurement"]
+        changed = {**latency, **figures, "notes": notes}
+        print_build({**built.manifest, "latency": changed}, built.path)
+        shown = capsys.readouterr().out
+        assert words in shown
+        assert "note: latency: machine busy: other programs took 40%" in shown
+
+
+def test_bundles_of_earlier_versions_are_shown_without_an_interval(
+    built: BuildResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    new = ("ratio_interval95", "difference_shown", "notes")
+    latency = {k: v for k, v in built.manifest["latency"].items() if k not in new}
+    old = {**built.manifest, "latency": {**latency, "ratio_median": 1.9}}
+    check_figures(old)
+    print_build(old, built.path)
+    assert "1.90x faster, no interval" in capsys.readouterr().out
 
 
 def test_the_pruned_model_loads_again_without_pickle(built: BuildResult, data: DataSet) -> None:
@@ -216,7 +251,7 @@ def test_the_same_build_gives_the_same_plan(
 
 
 def test_a_dense_model_that_fits_is_exported_unpruned(
-    model: SViT, data: DataSet, tmp_path: Path
+    model: SViT, data: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = build(
         model, tmp_path / "b", BuildSettings(budget_mb=20.0, verify_images=20), data=data
@@ -224,6 +259,13 @@ def test_a_dense_model_that_fits_is_exported_unpruned(
     assert result.met
     assert "already fits" in result.manifest["constraints"]["stopped_by"]
     assert result.manifest["size"]["dense"] == result.manifest["size"]["shipped"]
+    latency = result.manifest["latency"]
+    assert latency["shipped"] == latency["dense"]
+    assert not [name for name in latency if "ratio" in name or name == "difference_shown"]
+    check_figures(result.manifest)
+    print_build(result.manifest, result.path)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the same model" in shown and "faster" not in shown
     assert json.loads((result.path / "plan.json").read_text())["kept"] == {}
 
 
@@ -246,6 +288,10 @@ def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(
     assert not constraints["met"]
     assert constraints["accuracy_met"]
     assert constraints["stopped_by"]
+    assert verdict_of(result.manifest).state is VerdictState.NOT_MET
+    assert constraints["verdict"] == "not met"
+    words = explain_unmet(result.manifest, result.path)
+    assert "0.0010 MB were asked for" in words
     assert result.manifest["accuracy"]["search"]["drop_points"] <= 2.0
 
 

@@ -66,7 +66,11 @@ def test_a_bundle_of_both_runtimes(
     )
     sizes = [manifest["files"][name]["bytes"] for name in ("model.onnx", "model.svit")]
     assert manifest["constraints"]["used_bytes"] == max(sizes)
-    assert {"dense", "shipped", "native"} <= manifest["latency"].keys()
+    latency = manifest["latency"]
+    assert {"dense", "shipped", "native"} <= latency.keys()
+    assert latency["native_threads"] == latency["threads"], "both use as many"
+    low, high = latency["native_ratio_interval95"]
+    assert low <= latency["native_ratio_median"] <= high
     for runtime in ("onnx", "native"):
         assert check_outputs(result.path, runtime=runtime).agreeing > 0
         outcome = verify_bundle(result.path, data=source, images=8, runtime=runtime)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from primesvt_deploy.cli.tables.common import make_console
 from primesvt_deploy.edge.runtime.runtimes import NATIVE
+from primesvt_deploy.measure.megabytes import millions
 
 if TYPE_CHECKING:
     from primesvt_deploy.edge.bench.comparison import Comparison
@@ -74,7 +75,7 @@ def _print_native(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in {row["bundle"]: row for row in rows if _is_native(row)}.values():
         found = row["native"]
         peak = found.get("program_peak_bytes")
-        program = "" if peak is None else f"; as a C program {peak / 1e6:.2f} MB at its peak"
+        program = "" if peak is None else f"; as a C program {millions(peak)[0]} MB at its peak"
         console.print(
             f"{row['bundle']}, native: {found['kernels']} kernels{program}",
         )
@@ -210,7 +211,7 @@ def _sparkline(counts: Sequence[int]) -> str:
 
 
 def _megabytes(count: int | None) -> str:
-    return _DASH if count is None else f"{count / 1e6:.2f}"
+    return _DASH if count is None else millions(count)[0]
 
 
 def _whole(count: int | None) -> str:

@@ -13,22 +13,30 @@ from rich.table import Table
 from primesvt_deploy.cli.tables.common import (
     DASH,
     make_console,
-    millions,
     print_notes,
     print_unpruned,
     top1,
 )
+from primesvt_deploy.edge.bench.statistics import Ratio
+from primesvt_deploy.measure.megabytes import millions
+from primesvt_deploy.measure.verdict import VerdictState, verdict_of
 
 __all__ = ["print_build", "print_bundle"]
+
+_COLOURS = {
+    VerdictState.MET: "green",
+    VerdictState.NOT_SHOWN: "yellow",
+    VerdictState.NOT_MET: "red",
+}
 
 
 def print_build(manifest: Mapping[str, Any], output: Path) -> None:
     """Print a build's result: before and after, the verdict, what to do next."""
     console = make_console()
-    constraints = manifest["constraints"]
     if not manifest["size"]["saved_percent"]["parameters"]:
-        console.print(f"Nothing was pruned: {constraints['stopped_by']}.")
+        console.print(f"Nothing was pruned: {manifest['constraints']['stopped_by']}.")
     console.print(_before_and_after(manifest))
+    _print_verdict(console, manifest)
     _print_facts(console, manifest)
     script = shlex.quote(str(output / "run.py"))
     console.print(f"bundle: {output}   try: python {script} IMAGE")
@@ -42,14 +50,20 @@ def print_bundle(manifest: Mapping[str, Any]) -> None:
         f"{model['name']}: {model['family']}, T={model['arguments']['timesteps']}, "
         f"{len(model['labels'])} classes, input {manifest['input']['shape']}",
     )
-    met = "met" if manifest["constraints"]["met"] else "NOT met"
-    console.print(f"constraints {met}: {manifest['constraints']['stopped_by']}")
+    _print_verdict(console, manifest)
+    console.print(f"pruning ended: {manifest['constraints']['stopped_by']}")
     console.print(_before_and_after(manifest))
     _print_facts(console, manifest)
     files = Table("file", "bytes", "sha256")
     for name, entry in manifest["files"].items():
         files.add_row(name, f"{entry['bytes']:,}", entry["sha256"][:16])
     console.print(files)
+
+
+def _print_verdict(console: Console, manifest: Mapping[str, Any]) -> None:
+    """Print whether the constraints are kept, in the colour of the answer."""
+    verdict = verdict_of(manifest)
+    console.print(f"{verdict.text}.", style=_COLOURS[verdict.state])
 
 
 def _before_and_after(manifest: Mapping[str, Any]) -> Table:
@@ -61,12 +75,9 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         ("parameters", "parameters", "M", "parameters"),
         ("MACs an image", "macs", "M", "macs"),
     ):
-        table.add_row(
-            name,
-            f"{millions(size['dense'][key])} {unit}",
-            f"{millions(size['shipped'][key])} {unit}",
-            f"{0 - size['saved_percent'][share]:+.1f}%",
-        )
+        before, after = millions(size["dense"][key], size["shipped"][key])
+        saved = size["saved_percent"][share]
+        table.add_row(name, f"{before} {unit}", f"{after} {unit}", f"{0 - saved:+.1f}%")
     low, high = accuracy["drop"]["interval95_points"]
     table.add_row(
         f"held-out top-1 (n={accuracy['dense']['n']})",
@@ -74,42 +85,56 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         top1(accuracy["shipped"]),
         f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]",
     )
+    threads = latency["threads"]
+    shipped = _times(latency["shipped"]) if "ratio_median" in latency else "the same model"
+    speed = _speed(latency, "") if "ratio_median" in latency else DASH
     table.add_row(
-        f"latency, batch {latency['batch']}, {latency['threads']} threads",
-        f"{latency['dense']['median_ms']:.2f} ms (p95 {latency['dense']['p95_ms']:.2f})",
-        f"{latency['shipped']['median_ms']:.2f} ms (p95 {latency['shipped']['p95_ms']:.2f})",
-        _speed(latency["ratio_median"]),
+        f"latency, batch {latency['batch']}, {_threads(threads)}",
+        _times(latency["dense"]),
+        shipped,
+        speed,
     )
     if "native" in latency and "native_ratio_median" in latency:
-        native = latency["native"]
         table.add_row(
-            "native runtime, 1 thread",
+            # Bundles of earlier versions were timed on one.
+            f"native runtime, {_threads(latency.get('native_threads', 1))}",
             DASH,
-            f"{native['median_ms']:.2f} ms (p95 {native['p95_ms']:.2f})",
-            f"{_speed(latency['native_ratio_median'])} than ONNX Runtime",
+            _times(latency["native"]),
+            f"{_speed(latency, 'native_')} than ONNX Runtime",
         )
     return table
 
 
-def _speed(ratio: float) -> str:
-    return f"{ratio:.2f}x faster" if ratio >= 1.0 else f"{1 / ratio:.2f}x slower"
+def _times(times: Mapping[str, float]) -> str:
+    return f"{times['median_ms']:.2f} ms (p95 {times['p95_ms']:.2f})"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _speed(latency: Mapping[str, Any], prefix: str) -> str:
+    """How much faster a model is, with its interval; without one it was measured before these."""
+    interval = latency.get(f"{prefix}ratio_interval95")
+    times = latency[f"{prefix}ratio_median"]
+    if interval is None:
+        words = f"{times:.2f}x faster" if times >= 1.0 else f"{1 / times:.2f}x slower"
+        return f"{words}, no interval"
+    low, high = interval
+    return str(Ratio(time=1 / times, low=1 / high, high=1 / low))
 
 
 def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
-    check, drop = manifest["verification"], manifest["accuracy"]["drop"]["points"]
-    allowed = manifest["constraints"]["max_drop_points"]
-    if allowed is not None and drop > allowed:
-        console.print(
-            f"note: {drop:.2f} points are lost on the held-out split, {allowed:g} were allowed; "
-            "the constraint is judged on the search split, so ask for a little less to be safe",
-        )
+    check = manifest["verification"]
     _print_precision(console, manifest.get("precision"))
     print_notes(console, manifest.get("notes", ()))
+    print_notes(console, (f"latency: {note}" for note in manifest["latency"].get("notes", ())))
     print_unpruned(console, manifest.get("left_unpruned", {}))
     native = manifest.get("native")
     if native is not None:
+        (size,) = millions(native["file_bytes"])
         console.print(
-            f"native runtime: {native['file']} of {native['file_bytes'] / 1e6:.2f} MB, an arena of "
+            f"native runtime: {native['file']} of {size} MB, an arena of "
             f"{native['arena_bytes'] / 1e3:.0f} KB; "
             f"{native['verification']['flips_behind_real']} spikes flipped behind float layers",
         )
@@ -144,12 +169,13 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
         return
     if len(precision["candidates"]) > 1:
         table = Table("precision", "pruned", "file", "search drop, points", "constraints")
-        for entry in precision["candidates"]:
+        sizes = millions(*(entry["file_bytes"] for entry in precision["candidates"]))
+        for entry, size in zip(precision["candidates"], sizes, strict=True):
             drop = entry["drop"]
             table.add_row(
                 entry["precision"] + (" (chosen)" if _is_chosen(entry, precision) else ""),
                 "yes" if entry["pruned"] else "no",
-                f"{millions(entry['file_bytes'])} MB",
+                f"{size} MB",
                 f"{drop['points']:.2f}" if drop else DASH,
                 "met" if entry["met"] else "not met",
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-__all__ = ["DASH", "make_console", "millions", "print_notes", "print_unpruned", "top1"]
+__all__ = ["DASH", "drop", "make_console", "print_notes", "print_unpruned", "top1"]
 
 DASH = "\N{EN DASH}"
 """A cell without a value."""
@@ -18,9 +18,10 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
-def millions(count: int) -> str:
-    """A count in millions, to two decimals, or to two digits where that would leave fewer."""
-    return f"{count / 1e6:.2f}" if count >= 1e5 else f"{count / 1e6:.2g}"
+def drop(change: Mapping[str, Any]) -> str:
+    """Points lost with their interval, from `PairedDrop.to_dict()`."""
+    low, high = change["interval95_points"]
+    return f"{change['points']:.2f} [{low:.1f}, {high:.1f}]"
 
 
 def top1(accuracy: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, make_console, millions, top1
+from primesvt_deploy.cli.tables.common import DASH, drop, make_console, top1
+from primesvt_deploy.measure.megabytes import millions
 
 __all__ = ["print_frontier"]
 
@@ -19,6 +20,9 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     """Print the points from the largest to the smallest, and what each cost."""
     console = make_console()
     dense = content["dense"]
+    whole, *sizes = millions(
+        dense["weight_bytes"], *(point["weight_bytes"] for point in content["points"])
+    )
     table = Table(
         "saved",
         "weights",
@@ -27,16 +31,15 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         "held-out drop",
         "evaluations",
         title=f"{content['model']}, {content['policy']}: dense weights "
-        f"{millions(dense['weight_bytes'])} MB, {top1(dense['held_out'])}",
+        f"{whole} MB, {top1(dense['held_out'])}",
     )
-    for point in content["points"]:
-        low, high = point["drop"]["interval95_points"]
+    for point, size in zip(content["points"], sizes, strict=True):
         table.add_row(
             _saved(point),
-            f"{millions(point['weight_bytes'])} MB",
+            f"{size} MB",
             f"{point['search']['points']:.2f}" if point["search"] else DASH,
             top1(point["held_out"]),
-            f"{point['drop']['points']:.2f} [{low:.1f}, {high:.1f}]",
+            drop(point["drop"]),
             f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
         )
     console.print(table)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from primesvt_deploy.edge.bench import machine
@@ -28,6 +27,7 @@ from primesvt_deploy.edge.bench.configurations import (
 )
 from primesvt_deploy.edge.bench.errors import BundleError, DeployError, MeasurementError
 from primesvt_deploy.edge.bench.inspection import inspect_session
+from primesvt_deploy.edge.bench.machine_notes import noise_notes
 from primesvt_deploy.edge.bench.native_program import measure_programs
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
@@ -43,7 +43,7 @@ from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.version import __version__
 
-__all__ = ["main", "run_bench"]
+__all__ = ["cpu_seconds", "main", "run_bench"]
 
 _REQUEST = fields(
     {
@@ -51,8 +51,6 @@ _REQUEST = fields(
         "settings": fields({}),
     }
 )
-_SCATTER = 1.5
-_ROUND_SCATTER = 0.1
 
 
 def run_bench(
@@ -80,7 +78,7 @@ def run_bench(
     facts = machine.fingerprint()
     configurations = configurations_of(subjects, settings, cores=facts["physical_cores"] or 1)
     notes, peaks = _prepare_native(configurations, settings, tell)
-    before, begun, used = machine.state(), time.monotonic(), _cpu_seconds()
+    before, begun, used = machine.state(), time.monotonic(), cpu_seconds()
     rows: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
     unmeasured: list[str] = []
@@ -97,7 +95,7 @@ def run_bench(
         raise MeasurementError("; ".join(unmeasured))
     after = machine.state()
     notes += machine.state_notes(
-        before, after, own_seconds=_cpu_seconds() - used, seconds=time.monotonic() - begun
+        before, after, own_seconds=cpu_seconds() - used, seconds=time.monotonic() - begun
     )
     return {
         "schema": SCHEMA,
@@ -105,7 +103,7 @@ def run_bench(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": facts,
         "state": {"before": before, "after": after},
-        "notes": [*unmeasured, *notes, *_noise_notes(rows)],
+        "notes": [*unmeasured, *notes, *noise_notes(rows)],
         "settings": settings.to_dict(),
         "bundles": [subject.to_dict() for subject in subjects],
         "variants": [_with_peak(row, peaks) for row in rows],
@@ -257,23 +255,7 @@ def _compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _noise_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Notes on scattered and unstable times."""
-    notes = []
-    for row in rows:
-        latency, blocks = row["latency_ms"], sorted(map(median, row["rounds_ms"]))
-        spread = (blocks[-2] - blocks[1]) / latency["median"]  # the outermost round each side aside
-        if latency["p95"] > _SCATTER * latency["median"] or spread > _ROUND_SCATTER:
-            notes.append(
-                f"noisy: {row['name']}: p95 is {latency['p95'] / latency['median']:.2f} times the "
-                f"median, medians of rounds spread over {spread:.0%}"
-            )
-        elif not row["warmup"]["stable"]:
-            notes.append(f"not stable when its timing began: {row['name']}")
-    return notes
-
-
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Processor time of this process and of its ended children, seconds."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))

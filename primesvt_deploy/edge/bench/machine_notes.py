@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import Any
 
-__all__ = ["same_machine", "standing_notes", "state_notes"]
+__all__ = ["noise_notes", "same_machine", "standing_notes", "state_notes"]
 
 _OTHERS = 0.05
 _RESOLUTION_TICKS = 3
@@ -13,6 +14,8 @@ _LOAD = 0.5
 _STEAL = 0.01
 _SLOWED = 0.95
 _HOT_C = 80
+_SCATTER = 1.5
+_ROUND_SCATTER = 0.1
 _LONGEST = 80
 """Characters of a fact in a message."""
 _COMPARED = ("cpu", "architecture", "board", "logical_cores", "onnxruntime")
@@ -77,6 +80,26 @@ def standing_notes(
         grown = used - ((before or {}).get("swap_used_bytes") or 0)
         during = f", {grown / 1e6:.1f} MB more than before" if before and grown > 0 else ""
         notes.append(f"swap in use: {used / 1e6:.1f} MB{during}: memory was or is short")
+    return notes
+
+
+def noise_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Notes on scattered and unstable times, one line each.
+
+    Args:
+        rows: configurations of a result: their `name`, `latency_ms`, `rounds_ms` and `warmup`.
+    """
+    notes = []
+    for row in rows:
+        latency, blocks = row["latency_ms"], sorted(map(median, row["rounds_ms"]))
+        spread = (blocks[-2] - blocks[1]) / latency["median"]  # the outermost round each side aside
+        if latency["p95"] > _SCATTER * latency["median"] or spread > _ROUND_SCATTER:
+            notes.append(
+                f"noisy: {row['name']}: p95 is {latency['p95'] / latency['median']:.2f} times the "
+                f"median, medians of rounds spread over {spread:.0%}"
+            )
+        elif not row["warmup"]["stable"]:
+            notes.append(f"not stable when its timing began: {row['name']}")
     return notes
 
 

@@ -61,12 +61,22 @@ def warm_up(
 
 
 def in_turns(
-    workers: Sequence[Worker], warmups: Sequence[Warmup], settings: BenchSettings
+    workers: Sequence[Worker],
+    warmups: Sequence[Warmup],
+    settings: BenchSettings,
+    *,
+    told: Callable[[], None] = lambda: None,
 ) -> list[list[list[float]]]:
     """Time workers in alternating blocks; wall times of each worker, ms, block by block.
 
     In each round each worker has a block of about `seconds / rounds`; who begins moves on by one
     from round to round.
+
+    Args:
+        workers: what is timed.
+        warmups: how each was warmed up, in the same order.
+        settings: seconds and rounds.
+        told: called after each round.
     """
     budget = 1e3 * settings.seconds / settings.rounds
     counts = [max(1, round(budget / warmup.run_ms)) for warmup in warmups]
@@ -75,4 +85,5 @@ def in_turns(
         for place in range(len(workers)):
             index = (number + place) % len(workers)
             blocks[index].append(workers[index].time(counts[index]))
+        told()
     return blocks

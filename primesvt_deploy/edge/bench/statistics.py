@@ -33,9 +33,14 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def shows_difference(self) -> bool:
+        """Whether the interval excludes that both take the same time."""
+        return not self.low <= 1.0 <= self.high
+
     def __str__(self) -> str:
         """Text such as `1.42x faster [1.38, 1.45]`."""
-        doubt = ", no difference shown" if self.low <= 1.0 <= self.high else ""
+        doubt = "" if self.shows_difference else ", no difference shown"
         if self.time <= 1.0:
             faster = 1 / self.time
             return f"{faster:.2f}x faster [{1 / self.high:.2f}, {1 / self.low:.2f}]{doubt}"

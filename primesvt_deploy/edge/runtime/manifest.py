@@ -90,6 +90,17 @@ _SIZES = fields({name: whole() for name in ("file_bytes", "weight_bytes", "param
 _SAVED = fields({name: number(-1e9, 100.0) for name in ("file", "weights", "parameters", "macs")})
 _TIME = fields({"median_ms": number(0.0), "p95_ms": number(0.0)})
 _RATIO = number(1e-9, 1e9)
+
+
+def _speed(prefix: str) -> dict[str, Check]:
+    """How many times faster one model is; none where one model was timed, or no interval then."""
+    return {
+        f"{prefix}ratio_median": _RATIO,
+        f"{prefix}ratio_interval95": list_of(_RATIO, least=2, most=2),
+        f"{prefix}difference_shown": flag(),
+    }
+
+
 _FIGURES = fields(
     {
         "model": fields({"family": text(), "arguments": fields({"timesteps": whole(1)})}),
@@ -107,10 +118,15 @@ _FIGURES = fields(
                 "threads": whole(1),
                 "dense": _TIME,
                 "shipped": _TIME,
-                "ratio_median": _RATIO,
                 "cpu": _words(),
             },
-            {"native": _TIME, "native_ratio_median": _RATIO},
+            {
+                "notes": list_of(_words()),
+                "native": _TIME,
+                "native_threads": whole(1),
+                **_speed(""),
+                **_speed("native_"),
+            },
         ),
         "verification": fields(
             {

@@ -23,6 +23,7 @@ import numpy as np
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.reconstruction import reconstruction_importance
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.path import outcome_on_path
@@ -158,7 +159,7 @@ class _Walk:
     ) -> dict[str, _Expected]:
         widths = plan.widths(self._groups)
         self._search.progress.stage(
-            f"sensitivity at {self._search.size_of(plan) / 1e6:.2f} MB",
+            f"sensitivity at {millions(self._search.size_of(plan))[0]} MB",
             len(self._groups) * len(fractions),
         )
         return {g.name: self._curve(plan, base, g, widths[g.name], fractions) for g in self._groups}

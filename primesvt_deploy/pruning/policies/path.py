@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.search.ledger import Candidate
@@ -55,7 +56,7 @@ def outcome_on_path(
     def judged(index: int) -> Candidate:
         candidate = search.judge.judge(path[index], step=name)
         search.progress.step(
-            f"{size_of(path[index]) / 1e6:.2f} MB: {candidate.drop.points:.1f} points lost"
+            f"{millions(size_of(path[index]))[0]} MB: {candidate.drop.points:.1f} points lost"
         )
         return candidate
 
@@ -75,7 +76,7 @@ def outcome_on_path(
             high, refused = middle, candidate
     plan = path[low] if best is not None else Plan()
     reason = (
-        f"the next step down, to {size_of(path[high]) / 1e6:.2f} MB, would lose "
+        f"the next step down, to {millions(size_of(path[high]))[0]} MB, would lose "
         f"{refused.drop.points:.1f} points, more than {search.constraint.allowed:g}"
     )
     return _ended(plan, best, False, size_of(plan), reason)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.search.ledger import Candidate
@@ -58,7 +59,7 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         plan, candidate = accepted
         steps.append(candidate)
         progress.step(
-            f"{curve.group.name} at {candidate.rate:.0%}: {size_of(plan) / 1e6:.2f} MB, "
+            f"{curve.group.name} at {candidate.rate:.0%}: {millions(size_of(plan))[0]} MB, "
             f"{candidate.drop.points:.1f} points lost"
         )
     met = size_of(plan) <= budget_bytes
