@@ -40,9 +40,10 @@ def analyze(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables.analysis import print_analysis
     from primesvt_deploy.data import open_data
+    from primesvt_deploy.data.class_names import named_by_data
     from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
-    model = load_model()
+    model = named_by_data(load_model(), data)
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
     with Bars() as bars:

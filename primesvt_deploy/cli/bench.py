@@ -112,7 +112,11 @@ def bench(
     those of several bundles and runtimes take turns, so that noise affects all alike.
     """
     from primesvt_deploy.cli.tables.bench import print_uncompared
-    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.edge.bench.comparison import (
+        compare_results,
+        require_same_machine,
+        without_counterpart,
+    )
     from primesvt_deploy.edge.bench.machine import fingerprint
     from primesvt_deploy.edge.bench.results import check_target, read_results, write_results
     from primesvt_deploy.edge.bench.settings import BenchSettings
@@ -148,7 +152,8 @@ def bench(
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
     _show(content, compared, as_json=as_json)
     if reference is not None:
-        print_uncompared(content, compared)
+        alone = without_counterpart(content, reference, compared)
+        print_uncompared(dict(zip(("this result", str(baseline)), alone, strict=True)))
     for comparison in slower:
         click.echo(
             f"slower than {limit:g}% allows: {comparison.one['name']}: {comparison.ratio}", err=True

@@ -178,12 +178,13 @@ def build(
     from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
     from primesvt_deploy.cli.tables.build import print_build
     from primesvt_deploy.data import open_data
+    from primesvt_deploy.data.class_names import named_by_data
     from primesvt_deploy.pipeline.build import build as build_bundle
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
     key = load_signing_key(sign) if sign else None
     known = KnownFrontier.read(frontier_path) if frontier_path else None
-    model = load_model()
+    model = named_by_data(load_model(), data)
     set_threads(threads)
     splits = open_data(model, data, seed=known.search.seed if known else search.seed)
     with Bars() as bars:

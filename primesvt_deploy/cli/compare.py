@@ -24,7 +24,11 @@ def compare(
 ) -> int:
     """Compare results of `bench`: each with the first, ratios with 95% intervals."""
     from primesvt_deploy.cli.tables.bench import print_comparison, print_uncompared
-    from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
+    from primesvt_deploy.edge.bench.comparison import (
+        compare_results,
+        require_same_machine,
+        without_counterpart,
+    )
     from primesvt_deploy.edge.bench.results import read_results
 
     if len(results) < 2:
@@ -42,13 +46,20 @@ def compare(
         from primesvt_deploy.report.bench import draw_results
 
         draw_results(contents, plot)
+    alone = {
+        name: dict(
+            zip((name, first), without_counterpart(content, reference, compared[name]), strict=True)
+        )
+        for name, content in others
+    }
     if as_json:
         rows = {name: [c.to_dict() for c in found] for name, found in compared.items()}
-        click.echo(json.dumps({"reference": first, "compared": rows}, indent=1))
+        found = {"reference": first, "compared": rows, "not_compared": alone}
+        click.echo(json.dumps(found, indent=1))
     else:
         print_comparison(first, compared)
-        for name, found in compared.items():
-            print_uncompared(contents[name], found)
+        for names in alone.values():
+            print_uncompared(names)
         if plot is not None:
             click.echo(f"plot: {plot}")
     return 0

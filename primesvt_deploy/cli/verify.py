@@ -76,7 +76,8 @@ def verify(
 
         cpus = parse_cpus(arm)
     runtimes = runtimes_of(open_bundle(bundle).manifest)
-    lines, found = ["files: intact"], {}
+    lines: list[str] = ["files: intact"]
+    found: dict[str, dict[str, object]] = {}
     if trust is not None:
         lines.append(f"signature: of the owner of {trust}")
     for runtime in runtimes:
@@ -89,15 +90,21 @@ def verify(
         if quick:
             continue
         try:
-            from primesvt_deploy.verification.bundle import verify_bundle
+            from primesvt_deploy.verification.bundle import verify_bundle_stages
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
             break
-        verification = verify_bundle(
+        stages = verify_bundle_stages(
             bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
         )
-        found[runtime]["verification"] = verification.to_dict()
-        lines.append(f"{mark}against the torch model: {verification}")
+        found[runtime]["verification"] = stages[max(stages)].to_dict()
+        if len(stages) > 1:
+            found[runtime]["stages"] = [
+                {"timesteps": t, "verification": stage.to_dict()} for t, stage in stages.items()
+            ]
+        for timesteps, verification in stages.items():
+            stage = f"T = {timesteps}, " if len(stages) > 1 else ""
+            lines.append(f"{mark}{stage}against the torch model: {verification}")
     first, *others = runtimes
     outcome: dict[str, object] = {"files": "intact", **found[first]}
     if trust is not None:

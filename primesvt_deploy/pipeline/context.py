@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
-from primesvt_deploy.pipeline.recorded_accuracy import check_recorded_accuracy
+from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
-from primesvt_deploy.pruning.ignored_layers import without_ignored
+from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
@@ -34,6 +35,7 @@ class SearchContext:
         images: None: no data, so nothing can be evaluated or calibrated.
         ledger: candidates evaluated so far.
         progress: gets each step.
+        doubts: warnings that were given; filled by `doubt`.
     """
 
     model: SViT
@@ -42,6 +44,7 @@ class SearchContext:
     images: ImageSets | None
     ledger: Ledger
     progress: Progress = SILENT
+    doubts: list[str] = field(default_factory=list)
 
     def image_sets(self) -> ImageSets:
         """The images.
@@ -68,6 +71,17 @@ class SearchContext:
             channel_multiple=self.settings.channel_multiple,
             recovery=None if self.images is None else self.recovery,
         )
+
+    def doubt(self, dense: Accuracy) -> None:
+        """Warn, the first time, of a dense model that hardly does better than guessing.
+
+        Args:
+            dense: its top-1 on the search images.
+        """
+        warning = chance_warning(self.model, dense, "search")
+        if warning is not None and not self.doubts:
+            self.doubts.append(warning)
+            self.progress.message(warning)
 
     @cached_property
     def judge(self) -> LedgerJudge:
@@ -137,7 +151,12 @@ def search_context(
     """
     if data is not None:
         check_recovery(model, data, settings)
-    found = without_ignored(model.module, prunable_groups(model), settings.ignore)
+    whole = prunable_groups(model)
+    found = without_ignored(model.module, whole, settings.ignore)
+    for pattern in idle_patterns(model.module, whole, settings.ignore):
+        progress.message(
+            f"note: --ignore {pattern} changes nothing: no channels could leave what it names"
+        )
     context = SearchContext(
         model=model,
         settings=settings,

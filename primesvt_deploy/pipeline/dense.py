@@ -58,7 +58,9 @@ class DenseModel:
         cached = self._context.search.ledger.hits(Plan().digest, len(images))
         if cached is not None:
             return cached
-        return self._hits_of(self.artifact, "search accuracy, dense")
+        hits = self._hits_of(self.artifact, "search accuracy, dense")
+        self._context.search.doubt(Accuracy.of(hits))
+        return hits
 
     def _hits_of(self, artifact: Artifact, stage: str) -> npt.NDArray[np.bool_]:
         context = self._context

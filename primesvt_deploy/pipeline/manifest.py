@@ -20,6 +20,7 @@ from primesvt_deploy.model.description import describe
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.evaluation import Evaluation
+from primesvt_deploy.pipeline.recorded_accuracy import chance_warning
 from primesvt_deploy.pipeline.staged import Verified
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.settings import HEAD, BuildSettings, Runtime
@@ -78,7 +79,7 @@ def compose_manifest(
         "input": _input(chosen.quantized, chosen.exported),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],
-        "notes": list(model.all_notes),
+        "notes": [*_doubts(context, Accuracy.of(hits["dense"])), *model.all_notes],
         "left_unpruned": dict(context.search.prunable.left),
         "runtimes": list(_runtimes(settings.runtime)),
         "native": _native(findings),
@@ -98,6 +99,12 @@ def compose_manifest(
         "seconds": dict(seconds),
         "versions": versions(),
     }
+
+
+def _doubts(context: BuildContext, held_out: Accuracy) -> list[str]:
+    """Warnings that the dense model hardly does better than guessing, one at most."""
+    found = chance_warning(context.model, held_out, "held-out")
+    return [found] if found is not None else context.search.doubts
 
 
 def _runtimes(runtime: Runtime) -> Iterator[str]:

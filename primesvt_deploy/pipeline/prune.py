@@ -180,7 +180,9 @@ def make_search(
         size_of: predicted bytes under a plan.
     """
     context.progress.stage("dense accuracy", 1)
-    context.progress.step(str(context.judge.dense()))
+    dense = context.judge.dense()
+    context.progress.step(str(dense))
+    context.doubt(dense)
     return Search(
         judge=context.judge,
         space=context.space,

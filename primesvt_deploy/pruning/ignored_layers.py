@@ -14,7 +14,7 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.pruning.group_check import OWN_MODULE, Prunable
 
-__all__ = ["without_ignored"]
+__all__ = ["idle_patterns", "without_ignored"]
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _MOST_NAMED = 5
@@ -45,18 +45,39 @@ def without_ignored(network: nn.Module, found: Prunable, patterns: Sequence[str]
             )
     kept: list[Group] = []
     left = dict(found.left)
-    own = isinstance(network, AdoptedNetwork)
-    groups = set() if own else {group.name for group in found.groups}
+    groups = _own_names(network, found)
     for group in found.groups:
-        names = {group.name, *_layers(group)}
-        found_by = next(
-            (p for p in patterns if _fits([group.name] if _fits(groups, p) else names, p)), None
-        )
+        found_by = next((p for p in patterns if _means(p, group, groups)), None)
         if found_by is None:
             kept.append(group)
         else:
             left[group.name] = f"--ignore {found_by}"
     return replace(found, groups=tuple(kept), left=left)
+
+
+def idle_patterns(network: nn.Module, found: Prunable, patterns: Sequence[str]) -> list[str]:
+    """The patterns that keep nothing which pruning could take: their layers lose no channels.
+
+    Args:
+        network: whose groups these are.
+        found: its groups before any is left out.
+        patterns: as `without_ignored` takes them.
+    """
+    groups = _own_names(network, found)
+    return [p for p in patterns if not any(_means(p, group, groups) for group in found.groups)]
+
+
+def _own_names(network: nn.Module, found: Prunable) -> set[str]:
+    """Names of groups that are not also names of layers."""
+    if isinstance(network, AdoptedNetwork):
+        return set()
+    return {group.name for group in found.groups}
+
+
+def _means(pattern: str, group: Group, groups: Collection[str]) -> bool:
+    """Whether a pattern names a group, or, if it names no group, one of its layers."""
+    names = [group.name] if _fits(groups, pattern) else {group.name, *_layers(group)}
+    return _fits(names, pattern)
 
 
 def _names(network: nn.Module, groups: Iterable[Group]) -> set[str]:

@@ -23,7 +23,7 @@ from primesvt_deploy.verification.native import verify_stages
 from primesvt_deploy.verification.onnx_stages import verify_onnx_stages
 from primesvt_deploy.verification.outcome import Verification
 
-__all__ = ["verify_bundle"]
+__all__ = ["verify_bundle", "verify_bundle_stages"]
 
 
 def verify_bundle(
@@ -35,7 +35,27 @@ def verify_bundle(
     factory: str | None = None,
     runtime: str | None = None,
 ) -> Verification:
-    """Compare a bundle's artifact with its model on held-out images.
+    """Compare a bundle's artifact, as it runs all its timesteps, with its model.
+
+    Of a bundle whose runs stop early, every stage is compared, and must pass; see
+    `verify_bundle_stages` for the outcome of each. Arguments and errors are the same.
+    """
+    outcomes = verify_bundle_stages(
+        bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
+    )
+    return outcomes[max(outcomes)]
+
+
+def verify_bundle_stages(
+    bundle: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    images: int = 256,
+    threads: int = 0,
+    factory: str | None = None,
+    runtime: str | None = None,
+) -> dict[int, Verification]:
+    """Compare a bundle's artifact with its model on held-out images, stage by stage.
 
     The model is that of `weights.safetensors`, or, where the artifact has integer weights, the
     quantized one of `quantized.safetensors`.
@@ -47,6 +67,10 @@ def verify_bundle(
         threads: of ONNX Runtime.
         factory: `module:function` that makes the model, if it is of a user's own class.
         runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
+
+    Returns:
+        The outcome of each stage by its number of timesteps, the whole model last; one where runs
+        do not stop early.
 
     Raises:
         BundleError: the bundle is incomplete or altered.
@@ -66,9 +90,11 @@ def verify_bundle(
     if (runtime or runtimes_of(opened.manifest)[0]) == NATIVE:
         path = opened.file(NATIVE_FILE)
         precision = Precision(opened.manifest["precision"]["name"])
-        return verify_stages(models, path, held_out, precision=precision)[-1]
-    path = opened.file("model.onnx")
-    return verify_onnx_stages(models, path, held_out, threads=threads)[-1]
+        outcomes = verify_stages(models, path, held_out, precision=precision)
+    else:
+        path = opened.file("model.onnx")
+        outcomes = verify_onnx_stages(models, path, held_out, threads=threads)
+    return dict(zip((model.timesteps for model in models), outcomes, strict=True))
 
 
 def _stages(bundle: Bundle) -> dict[int, dict[str, RescaledLayer]]:

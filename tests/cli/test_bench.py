@@ -112,9 +112,13 @@ def test_a_regression_is_exit_code_1(place: Path) -> None:
     assert found.returncode == 1
     assert "slower than 10% allows: model.onnx" in found.stderr
     times(place, "slow.json", 1e3)
+    slow = json.loads((place / "slow.json").read_text())
+    slow["variants"].append({**slow["variants"][0], "name": "of four", "batch": 4})
+    (place / "slow.json").write_text(json.dumps(slow))
     found = primesvt("bench", "model.onnx", *QUICK, "--baseline", "slow.json", cwd=place)
     assert found.returncode == 0
     assert "faster" in found.stdout
+    assert "not compared: of four: only in slow.json" in found.stderr
 
 
 def test_compare_tells_ratios_and_draws(place: Path) -> None:
@@ -145,13 +149,19 @@ def test_what_the_guard_did_not_compare_is_told(place: Path) -> None:
     content["bundles"].append({"label": "[/x] other"})
     (place / "two.json").write_text(json.dumps(content))
     found = primesvt("compare", "first.json", "two.json", cwd=place)
-    assert "not compared: [/x] other" in found.stderr
+    assert "not compared: [/x] other: only in two.json" in found.stderr
     (place / "again.json").write_text(json.dumps(content))
     content["variants"][0]["bundle"] = content["variants"][0]["name"] = "new"
     (place / "new.json").write_text(json.dumps(content))
     found = primesvt("compare", "again.json", "new.json", cwd=place)
     assert found.returncode == 0, found.stderr
-    assert "not compared: new: it has no counterpart" in found.stderr
+    assert found.stderr.splitlines() == [
+        "not compared: new: only in new.json",
+        "not compared: [/x] other: only in again.json",
+    ]
+    content = json.loads(primesvt("compare", "again.json", "new.json", "--json", cwd=place).stdout)
+    alone = {"new.json": ["new"], "again.json": ["[/x] other"]}
+    assert content["not_compared"] == {"new.json": alone}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -134,6 +135,14 @@ def test_inspect_shows_the_bundle(place: Path) -> None:
     assert "pruning ended: " in words
     manifest = json.loads(primesvt("inspect", "bundle", "--json", cwd=place).stdout)
     assert manifest == json.loads((place / "bundle" / "manifest.json").read_text())
+
+
+def test_more_threads_than_cores_are_remarked_on(place: Path) -> None:
+    found = primesvt("verify", "bundle", "--quick", "--threads", "999", cwd=place)
+    assert found.returncode == 0, found.stderr
+    (line,) = found.stderr.splitlines()
+    assert re.fullmatch(r"note: --threads 999: found \d+ CPU cores? that this process may .*", line)
+    assert not primesvt("verify", "bundle", "--quick", "--threads", "1", cwd=place).stderr
 
 
 def test_verify_compares_with_the_torch_model(place: Path) -> None:

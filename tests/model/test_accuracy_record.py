@@ -14,7 +14,7 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.recorded_accuracy import check_recorded_accuracy
+from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
 
 STATE = {"head.weight": torch.zeros(2, 3)}
 
@@ -66,3 +66,36 @@ def test_a_model_far_from_its_record_is_refused(tiny: SViT) -> None:
         check_recorded_accuracy(with_record(tiny, 93.9), Accuracy(50, 500))
     assert "--ignore-args" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "near"),
+    [
+        (2, 60, True),  # 3.3% over few images, of five classes: the order of labels, most likely
+        (20, 100, True),
+        (0, 400, True),
+        (1150, 5000, True),  # surely above chance, and yet no network that was trained
+        (130, 500, True),
+        (1300, 5000, False),
+        (80, 100, False),
+        (0, 0, False),
+    ],
+)
+def test_a_model_that_guesses_is_told(tiny: SViT, correct: int, n: int, near: bool) -> None:
+    found = chance_warning(tiny, Accuracy(correct, n), "search")
+    assert (found is not None) is near
+    if found is not None:
+        assert found.startswith("WARNING: ") and "\n" not in found
+        assert f"of {n} search images right, guessing 20%" in found
+        for cause in ("--labels", "--mean", "--std", "0..255"):
+            assert cause in found
+
+
+def test_chance_depends_on_the_number_of_classes(tiny: SViT) -> None:
+    from dataclasses import replace
+
+    many = replace(tiny, labels=tuple(map(str, range(1000))))
+    assert chance_warning(many, Accuracy(500, 5000), "search") is None, "10% of 1000 classes"
+    two = replace(tiny, labels=("cat", "dog"))
+    assert chance_warning(two, Accuracy(2600, 5000), "search") is not None, "52% of two"
+    assert chance_warning(two, Accuracy(2900, 5000), "search") is None

@@ -26,7 +26,7 @@ from small_models import primesvt, write_arrays, write_model_directory
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.cli.build import explain_unmet
 from primesvt_deploy.cli.tables.build import print_build
-from primesvt_deploy.data import DataSet
+from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.manifest import check_figures, read_manifest
 from primesvt_deploy.errors import ModelError, OutputError, VerificationError
@@ -267,6 +267,23 @@ def test_a_dense_model_that_fits_is_exported_unpruned(
     shown = " ".join(capsys.readouterr().out.split())
     assert "the same model" in shown and "faster" not in shown
     assert json.loads((result.path / "plan.json").read_text())["kept"] == {}
+
+
+@pytest.mark.slow
+def test_a_model_that_guesses_is_told_at_once_and_in_the_manifest(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    def shifted(images: ImageList) -> ImageList:
+        return replace(images, labels=(images.labels + 1) % 5)
+
+    wrong = replace(data, search=shifted(data.search), held_out=shifted(data.held_out))
+    messages = Messages()
+    settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=20)
+    result = build(model, tmp_path / "b", settings, data=wrong, progress=messages)
+    (said,) = [text for text in messages.texts if text.startswith("WARNING")]
+    assert "search images right, guessing 20%" in said
+    (note,) = [text for text in result.manifest["notes"] if text.startswith("WARNING")]
+    assert f"of {len(data.held_out)} held-out images right" in note
 
 
 def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from families.zoo import model_of
-from small_models import SHALLOW, make_model, write_arrays
+from small_models import SHALLOW, make_model, primesvt, write_arrays
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
 from primesvt_deploy.artifact.native_export import export_native
@@ -24,7 +24,7 @@ from primesvt_deploy.errors import BundleError, SettingsError, VerificationError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import BudgetOn, Precision, Runtime
-from primesvt_deploy.verification.bundle import verify_bundle
+from primesvt_deploy.verification.bundle import verify_bundle, verify_bundle_stages
 from primesvt_deploy.verification.native import verify_native
 
 SEARCH = SearchSettings(search_images=60, robustness_images=50, rates=(0.3,), max_drop=None)
@@ -107,8 +107,11 @@ def test_a_bundle_that_stops_early(
     assert held_out["mean_timesteps"] < model.timesteps
     assert held_out["accuracy"] == result.manifest["accuracy"]["shipped"]
     assert result.manifest["native"]["file_bytes"] == (result.path / "model.svit").stat().st_size
-    outcome = verify_bundle(result.path, data=source, images=8, runtime="native")
-    assert outcome.flips_behind_float_layers == 0
+    shown = primesvt("verify", "b", "--data", source, "--images", "8", cwd=tmp_path)
+    for runtime in ("onnx", "native"):
+        for stage in found["stages"]:
+            line = f"{runtime}, T = {stage['timesteps']}, against the torch model: top-1 equal on"
+            assert line in shown.stdout
     assert check_outputs(result.path, runtime="native").agreeing > 0
     _check_onnx(result.path, found, source)
     allowed = {stage["timesteps"] for stage in found["stages"]}
@@ -142,8 +145,9 @@ def _check_onnx(bundle: Path, anytime: dict[str, Any], source: Path) -> None:
     ]
     passed = [stage["passed"] for stage in anytime["verification"]["onnx"]]
     assert passed and passed == [True] * (len(stages) - 1)
-    outcome = verify_bundle(bundle, data=source, images=8, runtime="onnx")
-    assert outcome.flips_behind_float_layers == 0
+    outcomes = verify_bundle_stages(bundle, data=source, images=8, runtime="onnx")
+    assert list(outcomes) == [stage.timesteps for stage in stages]
+    assert all(outcome.flips_behind_float_layers == 0 for outcome in outcomes.values())
     assert check_outputs(bundle, runtime="onnx").agreeing > 0
 
 

@@ -9,8 +9,9 @@ from small_models import TINY, make_model
 from primesvt_deploy import SearchSettings, adopt
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.context import search_context
 from primesvt_deploy.pruning.group_check import prunable_groups
-from primesvt_deploy.pruning.ignored_layers import without_ignored
+from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
 
 
 def left_whole(model: SViT, *patterns: str) -> set[str]:
@@ -40,6 +41,29 @@ def test_a_layer_keeps_its_channels_and_so_does_its_group(
     patterns: tuple[str, ...], groups: set[str]
 ) -> None:
     assert left_whole(make_model(TINY), *patterns) == groups
+
+
+def test_a_pattern_that_changes_nothing_is_found() -> None:
+    model = make_model(TINY)
+    found = prunable_groups(model)
+    patterns = ["blocks.0.mlp", "head", "stem.*", "he*d", "residual"]
+    assert idle_patterns(model.module, found, patterns) == ["head", "he*d"]
+
+
+def test_a_search_remarks_on_it() -> None:
+    said: list[str] = []
+
+    class Messages:
+        def stage(self, name: str, total: int) -> None: ...
+
+        def step(self, note: str = "") -> None: ...
+
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    settings = SearchSettings(ignore=("head", "blocks.0.mlp"))
+    search_context(make_model(TINY), settings, None, progress=Messages())
+    assert said == ["note: --ignore head changes nothing: no channels could leave what it names"]
 
 
 def test_the_reason_is_told() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
+from primesvt_deploy.edge.bench.machine import usable_cores
 from primesvt_deploy.errors import SettingsError
 
 __all__ = [
@@ -62,8 +63,27 @@ USER_PATH = _UserPath()
 
 bundle_argument = click.argument("bundle", type=USER_PATH, shell_complete=complete_bundles)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
+
+
+def _note_threads(context: click.Context, parameter: click.Parameter, threads: int) -> int:
+    """Tell, once, of more threads than there are cores: they wait for one another."""
+    cores = usable_cores()
+    if threads > cores:
+        click.echo(
+            f"note: --threads {threads}: found {cores} CPU core{'s' if cores > 1 else ''} that "
+            "this process may use; more threads than that make it slower, not faster",
+            err=True,
+        )
+    return threads
+
+
 threads_option = click.option(
-    "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."
+    "--threads",
+    type=int,
+    default=0,
+    show_default=True,
+    callback=_note_threads,
+    help="CPU threads; 0: automatic.",
 )
 any_machine_option = click.option(
     "--any-machine", is_flag=True, help="Compare results of different machines all the same."

@@ -189,12 +189,15 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
         console.print(table)
 
 
-def print_uncompared(content: Mapping[str, Any], compared: Sequence[Comparison]) -> None:
-    """Name on stderr the configurations of a result that have no counterpart in the other."""
-    from primesvt_deploy.edge.bench.comparison import without_counterpart
+def print_uncompared(uncompared: Mapping[str, Sequence[str]]) -> None:
+    """Name on stderr the configurations that have no counterpart in the other result.
 
-    for name in without_counterpart(content, compared):
-        click.echo(f"not compared: {name}: it has no counterpart", err=True)
+    Args:
+        uncompared: names of configurations by the result that alone has them.
+    """
+    for result, names in uncompared.items():
+        for name in names:
+            click.echo(f"not compared: {name}: only in {result}", err=True)
 
 
 def _pair(found: Comparison) -> str:

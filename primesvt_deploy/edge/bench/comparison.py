@@ -93,10 +93,25 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Co
     return [_compared(*pair) for pair in pairs]
 
 
-def without_counterpart(one: Mapping[str, Any], compared: Sequence[Comparison]) -> tuple[str, ...]:
-    """Names of the configurations of a result that have no counterpart."""
-    names = {found.one["name"] for found in compared}
-    return tuple(v["name"] for v in one["variants"] if v["name"] not in names)
+def without_counterpart(
+    one: Mapping[str, Any], other: Mapping[str, Any], compared: Sequence[Comparison]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the configurations of two results that have no counterpart in the other.
+
+    Args:
+        one: the later result.
+        other: the result that it is compared with.
+        compared: what `compare_results` found of these.
+
+    Returns:
+        Those of `one`, and those of `other`.
+    """
+    mine = {found.one["name"] for found in compared}
+    theirs = {found.other["name"] for found in compared}
+    return (
+        tuple(v["name"] for v in one["variants"] if v["name"] not in mine),
+        tuple(v["name"] for v in other["variants"] if v["name"] not in theirs),
+    )
 
 
 def _compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> Comparison:

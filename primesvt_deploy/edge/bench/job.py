@@ -78,6 +78,7 @@ def run_bench(
     facts = machine.fingerprint()
     configurations = configurations_of(subjects, settings, cores=facts["physical_cores"] or 1)
     notes, peaks = _prepare_native(configurations, settings, tell)
+    notes += _thread_notes(configurations, facts["logical_cores"])
     before, begun, used = machine.state(), time.monotonic(), cpu_seconds()
     rows: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
@@ -109,6 +110,17 @@ def run_bench(
         "variants": [_with_peak(row, peaks) for row in rows],
         "comparisons": comparisons,
     }
+
+
+def _thread_notes(configurations: Sequence[Configuration], cores: int) -> list[str]:
+    """A note on configurations with more threads than the machine has cores."""
+    found = sorted({one.threads for one in configurations if one.threads > cores})
+    if not found:
+        return []
+    return [
+        f"{', '.join(map(str, found))} threads: this machine has {cores} core"
+        f"{'s' if cores > 1 else ''} to use; more threads than that wait for one another"
+    ]
 
 
 def _prepare_native(

@@ -23,7 +23,7 @@ from primesvt_deploy.edge.bench.c_compiler import compiler_version
 from primesvt_deploy.edge.bench.machine_notes import same_machine, state_notes
 from primesvt_deploy.edge.bench.vcgencmd import read_throttled
 
-__all__ = ["fingerprint", "main", "same_machine", "state", "state_notes"]
+__all__ = ["fingerprint", "main", "same_machine", "state", "state_notes", "usable_cores"]
 
 _ROOT = Path("/")
 _CPUS = "sys/devices/system/cpu"
@@ -123,6 +123,11 @@ def state(root: Path = _ROOT) -> dict[str, Any]:
         "swap_used_bytes": None if swap is None or swap_free is None else swap - swap_free,
         "cpu_ticks": _ticks(root),
     }
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may use."""
+    return len(_usable_cpus())
 
 
 def main() -> int:

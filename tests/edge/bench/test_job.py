@@ -19,6 +19,7 @@ from sealed_bundles import seal
 from primesvt_deploy.edge.bench import job, process
 from primesvt_deploy.edge.bench.configurations import configurations_of, labels_of, open_subject
 from primesvt_deploy.edge.bench.job import main, run_bench
+from primesvt_deploy.edge.bench.machine import usable_cores
 from primesvt_deploy.edge.bench.power import measure_power
 from primesvt_deploy.edge.bench.process import Worker
 from primesvt_deploy.edge.bench.result_schema import SCHEMA, check_measured
@@ -70,8 +71,11 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
 
 def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
     seal(two[0].parent, size={"shipped": {"weight_bytes": 12345}})
-    found = run_bench([two[0].parent], QUICK, tell=silent)
+    cores = usable_cores()
+    found = run_bench([two[0].parent], replace(QUICK, threads=(cores + 1,)), tell=silent)
     assert found["variants"][0]["initializer_bytes"] == 12345
+    (note,) = [note for note in found["notes"] if " threads: this machine has" in note]
+    assert note.startswith(f"{cores + 1} threads: this machine has {cores} core")
 
 
 def test_batches_and_threads_are_measured_each(two: list[Path]) -> None:

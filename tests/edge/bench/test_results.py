@@ -63,8 +63,14 @@ def test_deep_nesting_is_one_line(tmp_path: Path) -> None:
 
 def test_what_has_no_counterpart_is_named() -> None:
     one = result(variant("a", 10.0), variant("b", 5.0))
-    compared = compare_results(one, result(variant("a", 10.0), variant("c", 5.0)))
-    assert without_counterpart(one, compared) == ("b, latency, batch 1, 1 thread",)
+    other = result(variant("a", 10.0), variant("c", 5.0))
+    compared = compare_results(one, other)
+    assert without_counterpart(one, other, compared) == (
+        ("b, latency, batch 1, 1 thread",),
+        ("c, latency, batch 1, 1 thread",),
+    )
+    same = compare_results(one, one)
+    assert without_counterpart(one, one, same) == ((), ())
 
 
 def test_files_that_are_no_results_are_not_overwritten(tmp_path: Path) -> None:
