@@ -14,6 +14,7 @@ from typing import Any
 
 from cards import card, models_table
 from frontier_tables import (
+    answers_table,
     finetuned_table,
     frontier_table,
     head_table,
@@ -178,6 +179,8 @@ def filled(path: Path) -> str:
         "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
+    if frontier.get("answers"):
+        sections["answers"] = answers_table(frontier)
     if path.parent.name in models["models"]:
         sections["card"] = card(path.parent.name, models, layouts)
     for name, content in sections.items():

@@ -30,7 +30,7 @@ from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = ["TIMING", "TimedFile", "Timings", "physical_cores", "time_files"]
 
-TIMING = BenchSettings(seconds=2.0, rounds=20, warmup_seconds=5.0)
+TIMING = BenchSettings(seconds=2.0, rounds=20, warmup_seconds=2.0)
 """How long model files are timed, each."""
 
 

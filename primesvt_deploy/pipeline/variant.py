@@ -33,7 +33,10 @@ from primesvt_deploy.pruning.search.ledger import Candidate
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.training.finetune import Finetuned, finetune
 
-__all__ = ["Variant", "VariantFiles", "best", "make_variant"]
+__all__ = ["PLAN_STAGE", "Variant", "VariantFiles", "best", "make_variant"]
+
+PLAN_STAGE = "plan from the frontier"
+"""Stage in which a plan is chosen among candidates that were evaluated before."""
 
 _ATTEMPTS = 4
 
@@ -249,7 +252,10 @@ def _first_goal(context: BuildContext, size: SizeTarget, cost: PairedDrop | None
 
 def _predicted(context: BuildContext, goal: Goal) -> PolicyOutcome:
     if context.from_ledger:
-        return choose_from_ledger(context.search, goal, smallest=context.settings.smallest)
+        context.progress.stage(PLAN_STAGE, 1)
+        found = choose_from_ledger(context.search, goal, smallest=context.settings.smallest)
+        context.progress.step()
+        return found
     if context.settings.smallest:
         raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     return choose_plan(context.search, goal)

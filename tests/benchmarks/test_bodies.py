@@ -139,7 +139,9 @@ def test_saving(run: Run) -> None:
     assert first["seconds"]["robustness"] < content["build_seconds"]["robustness"]
 
 
-def test_frontier(run: Run) -> None:
+def test_frontier(run: Run, script: Script) -> None:
+    anything = replace(SEARCH, max_drop=None)
+    answered = BuildSettings(saving=20.0, search=anything, verify_images=8)
     small = {
         "SAVINGS": (30.0, 60.0),
         "DEEPER_SAVINGS": (),
@@ -151,14 +153,22 @@ def test_frontier(run: Run) -> None:
         "frontier_series": small,
         "frontier_parts": {"OTHERS_HELD_OUT": 60},
         "frontier_plot": {},
+        "frontier_answers": {"ASKED": {"--saving 20": answered}},
     }
-    content = run("frontier", "greedy/all", "uniform/all", "recovery", "free", parts=parts)
+    wanted = ("greedy/all", "uniform/all", "recovery", "free", "answers")
+    content = run("frontier", *wanted, parts=parts)
     assert {row["policy"] for row in content["series"]} == {"greedy", "uniform"}
     for row in content["series"]:
         sizes = [point["weight_bytes"] for point in row["points"]]
         assert len(sizes) == 2 and sizes[0] > sizes[1]
     assert len(content["recovery"]) == 14
     assert content["free"][0]["free_channels"] >= 72, "as many never spike"
+    (answer,) = content["answers"]
+    assert answer["met"] and answer["saved_percent"] > 0.0
+    after = [answer["stages"][name] for name in ("verification", "held-out accuracy")]
+    assert 0.0 < answer["seconds_until_plan"] < answer["seconds"] - sum(after) + 0.1
+    table = script("frontier_tables").answers_table(content)
+    assert f"| `--saving 20` | {answer['saved_percent']:.1f}% " in table
 
 
 def test_frontier_models(run: Run) -> None:
@@ -246,6 +256,54 @@ def test_latency(run: Run, theirs: dict[str, Any]) -> None:
     for row in content["by_threads"]:
         assert row["naive"]["median_ms"] > 0.0
         assert row["times_faster"]["dense_than_naive"] > 0.0
+
+
+def test_the_best_of_each_is_compared_with_the_best_of_the_other(script: Script) -> None:
+    tables = script("latency_tables")
+    content = json.loads((BENCHMARKS / "results" / "latency.json").read_text())
+    slowed, best = tables.latency_table(content), tables.best_by_threads
+    rows = [
+        {"threads": 1, "eager": {"median_ms": 30.0}, "ours": {"median_ms": 12.0}},
+        {"threads": 2, "eager": {"median_ms": 60.0}, "ours": {"median_ms": 10.0}},
+    ]
+    assert best(rows, ("eager", "ours", "gone")) == {"eager": (30.0, 1), "ours": (10.0, 2)}
+    (row,) = [line for line in slowed.splitlines() if line.startswith("| best |")]
+    medians = {
+        name: min(row[name]["median_ms"] for row in content["by_threads"])
+        for name in ("spikingjelly_eager", "dense")
+    }
+    assert f"| {medians['spikingjelly_eager'] / medians['dense']:.2f}x faster |" in row
+    for row in content["by_threads"]:
+        row["spikingjelly_eager"]["median_ms"] = 40.0 - row["threads"]
+    assert "times as long at" in slowed
+    assert "times as long at" not in tables.latency_table(content)
+
+
+def test_what_flips_where_is_told_apart(script: Script) -> None:
+    tables = script("precision_tables")
+    row = {
+        "images": 256,
+        "spikes_compared": 377_000_000,
+        "flipped_spikes": 18_240,
+        "flips_by_layer": {"stem.0": 2, "stem.1": 12, "head": 0},
+        "flips_behind_float_layers": 0,
+        "top1_disagreements": 3,
+        "float_layers": {"stem.0.conv": "its input is real", "head": "its input is beyond 255"},
+        "standard_operators_equal": True,
+        "arm": None,
+    }
+    assert tables.flips_in_float_layers(row) == 2
+    table = tables.exactness_table({"precisions": {"int8": row}, "machine": {"cpu": "x"}})
+    cells = "| int8 | 2 | 18240 of 377 M | 0 | 253 of 256 images | bit-identical | not run |"
+    assert cells in table and "256 images of the held-out split" in table
+
+
+def test_no_flips_on_some_images_are_not_called_none_at_all(script: Script) -> None:
+    tables = script("precision_tables")
+    content = json.loads((BENCHMARKS / "results" / "precision.json").read_text())
+    assert "on other images some does" in tables.precision_table(content)
+    next(iter(content["reference"]["builds"].values()))["verification"]["flipped_spikes"] = 1
+    assert "on other images some does" not in tables.precision_table(content)
 
 
 def test_native(run: Run, theirs: dict[str, Any]) -> None:

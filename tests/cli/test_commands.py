@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families.vectors import FIXTURES
@@ -337,13 +338,19 @@ def test_a_model_of_ones_own_class_from_its_factory(
 ) -> None:
     monkeypatch.setattr(sys, "path", sys.path.copy())  # the command adds its directory
     (tmp_path / "nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
-    write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
+    path = write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
+    with np.load(path) as arrays:
+        named = [f"class {letter}" for letter in "abcde"[: int(arrays["labels"].max()) + 1]]
+        np.savez(path, **arrays, classes=named)
     options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
     few = ("--robustness-images", "50", "--threads", "1", "--ignore", "fc1")
     own = ("--factory", "nets:attending")
     built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "left unpruned: fc1.0: --ignore fc1" in built.stdout
+    assert "note: class names are those of d.npz, in the order of its classes" in built.stdout
+    model = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["model"]
+    assert model["labels"] == named
     del sys.modules["nets"]
     checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
     del sys.modules["nets"]
