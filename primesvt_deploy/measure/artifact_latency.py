@@ -28,7 +28,14 @@ from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX
 from primesvt_deploy.measure.latency import Latency
 from primesvt_deploy.progress import SILENT, Progress
 
-__all__ = ["TIMING", "TimedFile", "Timings", "physical_cores", "time_files"]
+__all__ = [
+    "TIMING",
+    "TimedFile",
+    "Timings",
+    "before_and_after",
+    "physical_cores",
+    "time_files",
+]
 
 TIMING = BenchSettings(seconds=2.0, rounds=20, warmup_seconds=2.0)
 """How long model files are timed, each."""
@@ -118,6 +125,39 @@ def time_files(
         threads={name: file.threads for name, file in files.items()},
         notes=(*notes, *noise_notes(_rows(rounds, warmups))),
     )
+
+
+def before_and_after(timings: Timings) -> dict[str, Any]:
+    """Latencies and their ratios, plain values for a manifest.
+
+    Args:
+        timings: of the `dense` and the `shipped` model, and of the `native` runtime where a bundle
+            has both. Without `shipped` it is the dense model as it was: no ratio is claimed.
+    """
+    found = {name: timings.latency(name) for name in timings.rounds}
+    entry = {
+        "threads": timings.threads["dense"],
+        "runs": min(len(latency.milliseconds) for latency in found.values()),
+        **{name: latency.to_dict() for name, latency in found.items()},
+        "notes": list(timings.notes),
+    }
+    if "shipped" not in found:
+        return {**entry, "shipped": entry["dense"]}
+    entry |= _speed(timings.ratio("shipped", "dense"), "")
+    if "native" in found:
+        entry["native_threads"] = timings.threads["native"]
+        entry |= _speed(timings.ratio("native", "shipped"), "native_")
+    return entry
+
+
+def _speed(ratio: Ratio, prefix: str) -> dict[str, Any]:
+    """How many times faster a model is, with its 95% interval, from the ratio of times."""
+    low, high = round(1.0 / ratio.high, 3), round(1.0 / ratio.low, 3)
+    return {
+        f"{prefix}ratio_median": round(1.0 / ratio.time, 3),
+        f"{prefix}ratio_interval95": [low, high],
+        f"{prefix}difference_shown": not low <= 1.0 <= high,
+    }
 
 
 def physical_cores() -> int:

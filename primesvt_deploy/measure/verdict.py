@@ -47,6 +47,7 @@ def judge(
     held_out_drop: float | None = None,
     held_out_interval: Sequence[float] | None = None,
     sizes: tuple[int, int] | None = None,
+    same_model: bool = False,
 ) -> Verdict:
     """Judge a build by its constraints and by what the held-out images show of them.
 
@@ -58,6 +59,7 @@ def judge(
         held_out_drop: points lost on the held-out split; None: not evaluated.
         held_out_interval: its 95% interval.
         sizes: bytes that were allowed, and bytes of what is shipped.
+        same_model: the dense model is shipped as it was, which loses nothing on any images.
     """
     size = "" if sizes is None else " ({1} MB, {0} MB allowed)".format(*millions(*sizes))
     lost = _lost(held_out_drop, held_out_interval)
@@ -71,6 +73,9 @@ def judge(
             ),
         ]
         return Verdict(state=VerdictState.NOT_MET, text=f"Constraints not met: {'; '.join(missed)}")
+    if same_model:
+        text = f"Constraints met{size}: the dense model is shipped as it was"
+        return Verdict(state=VerdictState.MET, text=text)
     if max_drop is None:
         text = f"Budget met{size}; no accuracy was asked for{lost and f': {lost}'}"
         return Verdict(state=VerdictState.MET, text=text)
@@ -89,6 +94,7 @@ def judge(
 def verdict_of(manifest: Mapping[str, Any]) -> Verdict:
     """Judge a bundle by its manifest, of this version or an earlier one."""
     constraints, accuracy = manifest["constraints"], manifest["accuracy"]
+    before, after = (manifest.get("size", {}).get(which) for which in ("dense", "shipped"))
     drop, search = accuracy.get("drop") or {}, accuracy.get("search") or {}
     # Without a target the shipped size is its own budget.
     targets = constraints.get("budget_mb"), constraints.get("saving_percent")
@@ -102,6 +108,7 @@ def verdict_of(manifest: Mapping[str, Any]) -> Verdict:
         held_out_drop=drop.get("points"),
         held_out_interval=drop.get("interval95_points"),
         sizes=None if None in sizes or targets == (None, None) else sizes,
+        same_model=before is not None and before == after,
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_export import Artifact
-from primesvt_deploy.edge.bench.statistics import Ratio
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
+from primesvt_deploy.measure.artifact_latency import before_and_after
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import cpu_name
 from primesvt_deploy.measure.verdict import verdict_of
@@ -60,17 +60,9 @@ def compose_manifest(
         findings: of its stages.
         seconds: of each stage.
     """
-    model, data, settings = context.model, context.images.data, context.settings
-    chosen, hits = findings.chosen, findings.evaluation.hits
-    accuracy = {
-        "data": data.name,
-        "data_digest": data.digest,
-        "split": "held-out",
-        "dense": Accuracy.of(hits["dense"]).to_dict(),
-        "shipped": Accuracy.of(hits["shipped"]).to_dict(),
-        "drop": PairedDrop.of(hits["dense"], hits["shipped"]).to_dict(),
-        "search": _search(chosen),
-    }
+    model, settings, chosen = context.model, context.settings, findings.chosen
+    accuracy, latency = _accuracy(context, findings), before_and_after(findings.evaluation.latency)
+    size = _sizes(model, chosen, findings.dense)
     return {
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,16 +71,16 @@ def compose_manifest(
         "input": _input(chosen.quantized, chosen.exported),
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", len(model.labels)]},
         "neurons": [layer.to_dict() for layer in chosen.exported.layers],
-        "notes": [*_doubts(context, Accuracy.of(hits["dense"])), *model.all_notes],
+        "notes": [*_doubts(context, findings.evaluation), *model.all_notes],
         "left_unpruned": dict(context.search.prunable.left),
         "runtimes": list(_runtimes(settings.runtime)),
         "native": _native(findings),
         "anytime": _anytime(findings),
         "precision": _precision(findings.variants, chosen, settings),
-        "constraints": _constraints(chosen, settings, accuracy),
-        "size": _sizes(model, chosen, findings.dense),
+        "constraints": _judged(_constraints(chosen, settings), accuracy, size),
+        "size": size,
         "accuracy": accuracy,
-        "latency": _latency(findings.evaluation, settings),
+        "latency": {"cpu": cpu_name(), "batch": settings.batch or 1, **latency},
         "verification": _verification(findings.verified),
         "policy": {
             "name": settings.search.policy,
@@ -101,8 +93,31 @@ def compose_manifest(
     }
 
 
-def _doubts(context: BuildContext, held_out: Accuracy) -> list[str]:
+def _accuracy(context: BuildContext, findings: Findings) -> dict[str, Any]:
+    """Held-out accuracy of the dense and the shipped model, and what was lost on either split."""
+    data, hits = context.images.data, findings.evaluation.hits
+    return {
+        "data": data.name,
+        "data_digest": data.digest,
+        "split": "held-out",
+        "dense": Accuracy.of(hits["dense"]).to_dict(),
+        "shipped": Accuracy.of(hits["shipped"]).to_dict(),
+        "drop": PairedDrop.of(hits["dense"], hits["shipped"]).to_dict(),
+        "search": _search(findings.chosen),
+    }
+
+
+def _judged(
+    constraints: dict[str, Any], accuracy: Mapping[str, Any], size: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Constraints with the verdict on them, which the held-out images have a word in."""
+    verdict = verdict_of({"constraints": constraints, "accuracy": accuracy, "size": size})
+    return {**constraints, "verdict": verdict.state.value, "verdict_text": verdict.text}
+
+
+def _doubts(context: BuildContext, evaluation: Evaluation) -> list[str]:
     """Warnings that the dense model hardly does better than guessing, one at most."""
+    held_out = Accuracy.of(evaluation.hits["dense"])
     found = chance_warning(context.model, held_out, "held-out")
     return [found] if found is not None else context.search.doubts
 
@@ -207,11 +222,8 @@ def _precision(
     }
 
 
-def _constraints(
-    chosen: Variant, settings: BuildSettings, accuracy: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What was asked for, and whether it was kept, on the search and on the held-out images."""
-    entry = {
+def _constraints(chosen: Variant, settings: BuildSettings) -> dict[str, Any]:
+    return {
         "budget_on": settings.budget_on.value,
         "budget_mb": settings.budget_mb,
         "saving_percent": settings.saving,
@@ -223,8 +235,6 @@ def _constraints(
         "met": chosen.budget_met and chosen.accuracy_met,
         "stopped_by": chosen.stopped_by,
     }
-    verdict = verdict_of({"constraints": entry, "accuracy": accuracy})
-    return {**entry, "verdict": verdict.state.value, "verdict_text": verdict.text}
 
 
 def _sizes(dense_model: SViT, chosen: Variant, dense: Artifact) -> dict[str, Any]:
@@ -275,34 +285,3 @@ def _search(chosen: Variant) -> dict[str, Any] | None:
     if dense is None or drop is None:
         return None
     return {"dense": dense.to_dict(), "drop_points": round(drop.points, 4)}
-
-
-def _latency(evaluation: Evaluation, settings: BuildSettings) -> dict[str, Any]:
-    """Latency of the dense and the shipped model; no ratio where they are one model."""
-    timings = evaluation.latency
-    found = {name: timings.latency(name) for name in timings.rounds}
-    entry = {
-        "cpu": cpu_name(),
-        "threads": timings.threads["dense"],
-        "runs": min(len(latency.milliseconds) for latency in found.values()),
-        "batch": settings.batch or 1,
-        **{name: latency.to_dict() for name, latency in found.items()},
-        "notes": list(timings.notes),
-    }
-    if "shipped" not in found:
-        return {**entry, "shipped": entry["dense"]}
-    entry |= _speed(timings.ratio("shipped", "dense"), "")
-    if "native" in found:
-        entry["native_threads"] = timings.threads["native"]
-        entry |= _speed(timings.ratio("native", "shipped"), "native_")
-    return entry
-
-
-def _speed(ratio: Ratio, prefix: str) -> dict[str, Any]:
-    """How many times faster a model is, with its 95% interval, from the ratio of times."""
-    low, high = round(1.0 / ratio.high, 3), round(1.0 / ratio.low, 3)
-    return {
-        f"{prefix}ratio_median": round(1.0 / ratio.time, 3),
-        f"{prefix}ratio_interval95": [low, high],
-        f"{prefix}difference_shown": not low <= 1.0 <= high,
-    }

@@ -9,7 +9,12 @@ import pytest
 from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.settings import BenchSettings
 from primesvt_deploy.measure import artifact_latency
-from primesvt_deploy.measure.artifact_latency import TimedFile, Timings, time_files
+from primesvt_deploy.measure.artifact_latency import (
+    TimedFile,
+    Timings,
+    before_and_after,
+    time_files,
+)
 from primesvt_deploy.progress import TimedProgress
 
 SAMPLES = np.zeros((3, 3, 16, 16), np.float32)
@@ -66,6 +71,26 @@ def test_a_ratio_rests_on_rounds_and_says_what_it_shows() -> None:
     assert not same.shows_difference and "no difference shown" in str(same)
     assert timings.latency("slow").median == 4.0
     assert len(timings.latency("fast").milliseconds) == 3
+
+
+def test_a_manifest_has_what_the_rounds_show() -> None:
+    rounds = {"dense": ROUNDS["slow"], "shipped": ROUNDS["fast"], "native": ROUNDS["slow"]}
+    threads = dict.fromkeys(rounds, 2)
+    entry = before_and_after(Timings(rounds=rounds, threads=threads, notes=("busy",)))
+    assert (entry["threads"], entry["native_threads"], entry["runs"]) == (2, 2, 3)
+    assert entry["ratio_median"] == pytest.approx(2.0, abs=0.05) and entry["difference_shown"]
+    low, high = entry["ratio_interval95"]
+    assert 1.8 < low <= entry["ratio_median"] <= high < 2.2
+    assert entry["native_ratio_median"] == pytest.approx(0.5, abs=0.02), "slower than ONNX Runtime"
+    assert entry["notes"] == ["busy"]
+    twice = Timings(rounds={"dense": rounds["dense"], "shipped": rounds["dense"]}, threads=threads)
+    assert before_and_after(twice)["difference_shown"] is False
+
+
+def test_of_one_model_no_ratio_is_claimed() -> None:
+    entry = before_and_after(Timings(rounds={"dense": ROUNDS["slow"]}, threads={"dense": 1}))
+    assert entry["shipped"] == entry["dense"]
+    assert not [name for name in entry if "ratio" in name or "difference" in name]
 
 
 def test_what_disturbs_the_machine_is_noted(

@@ -94,3 +94,12 @@ def test_a_bundle_is_judged_by_its_manifest() -> None:
 def test_without_a_target_no_size_is_called_allowed() -> None:
     wanted = {"budget_mb": None, "budget_bytes": 4_200_000, "used_bytes": 4_200_000}
     assert "MB" not in verdict_of(manifest(**wanted)).text
+
+
+def test_the_dense_model_as_it_was_loses_nothing_whatever_an_interval_says() -> None:
+    sizes = {"file_bytes": 5, "parameters": 7}
+    few = {**manifest(max_drop_points=1.0), "size": {"dense": sizes, "shipped": dict(sizes)}}
+    assert verdict_of(few).state is VerdictState.MET
+    assert "the dense model is shipped as it was" in verdict_of(few).text
+    few["size"]["shipped"]["parameters"] = 6
+    assert verdict_of(few).state is VerdictState.NOT_SHOWN

@@ -266,6 +266,8 @@ def test_a_dense_model_that_fits_is_exported_unpruned(
     print_build(result.manifest, result.path)
     shown = " ".join(capsys.readouterr().out.split())
     assert "the same model" in shown and "faster" not in shown
+    assert "the dense model is shipped as it was" in shown
+    assert result.manifest["constraints"]["verdict"] == "met"
     assert json.loads((result.path / "plan.json").read_text())["kept"] == {}
 
 

@@ -17,6 +17,7 @@ from primesvt_deploy.devices.ssh.uploads import Upload, total_bytes
 from primesvt_deploy.edge.bench import detached
 from primesvt_deploy.edge.runtime.checked_json import fields, parse_json, text, whole
 from primesvt_deploy.errors import RemoteError
+from primesvt_deploy.measure.megabytes import millions
 
 __all__ = ["HostDirectory", "check_python", "make_host_directory"]
 
@@ -202,9 +203,10 @@ class HostDirectory:
         return int(last) if re.fullmatch(r"[0-9]{1,18}", last) else 0
 
     def _full(self, connection: Connection, need: int, free: int) -> RemoteError:
+        found, expected = millions(free, need)
         return RemoteError(
-            f"{connection.route.destination}: disk full: {free / 1e6:.0f} MB free at "
-            f"{PurePosixPath(self.path).parent}, {need / 1e6:.0f} MB needed; make room, or "
+            f"{connection.route.destination}: disk full: {found} MB free at "
+            f"{PurePosixPath(self.path).parent}, {expected} MB needed; make room, or "
             "name another place by --remote-directory"
         )
 
