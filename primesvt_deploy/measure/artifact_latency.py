@@ -178,7 +178,7 @@ def _configuration(name: str, file: TimedFile, batch: int) -> Configuration:
 
 
 def _rows(rounds: Mapping[str, list[list[float]]], warmups: list[Warmup]) -> list[dict[str, Any]]:
-    """What `noise_notes` reads of each file."""
+    """Rows of all files, with as much as `noise_notes` reads."""
     return [
         {
             "name": name,

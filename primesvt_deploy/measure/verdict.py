@@ -13,7 +13,7 @@ __all__ = ["Verdict", "VerdictState", "judge", "verdict_of"]
 
 
 class VerdictState(StrEnum):
-    """What can be said of the constraints.
+    """How far the constraints are known to be kept.
 
     MET: budget and accuracy are kept on the search split, and the interval of the held-out drop
     lies within the constraint. NOT_SHOWN: they are kept on the search split, but the interval

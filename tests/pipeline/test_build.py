@@ -21,15 +21,17 @@ import numpy as np
 import pytest
 import torch
 from html_fragments import read_fragment
+from hostile_json import mutations
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
 from primesvt_deploy.cli.build import explain_unmet
-from primesvt_deploy.cli.tables.build import print_build
+from primesvt_deploy.cli.tables.build import print_build, print_bundle
 from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.edge.runtime.bundle import open_bundle
-from primesvt_deploy.edge.runtime.manifest import check_figures, read_manifest
-from primesvt_deploy.errors import ModelError, OutputError, VerificationError
+from primesvt_deploy.edge.runtime.checked_json import parse_json
+from primesvt_deploy.edge.runtime.manifest import check_figures, manifest_digest, read_manifest
+from primesvt_deploy.errors import BundleError, ModelError, OutputError, VerificationError
 from primesvt_deploy.measure.verdict import VerdictState, verdict_of
 from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
@@ -139,6 +141,33 @@ def test_bundles_of_earlier_versions_are_shown_without_an_interval(
     check_figures(old)
     print_build(old, built.path)
     assert "1.90x faster, no interval" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["constraints", "accuracy", "latency"])
+def test_a_forged_manifest_is_shown_or_refused_in_one_line(
+    built: BuildResult, tmp_path: Path, part: str
+) -> None:
+    outcomes = {"shown": 0, "refused": 0}
+    for described, text in mutations(built.manifest[part], seed=1, count=120):
+        whole = {**built.manifest, part: "<here>"}
+        forged = json.dumps(whole).encode().replace(b'"<here>"', text)
+        try:
+            content = parse_json(forged.decode())
+            sealed = {**content, "manifest_sha256": manifest_digest(content)}
+            (tmp_path / "manifest.json").write_text(json.dumps(sealed))
+            manifest = read_manifest(tmp_path)
+            check_figures(manifest)
+        except (BundleError, ValueError) as error:
+            assert "\n" not in str(error), described
+            outcomes["refused"] += 1
+            continue
+        try:
+            print_bundle(manifest)
+        except Exception as error:
+            raise AssertionError(described) from error
+        outcomes["shown"] += 1
+    assert min(outcomes.values()) > 10
 
 
 def test_the_pruned_model_loads_again_without_pickle(built: BuildResult, data: DataSet) -> None:

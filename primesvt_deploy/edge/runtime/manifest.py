@@ -108,10 +108,18 @@ _FIGURES = fields(
             {"shape": list_of(lambda v, w: (text() if isinstance(v, str) else whole())(v, w))}
         ),
         "constraints": fields(
-            {"stopped_by": _words(), "max_drop_points": null_or(number(0.0, 100.0))}
+            {"stopped_by": _words(), "max_drop_points": null_or(number(0.0, 100.0))},
+            {
+                **dict.fromkeys(("budget_mb", "saving_percent"), null_or(number())),
+                **dict.fromkeys(("budget_bytes", "used_bytes"), null_or(whole())),
+                **dict.fromkeys(("budget_met", "accuracy_met"), flag()),
+            },
         ),
         "size": fields({"dense": _SIZES, "shipped": _SIZES, "saved_percent": _SAVED}),
-        "accuracy": fields({"dense": _TOP1, "shipped": _TOP1, "drop": _DROP}),
+        "accuracy": fields(
+            {"dense": _TOP1, "shipped": _TOP1, "drop": _DROP},
+            {"search": null_or(fields({"drop_points": number(-100.0, 100.0)}))},
+        ),
         "latency": fields(
             {
                 "batch": whole(1),
