@@ -11,7 +11,7 @@ import click
 
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
-from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.model import load_named, model_options
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
@@ -40,10 +40,9 @@ def analyze(
     from primesvt_deploy.cli.bars import Bars
     from primesvt_deploy.cli.tables.analysis import print_analysis
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.data.class_names import named_by_data
     from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
-    model = named_by_data(load_model(), data)
+    model = load_named(load_model, data)
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
     with Bars() as bars:

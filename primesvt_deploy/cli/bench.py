@@ -145,15 +145,16 @@ def bench(
     if output is not None:
         write_results(content, output)
     compared: Sequence[Comparison] = ()
+    alone: dict[str, Sequence[str]] = {}
     if reference is not None:
         if not any_machine:
             require_same_machine({str(baseline): reference, "this result": content})
         compared = compare_results(content, reference)
+        names = without_counterpart(content, reference, compared)
+        alone = dict(zip(("this result", str(baseline)), names, strict=True))
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
-    _show(content, compared, as_json=as_json)
-    if reference is not None:
-        alone = without_counterpart(content, reference, compared)
-        print_uncompared(dict(zip(("this result", str(baseline)), alone, strict=True)))
+    _show(content, compared, alone, as_json=as_json)
+    print_uncompared(alone)
     for comparison in slower:
         click.echo(
             f"slower than {limit:g}% allows: {comparison.one['name']}: {comparison.ratio}", err=True
@@ -196,10 +197,17 @@ def _measured(
     return {**content, "host": host.destination}
 
 
-def _show(content: Mapping[str, Any], compared: Sequence[Comparison], *, as_json: bool) -> None:
+def _show(
+    content: Mapping[str, Any],
+    compared: Sequence[Comparison],
+    alone: Mapping[str, Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         against = [comparison.to_dict() for comparison in compared]
-        click.echo(json.dumps({**content, "against_baseline": against}, indent=1))
+        found = {**content, "against_baseline": against, "not_compared": alone}
+        click.echo(json.dumps(found, indent=1))
         return
     from primesvt_deploy.cli.tables.bench import print_comparison, print_result
 

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH, json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.finetune import finetune_options
-from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.model import load_named, model_options
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
@@ -178,13 +178,12 @@ def build(
     from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
     from primesvt_deploy.cli.tables.build import print_build
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.data.class_names import named_by_data
     from primesvt_deploy.pipeline.build import build as build_bundle
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
     key = load_signing_key(sign) if sign else None
     known = KnownFrontier.read(frontier_path) if frontier_path else None
-    model = named_by_data(load_model(), data)
+    model = load_named(load_model, data)
     set_threads(threads)
     splits = open_data(model, data, seed=known.search.seed if known else search.seed)
     with Bars() as bars:

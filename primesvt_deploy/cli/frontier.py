@@ -18,7 +18,7 @@ from primesvt_deploy.cli.options.common import (
     threads_option,
     whole_numbers,
 )
-from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.model import load_named, model_options
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.settings import SearchSettings
 
@@ -73,11 +73,10 @@ def frontier(
     from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
     from primesvt_deploy.cli.tables.frontier import print_frontier
     from primesvt_deploy.data import open_data
-    from primesvt_deploy.data.class_names import named_by_data
     from primesvt_deploy.pipeline.frontier import frontier as find_frontier
     from primesvt_deploy.report.frontier import draw_frontier
 
-    model = named_by_data(load_model(), data)
+    model = load_named(load_model, data)
     set_threads(threads)
     splits = open_data(model, data, seed=search.seed)
     with Bars() as bars:

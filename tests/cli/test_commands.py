@@ -348,7 +348,9 @@ def test_a_model_of_ones_own_class_from_its_factory(
     built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "left unpruned: fc1.0: --ignore fc1" in built.stdout
-    assert "note: class names are those of d.npz, in the order of its classes" in built.stdout
+    note = "note: class names are those of d.npz, in the order of its classes"
+    assert built.stderr.startswith(note), "before minutes of work"
+    assert note in built.stdout
     model = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["model"]
     assert model["labels"] == named
     del sys.modules["nets"]

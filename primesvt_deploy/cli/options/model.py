@@ -21,7 +21,7 @@ from primesvt_deploy.errors import SettingsError
 if TYPE_CHECKING:
     from primesvt_deploy.model.svit import SViT
 
-__all__ = ["model_options"]
+__all__ = ["load_named", "model_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -173,6 +173,22 @@ def model_options(function: _F) -> _F:
         return function(load_model=load_model, **rest)
 
     return cast(_F, with_options(_OPTIONS, wrapped))
+
+
+def load_named(load_model: Callable[[], SViT], data: Path | None) -> SViT:
+    """Load a model; classes without names get those of the data set, and that is told at once.
+
+    Args:
+        load_model: loads it.
+        data: source of the images; None: those that come with the model.
+    """
+    from primesvt_deploy.data.class_names import named_by_data
+
+    loaded = load_model()
+    named = named_by_data(loaded, data)
+    for note in named.notes[len(loaded.notes) :]:
+        click.echo(f"note: {note}", err=True)
+    return named
 
 
 def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -> SViT:
