@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
-from primesvt_deploy.edge.bench.machine import usable_cores
 from primesvt_deploy.errors import SettingsError
 
 __all__ = [
@@ -67,6 +66,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdo
 
 def _note_threads(context: click.Context, parameter: click.Parameter, threads: int) -> int:
     """Tell, once, of more threads than there are cores: they wait for one another."""
+    from primesvt_deploy.edge.bench.machine import usable_cores  # `--help` needs none of it
+
     cores = usable_cores()
     if threads > cores:
         click.echo(

@@ -69,6 +69,7 @@ def test_a_result_has_all_that_was_measured(two: list[Path], tmp_path: Path) -> 
     check_measured(found)
 
 
+@pytest.mark.slow
 def test_bytes_of_weights_are_those_of_the_manifest(two: list[Path]) -> None:
     seal(two[0].parent, size={"shipped": {"weight_bytes": 12345}})
     cores = usable_cores()
