@@ -79,15 +79,17 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         saved = size["saved_percent"][share]
         table.add_row(name, f"{before} {unit}", f"{after} {unit}", f"{0 - saved:+.1f}%")
     low, high = accuracy["drop"]["interval95_points"]
+    is_dense = "ratio_median" not in latency
+    lost = f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]"
     table.add_row(
         f"held-out top-1 (n={accuracy['dense']['n']})",
         top1(accuracy["dense"]),
         top1(accuracy["shipped"]),
-        f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]",
+        DASH if is_dense else lost,
     )
     threads = latency["threads"]
-    shipped = _times(latency["shipped"]) if "ratio_median" in latency else "the same model"
-    speed = _speed(latency, "") if "ratio_median" in latency else DASH
+    shipped = "the same model" if is_dense else _times(latency["shipped"])
+    speed = DASH if is_dense else _speed(latency, "")
     table.add_row(
         f"latency, batch {latency['batch']}, {_threads(threads)}",
         _times(latency["dense"]),
