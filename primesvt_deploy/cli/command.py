@@ -16,7 +16,7 @@ from primesvt_deploy.cli.mistakes import (
     no_such_command,
     refuse_repeated,
 )
-from primesvt_deploy.cli.options.common import USER_PATH
+from primesvt_deploy.cli.options.common import USER_PATH, note_threads
 from primesvt_deploy.cli.sections import (
     FIRST_COMMANDS,
     commands_under_headings,
@@ -72,6 +72,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, or show its settings."""
         if _SHOWN not in ctx.meta:
+            note_threads(ctx.params.get("threads"))
             return super().invoke(ctx)
         from primesvt_deploy.cli.config.show import settings_in_toml
 

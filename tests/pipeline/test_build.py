@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from html_fragments import read_fragment
 from hostile_json import mutations
+from html_fragments import read_fragment
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune

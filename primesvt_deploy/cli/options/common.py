@@ -18,6 +18,7 @@ __all__ = [
     "any_machine_option",
     "bundle_argument",
     "json_option",
+    "note_threads",
     "numbers",
     "profile_option",
     "require_trusted",
@@ -62,29 +63,8 @@ USER_PATH = _UserPath()
 
 bundle_argument = click.argument("bundle", type=USER_PATH, shell_complete=complete_bundles)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")
-
-
-def _note_threads(context: click.Context, parameter: click.Parameter, threads: int) -> int:
-    """Tell, once, of more threads than there are cores: they wait for one another."""
-    from primesvt_deploy.edge.bench.machine import usable_cores  # `--help` needs none of it
-
-    cores = usable_cores()
-    if threads > cores:
-        click.echo(
-            f"note: --threads {threads}: found {cores} CPU core{'s' if cores > 1 else ''} that "
-            "this process may use; more threads than that make it slower, not faster",
-            err=True,
-        )
-    return threads
-
-
 threads_option = click.option(
-    "--threads",
-    type=int,
-    default=0,
-    show_default=True,
-    callback=_note_threads,
-    help="CPU threads; 0: automatic.",
+    "--threads", type=int, default=0, show_default=True, help="CPU threads; 0: automatic."
 )
 any_machine_option = click.option(
     "--any-machine", is_flag=True, help="Compare results of different machines all the same."
@@ -153,6 +133,25 @@ def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
         raise SettingsError(
             f"{flag} is {text!r}: expected whole numbers with commas between"
         ) from error
+
+
+def note_threads(threads: object) -> None:
+    """Tell of more threads than there are cores: they wait for one another.
+
+    Args:
+        threads: value of a command's `--threads`; anything but a number says nothing.
+    """
+    if not isinstance(threads, int) or not threads:
+        return
+    from primesvt_deploy.edge.bench.machine import usable_cores  # `--help` needs none of it
+
+    cores = usable_cores()
+    if threads > cores:
+        click.echo(
+            f"note: --threads {threads}: found {cores} CPU core{'s' if cores > 1 else ''} that "
+            "this process may use; more threads than that make it slower, not faster",
+            err=True,
+        )
 
 
 def set_threads(threads: int) -> None:
