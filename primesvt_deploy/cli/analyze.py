@@ -12,7 +12,9 @@ import click
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
+from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = ["analyze"]
 @model_options
 @partial(search_options, policies=False)
 @threads_option
+@output_options
 @json_option
 def analyze(
     *,
@@ -34,19 +37,21 @@ def analyze(
     search: SearchSettings,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
-    from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables.analysis import print_analysis
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.analyze import analyze as analyze_model
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)
+        from primesvt_deploy.cli.tables.analysis import print_analysis
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
-    model = load_model()
-    set_threads(threads)
-    splits = open_data(model, data, seed=search.seed)
-    with Bars() as bars:
-        found = analyze_model(model, search, data=splits, progress=bars)
+        model = load_model()
+        set_threads(threads)
+        splits = open_data(model, data, seed=search.seed)
+        progress.step(model.name)
+        found = analyze_model(model, search, data=splits, progress=progress)
     if as_json:
         content = {
             "model": model.name,

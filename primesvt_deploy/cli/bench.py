@@ -21,6 +21,7 @@ from primesvt_deploy.cli.options.common import (
 )
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.cli.options.host import host_options
+from primesvt_deploy.cli.options.output import quiet_option
 from primesvt_deploy.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ __all__ = ["bench"]
 @any_machine_option
 @trust_option
 @host_options
+@quiet_option
 @json_option
 def bench(
     *,
@@ -104,6 +106,7 @@ def bench(
     any_machine: bool,
     trust: Path | None,
     host: HostSettings | None,
+    quiet: bool,
     as_json: bool,
 ) -> int:
     """Measure latency, throughput and memory of bundles (or model files), here or over SSH.
@@ -137,7 +140,7 @@ def bench(
     if output is not None:
         check_target(output)
     require_trusted(bundles, trust)
-    content = _measured(bundles, settings, host)
+    content = _measured(bundles, settings, host, quiet=quiet)
     if output is not None:
         write_results(content, output)
     compared: Sequence[Comparison] = ()
@@ -157,7 +160,7 @@ def bench(
 
 
 def _measured(
-    bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None
+    bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None, *, quiet: bool
 ) -> dict[str, Any]:
     from primesvt_deploy.edge.bench.configurations import (
         configurations_of,
@@ -169,7 +172,8 @@ def _measured(
     from primesvt_deploy.edge.runtime.runtimes import ONNX, RUNTIMES
 
     def tell(line: str) -> None:
-        click.echo(line, err=True)
+        if not quiet:
+            click.echo(line, err=True)
 
     named = replace(settings, labels=settings.labels or labels_of(bundles))
     if host is None:

@@ -13,8 +13,10 @@ from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH, json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.finetune import finetune_options
 from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import (
     BudgetOn,
     BuildSettings,
@@ -120,6 +122,7 @@ _DECIDED_BY_FRONTIER = (
 @search_options
 @finetune_options
 @threads_option
+@output_options
 @json_option
 def build(
     *,
@@ -145,6 +148,7 @@ def build(
     frontier_path: Path | None,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Shrink a trained SViT to a memory budget and write a verified bundle.
@@ -174,19 +178,20 @@ def build(
         finetune_slack=finetune_slack,
         smallest=frontier_path is not None and budget_mb is None and saving is None,
     )
-    from primesvt_deploy.bundle.signature import load_signing_key
-    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
-    from primesvt_deploy.cli.tables.build import print_build
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.build import build as build_bundle
-    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
+        from primesvt_deploy.bundle.signature import load_signing_key
+        from primesvt_deploy.cli.tables.build import print_build
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.build import build as build_bundle
+        from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
-    key = load_signing_key(sign) if sign else None
-    known = KnownFrontier.read(frontier_path) if frontier_path else None
-    model = load_model()
-    set_threads(threads)
-    splits = open_data(model, data, seed=known.search.seed if known else search.seed)
-    with Bars() as bars:
+        key = load_signing_key(sign) if sign else None
+        known = KnownFrontier.read(frontier_path) if frontier_path else None
+        model = load_model()
+        set_threads(threads)
+        splits = open_data(model, data, seed=known.search.seed if known else search.seed)
+        progress.step(model.name)
         result = build_bundle(
             model,
             output,
@@ -195,7 +200,7 @@ def build(
             force=force,
             known=known,
             sign=key,
-            progress=bars,
+            progress=progress,
         )
     if as_json:
         click.echo(json.dumps({"bundle": str(result.path), **result.manifest}, indent=1))

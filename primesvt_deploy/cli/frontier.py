@@ -19,7 +19,9 @@ from primesvt_deploy.cli.options.common import (
     whole_numbers,
 )
 from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
+from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ __all__ = ["frontier"]
 @model_options
 @partial(search_options, max_drop="off")
 @threads_option
+@output_options
 @json_option
 def frontier(
     *,
@@ -60,6 +63,7 @@ def frontier(
     held_out_images: int | None,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Accuracy against size over many budgets, from one search.
@@ -70,16 +74,17 @@ def frontier(
     """
     wanted = numbers(savings, "--savings")
     steps = whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else ()
-    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
-    from primesvt_deploy.cli.tables.frontier import print_frontier
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.frontier import frontier as find_frontier
-    from primesvt_deploy.report.frontier import draw_frontier
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
+        from primesvt_deploy.cli.tables.frontier import print_frontier
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.frontier import frontier as find_frontier
+        from primesvt_deploy.report.frontier import draw_frontier
 
-    model = load_model()
-    set_threads(threads)
-    splits = open_data(model, data, seed=search.seed)
-    with Bars() as bars:
+        model = load_model()
+        set_threads(threads)
+        splits = open_data(model, data, seed=search.seed)
+        progress.step(model.name)
         found = find_frontier(
             model,
             output,
@@ -88,7 +93,7 @@ def frontier(
             savings=wanted,
             timesteps=steps,
             held_out_images=held_out_images,
-            progress=bars,
+            progress=progress,
         )
     draw_frontier(found, output)
     if as_json:

@@ -18,6 +18,8 @@ from primesvt_deploy.cli.options.common import (
     trust_option,
 )
 from primesvt_deploy.cli.options.completers import complete_names_with_commas
+from primesvt_deploy.cli.options.output import output_options, progress_of
+from primesvt_deploy.progress.choose import Verbosity
 
 __all__ = ["verify"]
 
@@ -44,6 +46,7 @@ __all__ = ["verify"]
 @profile_option
 @threads_option
 @trust_option
+@output_options
 @json_option
 def verify(
     bundle: Path,
@@ -56,6 +59,7 @@ def verify(
     profile: str | None,
     threads: int,
     trust: Path | None,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Check a bundle's files and that its artifact computes what its model computes.
@@ -93,9 +97,16 @@ def verify(
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
             break
-        verification = verify_bundle(
-            bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
-        )
+        with progress_of(verbosity) as progress:
+            verification = verify_bundle(
+                bundle,
+                data=data,
+                images=images,
+                threads=threads,
+                factory=factory,
+                runtime=runtime,
+                progress=progress,
+            )
         found[runtime]["verification"] = verification.to_dict()
         lines.append(f"{mark}against the torch model: {verification}")
     first, *others = runtimes
@@ -106,13 +117,14 @@ def verify(
     if cpus:
         from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
 
-        outcomes = verify_on_arm(
-            bundle,
-            ArmSettings(cpus=cpus, sandbox=arm_sandbox, threads=threads, profile=profile),
-            data=data,
-            factory=factory,
-            tell=lambda line: click.echo(line, err=True),
-        )
+        with progress_of(verbosity) as progress:
+            outcomes = verify_on_arm(
+                bundle,
+                ArmSettings(cpus=cpus, sandbox=arm_sandbox, threads=threads, profile=profile),
+                data=data,
+                factory=factory,
+                progress=progress,
+            )
         outcome["arm"] = [found.to_dict() for found in outcomes]
         lines += [f"{found.cpu}: {found}" for found in outcomes]
     click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))

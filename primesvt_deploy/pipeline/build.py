@@ -14,7 +14,8 @@ from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.context import BuildContext, search_context
+from primesvt_deploy.pipeline.ahead import build_ahead
+from primesvt_deploy.pipeline.context import BuildContext, SearchContext, search_context
 from primesvt_deploy.pipeline.dense import export_dense
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
@@ -26,7 +27,8 @@ from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.stop_early import stop_early
 from primesvt_deploy.pipeline.summaries import build_summary
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
-from primesvt_deploy.progress import SILENT, Progress, TimedProgress
+from primesvt_deploy.progress import AUTOMATIC, Progress, TimedProgress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.quantization.pixel_input import take_pixels
 from primesvt_deploy.quantization.quantize import lower_for_quantization
@@ -58,6 +60,7 @@ class BuildResult(Shown):
         return build_summary(self.path, self.manifest)
 
 
+@drawn_by_default
 def build(
     model: SViT,
     output: str | os.PathLike[str],
@@ -67,7 +70,7 @@ def build(
     force: bool = False,
     known: KnownFrontier | None = None,
     sign: SigningKey | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
 ) -> BuildResult:
     """Quantize, prune, fine-tune, export, verify and bundle `model`.
 
@@ -83,7 +86,8 @@ def build(
         known: take the plan from this frontier's candidates; nothing is searched anew, and images,
             seed and recovery are the frontier's.
         sign: sign the bundle with this key (see `load_signing_key`).
-        progress: gets each step.
+        progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
+            `SILENT`: nothing.
 
     Raises:
         OutputError: the output cannot be written.
@@ -140,8 +144,20 @@ def _context(
         ledger = Ledger(workspace.ledger_path(key))
         if len(ledger):
             progress.message(f"resuming: {len(ledger)} candidates are cached in {ledger.path}")
-    search = search_context(model, settings.pruning, splits, ledger=ledger, progress=progress)
-    return BuildContext(settings=settings, search=search, from_ledger=known is not None)
+
+    def context(search: SearchContext) -> BuildContext:
+        return BuildContext(settings=settings, search=search, from_ledger=known is not None)
+
+    return context(
+        search_context(
+            model,
+            settings.pruning,
+            splits,
+            ledger=ledger,
+            progress=progress,
+            ahead=lambda search: build_ahead(context(search)),
+        )
+    )
 
 
 def _check_model(model: SViT, settings: BuildSettings) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.families.adopted import AdoptedNetwork
+from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.pipeline.recorded_accuracy import check_recorded_accuracy
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import SILENT, PlannedStage, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import without_ignored
+from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
@@ -20,7 +24,13 @@ from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import HEAD, BuildSettings, SearchSettings
 
-__all__ = ["BuildContext", "SearchContext", "check_recovery", "search_context"]
+__all__ = [
+    "BuildContext",
+    "SearchContext",
+    "check_recovery",
+    "measure_dense",
+    "search_context",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,7 @@ class SearchContext:
             self.ledger,
             max_drop=100.0 if most is None else most,
             weights=self.model.source.sha256 if self.model.source is not None else "",
+            progress=self.progress,
         )
 
 
@@ -120,6 +131,7 @@ def search_context(
     *,
     ledger: Ledger | None = None,
     progress: Progress = SILENT,
+    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
 ) -> SearchContext:
     """The context of a search.
 
@@ -129,6 +141,7 @@ def search_context(
         data: None: sizes alone decide.
         ledger: candidates evaluated before; default: none, and none are kept on disk.
         progress: gets each step.
+        ahead: the stages that will follow; None: it is not known.
 
     Raises:
         DataError: recovery needs more images than the data have.
@@ -137,6 +150,8 @@ def search_context(
     """
     if data is not None:
         check_recovery(model, data, settings)
+    if isinstance(model.module, AdoptedNetwork):
+        progress.stage("trying which channels can leave", 1)
     found = without_ignored(model.module, prunable_groups(model), settings.ignore)
     context = SearchContext(
         model=model,
@@ -150,9 +165,23 @@ def search_context(
         lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
         verbs = ("is", "are")[context.ledger.dropped > 1]
         progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
+    if ahead is not None:
+        progress.plan(ahead(context))
     if data is not None and model.recorded_accuracy is not None:
-        check_recorded_accuracy(model, context.judge.dense())
+        check_recorded_accuracy(model, measure_dense(context))
     return context
+
+
+def measure_dense(context: SearchContext) -> Accuracy:
+    """The dense model's accuracy on the search images; the first time stages of their own."""
+    images = len(context.image_sets().search)
+    if context.ledger.hits(Plan().digest, images) is not None:
+        return context.judge.dense()
+    context.recovery.prepare(context.progress)
+    context.progress.stage("dense accuracy", 1)
+    found = context.judge.dense()
+    context.progress.step(str(found))
+    return found
 
 
 def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:

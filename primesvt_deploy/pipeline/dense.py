@@ -64,7 +64,7 @@ class DenseModel:
         context = self._context
         images = context.images.search
         size = artifact.batch or context.model.batch_of(_EVALUATION_BATCH)
-        context.progress.stage(stage, -(-len(images) // size))
+        context.progress.stage(stage, 1)
         model = OnnxModel(artifact.path, threads=context.settings.threads)
         return artifact_hits(model, images, batch_size=size, progress=context.progress)
 
@@ -82,5 +82,6 @@ def export_dense(context: BuildContext, path: Path) -> DenseModel:
     """
     context.progress.stage("export of the dense model", 1)
     artifact = export_onnx(context.model, path, batch=context.settings.batch)
+    context.progress.step(f"{artifact.bytes / 1e6:.2f} MB")
     counted = counted_bytes(context.settings, context.model, artifact)
     return DenseModel(context, artifact, counted, budget_of(context.settings, counted, artifact))

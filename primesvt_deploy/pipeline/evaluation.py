@@ -81,10 +81,11 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
     if not staged.is_dense:
         models["shipped"] = staged.model(settings.threads)
     batch_size = context.model.batch_of(_EVALUATION_BATCH)
-    size = settings.batch or batch_size
-    progress.stage("held-out accuracy", -(-len(held_out) // size) * len(models))
+    progress.stage("held-out accuracy", len(models), "models")
     predictions = {
-        name: artifact_predictions(model, held_out, batch_size=batch_size, progress=progress)
+        name: artifact_predictions(
+            model, held_out, batch_size=batch_size, progress=progress, name=name
+        )
         for name, model in models.items()
     }
     if staged.is_dense:
@@ -93,7 +94,8 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         models["native"] = NativeModel(staged.native.path)
     anytime = _anytime(staged, settings.threads, held_out, progress)
     progress.stage("latency", 1)
-    latency = _latency(models, held_out, settings.batch or 1)
+    latency = _latency(models, held_out, settings.batch or 1, progress)
+    progress.step()
     return Evaluation(
         labels=held_out.labels,
         predictions=predictions,
@@ -118,7 +120,7 @@ def _anytime(
     if len(model.stages) < 2:
         return None
     images = images.for_model(model.sample_dtype)
-    progress.stage("held-out accuracy of stages", -(-len(images) // _EVALUATION_BATCH))
+    progress.stage("held-out accuracy of stages", 1)
     hits, whole_hits, timesteps = [], [], []
     for start in range(0, len(images), _EVALUATION_BATCH):
         stop = min(start + _EVALUATION_BATCH, len(images))
@@ -127,7 +129,8 @@ def _anytime(
         hits.append(logits.argmax(axis=1) == labels)
         whole_hits.append(whole.logits(batch).argmax(axis=1) == labels)
         timesteps.append(taken)
-        progress.step()
+        progress.advance(stop, len(images))
+    progress.step()
     return Anytime(
         hits=np.concatenate(hits),
         whole=np.concatenate(whole_hits),
@@ -136,7 +139,10 @@ def _anytime(
 
 
 def _latency(
-    models: Mapping[str, OnnxModel | NativeModel], images: ImageList, batch: int
+    models: Mapping[str, OnnxModel | NativeModel],
+    images: ImageList,
+    batch: int,
+    progress: Progress,
 ) -> dict[str, Latency]:
     def call(model: OnnxModel | NativeModel) -> Callable[[], object]:
         taken = images.for_model(model.sample_dtype)
@@ -149,4 +155,4 @@ def _latency(
         return lambda: model.logits(np.repeat(next(turns), batch, axis=0))
 
     calls = {name: call(model) for name, model in models.items()}
-    return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
+    return measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS, progress=progress)

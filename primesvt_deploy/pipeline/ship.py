@@ -75,13 +75,14 @@ def ship(
             integer_input=settings.integer_input,
             progress=progress,
         )
-    progress.stage(f"export, {precision.value}", 1)
+    progress.stage(f"export, {precision.value}", 2, "")
     traced = trace_network(
         quantized.module.float(),
         quantized.config,
         batch=settings.batch,
         exact=precision is not Precision.FP32,
     )
+    progress.step()
     artifact = export_onnx(
         quantized,
         stem.with_name(f"{stem.name}-{precision.value}.onnx"),
@@ -90,7 +91,7 @@ def ship(
         standard=settings.standard_ops,
         traced=traced,
     )
-    progress.step()
+    progress.step(f"{artifact.bytes / 1e6:.2f} MB")
     stages: tuple[Stage, ...] = ()
     largest = artifact
     if settings.anytime is not None:
@@ -127,7 +128,7 @@ def _native(
         early=[stage.early(math.inf) for stage in stages],
         traced=traced if settings.batch in (None, 1) else None,
     )
-    progress.step()
+    progress.step(f"{native.bytes / 1e6:.2f} MB")
     return native
 
 

@@ -62,7 +62,7 @@ def _ranking(search: Search) -> ChannelRanking:
     if space.recovery is None:
         return space.by_norm
     moments, module = space.recovery.moments, space.model.module
-    search.progress.stage("channel importance", len(space.groups))
+    search.progress.stage("channel importance", len(space.groups), "layers")
     importance = {}
     for group in space.groups:
         importance[group.name] = reconstruction_importance(module, group, moments)
@@ -112,7 +112,11 @@ class _Walk:
             yield plan
         fractions: Sequence[float] = _FRACTIONS
         while True:
+            count = 1 + len(self._groups) * len(fractions)
+            size = self._search.size_of(plan) / 1e6
+            self._search.progress.stage(f"sensitivity at {size:.2f} MB", count, "points")
             base = self._judged(plan)
+            self._search.progress.step()
             if self._is_hopeless(base):
                 return
             curves = self._measured(plan, base, fractions)
@@ -157,10 +161,6 @@ class _Walk:
         self, plan: Plan, base: Candidate, fractions: Sequence[float]
     ) -> dict[str, _Expected]:
         widths = plan.widths(self._groups)
-        self._search.progress.stage(
-            f"sensitivity at {self._search.size_of(plan) / 1e6:.2f} MB",
-            len(self._groups) * len(fractions),
-        )
         return {g.name: self._curve(plan, base, g, widths[g.name], fractions) for g in self._groups}
 
     def _curve(
