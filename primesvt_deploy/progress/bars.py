@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -27,6 +27,7 @@ _NARROW = 60
 _REFRESHES = 4
 """Drawings a second: each costs about a millisecond."""
 _ALL = "in all"
+_LEAST_BAR = 4
 
 
 class View:
@@ -50,20 +51,14 @@ class View:
         own = clock(self._shown.now() - stage.begun)
         count = stage.count or stage.within
         count = count.partition(" ")[0] if narrow else count
-        grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
-        grid.add_column(
-            no_wrap=True, overflow="ellipsis", min_width=width // 5, max_width=max(width // 3, 8)
-        )
-        grid.add_column(width=max(width // (4 if narrow else 3), 4))
-        grid.add_column(no_wrap=True, overflow="ellipsis")
         share = stage.share if stage.is_countable else None
         planned = self._shown.forecast.has_plan
         words = f"{count} {own if planned else self._left(own, narrow)}".strip()
-        grid.add_row(Text(stage.name), _bar(share, self._shown.now()), words)
+        rows = [(stage.name, _bar(share, self._shown.now()), words)]
         if planned:
             bar = _bar(self._shown.forecast.fraction(), 0.0)
-            grid.add_row(Text(_ALL), bar, self._left(clock(self._shown.seconds), narrow))
-        yield from console.render(grid, options.update_width(max(width, 10)))
+            rows.append((_ALL, bar, self._left(clock(self._shown.seconds), narrow)))
+        yield from console.render(_in_columns(rows, width), options.update_width(max(width, 10)))
         within = stage.within if stage.count else ""
         note = ", ".join(filter(None, (within, stage.note)))
         if note:
@@ -115,10 +110,25 @@ class Bars(Shown):
 
     def print_line(self, text: str) -> None:
         """Print it above the bars."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, overflow="fold")
 
     def changed(self) -> None:
         """Leave the drawing to rich's thread."""
+
+
+def _in_columns(rows: Sequence[tuple[str, ProgressBar, str]], width: int) -> Table:
+    """Names, bars and words below one another; the bars take the room that words leave."""
+    words = max(len(row[2]) for row in rows)
+    name = min(max(len(row[0]) for row in rows), max(width // 3, 8))
+    name = max(name, min(width // 4, width - words - _LEAST_BAR - 2))  # so that bars seldom move
+    bar = max(min(width - name - words - 2, width // 3), _LEAST_BAR)
+    grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=name)
+    grid.add_column(width=bar)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    for title, drawn, text in rows:
+        grid.add_row(Text(title), drawn, Text(text))
+    return grid
 
 
 def _bar(share: float | None, moment: float) -> ProgressBar:

@@ -52,18 +52,18 @@ def progress_of(verbosity: Verbosity) -> Iterator[Progress]:
             return
         handler = _InProgress(progress)
         loggers = [logging.getLogger(name) for name in _LIBRARIES]
-        before = [(logger.level, logger.propagate) for logger in loggers]
+        before = [(one.handlers, one.level, one.propagate) for one in loggers]
         logging.captureWarnings(True)
         for logger in loggers:
-            logger.addHandler(handler)
+            logger.handlers = [handler]  # torch has one of its own
             logger.setLevel(logging.INFO)
             logger.propagate = False
         try:
             yield progress
         finally:
             logging.captureWarnings(False)
-            for logger, (level, propagates) in zip(loggers, before, strict=True):
-                logger.removeHandler(handler)
+            for logger, (handlers, level, propagates) in zip(loggers, before, strict=True):
+                logger.handlers = handlers
                 logger.setLevel(level)
                 logger.propagate = propagates
 

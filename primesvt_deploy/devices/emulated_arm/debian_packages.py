@@ -48,7 +48,7 @@ def unpack(
         target: the folder that `usr`, `etc` and so on come under; made where it is not there.
         architecture: Debian's name of one, such as `arm64`; None: the machine's.
         dependencies: unpack what they depend on too, libc included, without recommendations.
-        progress: gets two steps, of package lists and of packages, and their bytes.
+        progress: gets two stages, for the lists of packages and for these, and their bytes.
 
     Raises:
         EmulationError: there is no apt here, or a package cannot be fetched.
@@ -97,6 +97,7 @@ class Apt:
         self._config = folder / "apt.conf"
         self._config.write_text(_CONFIGURATION.format(architecture=architecture, folder=folder))
         self._update_error: EmulationError | None = None
+        progress.stage("fetching lists of packages", 1)
         try:
             with watched(folder / "state/lists", progress):
                 self.call("apt-get", "update")
@@ -119,15 +120,16 @@ class Apt:
             old.unlink()
         options = ("install", "--yes", "--download-only", "--no-install-recommends")
         arguments = (*(options if dependencies else ("download",)), *packages)
+        self._progress.stage(f"fetching {packages[0]}", 1)
         try:
             with watched(self._archives, self._progress, total=self._bytes(arguments)):
                 self.call("apt-get", *arguments)
         except EmulationError as error:  # without lists every package is unknown: raise the cause
             raise self._update_error or error from None
-        self._progress.step()
         target.mkdir(parents=True, exist_ok=True)
         for package in sorted(self._archives.glob("*.deb")):
             call(["dpkg-deb", "-x", str(package), str(target)])
+        self._progress.step()
 
     def _bytes(self, arguments: Sequence[str]) -> int:
         """Bytes that a command will download; 0: unknown."""

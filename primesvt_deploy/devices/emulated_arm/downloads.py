@@ -27,19 +27,25 @@ def watched(
         pattern: of the names in the folder that count, with all that is below them.
     """
     done = threading.Event()
+    most = 0
+
+    def tell() -> None:
+        nonlocal most
+        most = max(most, _bytes_in(folder, pattern))  # files may go again
+        progress.advance(min(most, total) if total else most, total, "bytes")
 
     def look() -> None:
         while not done.wait(_BETWEEN_S):
-            progress.advance(_bytes_in(folder, pattern), total, "bytes")
+            tell()
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     try:
         yield
-        progress.advance(_bytes_in(folder, pattern), total, "bytes")
     finally:
         done.set()
         watcher.join()
+    tell()
 
 
 def _bytes_in(folder: Path, pattern: str) -> int:

@@ -38,7 +38,7 @@ def make_counting_qemu(folder: Path, progress: Progress = SILENT) -> None:
 
     Args:
         folder: the empty folder.
-        progress: gets two steps and the bytes that are downloaded.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: there is no C compiler, a package cannot be fetched, or the plugin does not

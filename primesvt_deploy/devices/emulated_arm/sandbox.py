@@ -191,7 +191,6 @@ class Sandbox:
         self._fetch_qemu(progress)
         root = self.directory / "root"
         if not root.exists():
-            progress.stage("fetching Debian's arm64 Python", 2, "")
             with _building(root) as result:
                 fetch_debian(result, progress)
         python = max(root.glob("usr/bin/python3.*"), key=lambda path: int(path.suffix[1:])).name
@@ -213,7 +212,6 @@ class Sandbox:
 
     def _fetch_qemu(self, progress: Progress) -> None:
         if find_qemu(self.directory) is None:
-            progress.stage("fetching qemu-user-static", 2, "")
             with _building(self.directory / "qemu") as result:
                 fetch_qemu(result, progress)
 
@@ -221,7 +219,6 @@ class Sandbox:
         """Make the qemu that counts instructions; one line on why there is none, or empty."""
         if (self.directory / _COUNTER).exists():
             return ""
-        progress.stage("fetching a qemu that counts instructions", 2, "")
         try:
             with _building(self.directory / _COUNTER) as result:
                 make_counting_qemu(result, progress)

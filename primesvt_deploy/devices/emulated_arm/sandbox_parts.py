@@ -37,7 +37,7 @@ def fetch_qemu(result: Path, progress: Progress = SILENT) -> None:
 
     Args:
         result: an empty folder.
-        progress: gets two steps and the bytes that are downloaded.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: it cannot be fetched.
@@ -58,7 +58,7 @@ def fetch_debian(result: Path, progress: Progress = SILENT) -> None:
 
     Args:
         result: an empty folder.
-        progress: gets two steps and the bytes that are downloaded.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: it cannot be fetched.
