@@ -29,17 +29,19 @@ _ROUNDING_S = 3.0
 _LATENCY_S = 60.0
 _LATENCY_ROUNDS = 110
 _FIRING_IMAGES = 256
-_OF_A_POINT = 0.2
-"""Share of a robustness point's images that run: prefixes are cached, hopeless ones given up."""
+_OF_A_POINT = 0.1
+"""Share of a candidate's images that count: prefixes are cached, hopeless ones given up."""
+_RECOVERING = NORM_IMAGES + 10.0
+"""Images that the recovery of a candidate stands for, however many it is judged on."""
 _OF_LAYERS = 0.3
 """Candidates of the prioritized policy for each layer: most budgets are met before the last."""
 _ON_A_PATH = 3
 _GREEDY_ROUNDS = 4
 _TRAINING = 6.0
 """Images that a training sample stands for: forward, backward, and the teacher's forward."""
-_COMPARING = 1.0
+_COMPARING = 2.0
 """Images that a verified one stands for: it runs in torch and in the artifact, spikes compared."""
-_CALIBRATING = 1.0
+_CALIBRATING = 6.0
 _IN_ARTIFACT = 0.6
 _ALONE = 0.2
 """Images that a timed run of one stands for: nothing waits for memory."""
@@ -55,19 +57,20 @@ def plan_ahead(context: SearchContext) -> list[PlannedStage]:
     if settings.max_drop is None and settings.policy == "prioritized":  # sizes decide
         return [] if context.images is None else _calibration(context)
     images = len(context.image_sets().search)
-    point = min(settings.robustness_images, images) * _OF_A_POINT
+    point = _candidate(context, settings.robustness_images)
     stages = [*_calibration(context), *_dense(context)]
     if settings.policy == "prioritized":
         points = groups * len(settings.rates)
         stages.append(PlannedStage("robustness", points * point, guessed=True))
-        work = images * (1 + _OF_LAYERS * groups)
+        work = _candidate(context, images) * (1 + _OF_LAYERS * groups)
     elif settings.policy == "greedy":
         stages.append(PlannedStage("channel importance", seconds=1.0 * groups))
         points = _GREEDY_ROUNDS * (1 + 3 * groups)
-        stages.append(PlannedStage("sensitivity", points * point / 2, guessed=True))
-        work = float(images * _ON_A_PATH)
+        point = _candidate(context, settings.robustness_images // 2)
+        stages.append(PlannedStage("sensitivity", points * point, guessed=True))
+        work = _ON_A_PATH * (_RECOVERING + images)
     else:
-        work = float(images * _ON_A_PATH)
+        work = _ON_A_PATH * (_RECOVERING + images)
     return [*stages, PlannedStage(f"{settings.policy} policy", work, guessed=True)]
 
 
@@ -96,13 +99,13 @@ def analysis_ahead(context: SearchContext) -> list[PlannedStage]:
     """
     settings, images = context.settings, len(context.image_sets().search)
     points = len(context.prunable.groups) * len(settings.rates)
-    work = points * min(settings.robustness_images, images) * _OF_A_POINT
+    work = points * _candidate(context, settings.robustness_images)
     sample = float(min(_FIRING_IMAGES, images))
     return [
         *_calibration(context),
         *_dense(context),
         PlannedStage("robustness", work, guessed=True),
-        PlannedStage("firing rates", 1.5 * sample),
+        PlannedStage("firing rates", 2.0 * sample),
         PlannedStage("energy estimate", 2.0 * sample),
     ]
 
@@ -200,6 +203,8 @@ def _shipping(
     demanded = settings.search.max_drop is not None or settings.precision is None
     if demanded and (not unchanged or (pruned and settings.finetune is not None)):
         images = _IN_ARTIFACT * len(context.images.search)
+        if _dense(context.search) and not pruned:
+            stages.append(PlannedStage("search accuracy, dense", images))
         stages.append(PlannedStage(f"search accuracy, {precision.value}", images))
     return stages
 
@@ -214,7 +219,12 @@ def _tail(context: BuildContext) -> list[PlannedStage]:
         work = 2.0 * len(images.search)
         stages.append(PlannedStage("accuracy of stages", work, _LATENCY_S, guessed=True))
     verified = float(min(settings.verify_images, len(images.verification)))
-    stages += [PlannedStage("verification", _COMPARING * verified) for _ in range(runtimes)]
+    integers = any(precision is not Precision.FP32 for precision in settings.precisions)
+    for _ in range(runtimes):
+        stages.append(PlannedStage("verification", _COMPARING * verified))
+        if integers:  # it comes only where spikes flip
+            work = _COMPARING * verified
+            stages.append(PlannedStage("verification behind float layers", work, guessed=True))
     stages.append(PlannedStage("held-out accuracy", 2.0 * _IN_ARTIFACT * held_out))
     if settings.anytime is not None:
         stages.append(PlannedStage("held-out accuracy of stages", 1.5 * held_out, guessed=True))
@@ -233,7 +243,13 @@ def _calibration(context: SearchContext) -> list[PlannedStage]:
     if not set(context.settings.recover) & {"bias", "refit", "free"}:
         return []
     images = min(CALIBRATION_IMAGES, len(context.image_sets().calibration))
-    return [PlannedStage("calibration", _CALIBRATING * images)]
+    return [PlannedStage("calibration", _CALIBRATING * images, guessed=True)]
+
+
+def _candidate(context: SearchContext, images: int) -> float:
+    """Work of judging a candidate on so many images at most."""
+    count = min(images, len(context.image_sets().search))
+    return _OF_A_POINT * count + (_RECOVERING if context.settings.recover else 0.0)
 
 
 def _dense_held_out(held_out: int) -> PlannedStage:
