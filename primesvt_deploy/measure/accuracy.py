@@ -71,9 +71,7 @@ def artifact_hits(
         progress: receives the images done, and a step at the end with the accuracy.
         name: of the model, for that step; may be empty.
     """
-    found = artifact_predictions(
-        model, images, batch_size=batch_size, progress=progress, name=name
-    )
+    found = artifact_predictions(model, images, batch_size=batch_size, progress=progress, name=name)
     return np.asarray(found.classes == images.labels)
 
 

@@ -36,6 +36,8 @@ _RECOVERING = NORM_IMAGES + 10.0
 _OF_LAYERS = 0.3
 """Candidates of the prioritized policy for each layer: most budgets are met before the last."""
 _ON_A_PATH = 3
+_REPORTED = 500.0
+"""Firing rates and energy of two models on some images."""
 _GREEDY_ROUNDS = 4
 _TRAINING = 6.0
 """Images that a training sample stands for: forward, backward, and the teacher's forward."""
@@ -210,7 +212,7 @@ def _shipping(
 
 
 def _tail(context: BuildContext) -> list[PlannedStage]:
-    """Verification, held-out accuracy and latency."""
+    """Verification, held-out accuracy, latency, and what the report shows beside them."""
     settings, images = context.settings, context.images
     held_out = len(images.held_out)
     runtimes = settings.runtime.has_onnx + settings.runtime.has_native
@@ -229,7 +231,11 @@ def _tail(context: BuildContext) -> list[PlannedStage]:
     if settings.anytime is not None:
         stages.append(PlannedStage("held-out accuracy of stages", 1.5 * held_out, guessed=True))
     timed = 2.0 * _ALONE * _LATENCY_ROUNDS * (settings.batch or 1)
-    return [*stages, PlannedStage("latency", timed, most=_LATENCY_S)]
+    return [
+        *stages,
+        PlannedStage("latency", timed, most=_LATENCY_S),
+        PlannedStage("content of the report", _REPORTED, 5.0, guessed=True),
+    ]
 
 
 def _dense(context: SearchContext) -> list[PlannedStage]:

@@ -78,7 +78,9 @@ class Shown(ABC):
             self.changed()
 
     def message(self, text: str) -> None:
-        """Show a line."""
+        """Show a line; a stage whose steps are done comes first."""
+        if self.running is not None and self.running.share >= 1.0:
+            self._end()
         self._say(on_one_line(text))
 
     @property

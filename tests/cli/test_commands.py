@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -121,8 +122,10 @@ def test_build_ends_with_a_table_of_before_and_after(place: Path) -> None:
 
 def test_build_tells_its_stages(place: Path) -> None:
     progress = (place / "stderr").read_text()
+    assert all(re.match(r"\[ ?\d+:\d\d\] \w", line) for line in progress.splitlines()), progress
+    assert set(re.findall(r"[^ -~]", progress)) == {"\n"}
     for stage in ("robustness", "prioritized policy", "verification", "held-out accuracy"):
-        assert stage in progress
+        assert progress.count(f"] {stage}: ") == 1
 
 
 def test_inspect_shows_the_bundle(place: Path) -> None:
@@ -153,11 +156,11 @@ def test_verify_without_data_of_its_own_asks_for_some(place: Path) -> None:
 @pytest.mark.slow
 def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     arguments = (
-        "analyze", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
+        "analyze", "--quiet", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
         "--robustness-images", "60", "--threads", "1",
     )  # fmt: skip
     table = primesvt(*arguments, cwd=place)
-    assert table.returncode == 0, table.stderr
+    assert table.returncode == 0 and table.stderr == ""
     assert "residual" in table.stdout and "Firing rates" in table.stdout
     assert "Energy, an estimate (4.6 pJ a MAC, 0.9 pJ an" in table.stdout
     found = json.loads(primesvt(*arguments, "--json", cwd=place).stdout)
@@ -405,7 +408,7 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
     assert manifest["size"]["saved_percent"]["file"] >= 15.0
     assert "cached candidate" in manifest["constraints"]["stopped_by"]
     assert "robustness" not in found.stderr
-    assert "recovery and cut ..." in found.stderr
+    assert "] recovery and cut: " in found.stderr
 
 
 @pytest.mark.parametrize(

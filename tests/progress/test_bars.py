@@ -109,6 +109,6 @@ def test_a_dumb_terminal_gets_lines() -> None:
     text = in_a_terminal(TERM="dumb")
     assert "\x1b" not in text
     lines = [line.partition("] ")[2] for line in text.splitlines()]
-    assert lines[0] == "a word"
-    assert lines[1].startswith("first: done, 5 images, 0.")
+    assert lines[0].startswith("first: done, 5 images, 0.")
+    assert lines[1] == "a word"
     assert lines[2].startswith("second: 0 of 2 steps, 0.")

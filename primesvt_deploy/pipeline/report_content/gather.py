@@ -66,7 +66,7 @@ class _Gathering:
         names = context.model.labels
         found = self._findings.evaluation.predictions
         predictions = (found["dense"], found["shipped"])
-        context.progress.stage("content of the report", 5)
+        context.progress.stage("content of the report", 5, "parts")
         layers = layer_bytes(*models, chosen.exported, groups)
         curves = sensitivities(ledger, groups)
         memory = self._part("memory", self._memory)
