@@ -52,7 +52,7 @@ def made(
 
 
 def test_its_stages_were_planned_and_add_up(
-    made: tuple[Path, dict[str, Any]], told: Recorded
+    made: tuple[Path, FrontierResult], told: Recorded
 ) -> None:
     assert made[1]["points"]
     ahead = {name for plan in told.plans for name in plan}
