@@ -22,7 +22,7 @@ from primesvt_deploy.cli.options.common import (
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.cli.options.host import host_options
 from primesvt_deploy.cli.options.output import quiet_option
-from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.errors import DeployError, SettingsError
 
 if TYPE_CHECKING:
     from primesvt_deploy.devices.ssh.settings import HostSettings
@@ -117,7 +117,7 @@ def bench(
     from primesvt_deploy.cli.tables.bench import print_uncompared
     from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
     from primesvt_deploy.edge.bench.machine import fingerprint
-    from primesvt_deploy.edge.bench.results import check_target, read_results, write_results
+    from primesvt_deploy.edge.bench.results import check_target, keep_results, read_results
     from primesvt_deploy.edge.bench.settings import BenchSettings
 
     limit = _percent(fail_if_slower)
@@ -141,15 +141,22 @@ def bench(
         check_target(output)
     require_trusted(bundles, trust)
     content = _measured(bundles, settings, host, quiet=quiet)
-    if output is not None:
-        write_results(content, output)
+    # What was measured is shown whatever fails from here on.
+    failed: DeployError | None = None
     compared: Sequence[Comparison] = ()
-    if reference is not None:
-        if not any_machine:
-            require_same_machine({str(baseline): reference, "this result": content})
-        compared = compare_results(content, reference)
+    try:
+        if output is not None:
+            keep_results(content, output)
+        if reference is not None:
+            if not any_machine:
+                require_same_machine({str(baseline): reference, "this result": content})
+            compared = compare_results(content, reference)
+    except DeployError as error:
+        failed = error
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
     _show(content, compared, as_json=as_json)
+    if failed is not None:
+        raise failed
     if reference is not None:
         print_uncompared(content, compared)
     for comparison in slower:

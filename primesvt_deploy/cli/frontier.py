@@ -12,6 +12,7 @@ import click
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
+    check_threads,
     json_option,
     numbers,
     set_threads,
@@ -25,9 +26,7 @@ from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.cli.options.model_choice import ModelChoice
 
 __all__ = ["frontier"]
 
@@ -55,7 +54,7 @@ __all__ = ["frontier"]
 @json_option
 def frontier(
     *,
-    load_model: Callable[[], SViT],
+    model: ModelChoice,
     search: SearchSettings,
     output: Path,
     savings: str,
@@ -74,6 +73,11 @@ def frontier(
     """
     wanted = numbers(savings, "--savings")
     steps = whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else ()
+    from primesvt_deploy.pipeline.frontier_files import check_frontier
+
+    check_threads(threads)
+    check_frontier(output, wanted, steps, held_out_images)
+    model.check(data)
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
         from primesvt_deploy.cli.tables.frontier import print_frontier
@@ -81,12 +85,12 @@ def frontier(
         from primesvt_deploy.pipeline.frontier import frontier as find_frontier
         from primesvt_deploy.report.frontier import draw_frontier
 
-        model = load_model()
+        loaded = model.load(data)
         set_threads(threads)
-        splits = open_data(model, data, seed=search.seed)
-        progress.step(model.name)
+        splits = open_data(loaded, data, seed=search.seed)
+        progress.step(loaded.name)
         found = find_frontier(
-            model,
+            loaded,
             output,
             search,
             data=splits,
@@ -95,9 +99,9 @@ def frontier(
             held_out_images=held_out_images,
             progress=progress,
         )
-    draw_frontier(found, output)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
         print_frontier(found, output)
+    draw_frontier(found, output)  # last: a full disk takes the plot alone
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
     bundle_argument,
+    check_threads,
     json_option,
     profile_option,
     require_trusted,
@@ -19,6 +21,7 @@ from primesvt_deploy.cli.options.common import (
 )
 from primesvt_deploy.cli.options.completers import complete_names_with_commas
 from primesvt_deploy.cli.options.output import output_options, progress_of
+from primesvt_deploy.errors import DataError
 from primesvt_deploy.progress.choose import Verbosity
 
 __all__ = ["verify"]
@@ -79,7 +82,10 @@ def verify(
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
+    check_threads(threads)
     runtimes = runtimes_of(open_bundle(bundle).manifest)
+    if not quick:
+        _check_comparison(bundle, data, factory)
     lines, found = ["files: intact"], {}
     if trust is not None:
         lines.append(f"signature: of the owner of {trust}")
@@ -129,3 +135,27 @@ def verify(
         lines += [f"{found.cpu}: {found}" for found in outcomes]
     click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))
     return 0
+
+
+def _check_comparison(bundle: Path, data: Path | None, factory: str | None) -> None:
+    """Refuse what a comparison with the torch model cannot be made with, before torch is imported.
+
+    Raises:
+        DeployError: data that are missing or of other classes, or a factory that is not there.
+    """
+    if find_spec("torch") is None:
+        return  # the stored outputs alone are compared
+    from primesvt_deploy.data.check import check_data
+    from primesvt_deploy.model.find_factory import find_factory
+    from primesvt_deploy.model.locate import known_model
+
+    known = known_model(bundle, factory)
+    if factory is not None:
+        find_factory(factory)
+    if data is not None:
+        check_data(data, known)
+    elif known.data is None:
+        raise DataError(
+            f"{known.name} comes with no data: pass --data, an ImageFolder directory or .npz, or "
+            "--quick"
+        )

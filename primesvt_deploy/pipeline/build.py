@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,18 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import build_ahead
-from primesvt_deploy.pipeline.context import BuildContext, SearchContext, search_context
+from primesvt_deploy.pipeline.context import (
+    BuildContext,
+    SearchContext,
+    check_record,
+    unjudged_context,
+)
 from primesvt_deploy.pipeline.dense import export_dense
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
+from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
 from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
@@ -71,6 +78,7 @@ def build(
     known: KnownFrontier | None = None,
     sign: SigningKey | None = None,
     progress: Progress = AUTOMATIC,
+    foresee: Callable[[Outlook], None] | None = None,
 ) -> BuildResult:
     """Quantize, prune, fine-tune, export, verify and bundle `model`.
 
@@ -88,6 +96,7 @@ def build(
         sign: sign the bundle with this key (see `load_signing_key`).
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
+        foresee: gets what sizes alone tell, before the first long stage; nothing where they do not.
 
     Raises:
         OutputError: the output cannot be written.
@@ -101,6 +110,9 @@ def build(
     clock = TimedProgress(progress)
     with Workspace(output, force=force) as workspace:
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
+        if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
+            foresee(outlook)
+        check_record(context.search)
         dense = export_dense(context, workspace.path / "dense.onnx")
         files = VariantFiles(workspace.candidates(), workspace.checkpoints())
         variants = [make_variant(context, dense, each, files) for each in settings.precisions]
@@ -149,7 +161,7 @@ def _context(
         return BuildContext(settings=settings, search=search, from_ledger=known is not None)
 
     return context(
-        search_context(
+        unjudged_context(
             model,
             settings.pruning,
             splits,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from primesvt_deploy.data import DataSet
+from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.measure.intervals import Accuracy
@@ -27,9 +27,11 @@ from primesvt_deploy.settings import HEAD, BuildSettings, SearchSettings
 __all__ = [
     "BuildContext",
     "SearchContext",
+    "check_record",
     "check_recovery",
     "measure_dense",
     "search_context",
+    "unjudged_context",
 ]
 
 
@@ -123,6 +125,12 @@ class BuildContext:
         """Images by purpose."""
         return self.search.image_sets()
 
+    @property
+    def held_out(self) -> ImageList:
+        """Held-out images that figures are reported on, as many as the settings say."""
+        images, most = self.images.held_out, self.settings.held_out_images
+        return images if most is None else images.shuffled(self.settings.search.seed).first(most)
+
 
 def search_context(
     model: SViT,
@@ -133,7 +141,45 @@ def search_context(
     progress: Progress = SILENT,
     ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
 ) -> SearchContext:
-    """The context of a search.
+    """The context of a search, once the model is known to be what its file says.
+
+    Args:
+        model: a trained SViT.
+        settings: how candidates are made and judged.
+        data: None: sizes alone decide.
+        ledger: candidates evaluated before; default: none, and none are kept on disk.
+        progress: gets each step.
+        ahead: the stages that will follow; None: it is not known.
+
+    Raises:
+        DataError, SettingsError: see `unjudged_context`.
+        ModelError: with these data the model is far from the accuracy that its file records.
+    """
+    context = unjudged_context(model, settings, data, ledger=ledger, progress=progress, ahead=ahead)
+    check_record(context)
+    return context
+
+
+def check_record(context: SearchContext) -> None:
+    """Refuse a model that is far from the accuracy that its file records, if it records one.
+
+    Raises:
+        ModelError: it is.
+    """
+    if context.images is not None and context.model.recorded_accuracy is not None:
+        check_recorded_accuracy(context.model, measure_dense(context))
+
+
+def unjudged_context(
+    model: SViT,
+    settings: SearchSettings,
+    data: DataSet | None,
+    *,
+    ledger: Ledger | None = None,
+    progress: Progress = SILENT,
+    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
+) -> SearchContext:
+    """The context of a search, before anything is evaluated.
 
     Args:
         model: a trained SViT.
@@ -145,7 +191,6 @@ def search_context(
 
     Raises:
         DataError: recovery needs more images than the data have.
-        ModelError: with these data the model is far from the accuracy that its file records.
         SettingsError: recovery that the model does not allow, or no such layer to ignore.
     """
     if data is not None:
@@ -167,8 +212,6 @@ def search_context(
         progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
     if ahead is not None:
         progress.plan(ahead(context))
-    if data is not None and model.recorded_accuracy is not None:
-        check_recorded_accuracy(model, measure_dense(context))
     return context
 
 

@@ -74,7 +74,7 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         dense: the dense float32 artifact.
         staged: the shipped model in the bundle's directory.
     """
-    settings, progress, held_out = context.settings, context.progress, context.images.held_out
+    settings, progress, held_out = context.settings, context.progress, context.held_out
     models: dict[str, OnnxModel | NativeModel] = {
         "dense": OnnxModel(dense.path, threads=settings.threads)
     }

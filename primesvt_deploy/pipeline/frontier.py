@@ -26,7 +26,7 @@ from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import measure_latency
@@ -34,7 +34,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import frontier_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
-from primesvt_deploy.pipeline.frontier_files import FrontierWriter
+from primesvt_deploy.pipeline.frontier_files import FrontierWriter, check_points
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.prune import make_search
@@ -99,7 +99,9 @@ def frontier(
         OutputError: the directory is in use by another frontier, or not writable.
     """
     started = time.perf_counter()
-    _check(model, savings, timesteps)
+    check_points(savings, timesteps, held_out_images)
+    for steps in timesteps:
+        model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)
     check_recovery(model, splits, settings)
     held_out = _held_out(splits, settings, held_out_images)
@@ -123,19 +125,8 @@ def frontier(
         return FrontierResult(_finish(run, writer, key, started))
 
 
-def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:
-    if not savings or not all(0.0 < saving < 100.0 for saving in savings):
-        raise SettingsError(
-            f"savings are {list(savings)}: expected percents between 0 and 100, at least one"
-        )
-    for steps in timesteps:
-        model.at_timesteps(steps)
-
-
 def _held_out(splits: DataSet, settings: SearchSettings, count: int | None) -> ImageList:
     """The held-out images that points are reported on."""
-    if count is not None and count < 1:
-        raise SettingsError(f"held-out images are {count}: expected 1 or more")
     images = splits.held_out.shuffled(settings.seed)
     images = images if count is None else images.first(count)
     if not len(images):

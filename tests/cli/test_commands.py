@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -191,6 +192,29 @@ def test_nobody_is_told_to_relax_a_constraint_that_is_off(most: float | None, ad
 
 
 @pytest.mark.slow
+def test_a_budget_that_is_met_already_is_told_first(place: Path) -> None:
+    built = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--budget-mb", "20", "--held-out-images",
+        "60", "--threads", "1", "--output", "whole", "--json", cwd=place,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    told, _, stages = built.stderr.partition("export of the dense model")
+    assert told.startswith("Nothing has to be pruned: as fp32 the weights have 0.") and stages
+    (following,) = [line for line in told.splitlines() if line.startswith("Next, to prune it: ")]
+    command = shlex.split(following.partition(": ")[2])
+    assert command[:2] == ["primesvt-deploy", "build"]
+    assert {"--force", "--saving", "50", "--policy", "greedy", "--held-out-images", "60"} <= set(
+        command
+    )
+    assert "--budget-mb" not in command
+    # It can be typed: all but the data, which are not there, are accepted.
+    wrong = ["none" if word == "d.npz" else word for word in command[1:]]
+    assert "no data at none" in primesvt(*wrong, cwd=place).stderr
+    accuracy = json.loads(built.stdout)["accuracy"]
+    assert accuracy["dense"]["n"] == accuracy["shipped"]["n"] == accuracy["drop"]["n"] == 60
+
+
+@pytest.mark.slow
 def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> None:
     found = primesvt(
         "build", "--model", "tiny", "--data", "d.npz", "--budget-mb", "0.001", "--rates", "0.5",
@@ -229,9 +253,20 @@ def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> Non
         (("analyze", "--model", "tiny"), "--data"),
         (("analyze", "--model", "tiny", "--sha256", "a" * 64), "--sha256 is of a checkpoint"),
         (("analyze", "--model", ""), "--model is empty"),
-        (("analyze", "--checkpoint", "none", "--sha256", "a"), "no model 'none'"),
+        (("analyze", "--checkpoint", "none"), "no checkpoint file at none"),
         (("analyze", "--checkpoint", "d.npz", "--sha256", "a"), "64 hexadecimal digits"),
-        (("analyze", "--checkpoint", "d.npz", "--sha256", "a" * 64), "has the SHA-256"),
+        (
+            (
+                "analyze",
+                "--checkpoint",
+                "tiny/weights.safetensors",
+                "--data",
+                "d.npz",
+                "--sha256",
+                "a" * 64,
+            ),
+            "has the SHA-256",
+        ),
         (("analyze", "--checkpoint", "n" * 300), "and 255 between two slashes: shorten it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -272,9 +307,10 @@ def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
     file = FIXTURES / "container_timm_module_prefix.pth.tar"
     asked = primesvt("analyze", "--checkpoint", file, cwd=tmp_path)
     assert asked.returncode == 2
-    assert "read as sdt-v1: the image size cannot be read from the weights: pass --image-size" in (
+    assert "read as sdt-v1: the image size cannot be read from the weights, and a checkpoint" in (
         asked.stderr
     )
+    assert "comes with no data: pass --image-size and --data, an ImageFolder" in asked.stderr
     told = primesvt("analyze", "--checkpoint", file, "--image-size", "32", cwd=tmp_path)
     assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
 
@@ -301,7 +337,9 @@ def test_a_fork_with_the_keys_of_another_family_is_read_by_its_flags(tmp_path: P
     options = ("--checkpoint", file, "--image-size", "32", "--family", "statten")
     asked = primesvt("analyze", *options, "--attention-mode", "STAtten", cwd=tmp_path)
     assert asked.returncode == 2
-    assert asked.stderr.strip().endswith("cannot be read from the weights: pass --chunk-size")
+    assert asked.stderr.strip().endswith(
+        "data: pass --chunk-size and --data, an ImageFolder directory or .npz"
+    )
     flags = ("--attention-mode", "STAtten", "--chunk-size", "2")
     told = primesvt("analyze", *options, *flags, cwd=tmp_path)
     assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
@@ -350,7 +388,7 @@ def test_a_model_of_ones_own_class_from_its_factory(
     [
         (("--factory", "nets:lost"), "the factory does not say the image size"),
         (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for supported"),
-        (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
+        (("--factory", "n:f", "--image-size", "8"), "--factory n:f: there is no module 'n'"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
         (("--max-drop", "none"), "--max-drop is 'none': expected a number of points"),
     ],

@@ -73,7 +73,7 @@ class _Gathering:
         firing = self._part("firing rates", lambda: layer_firing(*models, images))
         energy = self._part("energy", lambda: layer_energy(*models, images))
         sample = self._part("sample image", lambda: sample_image(self._shipped, images))
-        held_out = context.images.held_out
+        held_out = context.held_out
         lost = self._part("lost images", lambda: lost_images(held_out, *predictions, names))
         return ReportContent(
             layers=layers,
