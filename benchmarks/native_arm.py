@@ -33,6 +33,7 @@ from primesvt_deploy.devices.emulated_arm.cpus import CPUS
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.native_library import OWN_SOURCES
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.progress.shown import Lines
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan, kept_width
 from primesvt_deploy.quantization.quantize import quantize
@@ -87,7 +88,7 @@ def on_arm(model: SViT, data: DataSet, precision: Precision, folder: Path) -> di
     )
     result = build(model, folder / precision.value, settings, data=few)
     arm = ArmSettings(cpus=tuple(CPUS), images=ARM_IMAGES, threads=1)
-    outcomes = verify_on_arm(result.path, arm, tell=print)
+    outcomes = verify_on_arm(result.path, arm, progress=Lines())
     return {outcome.cpu: outcome.to_dict() for outcome in outcomes}
 
 

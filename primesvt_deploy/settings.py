@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
@@ -225,6 +226,13 @@ class FinetuneSettings(_Brief):
             raise SettingsError(f"temperature is {self.temperature}: expected more than 0")
         if any(steps < 1 for steps in self.timesteps):
             raise SettingsError(f"timesteps are {list(self.timesteps)}: expected 1 or more each")
+        if self.epochs < len(self.timesteps):
+            raise SettingsError(
+                f"{len(self.timesteps)} timesteps are given for {self.epochs} epochs: one an "
+                "epoch at most"
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
+            raise SettingsError(f"device is {self.device!r:.60}: expected cpu, cuda or auto")
         if self.images is not None and self.images < self.batch_size:
             raise SettingsError(
                 f"fine-tuning images are {self.images}: expected a batch of {self.batch_size} at "
@@ -267,6 +275,8 @@ class BuildSettings(_Brief):
             image is normalised, and no sum before the classifier's depends on the machine.
         anytime: percentage points of top-1 that the model may lose on the search split by stopping
             early, after fewer timesteps; None: it takes all of them.
+        held_out_images: held-out images that accuracy is reported on, the first in an order fixed
+            by the search's seed; None: all.
 
     Raises:
         SettingsError: neither budget nor saving, or a value out of range.
@@ -290,6 +300,7 @@ class BuildSettings(_Brief):
     mcu: bool = False
     integer_input: bool = False
     anytime: float | None = None
+    held_out_images: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range; names of precision and the like may be text."""
@@ -339,6 +350,11 @@ class BuildSettings(_Brief):
             raise SettingsError(f"threads are {self.threads}: expected 0 (automatic) or more")
         if self.verify_images < 1:
             raise SettingsError(f"verify images are {self.verify_images}: expected 1 or more")
+        if self.held_out_images is not None and self.held_out_images < 1:
+            raise SettingsError(
+                f"held-out images are {self.held_out_images}: expected 1 or more; change "
+                "--held-out-images"
+            )
         if not 0.0 <= self.finetune_slack <= 100.0:
             raise SettingsError(
                 f"fine-tuning slack is {self.finetune_slack} points: expected 0 to 100"

@@ -69,7 +69,7 @@ def test_an_edge_install_says_what_to_install() -> None:
     )
     messages = dict(line.split("\t") for line in found.stdout.splitlines())
     there = {"BuildSettings", "Classifier", "DeployError", "FinetuneSettings", "SearchSettings"}
-    there |= {"__version__", "check_signature", "load_signing_key"}
+    there |= {"__version__", "check_signature", "load_signing_key", "open_data"}
     assert set(messages) == set(PUBLIC) - there
     for name, message in messages.items():
         assert message.startswith(f"primesvt_deploy.{name} needs "), message

@@ -57,6 +57,7 @@ def test_search_settings_out_of_range(values: dict[str, Any], said: str) -> None
         ({"saving": 20.0, "budget_mb": -1.0}, "budget is -1.0 MB"),
         ({"saving": 20.0, "batch": 0}, "batch is 0: expected 1 or more"),
         ({"saving": 20.0, "threads": -1}, "threads are -1: expected 0 (automatic) or more"),
+        ({"saving": 20.0, "held_out_images": 0}, "held-out images are 0: expected 1 or more"),
         ({"saving": 20.0, "verify_images": 0}, "verify images are 0: expected 1 or more"),
     ],
 )

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a machine wit
 from primesvt_deploy.devices.emulated_arm.cpus import CPUS
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress.shown import Lines
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def main() -> None:
     sandbox = Sandbox(options.directory)
     try:
         if options.command == "setup":
-            sandbox.set_up(onnxruntime=options.onnxruntime, tell=_tell)
+            with Lines() as progress:
+                sandbox.set_up(onnxruntime=options.onnxruntime, progress=progress)
         else:
             command, environment = sandbox.command(options.cpu)
             os.execve(command[0], [*command, options.script, *options.args], environment)
@@ -56,10 +58,6 @@ def _options() -> argparse.Namespace:
     run.add_argument("script", metavar="SCRIPT")
     run.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS")
     return parser.parse_args()
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

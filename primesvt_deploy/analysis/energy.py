@@ -26,6 +26,7 @@ from primesvt_deploy.families.recording import running_owner
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = [
     "ACCUMULATE_PICOJOULES",
@@ -150,7 +151,11 @@ class EnergyEstimate:
 
 @torch.no_grad()
 def estimate_energy(
-    model: SViT, images: ImageList, *, batch_size: int | None = None
+    model: SViT,
+    images: ImageList,
+    *,
+    batch_size: int | None = None,
+    progress: Progress = SILENT,
 ) -> EnergyEstimate:
     """Estimate the energy of `model` from its spikes on `images`.
 
@@ -165,6 +170,7 @@ def estimate_energy(
         model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
+        progress: gets the images done; no step.
     """
     size = batch_size or model.batch_of(32)
     lowered = lower_module(model.module)
@@ -175,6 +181,7 @@ def estimate_energy(
         stop = min(start + size, len(images))
         with operations:
             lowered(time_first(torch.from_numpy(images.inputs(start, stop))))
+        progress.advance(stop, len(images))
     return EnergyEstimate(layers=tuple(operations.layers(len(images))), n=len(images))
 
 

@@ -12,6 +12,7 @@ from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.lowering.lif import ChargeFireReset, UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = ["FiringRate", "measure_firing_rates"]
 
@@ -47,7 +48,11 @@ class FiringRate:
 
 @torch.no_grad()
 def measure_firing_rates(
-    model: SViT, images: ImageList, *, batch_size: int | None = None
+    model: SViT,
+    images: ImageList,
+    *,
+    batch_size: int | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[FiringRate, ...]:
     """Measure the firing rate of every neuron layer.
 
@@ -55,6 +60,7 @@ def measure_firing_rates(
         model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
+        progress: gets the images done; no step.
 
     Returns:
         Firing rates of the layers that were called, in the order of their first call.
@@ -76,6 +82,7 @@ def measure_firing_rates(
     for start in range(0, len(images), size):
         stop = min(start + size, len(images))
         lowered(time_first(torch.from_numpy(images.inputs(start, stop))))
+        progress.advance(stop, len(images))
     return tuple(spikes.rate(layer, len(images)) for layer, spikes in found.items())
 
 

@@ -24,7 +24,7 @@ from primesvt_deploy.edge.runtime.manifest import MANIFEST, read_manifest
 from primesvt_deploy.edge.whole_file import PARTIAL
 from primesvt_deploy.errors import BundleError, OutputError
 
-__all__ = ["Workspace"]
+__all__ = ["Workspace", "check_place"]
 
 _MARKER = "primesvt-deploy.work"
 _PLACING = b"placing\n"
@@ -55,19 +55,12 @@ class Workspace:
     """
 
     def __init__(self, output: str | os.PathLike[str], *, force: bool) -> None:
-        self.output = Path(os.path.abspath(output))
-        if not self.output.name:
-            raise OutputError(f"{self.output} is no place for a bundle: pass another --output")
-        self.path = self.output.with_name(f"{self.output.name}.work")
+        self.output, self.path = _places(output)
         self._force = force
         try:
             self._check_output()
             self.output.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(self.path) and not _is_ours(self.path):
-                raise OutputError(
-                    f"{self.path} exists and is not a build's: move it away, or pass another "
-                    "--output"
-                )
+            _refuse_foreign(self.path)
             self._lock = _marker_in(self.path)
         except OutputError:
             self._clear_if_placed()
@@ -219,20 +212,65 @@ class Workspace:
             self.path.rmdir()
 
     def _check_output(self) -> None:
-        if not os.path.lexists(self.output):
-            return
-        if self.output.is_symlink() or not self.output.is_dir():
-            raise OutputError(f"{self.output} is not a directory: pass another --output")
-        if not self._force:
-            raise OutputError(
-                f"{self.output} exists: pass another --output, or --force to replace a bundle"
-            )
-        foreign = _foreign_files(self.output)
-        if foreign:
-            raise OutputError(
-                f"{self.output} holds what no build wrote ({foreign[0]}): move it away; --force "
-                "replaces bundles only"
-            )
+        _check_output(self.output, force=self._force)
+
+
+def check_place(output: str | os.PathLike[str], *, force: bool) -> None:
+    """Refuse a place that no bundle can be written to; nothing is made there.
+
+    Args:
+        output: path of the bundle.
+        force: replace a bundle that exists there.
+
+    Raises:
+        OutputError: something there must not be replaced, or nothing can be written there.
+    """
+    place, work = _places(output)
+    try:
+        _check_output(place, force=force)
+        _refuse_foreign(work)
+    except OutputError:
+        with contextlib.suppress(OutputError):
+            Workspace(output, force=force)  # refuses it, too, and clears what a killed build left
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write at {work}: {reason_of(error)}") from error
+    parent = next(path for path in place.parents if os.path.lexists(path))
+    if not parent.is_dir():
+        raise OutputError(f"cannot write at {work}: {parent} is not a directory")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write at {work}: {parent} is not yours to write to")
+
+
+def _places(output: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Path of a bundle, and of its build's working directory."""
+    place = Path(os.path.abspath(output))
+    if not place.name:
+        raise OutputError(f"{place} is no place for a bundle: pass another --output")
+    return place, place.with_name(f"{place.name}.work")
+
+
+def _refuse_foreign(work: Path) -> None:
+    """Refuse a working directory that is not a build's."""
+    if os.path.lexists(work) and not _is_ours(work):
+        raise OutputError(
+            f"{work} exists and is not a build's: move it away, or pass another --output"
+        )
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    if not os.path.lexists(output):
+        return
+    if output.is_symlink() or not output.is_dir():
+        raise OutputError(f"{output} is not a directory: pass another --output")
+    if not force:
+        raise OutputError(f"{output} exists: pass another --output, or --force to replace a bundle")
+    foreign = _foreign_files(output)
+    if foreign:
+        raise OutputError(
+            f"{output} holds what no build wrote ({foreign[0]}): move it away; --force "
+            "replaces bundles only"
+        )
 
 
 def _marker_in(directory: Path) -> io.FileIO:

@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from primesvt_deploy.cli.command import Command
-from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
-from primesvt_deploy.cli.options.model import load_named, model_options
+from primesvt_deploy.cli.options.common import (
+    check_threads,
+    json_option,
+    set_threads,
+    threads_option,
+)
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
+from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.cli.options.model_choice import ModelChoice
 
 __all__ = ["analyze"]
 
@@ -27,40 +32,45 @@ __all__ = ["analyze"]
 @model_options
 @partial(search_options, policies=False)
 @threads_option
+@output_options
 @json_option
 def analyze(
     *,
-    load_model: Callable[[], SViT],
+    model: ModelChoice,
     search: SearchSettings,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
-    from primesvt_deploy.cli.bars import Bars
-    from primesvt_deploy.cli.tables.analysis import print_analysis
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.analyze import analyze as analyze_model
+    check_threads(threads)
+    model.check(data)
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
+        from primesvt_deploy.cli.tables.analysis import print_analysis
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.analyze import analyze as analyze_model
 
-    model = load_named(load_model, data)
-    set_threads(threads)
-    splits = open_data(model, data, seed=search.seed)
-    with Bars() as bars:
-        found = analyze_model(model, search, data=splits, progress=bars)
+        loaded = model.load(data)
+        set_threads(threads)
+        splits = open_data(loaded, data, seed=search.seed)
+        progress.step(loaded.name)
+        found = analyze_model(loaded, search, data=splits, progress=progress)
     if as_json:
         content = {
-            "model": model.name,
+            "model": loaded.name,
             "data": splits.name,
             "cost": found.cost.to_dict(),
             "dense_search_accuracy": found.dense.to_dict(),
             "layers": [curve.to_dict() for curve in found.curves],
             "firing_rates": [layer.to_dict() for layer in found.firing],
             "energy": found.energy.to_dict(),
-            "notes": list(model.all_notes),
+            "notes": list(loaded.all_notes),
             "left_unpruned": dict(found.left),
             "settings": search.to_dict(),
         }
         click.echo(json.dumps(content, indent=1))
     else:
-        print_analysis(model, found, search)
+        print_analysis(loaded, found, search)
     return 0

@@ -21,7 +21,8 @@ from primesvt_deploy.cli.options.common import (
 )
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.cli.options.host import host_options
-from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.cli.options.output import quiet_option
+from primesvt_deploy.errors import DeployError, SettingsError
 
 if TYPE_CHECKING:
     from primesvt_deploy.devices.ssh.settings import HostSettings
@@ -86,6 +87,7 @@ __all__ = ["bench"]
 @any_machine_option
 @trust_option
 @host_options
+@quiet_option
 @json_option
 def bench(
     *,
@@ -104,6 +106,7 @@ def bench(
     any_machine: bool,
     trust: Path | None,
     host: HostSettings | None,
+    quiet: bool,
     as_json: bool,
 ) -> int:
     """Measure latency, throughput and memory of bundles (or model files), here or over SSH.
@@ -118,7 +121,7 @@ def bench(
         without_counterpart,
     )
     from primesvt_deploy.edge.bench.machine import fingerprint
-    from primesvt_deploy.edge.bench.results import check_target, read_results, write_results
+    from primesvt_deploy.edge.bench.results import check_target, keep_results, read_results
     from primesvt_deploy.edge.bench.settings import BenchSettings
 
     limit = _percent(fail_if_slower)
@@ -141,19 +144,26 @@ def bench(
     if output is not None:
         check_target(output)
     require_trusted(bundles, trust)
-    content = _measured(bundles, settings, host)
-    if output is not None:
-        write_results(content, output)
+    content = _measured(bundles, settings, host, quiet=quiet)
+    # What was measured is shown whatever fails from here on.
+    failed: DeployError | None = None
     compared: Sequence[Comparison] = ()
     alone: dict[str, Sequence[str]] = {}
-    if reference is not None:
-        if not any_machine:
-            require_same_machine({str(baseline): reference, "this result": content})
-        compared = compare_results(content, reference)
-        names = without_counterpart(content, reference, compared)
-        alone = dict(zip(("this result", str(baseline)), names, strict=True))
+    try:
+        if output is not None:
+            keep_results(content, output)
+        if reference is not None:
+            if not any_machine:
+                require_same_machine({str(baseline): reference, "this result": content})
+            compared = compare_results(content, reference)
+            names = without_counterpart(content, reference, compared)
+            alone = dict(zip(("this result", str(baseline)), names, strict=True))
+    except DeployError as error:
+        failed = error
     slower = [c for c in compared if limit is not None and c.slower_than(limit)]
     _show(content, compared, alone, as_json=as_json)
+    if failed is not None:
+        raise failed
     print_uncompared(alone)
     for comparison in slower:
         click.echo(
@@ -163,7 +173,7 @@ def bench(
 
 
 def _measured(
-    bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None
+    bundles: Sequence[Path], settings: BenchSettings, host: HostSettings | None, *, quiet: bool
 ) -> dict[str, Any]:
     from primesvt_deploy.edge.bench.configurations import (
         configurations_of,
@@ -175,7 +185,8 @@ def _measured(
     from primesvt_deploy.edge.runtime.runtimes import ONNX, RUNTIMES
 
     def tell(line: str) -> None:
-        click.echo(line, err=True)
+        if not quiet:
+            click.echo(line, err=True)
 
     named = replace(settings, labels=settings.labels or labels_of(bundles))
     if host is None:

@@ -7,144 +7,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from primesvt_deploy.cli.command import Command
-from primesvt_deploy.cli.options.common import USER_PATH, json_option, set_threads, threads_option
+from primesvt_deploy.cli.options.build import BuildChoice, build_options
+from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
 from primesvt_deploy.cli.options.finetune import finetune_options
-from primesvt_deploy.cli.options.model import load_named, model_options
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
+from primesvt_deploy.cli.options.repeat import repeated
 from primesvt_deploy.cli.options.search import search_options
-from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.settings import (
-    BudgetOn,
-    BuildSettings,
-    FinetuneSettings,
-    Precision,
-    Runtime,
-    SearchSettings,
-)
+from primesvt_deploy.progress.choose import Verbosity
+from primesvt_deploy.settings import HEAD, BuildSettings, FinetuneSettings, SearchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.bundle.signature import SigningKey
+    from primesvt_deploy.cli.options.model_choice import ModelChoice
+    from primesvt_deploy.pipeline.build import BuildResult
+    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
+    from primesvt_deploy.pipeline.outlook import Outlook
+    from primesvt_deploy.progress import Progress
 
 __all__ = ["build"]
 
-_DECIDED_BY_FRONTIER = (
-    "policy",
-    "recover",
-    "rates",
-    "channel_multiple",
-    "search_images",
-    "robustness_images",
-    "ignore",
-    "seed",
-)
-"""Options that were decided when the frontier was searched."""
-
 
 @click.command(cls=Command, short_help="Shrink a trained model and write a verified bundle.")
-@click.option("--budget-mb", type=float, help="Megabytes (10^6 bytes) the model may have.")
-@click.option("--saving", type=float, help="Percent of the dense float32 model to save.")
-@click.option(
-    "--budget-on",
-    type=click.Choice([what.value for what in BudgetOn]),
-    default=BudgetOn.FILE.value,
-    show_default=True,
-    help="What both count: the model file, its weights, or peak resident memory as it runs.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice([*(p.value for p in Precision), "auto"]),
-    help="Of the weights; auto: the most accurate within the budget.  [default: fp32; with the "
-    "native runtime int8]",
-)
-@click.option(
-    "--runtime",
-    type=click.Choice([runtime.value for runtime in Runtime]),
-    default=Runtime.ONNX.value,
-    show_default=True,
-    help="What runs it on the device: ONNX Runtime, C without dependencies, or either.",
-)
-@click.option(
-    "--mcu",
-    is_flag=True,
-    help="With the native runtime: the model as C source too, for a microcontroller's firmware.",
-)
-@click.option(
-    "--anytime",
-    type=float,
-    metavar="MAX_DROP",
-    help="With integer weights: stop early, after fewer timesteps, where the classes are clear; so "
-    "many points of top-1 may be lost by it on the search split.",
-)
-@click.option(
-    "--integer-input",
-    is_flag=True,
-    help="The first layer takes pixels, with integer weights: nothing is normalised in float32.",
-)
-@click.option("--standard-ops", is_flag=True, help="Integers in standard ONNX operators alone.")
-@click.option("--ort-format", is_flag=True, help="Write model.ort too, for memory-mapped weights.")
-@click.option(
-    "--output",
-    type=USER_PATH,
-    default=Path("bundle"),
-    show_default=True,
-    help="The bundle's directory.",
-)
-@click.option("--force", is_flag=True, help="Replace a bundle that stands at --output.")
-@click.option(
-    "--sign",
-    type=USER_PATH,
-    metavar="KEY",
-    help="Private key (PEM, elliptic curve) to sign the bundle with; see --trust of run.",
-)
-@click.option("--batch", type=int, help="Fixed batch size.  [default: any]")
-@click.option("--ship-timesteps", type=int, help="T of the shipped model.  [default: its own]")
-@click.option(
-    "--finetune-slack",
-    type=float,
-    default=10.0,
-    show_default=True,
-    help="Points beyond --max-drop that pruning may lose where --finetune follows.",
-)
-@click.option(
-    "--frontier",
-    "frontier_path",
-    type=USER_PATH,
-    help="Answer from what `frontier` wrote there: nothing is searched; policy, recovery, images "
-    "and seed are its own. Without a budget: as small as --max-drop allows.",
-)
+@build_options
 @model_options
 @search_options
 @finetune_options
 @threads_option
+@output_options
 @json_option
 def build(
     *,
-    load_model: Callable[[], SViT],
+    choice: BuildChoice,
+    model: ModelChoice,
     search: SearchSettings,
-    budget_mb: float | None,
-    saving: float | None,
-    budget_on: str,
-    precision: str | None,
-    runtime: str,
-    mcu: bool,
-    anytime: float | None,
-    integer_input: bool,
-    standard_ops: bool,
-    ort_format: bool,
-    output: Path,
-    force: bool,
-    sign: Path | None,
-    batch: int | None,
-    ship_timesteps: int | None,
     finetune: FinetuneSettings | None,
-    finetune_slack: float,
-    frontier_path: Path | None,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Shrink a trained SViT to a memory budget and write a verified bundle.
@@ -153,76 +55,87 @@ def build(
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
     best bundle found is written all the same, and says so.
     """
-    if frontier_path is not None:
-        _refuse_decided_options()
-    settings = BuildSettings(
-        budget_mb=budget_mb,
-        saving=saving,
-        search=search,
-        batch=batch,
-        threads=threads,
-        precision=_precision(precision, Runtime(runtime)),
-        runtime=Runtime(runtime),
-        mcu=mcu,
-        anytime=anytime,
-        integer_input=integer_input,
-        budget_on=BudgetOn(budget_on),
-        standard_ops=standard_ops,
-        ort_format=ort_format,
-        ship_timesteps=ship_timesteps,
-        finetune=finetune,
-        finetune_slack=finetune_slack,
-        smallest=frontier_path is not None and budget_mb is None and saving is None,
-    )
-    from primesvt_deploy.bundle.signature import load_signing_key
-    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
+    settings = choice.settings(search, finetune, threads)
+    key, known = _checked(choice, model, settings, data)
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)
+        result = _built(choice, model, settings, data=data, key=key, known=known, progress=progress)
     from primesvt_deploy.cli.tables.build import print_build
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.build import build as build_bundle
-    from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
-    key = load_signing_key(sign) if sign else None
-    known = KnownFrontier.read(frontier_path) if frontier_path else None
-    model = load_named(load_model, data)
-    set_threads(threads)
-    splits = open_data(model, data, seed=known.search.seed if known else search.seed)
-    with Bars() as bars:
-        result = build_bundle(
-            model,
-            output,
-            settings,
-            data=splits,
-            force=force,
-            known=known,
-            sign=key,
-            progress=bars,
-        )
     if as_json:
         click.echo(json.dumps({"bundle": str(result.path), **result.manifest}, indent=1))
     else:
-        print_build(result.manifest, output)
+        print_build(result.manifest, choice.output)
         if key is not None:
             click.echo(f"signed with {key.path}: whoever has its public key can pass it as --trust")
     if not result.met:
-        click.echo(explain_unmet(result.manifest, output), err=True)
+        click.echo(explain_unmet(result.manifest, choice.output), err=True)
     return 0 if result.met else 1
 
 
-def _precision(given: str | None, runtime: Runtime) -> Precision | None:
-    """Precision of the weights; None: the best of all."""
-    if given is None:
-        return Precision.INT8 if runtime.has_native else Precision.FP32
-    return None if given == "auto" else Precision(given)
+def _checked(
+    choice: BuildChoice, model: ModelChoice, settings: BuildSettings, data: Path | None
+) -> tuple[SigningKey | None, KnownFrontier | None]:
+    """Key and frontier, read; refuses all that can be known to be wrong without torch."""
+    from primesvt_deploy.bundle.workspace import check_place
+    from primesvt_deploy.data.check import check_train
+
+    known: KnownFrontier | None = None
+    if choice.frontier is not None:
+        from primesvt_deploy.pipeline.frontier_files import KnownFrontier
+
+        known = KnownFrontier.read(choice.frontier)
+    model.check(data)
+    if data is not None and settings.finetune is not None:
+        check_train(data, "--finetune")
+    if data is not None and HEAD in settings.search.recover:
+        check_train(data, f"--recover {HEAD}")
+    check_place(choice.output, force=choice.force)
+    if choice.sign is None:
+        return None, known
+    from primesvt_deploy.bundle.signature import load_signing_key
+
+    return load_signing_key(choice.sign), known
 
 
-def _refuse_decided_options() -> None:
-    source = click.get_current_context().get_parameter_source
-    for name in _DECIDED_BY_FRONTIER:
-        if source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
-            raise SettingsError(
-                f"--{name.replace('_', '-')} cannot be given with --frontier, which decided it "
-                "when it was searched: leave it out, or run `primesvt-deploy frontier` with it"
-            )
+def _built(
+    choice: BuildChoice,
+    model: ModelChoice,
+    settings: BuildSettings,
+    *,
+    data: Path | None,
+    key: SigningKey | None,
+    known: KnownFrontier | None,
+    progress: Progress,
+) -> BuildResult:
+    """The finished build: from here on torch is needed, which takes seconds to import."""
+    from primesvt_deploy.cli.tables.outlook import next_options, outlook_lines
+    from primesvt_deploy.data import open_data
+    from primesvt_deploy.pipeline.build import build as build_bundle
+
+    typed = click.get_current_context()
+
+    def foresee(outlook: Outlook) -> None:
+        if outlook.decided:
+            changes = next_options(outlook, settings.search.max_drop)
+            for line in outlook_lines(outlook, repeated(typed, changes)):
+                progress.message(line)
+
+    loaded = model.load(data)
+    set_threads(settings.threads)
+    splits = open_data(loaded, data, seed=known.search.seed if known else settings.search.seed)
+    progress.step(loaded.name)
+    return build_bundle(
+        loaded,
+        choice.output,
+        settings,
+        data=splits,
+        force=choice.force,
+        known=known,
+        sign=key,
+        progress=progress,
+        foresee=foresee if known is None else None,
+    )
 
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:

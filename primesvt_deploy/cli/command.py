@@ -149,6 +149,7 @@ def _config_options() -> list[click.Parameter]:
     ]
 
 
-def _read(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+def _read(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     if path is not None and not ctx.resilient_parsing:
+        ctx.meta[f"primesvt_deploy.{parameter.name}"] = path  # see `options.repeat`
         ctx.default_map = read_settings(path, ctx)

@@ -9,7 +9,7 @@ import click
 
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH, any_machine_option, json_option
-from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.errors import OutputError, SettingsError
 
 __all__ = ["compare"]
 
@@ -37,6 +37,8 @@ def compare(
         raise SettingsError("a result is named twice: name each once")
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
+    if plot is not None and not plot.parent.is_dir():
+        raise OutputError(f"--plot: there is no directory {plot.parent}: make it")
     contents = {str(path): read_results(path) for path in results}
     if not any_machine:
         require_same_machine(contents)

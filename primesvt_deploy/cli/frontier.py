@@ -12,20 +12,21 @@ import click
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
+    check_threads,
     json_option,
     numbers,
     set_threads,
     threads_option,
     whole_numbers,
 )
-from primesvt_deploy.cli.options.model import load_named, model_options
+from primesvt_deploy.cli.options.model import model_options
+from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
+from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from primesvt_deploy.model.svit import SViT
+    from primesvt_deploy.cli.options.model_choice import ModelChoice
 
 __all__ = ["frontier"]
 
@@ -49,10 +50,11 @@ __all__ = ["frontier"]
 @model_options
 @partial(search_options, max_drop="off")
 @threads_option
+@output_options
 @json_option
 def frontier(
     *,
-    load_model: Callable[[], SViT],
+    model: ModelChoice,
     search: SearchSettings,
     output: Path,
     savings: str,
@@ -60,6 +62,7 @@ def frontier(
     held_out_images: int | None,
     data: Path | None,
     threads: int,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Accuracy against size over many budgets, from one search.
@@ -70,29 +73,35 @@ def frontier(
     """
     wanted = numbers(savings, "--savings")
     steps = whole_numbers(ship_timesteps, "--ship-timesteps") if ship_timesteps else ()
-    from primesvt_deploy.cli.bars import Bars  # these take seconds: mistakes are told before
-    from primesvt_deploy.cli.tables.frontier import print_frontier
-    from primesvt_deploy.data import open_data
-    from primesvt_deploy.pipeline.frontier import frontier as find_frontier
-    from primesvt_deploy.report.frontier import draw_frontier
+    from primesvt_deploy.pipeline.frontier_files import check_frontier
 
-    model = load_named(load_model, data)
-    set_threads(threads)
-    splits = open_data(model, data, seed=search.seed)
-    with Bars() as bars:
+    check_threads(threads)
+    check_frontier(output, wanted, steps, held_out_images)
+    model.check(data)
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
+        from primesvt_deploy.cli.tables.frontier import print_frontier
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.frontier import frontier as find_frontier
+        from primesvt_deploy.report.frontier import draw_frontier
+
+        loaded = model.load(data)
+        set_threads(threads)
+        splits = open_data(loaded, data, seed=search.seed)
+        progress.step(loaded.name)
         found = find_frontier(
-            model,
+            loaded,
             output,
             search,
             data=splits,
             savings=wanted,
             timesteps=steps,
             held_out_images=held_out_images,
-            progress=bars,
+            progress=progress,
         )
-    draw_frontier(found, output)
     if as_json:
         click.echo(json.dumps(found, indent=1))
     else:
         print_frontier(found, output)
+    draw_frontier(found, output)  # last: a full disk takes the plot alone
     return 0

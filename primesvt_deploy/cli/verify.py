@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     USER_PATH,
     bundle_argument,
+    check_threads,
     json_option,
     profile_option,
     require_trusted,
@@ -18,6 +20,9 @@ from primesvt_deploy.cli.options.common import (
     trust_option,
 )
 from primesvt_deploy.cli.options.completers import complete_names_with_commas
+from primesvt_deploy.cli.options.output import output_options, progress_of
+from primesvt_deploy.errors import DataError
+from primesvt_deploy.progress.choose import Verbosity
 
 __all__ = ["verify"]
 
@@ -44,6 +49,7 @@ __all__ = ["verify"]
 @profile_option
 @threads_option
 @trust_option
+@output_options
 @json_option
 def verify(
     bundle: Path,
@@ -56,6 +62,7 @@ def verify(
     profile: str | None,
     threads: int,
     trust: Path | None,
+    verbosity: Verbosity,
     as_json: bool,
 ) -> int:
     """Check a bundle's files and that its artifact computes what its model computes.
@@ -75,7 +82,10 @@ def verify(
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
+    check_threads(threads)
     runtimes = runtimes_of(open_bundle(bundle).manifest)
+    if not quick:
+        _check_comparison(bundle, data, factory)
     lines: list[str] = ["files: intact"]
     found: dict[str, dict[str, object]] = {}
     if trust is not None:
@@ -94,9 +104,16 @@ def verify(
         except ModuleNotFoundError as missing:
             lines.append(f"against the torch model: not compared, there is no {missing.name} here")
             break
-        stages = verify_bundle_stages(
-            bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
-        )
+        with progress_of(verbosity) as progress:
+            stages = verify_bundle_stages(
+                bundle,
+                data=data,
+                images=images,
+                threads=threads,
+                factory=factory,
+                runtime=runtime,
+                progress=progress,
+            )
         found[runtime]["verification"] = stages[max(stages)].to_dict()
         if len(stages) > 1:
             found[runtime]["stages"] = [
@@ -113,14 +130,39 @@ def verify(
     if cpus:
         from primesvt_deploy.devices.emulated_arm.check import ArmSettings, verify_on_arm
 
-        outcomes = verify_on_arm(
-            bundle,
-            ArmSettings(cpus=cpus, sandbox=arm_sandbox, threads=threads, profile=profile),
-            data=data,
-            factory=factory,
-            tell=lambda line: click.echo(line, err=True),
-        )
+        with progress_of(verbosity) as progress:
+            outcomes = verify_on_arm(
+                bundle,
+                ArmSettings(cpus=cpus, sandbox=arm_sandbox, threads=threads, profile=profile),
+                data=data,
+                factory=factory,
+                progress=progress,
+            )
         outcome["arm"] = [found.to_dict() for found in outcomes]
         lines += [f"{found.cpu}: {found}" for found in outcomes]
     click.echo(json.dumps(outcome, indent=1) if as_json else "\n".join(lines))
     return 0
+
+
+def _check_comparison(bundle: Path, data: Path | None, factory: str | None) -> None:
+    """Refuse what a comparison with the torch model cannot be made with, before torch is imported.
+
+    Raises:
+        DeployError: data that are missing or of other classes, or a factory that is not there.
+    """
+    if find_spec("torch") is None:
+        return  # the stored outputs alone are compared
+    from primesvt_deploy.data.check import check_data
+    from primesvt_deploy.model.find_factory import find_factory
+    from primesvt_deploy.model.locate import known_model
+
+    known = known_model(bundle, factory)
+    if factory is not None:
+        find_factory(factory)
+    if data is not None:
+        check_data(data, known)
+    elif known.data is None:
+        raise DataError(
+            f"{known.name} comes with no data: pass --data, an ImageFolder directory or .npz, or "
+            "--quick"
+        )

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from primesvt_deploy.data.arrays import open_arrays
 from primesvt_deploy.data.bundled import open_bundled
+from primesvt_deploy.data.check import is_image_folder
 from primesvt_deploy.data.image_folder import open_image_folder
 from primesvt_deploy.data.images import DataSet, ImageList
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model.svit import SViT
+
+if TYPE_CHECKING:
+    from primesvt_deploy.model.svit import SViT
 
 __all__ = ["DataSet", "ImageList", "open_data"]
 
@@ -40,10 +44,6 @@ def open_data(
             )
         return open_bundled(model, model.data)
     path = Path(source)
-    if os.path.isdir(path):  # false for a path that no file can have, where Path.is_dir raises
+    if is_image_folder(path):
         return open_image_folder(model, path, seed=seed)
-    if path.suffix == ".npz" and os.path.exists(path):
-        return open_arrays(model, path, seed=seed)
-    if not os.path.exists(path):
-        raise DataError(f"no data at {path}: expected an ImageFolder directory or an .npz file")
-    raise DataError(f"{path} is neither a directory of class folders nor an .npz file")
+    return open_arrays(model, path, seed=seed)

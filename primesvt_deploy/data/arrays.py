@@ -14,9 +14,9 @@ and floats may be whole numbers in 0..255.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,16 @@ from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.images import bytes_of_floats
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
+from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.model.locate import KnownModel
 
-__all__ = ["open_arrays"]
+if TYPE_CHECKING:
+    from primesvt_deploy.model.svit import SViT
+
+    _Model: TypeAlias = "SViT | _Described"
+
+__all__ = ["check_arrays", "has_train", "open_arrays"]
 
 _EVALUATION = ("", "val_", "test_")
 """Beginnings of the names of arrays to search and report on."""
@@ -58,11 +64,7 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     count = sum(len(labels) for _, labels in evaluated[: len(parts)])
     everything = _joined(path, [images for images, _ in evaluated])
     classes = np.concatenate([labels for _, labels in evaluated])
-    if names is not None and names != model.labels:
-        raise DataError(
-            f"{path}: classes are {list(names[:3])}..., {model.name} has "
-            f"{list(model.labels[:3])}...: order and names must agree"
-        )
+    _refuse_other_names(path, names, model)
     if len(parts) == 2:
         first = len(evaluated[0][1])
         search, held_out = np.arange(first), np.arange(first, count)
@@ -99,20 +101,94 @@ def _read_parts(model: SViT, path: Path) -> tuple[list[str], list[_Part], tuple[
         raise _damaged(path, error) from error
     with opened as file:
         what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
-        parts = [part for part in _EVALUATION if f"{part}{what}" in file.names]
-        parts = [""] if "" in parts or not parts else parts
-        train = ["train_"] if f"train_{what}" in file.names else []
-        if file.names == ("",):
-            raise _damaged(path, ValueError("it is one array, an .npy"))
+        parts, train = _parts_of(path, file, what)
         sizes = [_check_header(model, path, file, part, what) for part in (*parts, *train)]
         if sum(sizes) * min(len(sizes), 2) > available_memory():  # several are joined, in a copy
             raise _too_large(path)
         evaluated = [_read_part(model, path, file, part, what) for part in (*parts, *train)]
-        names = None
-        if "classes" in file.names:
-            found = _read(path, file, "classes", most=_MOST_CLASSES)
-            names = tuple(str(name) for name in found.ravel())
+        names = _class_names(path, file)
     return parts, evaluated, names
+
+
+def _parts_of(path: Path, file: ArrayFile, what: str) -> tuple[list[str], list[str]]:
+    """Beginnings of the names of arrays to search and report on, and of those to train on."""
+    parts = [part for part in _EVALUATION if f"{part}{what}" in file.names]
+    parts = [""] if "" in parts or not parts else parts
+    if file.names == ("",):
+        raise _damaged(path, ValueError("it is one array, an .npy"))
+    return parts, ["train_"] if f"train_{what}" in file.names else []
+
+
+def _class_names(path: Path, file: ArrayFile) -> tuple[str, ...] | None:
+    """Names of the classes; None: the file has none."""
+    if "classes" not in file.names:
+        return None
+    found = _read(path, file, "classes", most=_MOST_CLASSES)
+    return tuple(str(name) for name in found.ravel())
+
+
+def _refuse_other_names(path: Path, names: tuple[str, ...] | None, model: _Model) -> None:
+    if names is not None and names != model.labels:
+        raise DataError(
+            f"{path}: classes are {list(names[:3])}..., {model.name} has "
+            f"{list(model.labels[:3])}...: order and names must agree"
+        )
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A model that is known by its description."""
+
+    name: str
+    labels: tuple[str, ...]
+    preprocessing: InputSteps
+
+
+def check_arrays(path: Path, known: KnownModel) -> None:
+    """Check the headers of an `.npz`, and its labels, before its model is loaded.
+
+    Args:
+        path: the file.
+        known: what is known of the model; where that is little, names of arrays alone are checked.
+
+    Raises:
+        DataError: as `open_arrays`, as far as it can be known.
+    """
+    try:
+        opened = ArrayFile(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    with opened as file:
+        if known.preprocessing is None or known.labels is None:
+            _check_names(path, file)
+            return
+        model = _Described(known.name, known.labels, known.preprocessing)
+        what = "frames" if isinstance(model.preprocessing, FrameSteps) else "images"
+        parts, train = _parts_of(path, file, what)
+        for part in (*parts, *train):
+            _check_header(model, path, file, part, what)
+            _in_range(model, path, f"{part}labels", _read(path, file, f"{part}labels"))
+        _refuse_other_names(path, _class_names(path, file), model)
+
+
+def has_train(path: Path) -> bool:
+    """Whether an `.npz` that can be read has samples to train on."""
+    with ArrayFile(path) as file:
+        return any(f"train_{what}" in file.names for what in ("images", "frames"))
+
+
+def _check_names(path: Path, file: ArrayFile) -> None:
+    """Refuse an `.npz` without samples or their labels, whatever the model takes."""
+    for what in ("images", "frames"):
+        parts, _ = _parts_of(path, file, what)
+        if f"{parts[0]}{what}" in file.names and f"{parts[0]}labels" in file.names:
+            return
+    names = sorted(file.names)
+    raise DataError(
+        f"{path} has no images with labels (found {names[:_SHOWN]}"
+        f"{', ...' if len(names) > _SHOWN else ''}): expected arrays images [n, H, W, 3] and "
+        "labels [n], or frames [n, T, C, H, W]"
+    )
 
 
 def _damaged(path: Path, error: Exception, key: str = "") -> DataError:
@@ -144,7 +220,7 @@ def _too_large(path: Path) -> DataError:
     return DataError(f"{path} does not fit into memory: pass an ImageFolder")
 
 
-def _check_header(model: SViT, path: Path, file: ArrayFile, part: str, what: str) -> int:
+def _check_header(model: _Model, path: Path, file: ArrayFile, part: str, what: str) -> int:
     """Bytes of one part, such as `train_`, whose samples and labels fit by their headers."""
     steps, (images_key, labels_key) = model.preprocessing, (f"{part}{what}", f"{part}labels")
     missing = [key for key in (images_key, labels_key) if key not in file.names]
@@ -238,7 +314,9 @@ def _check_labels(
         )
 
 
-def _in_range(model: SViT, path: Path, key: str, labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _in_range(
+    model: _Model, path: Path, key: str, labels: npt.NDArray[Any]
+) -> npt.NDArray[np.int64]:
     """The class of each sample, int64 `[n]`."""
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(model.labels)):
         raise DataError(

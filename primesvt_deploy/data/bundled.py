@@ -8,6 +8,8 @@ Arrays: `jpeg` uint8 (all files end to end), `offsets` int64 `[n + 1]`, `labels`
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,28 @@ from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.reference_models import bundled_data
-from primesvt_deploy.model.svit import SViT
 
-__all__ = ["open_bundled"]
+if TYPE_CHECKING:
+    from primesvt_deploy.model.svit import SViT
+
+__all__ = ["find_bundled", "open_bundled"]
+
+
+def find_bundled(name: str) -> Path:
+    """The file of a bundled data set.
+
+    Args:
+        name: its name, such as `cifar10`.
+
+    Raises:
+        DataError: it is not bundled.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):  # else it would lead elsewhere
+        raise DataError(f"there is no bundled data set {name[:60]!r}: pass --data")
+    path = bundled_data(name)
+    if not path.is_file():
+        raise DataError(f"data set {name!r} is not bundled with the reference models: pass --data")
+    return path
 
 
 def open_bundled(model: SViT, name: str) -> DataSet:
@@ -34,11 +55,7 @@ def open_bundled(model: SViT, name: str) -> DataSet:
         DataError: it is not bundled, or its classes are not the model's.
         ModelError: the reference models, which have it, are not installed.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):  # else it would lead elsewhere
-        raise DataError(f"there is no bundled data set {name[:60]!r}: pass --data")
-    path = bundled_data(name)
-    if not path.is_file():
-        raise DataError(f"data set {name!r} is not bundled with the reference models: pass --data")
+    path = find_bundled(name)
     try:
         with ArrayFile(path) as file:
             jpeg, offsets = file.read("jpeg"), file.read("offsets")

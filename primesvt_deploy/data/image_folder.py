@@ -18,9 +18,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,12 +31,22 @@ from primesvt_deploy.edge.runtime.files import require_regular
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.steps import read_sample
 from primesvt_deploy.errors import DataError
-from primesvt_deploy.model.svit import SViT
 
-__all__ = ["open_image_folder"]
+if TYPE_CHECKING:
+    from primesvt_deploy.model.svit import SViT
 
-_IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-_FRAMES = {".npy", ".npz"}
+__all__ = [
+    "FRAMES",
+    "IMAGES",
+    "class_folders",
+    "evaluation_parts",
+    "open_image_folder",
+    "refuse_empty",
+    "refuse_unknown_classes",
+]
+
+IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+FRAMES = {".npy", ".npz"}
 _EVALUATION = ("val", "validation", "test")
 _SYNSET = re.compile(r"n\d{8}\b")
 
@@ -52,12 +62,7 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     Raises:
         DataError: no images, a class that the model does not have, or too few images.
     """
-    parts = [name for name in _EVALUATION if os.path.isdir(root / name)]
-    if not parts and os.path.isdir(root / "train") and "train" not in model.labels:
-        raise DataError(
-            f"{root} has train/ and none of val/, validation/, test/: expected one of them, to "
-            "search and report on"
-        )
+    parts = evaluation_parts(root, model.labels)
     files, labels = _listed(model, root, [root / name for name in parts] or [root])
     train = [root / "train"] if parts and os.path.isdir(root / "train") else []
     train_files, train_labels = _listed(model, root, train)
@@ -108,25 +113,97 @@ def _size(file: Path) -> int:
 def _listed(model: SViT, root: Path, directories: list[Path]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
-    suffixes = _FRAMES if isinstance(model.preprocessing, FrameSteps) else _IMAGES
+    suffixes = FRAMES if isinstance(model.preprocessing, FrameSteps) else IMAGES
     numbers = _class_numbers(model.labels)
     for directory in directories:
-        folders = [p for p in _entries(directory) if os.path.isdir(p) and p.name[0] != "."]
-        if not folders:
-            raise DataError(f"{directory} has no class directories: expected one a class")
-        unknown = [folder.name for folder in folders if folder.name not in numbers]
-        if unknown:
-            raise DataError(
-                f"{root} has {len(unknown)} classes that {model.name} does not have "
-                f"({', '.join(unknown[:3])}): its classes are {', '.join(model.labels[:3])}, ...; "
-                "pass --labels with the folders' names in the order of the logits (a line may go "
-                "on behind it: n01440764 tench)"
-            )
-        for folder in folders:
-            found = [p for p in _entries(folder) if p.suffix.lower() in suffixes]
+        folders = class_folders(directory)
+        refuse_unknown_classes(root, folders, model.name, model.labels)
+        contents = {
+            folder: [p for p in _entries(folder) if p.suffix.lower() in suffixes]
+            for folder in folders
+        }
+        refuse_empty({folder: bool(found) for folder, found in contents.items()}, suffixes)
+        for folder, found in contents.items():
             files.extend(found)
             labels.extend([numbers[folder.name]] * len(found))
     return files, labels
+
+
+def evaluation_parts(root: Path, labels: Collection[str] | None) -> list[str]:
+    """Names of the directories of an ImageFolder to search and report on; none: it has no parts.
+
+    Args:
+        root: the ImageFolder.
+        labels: of the model; None: not known yet.
+
+    Raises:
+        DataError: it has images to train on alone.
+    """
+    parts = [name for name in _EVALUATION if os.path.isdir(root / name)]
+    if not parts and os.path.isdir(root / "train") and "train" not in (labels or ()):
+        raise DataError(
+            f"{root} has train/ and none of val/, validation/, test/: expected one of them, to "
+            "search and report on"
+        )
+    return parts
+
+
+def class_folders(directory: Path) -> list[Path]:
+    """Directories of the classes, sorted by name.
+
+    Raises:
+        DataError: there are none.
+    """
+    folders = [p for p in _entries(directory) if os.path.isdir(p) and p.name[0] != "."]
+    if not folders:
+        raise DataError(f"{directory} has no class directories: expected one a class")
+    return folders
+
+
+def refuse_unknown_classes(
+    root: Path, folders: Sequence[Path], name: str, labels: Sequence[str]
+) -> None:
+    """Refuse directories of classes that a model does not have.
+
+    Args:
+        root: the ImageFolder, for the message.
+        folders: of its classes.
+        name: of the model, for the message.
+        labels: of the model.
+
+    Raises:
+        DataError: there are some.
+    """
+    numbers = _class_numbers(labels)
+    unknown = [folder.name for folder in folders if folder.name not in numbers]
+    if unknown:
+        raise DataError(
+            f"{root} has {len(unknown)} classes that {name} does not have "
+            f"({', '.join(unknown[:3])}): its classes are {', '.join(labels[:3])}, ...; "
+            "pass --labels with the folders' names in the order of the logits (a line may go "
+            "on behind it: n01440764 tench)"
+        )
+
+
+def refuse_empty(holding: Mapping[Path, bool], suffixes: Collection[str]) -> None:
+    """Refuse directories of classes in which no file is of a kind that is read.
+
+    Args:
+        holding: whether there is such a file, by directory.
+        suffixes: endings of the files that are read.
+
+    Raises:
+        DataError: there is none: the model would be judged on other classes than was meant.
+    """
+    empty = [folder for folder, holds in holding.items() if not holds]
+    expected = f"expected files ending with {', '.join(sorted(suffixes))}"
+    if len(empty) == len(holding):
+        raise DataError(f"{empty[0].parent} has 0 images in its class folders: {expected}")
+    if empty:
+        others = f" and {len(empty) - 1} more class folders" if empty[1:] else ""
+        raise DataError(
+            f"{empty[0]}{others}: no image in it, {expected}: add some, or remove the folder"
+        )
 
 
 def _entries(directory: Path) -> list[Path]:

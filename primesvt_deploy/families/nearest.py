@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["LISTED", "difference_from", "layers_of", "nearest"]
+__all__ = ["LISTED", "difference_from", "layers_of", "listed_forms", "nearest"]
 
 LISTED = Path(__file__).with_name("upstream_layers.json")
 """Layers of each form of each family; `tools/list_upstream_layers.py` writes it."""
@@ -30,7 +30,9 @@ def nearest(keys: Iterable[str]) -> str:
         keys: of a state_dict.
     """
     layers = layers_of(keys)
-    alike = {name: max(_alike(layers, form) for form in forms) for name, forms in _forms().items()}
+    alike = {
+        name: max(_alike(layers, form) for form in forms) for name, forms in listed_forms().items()
+    }
     most = max(alike.values())
     if most < _LEAST_ALIKE:
         return ""
@@ -46,7 +48,7 @@ def difference_from(family: str, keys: Iterable[str]) -> str:
         keys: of the state_dict.
     """
     layers = layers_of(keys)
-    form = max(_forms().get(family, [[]]), key=lambda each: _alike(layers, each))
+    form = max(listed_forms().get(family, [[]]), key=lambda each: _alike(layers, each))
     missing = [layer for layer in form if layer not in set(layers)]
     besides = [layer for layer in layers if layer not in set(form)]
     parts: list[str] = []
@@ -67,6 +69,7 @@ def _some(layers: Sequence[str]) -> str:
 
 
 @cache
-def _forms() -> dict[str, list[list[str]]]:
+def listed_forms() -> dict[str, list[list[str]]]:
+    """Layers of each form of each family, by the family's name."""
     forms: dict[str, list[list[str]]] = json.loads(LISTED.read_text(encoding="utf-8"))
     return forms

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from primesvt_deploy.errors import ModelError
 
-__all__ = ["NEURON_AND_INPUT", "ModelOptions"]
+__all__ = ["NEURON_AND_INPUT", "MissingOption", "ModelOptions", "missing_options", "with_options"]
+
+_T = TypeVar("_T")
 
 NEURON_AND_INPUT = frozenset({"timesteps", "image_size", "frames", "tau", "v_threshold"})
 """Names of the options that every family uses."""
@@ -26,6 +29,40 @@ _NAMES_AND_FLAGS = {
     ),
     "chunk_size": ("the number of timesteps that attend to each other", "--chunk-size"),
 }
+_STAND_INS: Mapping[str, Any] = {
+    "timesteps": 4,
+    "num_heads": 1,
+    "stage_heads": (1, 1, 1, 1),
+    "image_size": 224,
+    "patch_size": 16,
+    "pooling": "1111",
+    "levels": 4,
+    "attention_mode": "STAtten",
+    "chunk_size": 1,
+}
+"""Values under which a conversion goes on to ask for its next option."""
+
+
+class MissingOption(ModelError):
+    """Options that neither the user nor the checkpoint gives.
+
+    Args:
+        names: of the options, fields of `ModelOptions`.
+        data: the user gives no data either.
+    """
+
+    def __init__(self, names: Sequence[str], *, data: bool = False) -> None:
+        titles, flags = zip(*(_NAMES_AND_FLAGS[name] for name in names), strict=True)
+        lacking = ""
+        pass_data: tuple[str, ...] = ()
+        if data:
+            lacking = ", and a checkpoint comes with no data"
+            pass_data = ("--data, an ImageFolder directory or .npz",)
+        super().__init__(
+            f"{_and(titles)} cannot be read from the weights{lacking}: pass "
+            f"{_and((*flags, *pass_data))}"
+        )
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +103,11 @@ class ModelOptions:
         """Value of the option called `name`.
 
         Raises:
-            ModelError: it is None; names the flag to pass.
+            MissingOption: it is None; names the flag to pass.
         """
         value = getattr(self, name)
         if value is None:
-            title, flag = _NAMES_AND_FLAGS[name]
-            raise ModelError(f"{title} cannot be read from the weights: pass {flag}")
+            raise MissingOption([name])
         return value
 
     def takes_frames(self, in_channels: int) -> bool:
@@ -112,3 +148,43 @@ class ModelOptions:
                 SpikingJelly's classes do.
         """
         return self.v_threshold if passed_on and self.v_threshold is not None else 0.5
+
+
+def missing_options(convert: Callable[[ModelOptions], object], options: ModelOptions) -> list[str]:
+    """Names of all options that a conversion misses, in the order in which it asks for them.
+
+    Args:
+        convert: the conversion; it raises `MissingOption` at the first.
+        options: as far as they are given.
+    """
+    missing: list[str] = []
+    while True:
+        try:
+            convert(options)
+        except MissingOption as error:
+            (name,) = error.names
+            missing.append(name)
+            options = replace(options, **{name: _STAND_INS[name]})
+        except ModelError:
+            return missing  # a stand-in does not fit these weights
+        else:
+            return missing
+
+
+def with_options(convert: Callable[[ModelOptions], _T], options: ModelOptions) -> _T:
+    """Convert with these options; of those that are missing, name all at once.
+
+    Raises:
+        MissingOption: some are missing; it names all of them.
+        ModelError: anything else that is wrong.
+    """
+    try:
+        return convert(options)
+    except MissingOption as error:
+        raise MissingOption(missing_options(convert, options)) from error
+
+
+def _and(parts: Sequence[str]) -> str:
+    """Words with commas and `and` between."""
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last

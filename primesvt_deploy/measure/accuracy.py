@@ -13,6 +13,7 @@ from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.lowering.lower_module import lower_module
+from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.progress import SILENT, Progress
 
@@ -59,6 +60,7 @@ def artifact_hits(
     *,
     batch_size: int = 16,
     progress: Progress = SILENT,
+    name: str = "",
 ) -> npt.NDArray[np.bool_]:
     """Classify images with an artifact; a flag for each that is right, `[n]`, in order.
 
@@ -66,9 +68,10 @@ def artifact_hits(
         model: the loaded artifact.
         images: labelled images.
         batch_size: images a run, where the artifact's batch is not fixed.
-        progress: receives a step for each run.
+        progress: receives the images done, and a step at the end with the accuracy.
+        name: of the model, for that step; may be empty.
     """
-    found = artifact_predictions(model, images, batch_size=batch_size, progress=progress)
+    found = artifact_predictions(model, images, batch_size=batch_size, progress=progress, name=name)
     return np.asarray(found.classes == images.labels)
 
 
@@ -78,6 +81,7 @@ def artifact_predictions(
     *,
     batch_size: int = 16,
     progress: Progress = SILENT,
+    name: str = "",
 ) -> Predictions:
     """Classify images with an artifact, in order.
 
@@ -85,16 +89,19 @@ def artifact_predictions(
         model: the loaded artifact.
         images: labelled images.
         batch_size: images a run, where the artifact's batch is not fixed.
-        progress: receives a step for each run.
+        progress: receives the images done, and a step at the end with the accuracy.
+        name: of the model, for that step; may be empty.
     """
     size = model.fixed_batch or batch_size
     images = images.for_model(model.sample_dtype)
     parts = []
     for start in range(0, len(images), size):
-        batch = images.inputs(start, min(start + size, len(images)))
-        parts.append(Predictions.of(model.logits(batch)))
-        progress.step()
-    return Predictions.joined(parts)
+        stop = min(start + size, len(images))
+        parts.append(Predictions.of(model.logits(images.inputs(start, stop))))
+        progress.advance(stop, len(images))
+    found = Predictions.joined(parts)
+    progress.step(_in_words(found.classes == images.labels, name))
+    return found
 
 
 @torch.no_grad()
@@ -106,7 +113,7 @@ def torch_hits(
     Args:
         model: the SViT.
         images: labelled images.
-        progress: receives a stage of this name, and a step for each batch.
+        progress: receives a stage of this name, the images done, and the accuracy.
         stage: the stage's name.
     """
     lowered = lower_module(model.module)
@@ -114,12 +121,17 @@ def torch_hits(
         lowered = lowered.to(memory_format=torch.channels_last)
     images = images.for_model(model.sample_dtype)
     size = model.batch_of(32)
-    starts = range(0, len(images), size)
-    progress.stage(stage, len(starts))
+    progress.stage(stage, 1)
     flags = []
-    for start in starts:
+    for start in range(0, len(images), size):
         stop = min(start + size, len(images))
         batch = time_first(torch.from_numpy(images.inputs(start, stop)))
         flags.append(lowered(batch).argmax(dim=1).numpy() == images.labels[start:stop])
-        progress.step()
-    return np.concatenate(flags)
+        progress.advance(stop, len(images))
+    hits = np.concatenate(flags)
+    progress.step(_in_words(hits))
+    return hits
+
+
+def _in_words(hits: npt.NDArray[np.bool_], name: str = "") -> str:
+    return f"{name} {Accuracy.of(hits).percent:.2f}%".strip()

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from primesvt_deploy.progress import SILENT, Progress
+
 __all__ = ["Latency", "cpu_name", "measure_latency"]
 
 _FEWEST = 5
@@ -48,6 +50,7 @@ def measure_latency(
     runs: int,
     warmup: int = 10,
     seconds: float = math.inf,
+    progress: Progress = SILENT,
 ) -> dict[str, Latency]:
     """Time calls in rounds; in each round every call runs once.
 
@@ -57,6 +60,7 @@ def measure_latency(
         warmup: untimed rounds before, at most.
         seconds: no new round begins after so many, once five are timed; at most a third of them
             goes to warming up.
+        progress: gets the rounds done; no step.
 
     Returns:
         Wall times of each call, by name.
@@ -75,6 +79,7 @@ def measure_latency(
             started = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - started))
+        progress.advance(number + 1, runs, "rounds")
     return {name: Latency(tuple(values)) for name, values in times.items()}
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from primesvt_deploy.errors import ModelError, type_and_message
 from primesvt_deploy.model.clock_driven import install_clock_driven
+from primesvt_deploy.model.find_factory import split_factory
 
 __all__ = ["call_factory"]
 
@@ -28,9 +29,7 @@ def call_factory(factory: str) -> nn.Module:
     Raises:
         ModelError: there is no such module or function, it fails, or it makes no `nn.Module`.
     """
-    name, _, function = factory.partition(":") if isinstance(factory, str) else ("", "", "")
-    if not name or not function:
-        raise ModelError(f"factory is {factory!r}: expected MODULE:FUNCTION, such as nets:build")
+    name, function = split_factory(factory)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     install_clock_driven()

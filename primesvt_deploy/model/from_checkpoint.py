@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, families_with, family_named
 from primesvt_deploy.families.nearest import difference_from, nearest
-from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.options import ModelOptions, with_options
 from primesvt_deploy.families.stored_arguments import Contradiction
 from primesvt_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from primesvt_deploy.model.entries import entries_of_family, others_note, widened_note
@@ -87,7 +88,7 @@ def from_checkpoint(
     kind = _choose_family(path, checkpoint, family, given)
     try:
         options = ModelOptions(**{**_stored_options(kind, checkpoint.arguments, given), **given})
-        config, ours = kind.convert(checkpoint.state, options)
+        config, ours = with_options(partial(kind.convert, checkpoint.state), options)
         kind.check_options(given)
     except ModelError as error:
         raise ModelError(f"{path}, read as {kind.name}: {error}") from error

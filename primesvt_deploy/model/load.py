@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,17 +13,13 @@ from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.options import ModelOptions
 from primesvt_deploy.model.adoption_check import check_neurons
-from primesvt_deploy.model.described_weights import (
-    MODEL_FILE,
-    check_agreement,
-    described_in,
-    read_description,
-)
+from primesvt_deploy.model.described_weights import check_agreement, described_in
 from primesvt_deploy.model.description import from_description
 from primesvt_deploy.model.from_checkpoint import Reading, from_checkpoint
 from primesvt_deploy.model.labels import checked_labels
+from primesvt_deploy.model.locate import find_model, read_model_toml, refuse_superfluous
 from primesvt_deploy.model.preprocessing import InputOptions
-from primesvt_deploy.model.reference_models import DEFAULT_MODEL, model_names, models_root
+from primesvt_deploy.model.reference_models import DEFAULT_MODEL
 from primesvt_deploy.model.source import open_checkpoint, source_of
 from primesvt_deploy.model.svit import SViT
 
@@ -68,7 +63,7 @@ def load(
         TypeError: an option of another name.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    path = _resolve(name_or_path)
+    path = find_model(name_or_path)
     if os.path.isdir(path):  # false for a path that no file can have, where Path.is_dir raises
         extra = {
             "family": family,
@@ -78,10 +73,7 @@ def load(
             "sha256": sha256,
             "labels": labels,
         }
-        superfluous = [*(k for k, v in extra.items() if v is not None), *given]
-        if superfluous:
-            flag = superfluous[0].removeprefix("num_").replace("_", "-")
-            raise ModelError(f"{path.name} comes with its own description: drop --{flag}")
+        refuse_superfluous(path, [*(k for k, v in extra.items() if v is not None), *given])
         bundle = (path / "manifest.json").is_file()
         return _load_bundle(path, factory) if bundle else _load_directory(path, factory)
     if factory is not None:
@@ -106,23 +98,6 @@ def load(
     )
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    path = Path(name_or_path)
-    if os.path.exists(path):
-        return path
-    missing = f"no model {str(name_or_path)!r}"
-    try:
-        names = model_names()
-    except ModelError as error:
-        raise ModelError(f"{missing}: {error}") from error
-    if isinstance(name_or_path, str) and name_or_path in names:
-        return models_root() / name_or_path
-    raise ModelError(
-        f"{missing}: expected a reference model ({', '.join(names)}), or the path of a checkpoint, "
-        "model directory or bundle"
-    )
-
-
 def _load_described(
     path: Path,
     directory: Path,
@@ -141,14 +116,7 @@ def _load_described(
 
 
 def _load_directory(path: Path, factory: str | None) -> SViT:
-    try:
-        description = read_description(path)
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{path} has neither {MODEL_FILE} nor manifest.json: pass a model directory or a bundle"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ModelError(f"{path / MODEL_FILE} is not valid TOML ({error}): mend it") from error
+    description = read_model_toml(path)
     weights = path / str(description.get("weights", ""))
     return from_description(description, path, weights, factory)
 

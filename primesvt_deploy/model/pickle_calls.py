@@ -10,9 +10,8 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-
-import torch
 
 from primesvt_deploy.model.stored_objects import STORED_OBJECTS
 
@@ -33,10 +32,7 @@ _MOST_DIMENSIONS = 64
 _MOST_KEY = 1000
 """Most characters of a name; of a tensor's as well."""
 _MOST_NUMBER = 2**31
-_ATTRIBUTES = {name: frozenset(dir(kind)) for name, kind in (
-    ("collections.OrderedDict", OrderedDict), ("collections.Counter", Counter),
-    ("tensor", torch.nn.Parameter),
-)}  # fmt: skip
+_WITH_ATTRIBUTES = ("collections.OrderedDict", "collections.Counter", "tensor")
 _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
@@ -68,10 +64,11 @@ class Storage:
 
 @dataclass(slots=True, eq=False)
 class Made:
-    """Stand-in for an object, of which only the names of its entries are kept."""
+    """Stand-in for an object, of which the entries of a dict are kept."""
 
     kind: str
     keys: list[Any] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
     repeated: bool = False
     """Of a tensor: it has more numbers than are stored of it."""
     size: int = 0
@@ -117,7 +114,7 @@ def check_state(target: Any, state: Any) -> None:
     kind = target.kind if isinstance(target, Made) else ""
     if kind in ("dropped", "numpy.dtype"):
         return
-    if kind not in ("namespace", *_ATTRIBUTES) or kind == "tensor":
+    if kind not in ("namespace", *_WITH_ATTRIBUTES) or kind == "tensor":
         raise Refused
     _check_attributes(kind, state)
 
@@ -126,8 +123,19 @@ def _check_attributes(kind: str, state: Any) -> None:
     if not isinstance(state, Made) or state.kind not in DICTS:
         raise Refused
     # An attribute of the name of a method would be called instead of it.
-    if any(not isinstance(k, str) or k in _ATTRIBUTES.get(kind, ()) for k in state.keys):
+    if any(not isinstance(k, str) or k in _attributes(kind) for k in state.keys):
         raise Refused(f"replaces methods of a {kind.rpartition('.')[2]}")
+
+
+@cache
+def _attributes(kind: str) -> frozenset[str]:
+    """Names that objects of a kind have by their class."""
+    if kind == "tensor":
+        import torch  # here, as few tensors have attributes of their own
+
+        return frozenset(dir(torch.nn.Parameter))
+    kinds = {"collections.OrderedDict": OrderedDict, "collections.Counter": Counter}
+    return frozenset(dir(kinds[kind])) if kind in kinds else frozenset()
 
 
 def called(name: str, arguments: tuple[Any, ...], *, new: bool = False) -> Any:
@@ -160,6 +168,8 @@ def _tensor(name: str, arguments: tuple[Any, ...]) -> Made:
         raise Refused
     available = storage.numel
     if name.endswith("_v3"):
+        import torch  # here, as such tensors are few
+
         dtype = getattr(torch, rest[2].name.removeprefix("torch."), None)
         if not isinstance(dtype, torch.dtype):
             raise Refused
@@ -219,6 +229,7 @@ def _mapping(name: str, arguments: tuple[Any, ...]) -> Made:
     for given in arguments:
         if isinstance(given, Made) and given.kind in DICTS:
             made.keys += given.keys
+            made.values += given.values
             continue
         if type(given) is not list:
             raise Refused
@@ -227,6 +238,7 @@ def _mapping(name: str, arguments: tuple[Any, ...]) -> Made:
                 raise Refused
             check_key(pair[0])
             made.keys.append(pair[0])
+            made.values.append(pair[1])
     return made
 
 

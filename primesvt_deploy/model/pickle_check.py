@@ -233,6 +233,7 @@ class Follower:
             check_key(key, tuples=True)
             self._count(_OF_A_TUPLE if type(key) is tuple else 0)
         target.keys += items[::2]
+        target.values += items[1::2]
 
     def _reduce(self, *, new: bool = False) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 __all__ = ["ARGUMENT_ENTRIES", "training_arguments"]
 
 ARGUMENT_ENTRIES = (
@@ -89,6 +87,8 @@ def _bounded(value: Any) -> Any:
 
 def _is_small(value: Any) -> bool:
     """Whether a value that holds no others is no more than a number or a short text."""
+    import torch  # here, as the names above are read without it
+
     if isinstance(value, torch.Tensor):
         plain = value.layout is torch.strided and not (value.is_nested or value.is_meta)
         return plain and value.numel() == 1 and not value.is_quantized

@@ -12,8 +12,6 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import torch
-
 __all__ = [
     "Members",
     "ZipAltered",
@@ -180,6 +178,8 @@ def check_places_of_torch(file: BinaryIO, members: Members) -> None:
     Raises:
         ZipDamaged: they differ.
     """
+    import torch  # here, as members alone are read without it
+
     file.seek(0)
     try:
         reader: Any = torch._C.PyTorchFileReader(file)

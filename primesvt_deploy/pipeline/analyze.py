@@ -12,9 +12,11 @@ from primesvt_deploy.analysis.firing import FiringRate, measure_firing_rates
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.ahead import analysis_ahead
 from primesvt_deploy.pipeline.context import search_context
 from primesvt_deploy.pipeline.prune import make_search
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import AUTOMATIC, Progress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.settings import SearchSettings
@@ -73,12 +75,13 @@ class Analysis(Shown):
         )  # fmt: skip
 
 
+@drawn_by_default
 def analyze(
     model: SViT,
     settings: SearchSettings | None = None,
     *,
     data: DataSet | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
 ) -> Analysis:
     """Layer sizes, robustness, firing rates and energy of `model`, on the search split.
 
@@ -86,23 +89,24 @@ def analyze(
         model: a trained SViT.
         settings: rates, images, constraint; the defaults if None.
         data: default: the data bundled with the model.
-        progress: gets each step.
+        progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
+            `SILENT`: nothing.
 
     Raises:
         DataError: the model comes with no data and none is given.
     """
     chosen = settings or SearchSettings()
     splits = data or open_data(model, seed=chosen.seed)
-    context = search_context(model, chosen, splits, progress=progress)
+    context = search_context(model, chosen, splits, progress=progress, ahead=analysis_ahead)
     search = make_search(context, AccuracyConstraint(chosen.max_drop), size_of=lambda _: 0)
     curves = search.curves("l2", search.space.by_norm)
     progress.stage("firing rates", 1)
     sample = context.image_sets().search.first(_FIRING_IMAGES)
-    firing = measure_firing_rates(model, sample)
+    firing = measure_firing_rates(model, sample, progress=progress)
     progress.step()
     progress.stage("energy estimate", 1)
-    energy = estimate_energy(model, sample)
-    progress.step()
+    energy = estimate_energy(model, sample, progress=progress)
+    progress.step(f"{energy.microjoules:.4g} uJ an image")
     return Analysis(
         name=model.name,
         cost=measure_cost(model),

@@ -95,7 +95,7 @@ def make_stages(
     count = min(len(images), model.batch_of(_CALIBRATION))
     samples = torch.from_numpy(images.inputs(0, count))
     steps = [t for t in range(1, model.timesteps) if t == 3 or t & (t - 1) == 0]
-    progress.stage("stages of fewer timesteps", len(steps))
+    progress.stage("stages of fewer timesteps", len(steps), "stages")
     stages = []
     for timesteps in steps:
         fewer = with_timesteps(model, timesteps, samples)
@@ -118,7 +118,7 @@ def export_stages(
         settings: of the export.
         progress: gets each stage.
     """
-    progress.stage("export of stages", len(stages))
+    progress.stage("export of stages", len(stages), "stages")
     exported = []
     for stage in stages:
         artifact = export_onnx(
@@ -161,8 +161,8 @@ def choose_stages(
         max_drop: points of top-1 that may be lost against the whole model.
     """
     progress, images = context.progress, context.images.search
-    progress.stage("accuracy of stages", -(-len(images) // _BATCH))
-    results = stage_results(models, images, step=progress.step)
+    progress.stage("accuracy of stages", 2, "")
+    results = stage_results(models, images, progress)
     ladder = choose_ladder(results, max_drop)
     if len(ladder.stages) == 1:
         progress.message(
@@ -178,27 +178,27 @@ def native_stages(path: Path) -> dict[int, StageModel]:
 
 
 def stage_results(
-    models: Mapping[int, StageModel],
-    images: ImageList,
-    *,
-    step: Callable[[], object] = lambda: None,
+    models: Mapping[int, StageModel], images: ImageList, progress: Progress = SILENT
 ) -> list[StageResult]:
     """Run each stage alone on images, and time it.
 
     Args:
         models: the stages by their timesteps, the whole model last.
         images: labelled images.
-        step: called for each batch.
+        progress: gets two steps, classifying and timing.
     """
     images = images.for_model(next(iter(models.values())).sample_dtype)
     logits: dict[int, list[npt.NDArray[np.float32]]] = {timesteps: [] for timesteps in models}
     for start in range(0, len(images), _BATCH):
-        batch = images.inputs(start, min(start + _BATCH, len(images)))
+        stop = min(start + _BATCH, len(images))
+        batch = images.inputs(start, stop)
         for timesteps, model in models.items():
             logits[timesteps].append(model.logits(batch))
-        step()
+        progress.advance(stop, len(images))
+    progress.step()
     whole = {timesteps: np.concatenate(found) for timesteps, found in logits.items()}
-    times = _times(models, images.inputs(0, min(_TIMED_IMAGES, len(images))))
+    times = _times(models, images.inputs(0, min(_TIMED_IMAGES, len(images))), progress)
+    progress.step()
     return [
         StageResult(
             timesteps=timesteps,
@@ -210,7 +210,9 @@ def stage_results(
     ]
 
 
-def _times(models: Mapping[int, StageModel], samples: npt.NDArray[Any]) -> dict[int, float]:
+def _times(
+    models: Mapping[int, StageModel], samples: npt.NDArray[Any], progress: Progress
+) -> dict[int, float]:
     """Mean time of a run of each model, ms, over samples; of each the least of several runs.
 
     What else runs on this machine makes runs longer, never shorter, and must not decide.
@@ -222,7 +224,9 @@ def _times(models: Mapping[int, StageModel], samples: npt.NDArray[Any]) -> dict[
 
     calls = {str(timesteps): call(model) for timesteps, model in models.items()}
     rounds = _ROUNDS * len(samples)
-    found = measure_latency(calls, runs=rounds, warmup=len(samples), seconds=_SECONDS)
+    found = measure_latency(
+        calls, runs=rounds, warmup=len(samples), seconds=_SECONDS, progress=progress
+    )
     means = {}
     for timesteps in models:
         times = found[str(timesteps)].milliseconds

@@ -44,11 +44,16 @@ def apply_plan(context: SearchContext, plan: Plan) -> AppliedPlan:
     """
     if not plan.kept:
         return AppliedPlan(context.model)
+    if context.images is not None:
+        context.recovery.prepare(context.progress)
     context.progress.stage("recovery and cut", 1)
     plain = recover_and_cut(context, plan)
+    context.progress.step()
     if context.images is None or HEAD not in context.recovery.steps:
         return AppliedPlan(plain)
+    context.progress.stage("refitting the classifier", 1)
     refitted = recover_and_cut(context, plan, head=True)
+    context.progress.step()
     candidate = _judged(context, plan, plain, refitted)
     return AppliedPlan(plain) if candidate is None else AppliedPlan(refitted, candidate)
 
@@ -69,7 +74,7 @@ def recover_and_cut(context: SearchContext, plan: Plan, *, head: bool = False) -
     if context.images is None:
         masked = mask(model.module, groups, plan)
     else:
-        masked = context.recovery.recovered(plan, head=head)
+        masked = context.recovery.recovered(plan, head=head, progress=context.progress)
     smaller = cut(masked, groups, plan)
     check_cut(masked, smaller, _cut_check_inputs(context))
     return model.with_module(smaller)
@@ -90,8 +95,10 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
     hits = torch_hits(refitted, images, progress, "with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
     dense = context.ledger.hits(Plan().digest, len(images))
-    whole = cached is not None and not cached.stopped_early
-    before = cached.correct if cached and whole else int(torch_hits(plain, images).sum())
+    if cached and not cached.stopped_early:
+        before = cached.correct
+    else:
+        before = int(torch_hits(plain, images, progress, "with its classifier as it was").sum())
     after = int(hits.sum())
     found = f"with its classifier refitted {after} of {len(hits)} search images are right, "
     found += f"{before} without that"
@@ -99,7 +106,9 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         progress.message(f"{found}: left as it was")
         return None
     progress.message(found)
-    drop = PairedDrop.of(torch_hits(context.model, images) if dense is None else dense, hits)
+    if dense is None:
+        dense = torch_hits(context.model, images, progress, "dense accuracy")
+    drop = PairedDrop.of(dense, hits)
     return Candidate(
         plan=plan.digest,
         limit=len(images),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,27 @@ from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.context import BuildContext, search_context
+from primesvt_deploy.pipeline.ahead import build_ahead
+from primesvt_deploy.pipeline.context import (
+    BuildContext,
+    SearchContext,
+    check_record,
+    unjudged_context,
+)
 from primesvt_deploy.pipeline.dense import export_dense
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
+from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
 from primesvt_deploy.pipeline.staged import stage_artifact, verify_staged
 from primesvt_deploy.pipeline.stop_early import stop_early
 from primesvt_deploy.pipeline.summaries import build_summary
 from primesvt_deploy.pipeline.variant import VariantFiles, best, make_variant
-from primesvt_deploy.progress import SILENT, Progress, TimedProgress
+from primesvt_deploy.progress import AUTOMATIC, Progress, TimedProgress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.quantization.pixel_input import take_pixels
 from primesvt_deploy.quantization.quantize import lower_for_quantization
@@ -58,6 +67,7 @@ class BuildResult(Shown):
         return build_summary(self.path, self.manifest)
 
 
+@drawn_by_default
 def build(
     model: SViT,
     output: str | os.PathLike[str],
@@ -67,7 +77,8 @@ def build(
     force: bool = False,
     known: KnownFrontier | None = None,
     sign: SigningKey | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
+    foresee: Callable[[Outlook], None] | None = None,
 ) -> BuildResult:
     """Quantize, prune, fine-tune, export, verify and bundle `model`.
 
@@ -83,7 +94,9 @@ def build(
         known: take the plan from this frontier's candidates; nothing is searched anew, and images,
             seed and recovery are the frontier's.
         sign: sign the bundle with this key (see `load_signing_key`).
-        progress: gets each step.
+        progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
+            `SILENT`: nothing.
+        foresee: gets what sizes alone tell, before the first long stage; nothing where they do not.
 
     Raises:
         OutputError: the output cannot be written.
@@ -97,6 +110,9 @@ def build(
     clock = TimedProgress(progress)
     with Workspace(output, force=force) as workspace:
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
+        if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
+            foresee(outlook)
+        check_record(context.search)
         dense = export_dense(context, workspace.path / "dense.onnx")
         files = VariantFiles(workspace.candidates(), workspace.checkpoints())
         variants = [make_variant(context, dense, each, files) for each in settings.precisions]
@@ -140,8 +156,20 @@ def _context(
         ledger = Ledger(workspace.ledger_path(key))
         if len(ledger):
             progress.message(f"resuming: {len(ledger)} candidates are cached in {ledger.path}")
-    search = search_context(model, settings.pruning, splits, ledger=ledger, progress=progress)
-    return BuildContext(settings=settings, search=search, from_ledger=known is not None)
+
+    def context(search: SearchContext) -> BuildContext:
+        return BuildContext(settings=settings, search=search, from_ledger=known is not None)
+
+    return context(
+        unjudged_context(
+            model,
+            settings.pruning,
+            splits,
+            ledger=ledger,
+            progress=progress,
+            ahead=lambda search: build_ahead(context(search)),
+        )
+    )
 
 
 def _check_model(model: SViT, settings: BuildSettings) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from primesvt_deploy.data import DataSet
+from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import SILENT, PlannedStage, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
+from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
@@ -21,7 +24,15 @@ from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import HEAD, BuildSettings, SearchSettings
 
-__all__ = ["BuildContext", "SearchContext", "check_recovery", "search_context"]
+__all__ = [
+    "BuildContext",
+    "SearchContext",
+    "check_record",
+    "check_recovery",
+    "measure_dense",
+    "search_context",
+    "unjudged_context",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,7 @@ class SearchContext:
             self.ledger,
             max_drop=100.0 if most is None else most,
             weights=self.model.source.sha256 if self.model.source is not None else "",
+            progress=self.progress,
         )
 
 
@@ -126,6 +138,12 @@ class BuildContext:
         """Images by purpose."""
         return self.search.image_sets()
 
+    @property
+    def held_out(self) -> ImageList:
+        """Held-out images that figures are reported on, as many as the settings say."""
+        images, most = self.images.held_out, self.settings.held_out_images
+        return images if most is None else images.shuffled(self.settings.search.seed).first(most)
+
 
 def search_context(
     model: SViT,
@@ -134,8 +152,9 @@ def search_context(
     *,
     ledger: Ledger | None = None,
     progress: Progress = SILENT,
+    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
 ) -> SearchContext:
-    """The context of a search.
+    """The context of a search, once the model is known to be what its file says.
 
     Args:
         model: a trained SViT.
@@ -143,14 +162,54 @@ def search_context(
         data: None: sizes alone decide.
         ledger: candidates evaluated before; default: none, and none are kept on disk.
         progress: gets each step.
+        ahead: the stages that will follow; None: it is not known.
+
+    Raises:
+        DataError, SettingsError: see `unjudged_context`.
+        ModelError: with these data the model is far from the accuracy that its file records.
+    """
+    context = unjudged_context(model, settings, data, ledger=ledger, progress=progress, ahead=ahead)
+    check_record(context)
+    return context
+
+
+def check_record(context: SearchContext) -> None:
+    """Refuse a model that is far from the accuracy that its file records, if it records one.
+
+    Raises:
+        ModelError: it is.
+    """
+    if context.images is not None and context.model.recorded_accuracy is not None:
+        check_recorded_accuracy(context.model, measure_dense(context))
+
+
+def unjudged_context(
+    model: SViT,
+    settings: SearchSettings,
+    data: DataSet | None,
+    *,
+    ledger: Ledger | None = None,
+    progress: Progress = SILENT,
+    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
+) -> SearchContext:
+    """The context of a search, before anything is evaluated.
+
+    Args:
+        model: a trained SViT.
+        settings: how candidates are made and judged.
+        data: None: sizes alone decide.
+        ledger: candidates evaluated before; default: none, and none are kept on disk.
+        progress: gets each step.
+        ahead: the stages that will follow; None: it is not known.
 
     Raises:
         DataError: recovery needs more images than the data have.
-        ModelError: with these data the model is far from the accuracy that its file records.
         SettingsError: recovery that the model does not allow, or no such layer to ignore.
     """
     if data is not None:
         check_recovery(model, data, settings)
+    if isinstance(model.module, AdoptedNetwork):
+        progress.stage("trying which channels can leave", 1)
     whole = prunable_groups(model)
     found = without_ignored(model.module, whole, settings.ignore)
     for pattern in idle_patterns(model.module, whole, settings.ignore):
@@ -169,9 +228,23 @@ def search_context(
         lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
         verbs = ("is", "are")[context.ledger.dropped > 1]
         progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
-    if data is not None and model.recorded_accuracy is not None:
-        check_recorded_accuracy(model, context.judge.dense())
+    if ahead is not None:
+        progress.plan(ahead(context))
     return context
+
+
+def measure_dense(context: SearchContext) -> Accuracy:
+    """The dense model's accuracy on the search images; the first time stages of their own."""
+    images = len(context.image_sets().search)
+    if context.ledger.hits(Plan().digest, images) is not None:
+        found = context.judge.dense()
+    else:
+        context.recovery.prepare(context.progress)
+        context.progress.stage("dense accuracy", 1)
+        found = context.judge.dense()
+        context.progress.step(str(found))
+    context.doubt(found)
+    return found
 
 
 def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:

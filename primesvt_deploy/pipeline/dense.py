@@ -12,6 +12,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pipeline.budget import Budget, budget_of, counted_bytes
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pruning.plan import Plan
@@ -66,7 +67,7 @@ class DenseModel:
         context = self._context
         images = context.images.search
         size = artifact.batch or context.model.batch_of(_EVALUATION_BATCH)
-        context.progress.stage(stage, -(-len(images) // size))
+        context.progress.stage(stage, 1)
         model = OnnxModel(artifact.path, threads=context.settings.threads)
         return artifact_hits(model, images, batch_size=size, progress=context.progress)
 
@@ -84,5 +85,6 @@ def export_dense(context: BuildContext, path: Path) -> DenseModel:
     """
     context.progress.stage("export of the dense model", 1)
     artifact = export_onnx(context.model, path, batch=context.settings.batch)
+    context.progress.step(f"{millions(artifact.bytes)[0]} MB")
     counted = counted_bytes(context.settings, context.model, artifact)
     return DenseModel(context, artifact, counted, budget_of(context.settings, counted, artifact))

@@ -74,17 +74,18 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
         dense: the dense float32 artifact.
         staged: the shipped model in the bundle's directory.
     """
-    settings, progress, held_out = context.settings, context.progress, context.images.held_out
+    settings, progress, held_out = context.settings, context.progress, context.held_out
     models: dict[str, OnnxModel | NativeModel] = {
         "dense": OnnxModel(dense.path, threads=settings.threads)
     }
     if not staged.is_dense:
         models["shipped"] = staged.model(settings.threads)
     batch_size = context.model.batch_of(_EVALUATION_BATCH)
-    size = settings.batch or batch_size
-    progress.stage("held-out accuracy", -(-len(held_out) // size) * len(models))
+    progress.stage("held-out accuracy", len(models), "models")
     predictions = {
-        name: artifact_predictions(model, held_out, batch_size=batch_size, progress=progress)
+        name: artifact_predictions(
+            model, held_out, batch_size=batch_size, progress=progress, name=name
+        )
         for name, model in models.items()
     }
     if staged.is_dense:
@@ -117,7 +118,7 @@ def _anytime(
     if len(model.stages) < 2:
         return None
     images = images.for_model(model.sample_dtype)
-    progress.stage("held-out accuracy of stages", -(-len(images) // _EVALUATION_BATCH))
+    progress.stage("held-out accuracy of stages", 1)
     hits, whole_hits, timesteps = [], [], []
     for start in range(0, len(images), _EVALUATION_BATCH):
         stop = min(start + _EVALUATION_BATCH, len(images))
@@ -126,7 +127,8 @@ def _anytime(
         hits.append(logits.argmax(axis=1) == labels)
         whole_hits.append(whole.logits(batch).argmax(axis=1) == labels)
         timesteps.append(taken)
-        progress.step()
+        progress.advance(stop, len(images))
+    progress.step()
     return Anytime(
         hits=np.concatenate(hits),
         whole=np.concatenate(whole_hits),

@@ -26,19 +26,21 @@ from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
-from primesvt_deploy.errors import DataError, SettingsError
+from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.accuracy import torch_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.ahead import frontier_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
-from primesvt_deploy.pipeline.frontier_files import FrontierWriter
+from primesvt_deploy.pipeline.frontier_files import FrontierWriter, check_points
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.pipeline.summaries import frontier_summary
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import AUTOMATIC, Progress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
@@ -64,6 +66,7 @@ class FrontierResult(Shown, dict[str, Any]):
         return frontier_summary("FrontierResult", self)
 
 
+@drawn_by_default
 def frontier(
     model: SViT,
     output: str | os.PathLike[str],
@@ -73,7 +76,7 @@ def frontier(
     savings: Sequence[float] = SAVINGS,
     timesteps: Sequence[int] = (),
     held_out_images: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
 ) -> FrontierResult:
     """Find the frontier of one policy and write it to a directory.
 
@@ -85,7 +88,8 @@ def frontier(
         savings: percent of the weights' bytes to save, a point each.
         timesteps: T to run each point with besides the model's own.
         held_out_images: so many of the held-out split; None: all.
-        progress: gets each step.
+        progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
+            `SILENT`: nothing.
 
     Returns:
         The content of `frontier.json`.
@@ -95,33 +99,34 @@ def frontier(
         OutputError: the directory is in use by another frontier, or not writable.
     """
     started = time.perf_counter()
-    _check(model, savings, timesteps)
+    check_points(savings, timesteps, held_out_images)
+    for steps in timesteps:
+        model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)
     check_recovery(model, splits, settings)
     held_out = _held_out(splits, settings, held_out_images)
     key = search_key(model, splits, settings)
     with FrontierWriter(Path(output), key=key, policy=settings.policy) as writer:
         ledger = Ledger(writer.ledger_path)
-        context = search_context(model, settings, splits, ledger=ledger, progress=progress)
-        run = _Run(context, held_out, tuple(timesteps))
-        for saving in sorted(savings):
-            _add_point(run, writer, saving)
-        return FrontierResult(_finish(run, writer, key, started))
-
-
-def _check(model: SViT, savings: Sequence[float], timesteps: Sequence[int]) -> None:
-    if not savings or not all(0.0 < saving < 100.0 for saving in savings):
-        raise SettingsError(
-            f"savings are {list(savings)}: expected percents between 0 and 100, at least one"
+        wanted = sorted(savings)
+        context = search_context(
+            model,
+            settings,
+            splits,
+            ledger=ledger,
+            progress=progress,
+            ahead=lambda search: frontier_ahead(search, len(held_out), wanted, timesteps),
         )
-    for steps in timesteps:
-        model.at_timesteps(steps)
+        run = _Run(context, held_out, tuple(timesteps))
+        for number, saving in enumerate(wanted):
+            _add_point(run, writer, saving)
+            left = wanted[number + 1 :]
+            progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
+        return FrontierResult(_finish(run, writer, key, started))
 
 
 def _held_out(splits: DataSet, settings: SearchSettings, count: int | None) -> ImageList:
     """The held-out images that points are reported on."""
-    if count is not None and count < 1:
-        raise SettingsError(f"held-out images are {count}: expected 1 or more")
     images = splits.held_out.shuffled(settings.seed)
     images = images if count is None else images.first(count)
     if not len(images):
@@ -263,7 +268,12 @@ def _at_timesteps(run: _Run, model: SViT, name: str) -> list[dict[str, Any]]:
             rows.append({"T": steps, **_accuracy(run, hits)})
             session = OnnxModel(export_onnx(fewer, Path(directory) / f"{steps}.onnx").path)
             calls[str(steps)] = lambda session=session: session.logits(inputs)
-        latency = measure_latency(calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS)
+        progress = run.context.progress
+        progress.stage(f"latency, {name}", 1)
+        latency = measure_latency(
+            calls, runs=_LATENCY_RUNS, seconds=_LATENCY_SECONDS, progress=progress
+        )
+        progress.step()
     return [{**row, "latency": latency[str(row["T"])].to_dict()} for row in rows]
 
 

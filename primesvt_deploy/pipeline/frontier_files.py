@@ -5,30 +5,39 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from primesvt_deploy.data import DataSet
 from primesvt_deploy.edge.runtime.checked_json import read_json
 from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
-from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.frontier_schema import (
     SCHEMA,
     check_begun,
     check_finished,
     search_settings,
 )
-from primesvt_deploy.pipeline.image_sets import search_key
 from primesvt_deploy.pipeline.summaries import frontier_summary
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.settings import SearchSettings
 from primesvt_deploy.summary import Shown, Summary
 
-__all__ = ["FRONTIER_FILE", "LEDGER_FILE", "FrontierWriter", "KnownFrontier"]
+if TYPE_CHECKING:
+    from primesvt_deploy.data import DataSet
+    from primesvt_deploy.model.svit import SViT
+
+__all__ = [
+    "FRONTIER_FILE",
+    "LEDGER_FILE",
+    "FrontierWriter",
+    "KnownFrontier",
+    "check_frontier",
+    "check_points",
+]
 
 FRONTIER_FILE, LEDGER_FILE = "frontier.json", "ledger.jsonl"
 
@@ -91,6 +100,8 @@ class KnownFrontier(Shown):
         Raises:
             SettingsError: it was made of another model, of other data, or by another version.
         """
+        from primesvt_deploy.pipeline.image_sets import search_key  # torch, which reading needs not
+
         if search_key(model, data, self.search) != self.content["question"]:
             names = [on_one_line(self.content[name]) for name in ("model", "data")]
             raise SettingsError(
@@ -160,6 +171,49 @@ class FrontierWriter:
     def write(self, content: dict[str, Any]) -> None:
         """Put `frontier.json` there, whole or not at all."""
         write_whole(self.path / FRONTIER_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def check_frontier(
+    output: Path, savings: Sequence[float], timesteps: Sequence[int], held_out_images: int | None
+) -> None:
+    """Refuse, before anything is loaded, a frontier that cannot be made.
+
+    Args:
+        output: its directory.
+        savings: percent of the weights' bytes to save, a point each.
+        timesteps: T to run each point with besides the model's own.
+        held_out_images: so many of the held-out split; None: all.
+
+    Raises:
+        SettingsError: a number out of range.
+        OutputError: something else stands at `output`, or nothing can be written there.
+    """
+    check_points(savings, timesteps, held_out_images)
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise OutputError(f"{output} is a file: pass a directory as --output")
+    place = Path(os.path.abspath(output))
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write at {output}: {there} is no directory of yours to write to")
+    try:
+        if there == place and not _is_fresh(place) and _content(place) is None:
+            raise OutputError(f"{output} is not empty and holds no frontier: pass another --output")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot go on at {output}: {reason_of(error)}") from error
+
+
+def check_points(
+    savings: Sequence[float], timesteps: Sequence[int], held_out_images: int | None
+) -> None:
+    """Refuse points that no frontier has; see `check_frontier`."""
+    if not savings or not all(0.0 < saving < 100.0 for saving in savings):
+        raise SettingsError(
+            f"savings are {list(savings)}: expected percents between 0 and 100, at least one"
+        )
+    if any(steps < 1 for steps in timesteps):
+        raise SettingsError(f"ship timesteps are {list(timesteps)}: expected 1 or more each")
+    if held_out_images is not None and held_out_images < 1:
+        raise SettingsError(f"held-out images are {held_out_images}: expected 1 or more")
 
 
 def _content(directory: Path) -> dict[str, Any] | None:

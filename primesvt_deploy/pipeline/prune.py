@@ -14,11 +14,14 @@ from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.ahead import pruning_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
-from primesvt_deploy.pipeline.context import SearchContext, search_context
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.progress import AUTOMATIC, Progress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.prioritized import by_size
@@ -86,13 +89,14 @@ class PruneResult(Shown):
         )
 
 
+@drawn_by_default
 def prune(
     model: SViT,
     settings: BuildSettings,
     *,
     data: DataSet | None = None,
     ledger: Ledger | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
 ) -> PruneResult:
     """Prune `model` by the policy that the settings name until its float32 file fits the budget.
 
@@ -101,22 +105,26 @@ def prune(
         settings: budget and constraint.
         data: default: the data bundled with the model.
         ledger: candidates evaluated before; default: none.
-        progress: gets each step.
+        progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
+            `SILENT`: nothing.
 
     Raises:
         DataError: no data, or too few for the requested recovery.
         PruningError: a cut changed the model's outputs.
         SettingsError: no target.
     """
+    progress.stage("export of the dense model", 1)
     with tempfile.TemporaryDirectory() as directory:
         dense_bytes = export_onnx(model, Path(directory) / "dense.onnx").bytes
+    progress.step(f"{millions(dense_bytes)[0]} MB")
     search = settings.pruning
     budget_bytes = settings.budget_bytes(dense_bytes)
     if dense_bytes > budget_bytes and settings.smallest:
         raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     if data is None and dense_bytes > budget_bytes and not decides_by_size(search):
         data = open_data(model, seed=search.seed)
-    context = search_context(model, search, data, ledger=ledger, progress=progress)
+    ahead = pruning_ahead if dense_bytes > budget_bytes else None
+    context = search_context(model, search, data, ledger=ledger, progress=progress, ahead=ahead)
     size = SizeTarget(
         budget_bytes=budget_bytes,
         dense_bytes=dense_bytes,
@@ -138,6 +146,8 @@ def choose_plan(context: SearchContext, goal: Goal) -> PolicyOutcome:
     """
     settings, size = context.settings, goal.size
     if decides_by_size(settings):
+        if context.images is not None:
+            context.recovery.prepare(context.progress)
         return by_size(
             context.space,
             rates=settings.rates,
@@ -179,10 +189,8 @@ def make_search(
         constraint: accuracy that a plan must keep.
         size_of: predicted bytes under a plan.
     """
-    context.progress.stage("dense accuracy", 1)
-    dense = context.judge.dense()
-    context.progress.step(str(dense))
-    context.doubt(dense)
+    measure_dense(context)
+    context.recovery.prepare(context.progress)
     return Search(
         judge=context.judge,
         space=context.space,

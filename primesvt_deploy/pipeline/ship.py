@@ -11,6 +11,7 @@ import torch
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.lowering.passes import TracedNetwork, trace_network
+from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.anytime import Stage, export_stages, join_early, make_stages
 from primesvt_deploy.pipeline.budget import counted_bytes, file_bytes
@@ -75,13 +76,14 @@ def ship(
             integer_input=settings.integer_input,
             progress=progress,
         )
-    progress.stage(f"export, {precision.value}", 1)
+    progress.stage(f"export, {precision.value}", 2, "")
     traced = trace_network(
         quantized.module.float(),
         quantized.config,
         batch=settings.batch,
         exact=precision is not Precision.FP32,
     )
+    progress.step()
     artifact = export_onnx(
         quantized,
         stem.with_name(f"{stem.name}-{precision.value}.onnx"),
@@ -90,7 +92,7 @@ def ship(
         standard=settings.standard_ops,
         traced=traced,
     )
-    progress.step()
+    progress.step(f"{millions(artifact.bytes)[0]} MB")
     stages: tuple[Stage, ...] = ()
     largest = artifact
     if settings.anytime is not None:
@@ -127,7 +129,7 @@ def _native(
         early=[stage.early(math.inf) for stage in stages],
         traced=traced if settings.batch in (None, 1) else None,
     )
-    progress.step()
+    progress.step(f"{millions(native.bytes)[0]} MB")
     return native
 
 

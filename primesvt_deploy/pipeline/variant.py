@@ -18,6 +18,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.ahead import after_whole
 from primesvt_deploy.pipeline.anytime import Stage
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, Measurement, SizeTarget, weight_bytes
@@ -159,10 +160,12 @@ def make_variant(
     cost = _drop(context, dense, whole.artifact) if _changes_outputs(context, precision) else None
     size = _size_target(context, dense, whole)
     allowed, finetuned = context.settings.search.max_drop, context.settings.finetune
+    fits = whole.bytes <= dense.budget.bytes
+    context.progress.plan(after_whole(context, precision, prunes=not fits))
     if cost is not None and allowed is not None and cost.points > allowed and not finetuned:
         lossy = _too_lossy(context, dense, whole, cost)
         return _unpruned(context, dense, whole, cost, lossy, size)
-    if whole.bytes <= dense.budget.bytes:
+    if fits:
         if finetuned:
             context.progress.message("nothing has to leave, so nothing is fine-tuned")
         return _unpruned(context, dense, whole, cost, fitting(whole.bytes), size)
@@ -173,6 +176,7 @@ def make_variant(
         if again is None:
             break
         goal = again
+        context.progress.plan(after_whole(context, precision, prunes=True))
     return variant
 
 

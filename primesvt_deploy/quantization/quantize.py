@@ -109,17 +109,22 @@ def quantize(
     exempt = classifiers | _first_and_last(network, states[0])
     values = {m.constants.spike_value for m in network.modules() if isinstance(m, UnrolledNeuron)}
     segments = network.segments()
-    progress.stage(f"rounding to {bits} bits", len(segments))
+    progress.stage(f"rounding to {bits} bits", len(segments), "parts of the network")
     for segment in segments:
         moments = bits == 4 and calibrated
         with _collect_inputs(
             network, exempt, values, rows_wanted=calibrated, moments=moments
         ) as collected:
-            for state in states:
+            for number, state in enumerate(states, 1):
                 segment.run(state)
+                progress.advance(number, 2 * len(states), "batches")
         for layer, inputs in collected.items():
             _round(cast(Weighted, layer), inputs, bits, calibrated)
-        states = [segment.run(state) for state in states]
+        rounded: list[torch.Tensor] = []
+        for state in states:
+            rounded.append(segment.run(state))
+            progress.advance(len(states) + len(rounded), 2 * len(states), "batches")
+        states = rounded
         progress.step(", ".join(names[layer] for layer in collected))
     return model.with_module(network)
 

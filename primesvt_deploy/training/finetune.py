@@ -22,7 +22,8 @@ from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.families.timesteps import set_timesteps
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.progress import AUTOMATIC, SILENT, Progress
+from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.settings import FinetuneSettings
 from primesvt_deploy.summary import Shown, Summary
 from primesvt_deploy.training.batches import Batches
@@ -90,14 +91,10 @@ def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, so
             f"fine-tuning would end with {settings.timesteps[-1]} timesteps: expected the model's "
             f"{model.timesteps} last"
         )
-    if settings.epochs < len(settings.timesteps):
-        raise SettingsError(
-            f"{len(settings.timesteps)} timesteps are given for {settings.epochs} epochs: one an "
-            "epoch at most"
-        )
     _device(settings)
 
 
+@drawn_by_default
 def finetune(
     model: SViT,
     dense: SViT,
@@ -105,7 +102,7 @@ def finetune(
     settings: FinetuneSettings,
     *,
     checkpoint: Path | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTOMATIC,
 ) -> Finetuned:
     """Train `model` on `train` with `dense` as its teacher.
 
@@ -116,7 +113,8 @@ def finetune(
         settings: epochs, rates, device.
         checkpoint: file that keeps the state; a fine-tuning of the same models, images and
             settings goes on from it, and on a CPU ends with the same weights bit for bit.
-        progress: receives each step.
+        progress: receives each step; default: a bar on a terminal or in a notebook, elsewhere
+            nothing; `SILENT`: nothing.
 
     Returns:
         The trained model and its losses.
@@ -179,7 +177,7 @@ class _Finetuning(Trainer[tuple[int, int]]):
         """Train to the end, from the checkpoint's step where it is of the same fine-tuning."""
         self._resume()
         loop = self.loop
-        self._progress.stage("fine-tuning", loop.total - loop.step)
+        self._progress.stage("fine-tuning", loop.total - loop.step, "batches")
         loop.run(self, (divmod(n, loop.steps_per_epoch) for n in range(loop.step, loop.total)))
         student = self._student.cpu().eval().requires_grad_(False)
         return Finetuned(
@@ -303,12 +301,7 @@ def _loss(
 def _device(settings: FinetuneSettings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(settings.device)
-    except RuntimeError as error:
-        raise SettingsError(f"device is {settings.device!r}: expected cpu, cuda or auto") from error
-    if device.type not in ("cpu", "cuda"):
-        raise SettingsError(f"device is {settings.device!r}: expected cpu, cuda or auto")
+    device = torch.device(settings.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError("no CUDA device is there: pass --device cpu, or leave it out")
     return device

@@ -11,6 +11,7 @@ from primesvt_deploy.edge.runtime.runtimes import NATIVE, runtimes_of
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.checkpoint import read_checkpoint
 from primesvt_deploy.model.load import load
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.quantization.serialization import with_quantized_state
 from primesvt_deploy.quantization.timesteps import (
     STAGES_FILE,
@@ -34,6 +35,7 @@ def verify_bundle(
     threads: int = 0,
     factory: str | None = None,
     runtime: str | None = None,
+    progress: Progress = SILENT,
 ) -> Verification:
     """Compare a bundle's artifact, as it runs all its timesteps, with its model.
 
@@ -41,7 +43,13 @@ def verify_bundle(
     `verify_bundle_stages` for the outcome of each. Arguments and errors are the same.
     """
     outcomes = verify_bundle_stages(
-        bundle, data=data, images=images, threads=threads, factory=factory, runtime=runtime
+        bundle,
+        data=data,
+        images=images,
+        threads=threads,
+        factory=factory,
+        runtime=runtime,
+        progress=progress,
     )
     return outcomes[max(outcomes)]
 
@@ -54,6 +62,7 @@ def verify_bundle_stages(
     threads: int = 0,
     factory: str | None = None,
     runtime: str | None = None,
+    progress: Progress = SILENT,
 ) -> dict[int, Verification]:
     """Compare a bundle's artifact with its model on held-out images, stage by stage.
 
@@ -67,6 +76,7 @@ def verify_bundle_stages(
         threads: of ONNX Runtime.
         factory: `module:function` that makes the model, if it is of a user's own class.
         runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
+        progress: gets each stage.
 
     Returns:
         The outcome of each stage by its number of timesteps, the whole model last; one where runs
@@ -78,6 +88,7 @@ def verify_bundle_stages(
         VerificationError: the artifact is not its model.
     """
     opened = open_bundle(bundle)
+    progress.stage("reading the model", 1)
     model = load(bundle, factory=factory)
     whole, stages = model, _stages(opened)
     if "quantized.safetensors" in opened:
@@ -86,14 +97,15 @@ def verify_bundle_stages(
     if data is None and model.data is None:
         raise DataError(f"{bundle} was built on data of its own: pass --data, or --quick")
     held_out = open_data(model, data).held_out.shuffled(0).first(images)
+    progress.step()
     models = [*(rescaled(model, whole.at_timesteps(t), stages[t]) for t in sorted(stages)), model]
     if (runtime or runtimes_of(opened.manifest)[0]) == NATIVE:
         path = opened.file(NATIVE_FILE)
         precision = Precision(opened.manifest["precision"]["name"])
-        outcomes = verify_stages(models, path, held_out, precision=precision)
+        outcomes = verify_stages(models, path, held_out, precision=precision, progress=progress)
     else:
         path = opened.file("model.onnx")
-        outcomes = verify_onnx_stages(models, path, held_out, threads=threads)
+        outcomes = verify_onnx_stages(models, path, held_out, threads=threads, progress=progress)
     return dict(zip((model.timesteps for model in models), outcomes, strict=True))
 
 

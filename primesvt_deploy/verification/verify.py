@@ -117,11 +117,12 @@ def compare_with_model(
     images = images.for_model(model.sample_dtype)
     counter = comparison(False)
     expected, found = [], []
-    progress.stage("verification", -(-len(images) // size))
-    for batch in _batches(images, size):
+    progress.stage("verification", 1)
+    for number, batch in enumerate(_batches(images, size), 1):
         expected.append(counter.compare(batch))
         found.append(logits(batch))
-        progress.step()
+        progress.advance(min(number * size, len(images)), len(images))
+    progress.step()
     outcome = _summary(np.concatenate(expected), np.concatenate(found), counter)
     some = images.inputs(0, min(len(images), 4))
     outcome = replace(
@@ -131,12 +132,12 @@ def compare_with_model(
     )
     if counter.is_integer:
         behind = comparison(True) if outcome.flipped_spikes else None
-        flips = 0 if behind is None else _flips(behind, images, size)
+        flips = 0 if behind is None else _flips(behind, images, size, progress)
         exact = model.module.couplings_declared
         outcome = replace(outcome, flips_behind_float_layers=flips, exact=exact)
     # Without an image that has no flip, nothing else says how close logits must be.
     if outcome.failures() or outcome.images_with_flips == len(images):
-        return _with_rounding(outcome, model, images, size)
+        return _with_rounding(outcome, model, images, size, progress)
     return outcome
 
 
@@ -173,21 +174,25 @@ def _batches(images: ImageList, size: int) -> Iterator[npt.NDArray[Any]]:
         yield images.inputs(start, min(start + size, len(images)))
 
 
-def _flips(comparison: SpikeComparison, images: ImageList, size: int) -> int:
-    for batch in _batches(images, size):
+def _flips(comparison: SpikeComparison, images: ImageList, size: int, progress: Progress) -> int:
+    progress.stage("verification behind float layers", 1)
+    for number, batch in enumerate(_batches(images, size), 1):
         comparison.compare(batch)
+        progress.advance(min(number * size, len(images)), len(images))
+    progress.step()
     return int(comparison.per_image().sum())
 
 
 def _with_rounding(
-    outcome: Verification, model: SViT, images: ImageList, size: int
+    outcome: Verification, model: SViT, images: ImageList, size: int, progress: Progress
 ) -> Verification:
     """Add to `outcome` what rounding does in the model itself, against double precision."""
     exact = replace(model, module=copy.deepcopy(model.module).double())
     units = {name: spike_value(neuron) for name, neuron in neuron_layers(model).items()}
     flips = disagreements = 0
     largest = 0.0
-    for inputs in _batches(images, size):
+    progress.stage("verification against double precision", 1)
+    for number, inputs in enumerate(_batches(images, size), 1):
         batch = torch.from_numpy(inputs)
         logits, spikes = observed(model, batch)
         exact_logits, exact_spikes = observed(exact, batch.double())
@@ -195,6 +200,8 @@ def _with_rounding(
         for name, fired in spikes.items():
             flips += int(((fired - exact_spikes[name]).abs() > 0.5 * units[name]).sum())
         disagreements += int((logits.argmax(1) != exact_logits.argmax(1)).sum())
+        progress.advance(min(number * size, len(images)), len(images))
+    progress.step()
     return replace(
         outcome,
         rounding_flips=flips,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -12,6 +13,7 @@ from native_bundles import small_bundle
 from small_models import TERMINAL, primesvt
 
 from primesvt_deploy.cli.tables.bench import print_result
+from primesvt_deploy.edge.bench.results import read_results
 
 QUICK = ("--batches", "1", "--threads", "1", "--seconds", "0.1", "--rounds", "5", "--warmup", "0.2")
 
@@ -194,3 +196,36 @@ def test_a_mistake_is_one_line(place: Path, arguments: tuple[str, ...], said: st
     assert found.returncode == 2
     assert said in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_finished_measurement_is_kept_where_it_cannot_be_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    content = json.loads((place / "first.json").read_text())
+    (tmp_path / "results").mkdir()
+    (tmp_path / "model.onnx").touch()
+
+    def measured(*_: object) -> dict[str, object]:
+        (tmp_path / "results").rmdir()
+        return content
+
+    monkeypatch.setattr(sys.modules["primesvt_deploy.cli.bench"], "_measured", measured)
+    options = ("--output", "results/r.json", *(["--json"] if as_json else []))
+    ended = primesvt("bench", "model.onnx", *options, cwd=tmp_path)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: cannot write {tmp_path}/results/r.json: No such file")
+    kept = line.partition("the result is at ")[2].removesuffix(", move it from there")
+    assert Path(kept).parent == tmp_path
+    assert read_results(kept) == content
+    if as_json:
+        assert json.loads(ended.stdout)["variants"] == content["variants"]
+    else:
+        assert "median" in ended.stdout
+
+
+def test_a_plot_in_no_directory_is_refused_first(place: Path) -> None:
+    ended = primesvt("compare", "no.json", "none.json", "--plot", "no/where.svg", cwd=place)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: --plot: there is no directory no: make it\n"

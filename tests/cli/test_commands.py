@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -123,8 +124,10 @@ def test_build_ends_with_a_table_of_before_and_after(place: Path) -> None:
 
 def test_build_tells_its_stages(place: Path) -> None:
     progress = (place / "stderr").read_text()
+    assert all(re.match(r"\[ ?\d+:\d\d\] \w", line) for line in progress.splitlines()), progress
+    assert set(re.findall(r"[^ -~]", progress)) == {"\n"}
     for stage in ("robustness", "prioritized policy", "verification", "held-out accuracy"):
-        assert stage in progress
+        assert progress.count(f"] {stage}: ") == 1
 
 
 def test_inspect_shows_the_bundle(place: Path) -> None:
@@ -167,11 +170,11 @@ def test_verify_without_data_of_its_own_asks_for_some(place: Path) -> None:
 @pytest.mark.slow
 def test_analyze_gives_sizes_curves_and_firing_rates(place: Path) -> None:
     arguments = (
-        "analyze", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
+        "analyze", "--quiet", "--model", "tiny", "--data", "d.npz", "--rates", "0.5,0.75",
         "--robustness-images", "60", "--threads", "1",
     )  # fmt: skip
     table = primesvt(*arguments, cwd=place)
-    assert table.returncode == 0, table.stderr
+    assert table.returncode == 0 and table.stderr == ""
     assert "residual" in table.stdout and "Firing rates" in table.stdout
     assert "Energy, an estimate (4.6 pJ a MAC, 0.9 pJ an" in table.stdout
     found = json.loads(primesvt(*arguments, "--json", cwd=place).stdout)
@@ -199,6 +202,29 @@ def test_nobody_is_told_to_relax_a_constraint_that_is_off(most: float | None, ad
     assert advised in told
     assert ("--max-drop" in told) == (most is not None)
     assert "\n" not in told
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_met_already_is_told_first(place: Path) -> None:
+    built = primesvt(
+        "build", "--model", "tiny", "--data", "d.npz", "--budget-mb", "20", "--held-out-images",
+        "60", "--threads", "1", "--output", "whole", "--json", cwd=place,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    told, _, stages = built.stderr.partition("export of the dense model")
+    assert told.startswith("Nothing has to be pruned: as fp32 the weights have 0.") and stages
+    (following,) = [line for line in told.splitlines() if line.startswith("Next, to prune it: ")]
+    command = shlex.split(following.partition(": ")[2])
+    assert command[:2] == ["primesvt-deploy", "build"]
+    assert {"--force", "--saving", "50", "--policy", "greedy", "--held-out-images", "60"} <= set(
+        command
+    )
+    assert "--budget-mb" not in command
+    # It can be typed: all but the data, which are not there, are accepted.
+    wrong = ["none" if word == "d.npz" else word for word in command[1:]]
+    assert "no data at none" in primesvt(*wrong, cwd=place).stderr
+    accuracy = json.loads(built.stdout)["accuracy"]
+    assert accuracy["dense"]["n"] == accuracy["shipped"]["n"] == accuracy["drop"]["n"] == 60
 
 
 @pytest.mark.slow
@@ -240,9 +266,20 @@ def test_a_budget_out_of_reach_ends_with_1_and_one_paragraph(place: Path) -> Non
         (("analyze", "--model", "tiny"), "--data"),
         (("analyze", "--model", "tiny", "--sha256", "a" * 64), "--sha256 is of a checkpoint"),
         (("analyze", "--model", ""), "--model is empty"),
-        (("analyze", "--checkpoint", "none", "--sha256", "a"), "no model 'none'"),
+        (("analyze", "--checkpoint", "none"), "no checkpoint file at none"),
         (("analyze", "--checkpoint", "d.npz", "--sha256", "a"), "64 hexadecimal digits"),
-        (("analyze", "--checkpoint", "d.npz", "--sha256", "a" * 64), "has the SHA-256"),
+        (
+            (
+                "analyze",
+                "--checkpoint",
+                "tiny/weights.safetensors",
+                "--data",
+                "d.npz",
+                "--sha256",
+                "a" * 64,
+            ),
+            "has the SHA-256",
+        ),
         (("analyze", "--checkpoint", "n" * 300), "and 255 between two slashes: shorten it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -283,9 +320,10 @@ def test_a_container_tells_what_its_args_hold(tmp_path: Path) -> None:
     file = FIXTURES / "container_timm_module_prefix.pth.tar"
     asked = primesvt("analyze", "--checkpoint", file, cwd=tmp_path)
     assert asked.returncode == 2
-    assert "read as sdt-v1: the image size cannot be read from the weights: pass --image-size" in (
+    assert "read as sdt-v1: the image size cannot be read from the weights, and a checkpoint" in (
         asked.stderr
     )
+    assert "comes with no data: pass --image-size and --data, an ImageFolder" in asked.stderr
     told = primesvt("analyze", "--checkpoint", file, "--image-size", "32", cwd=tmp_path)
     assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
 
@@ -312,7 +350,9 @@ def test_a_fork_with_the_keys_of_another_family_is_read_by_its_flags(tmp_path: P
     options = ("--checkpoint", file, "--image-size", "32", "--family", "statten")
     asked = primesvt("analyze", *options, "--attention-mode", "STAtten", cwd=tmp_path)
     assert asked.returncode == 2
-    assert asked.stderr.strip().endswith("cannot be read from the weights: pass --chunk-size")
+    assert asked.stderr.strip().endswith(
+        "data: pass --chunk-size and --data, an ImageFolder directory or .npz"
+    )
     flags = ("--attention-mode", "STAtten", "--chunk-size", "2")
     told = primesvt("analyze", *options, *flags, cwd=tmp_path)
     assert "comes with no data: pass --data" in told.stderr, "the model itself is loaded"
@@ -369,7 +409,7 @@ def test_a_model_of_ones_own_class_from_its_factory(
     [
         (("--factory", "nets:lost"), "the factory does not say the image size"),
         (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for supported"),
-        (("--factory", "n:f", "--image-size", "8"), "--factory n:f: ModuleNotFoundError"),
+        (("--factory", "n:f", "--image-size", "8"), "--factory n:f: there is no module 'n'"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
         (("--max-drop", "none"), "--max-drop is 'none': expected a number of points"),
     ],
@@ -427,7 +467,7 @@ def test_a_build_answers_from_a_frontier(place: Path, known: Path) -> None:
     assert manifest["size"]["saved_percent"]["file"] >= 15.0
     assert "cached candidate" in manifest["constraints"]["stopped_by"]
     assert "robustness" not in found.stderr
-    assert "recovery and cut ..." in found.stderr
+    assert "] recovery and cut: " in found.stderr
 
 
 @pytest.mark.parametrize(

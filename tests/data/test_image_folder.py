@@ -250,7 +250,17 @@ def test_no_class_directories(tiny: SViT, tmp_path: Path, where: str) -> None:
 
 def test_class_directories_without_images(tiny: SViT, tmp_path: Path) -> None:
     write_images(tmp_path, 0)
-    assert "has 0 images" in refused(tiny, tmp_path)
+    assert "has 0 images in its class folders: expected files ending with .bmp, .jpeg" in (
+        refused(tiny, tmp_path)
+    )
+
+
+def test_a_class_without_images_is_named(tiny: SViT, tmp_path: Path) -> None:
+    write_images(tmp_path / "val", 20)
+    write_images(tmp_path / "train", 2)
+    for image in (tmp_path / "train" / "cat").iterdir():
+        image.rename(image.with_suffix(".heic"))
+    assert f"{tmp_path / 'train' / 'cat'}: no image in it" in refused(tiny, tmp_path)
 
 
 def test_too_few_images_to_halve(tiny: SViT, tmp_path: Path) -> None:
@@ -258,7 +268,7 @@ def test_too_few_images_to_halve(tiny: SViT, tmp_path: Path) -> None:
     assert "has 95 images to search and report on: expected at least 100" in refused(tiny, tmp_path)
 
 
-@pytest.mark.parametrize(("val", "test"), [(9, 10), (10, 9), (0, 0)])
+@pytest.mark.parametrize(("val", "test"), [(9, 10), (10, 9), (2, 1)])
 def test_too_few_images_in_one_of_two_directories(
     tiny: SViT, tmp_path: Path, val: int, test: int
 ) -> None:

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from families.vectors import FIXTURES, family_of, vector
-from list_upstream_layers import listed
+from list_upstream_layers import asked, listed
 
 from primesvt_deploy.families import FAMILIES
+from primesvt_deploy.families.asked_options import ASKED, asked_options
 from primesvt_deploy.families.nearest import LISTED, difference_from, layers_of, nearest
+from primesvt_deploy.families.options import ModelOptions, missing_options
 
 VECTORS = sorted(path.stem for path in FIXTURES.glob("*.pt"))
 
 
 def test_the_list_is_that_of_the_test_vectors() -> None:
     assert LISTED.read_text() == listed(), "run tools/list_upstream_layers.py"
+    assert ASKED.read_text() == asked(), "run tools/list_upstream_layers.py"
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_no_option_is_asked_for_that_the_conversion_does_not_miss(name: str) -> None:
+    state, family = vector(name)["state_dict"], family_of(name)
+    missing = missing_options(partial(family.convert, state), ModelOptions())
+    asked_for = asked_options(state, (), family.name)
+    assert set(asked_for) <= set(missing)
+    assert {"timesteps", "image_size"} & set(missing) <= set(asked_for)
+    assert not {"timesteps"} & set(asked_options(state, ("timesteps",), family.name))
+
+
+def test_an_option_that_another_replaces_is_not_asked_for() -> None:
+    keys = list(vector("sdt_v1_0011")["state_dict"])
+    assert asked_options(keys, ("pooling",)) == ("timesteps", "image_size")
+    assert asked_options(keys, ("patch_size",)) == ("timesteps", "image_size")
+    assert asked_options(["a.weight"], ()) == ()
 
 
 def test_every_family_is_listed() -> None:

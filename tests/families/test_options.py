@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from families.vectors import family_of, vector
 
 from primesvt_deploy.errors import ModelError
 from primesvt_deploy.families import FAMILIES, Family, family_named
-from primesvt_deploy.families.options import ModelOptions
+from primesvt_deploy.families.options import MissingOption, ModelOptions, with_options
 
 NAMES = {field.name for field in fields(ModelOptions)}
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -64,3 +65,19 @@ def test_options_that_the_family_does_not_list_are_refused_by_their_flag(family:
         flag = name.removeprefix("num_").replace("_", "-")
         with pytest.raises(ModelError, match=f"^--{flag} .* {family.name}: drop it$"):
             family.check_options([name])
+
+
+def test_all_options_that_are_missing_are_named_at_once() -> None:
+    state = vector("statten_imagenet")["state_dict"]
+    convert = partial(family_named("statten").convert, state)
+    with pytest.raises(MissingOption) as caught:
+        with_options(convert, ModelOptions(timesteps=4))
+    assert caught.value.names == ("image_size", "pooling", "attention_mode", "chunk_size")
+    said = str(caught.value)
+    assert said.startswith("the image size, which stem stages pool, the attention mode and the ")
+    assert "pass --image-size, --pooling, such as 1111, --attention-mode" in said
+    assert said.endswith("and --chunk-size") and "\n" not in said
+    with pytest.raises(ModelError, match=r"^patch size 5: this stem has 4 or 16"):
+        state = vector("spikformer_cifar")["state_dict"]
+        given = ModelOptions(timesteps=4, image_size=32, num_heads=2, patch_size=5)
+        with_options(partial(family_named("spikformer").convert, state), given)

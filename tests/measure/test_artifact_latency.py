@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded_progress import Recorded
 
 from primesvt_deploy.edge.bench.errors import MeasurementError
 from primesvt_deploy.edge.bench.settings import BenchSettings
@@ -15,27 +16,9 @@ from primesvt_deploy.measure.artifact_latency import (
     before_and_after,
     time_files,
 )
-from primesvt_deploy.progress import TimedProgress
 
 SAMPLES = np.zeros((3, 3, 16, 16), np.float32)
 ROUNDS = {"slow": [[4.0, 4.2], [4.1, 3.9], [4.0, 4.0]], "fast": [[2.0], [2.1], [1.9]]}
-
-
-class Steps:
-    """Counts the steps of each stage."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, int] = {}
-        self.steps = 0
-
-    def stage(self, name: str, total: int) -> None:
-        self.totals[name] = total
-
-    def step(self, note: str = "") -> None:
-        self.steps += 1
-
-    def message(self, text: str) -> None:
-        raise AssertionError(text)
 
 
 @pytest.mark.slow
@@ -45,12 +28,12 @@ def test_files_take_turns_in_processes_of_their_own(tiny_files: Path) -> None:
         name: TimedFile(path=tiny_files / f"{file}.onnx", threads=1, samples=SAMPLES)
         for name, file in (("one", "model"), ("other", "same"))
     }
-    progress = Steps()
+    recorded = Recorded()
     settings = BenchSettings(seconds=0.02, rounds=6, warmup_seconds=0.0)
-    found = time_files(files, settings=settings, progress=TimedProgress(progress))
+    found = time_files(files, settings=settings, progress=recorded)
     assert {name: len(blocks) for name, blocks in found.rounds.items()} == {"one": 6, "other": 6}
     assert all(ms > 0.0 for blocks in found.rounds.values() for block in blocks for ms in block)
-    assert progress.totals == {"latency": 2 + 6} and progress.steps == 8
+    assert recorded["latency"].total == 2 + 6 and recorded["latency"].is_done
     # A third of the time or three times as much would be shown even on a busy machine.
     assert 1 / 3 < found.ratio("one", "other").time < 3
     assert not any(note.startswith("load") for note in found.notes), "the build is the load"

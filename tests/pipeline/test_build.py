@@ -22,6 +22,7 @@ import pytest
 import torch
 from hostile_json import mutations
 from html_fragments import read_fragment
+from recorded_progress import Recorded
 from small_models import primesvt, write_arrays, write_model_directory
 
 from primesvt_deploy import BuildSettings, SearchSettings, build, export, load, prune
@@ -49,10 +50,18 @@ SOURCE = Source("w.pth", "5" * 64, 7)
 
 
 @pytest.fixture(scope="module")
-def built(model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+def told() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture(scope="module")
+def built(
+    model: SViT, data: DataSet, told: Recorded, tmp_path_factory: pytest.TempPathFactory
+) -> BuildResult:
     output = tmp_path_factory.mktemp("out") / "bundle"
     settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=40)
-    return build(replace(model, notes=NOTES, source=SOURCE), output, settings, data=data)
+    noted = replace(model, notes=NOTES, source=SOURCE)
+    return build(noted, output, settings, data=data, progress=told)
 
 
 def test_the_bundle_is_whole_and_the_workspace_gone(built: BuildResult) -> None:
@@ -78,6 +87,23 @@ def test_a_result_shows_itself(built: BuildResult) -> None:
 
 def test_the_weights_of_a_bundle_need_no_flags(built: BuildResult) -> None:
     assert load(built.path / "weights.safetensors").digest == load(built.path).digest
+
+
+def test_its_stages_were_planned_and_add_up(
+    built: BuildResult, told: Recorded, data: DataSet
+) -> None:
+    assert built.met
+    ahead = {name for plan in told.plans for name in plan}
+    assert ahead <= {stage.name for stage in told.stages}, "a stage that never came"
+    unplanned = [stage.name for stage in told.stages if not stage.planned]
+    assert set(unplanned) <= {"export of the dense model", "verification behind float layers"}
+    ended_early = [stage.name for stage in told.stages if not stage.is_done]
+    assert set(ended_early) <= {"prioritized policy"}
+    assert told["dense accuracy"].last == (120, 120, "images")
+    assert told["robustness"].last == (60, 60, "images")
+    assert told["verification"].last == (40, 40, "images")
+    assert told["held-out accuracy"].last == (120, 120, "images")
+    assert told["latency"].is_done
 
 
 def test_notes_on_the_model_reach_manifest_report_and_tables(
@@ -308,10 +334,10 @@ def test_a_model_that_guesses_is_told_at_once_and_in_the_manifest(
         return replace(images, labels=(images.labels + 1) % 5)
 
     wrong = replace(data, search=shifted(data.search), held_out=shifted(data.held_out))
-    messages = Messages()
+    messages = Recorded()
     settings = BuildSettings(saving=10.0, search=SEARCH, verify_images=20)
     result = build(model, tmp_path / "b", settings, data=wrong, progress=messages)
-    (said,) = [text for text in messages.texts if text.startswith("WARNING")]
+    (said,) = [text for text in messages.messages if text.startswith("WARNING")]
     assert "search images right, guessing 20%" in said
     (note,) = [text for text in result.manifest["notes"] if text.startswith("WARNING")]
     assert f"of {len(data.held_out)} held-out images right" in note
@@ -470,20 +496,6 @@ class TestInterrupted:
         assert not cut.with_name("cut.work").exists()
 
 
-class Messages:
-    """A progress that keeps what a user reads."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def stage(self, name: str, total: int) -> None: ...
-
-    def step(self, note: str = "") -> None: ...
-
-    def message(self, text: str) -> None:
-        self.texts.append(text)
-
-
 def signalled(body: Callable[[], object], seconds: float, number: int) -> None:
     """Run `body` in a forked child that gets a signal after so many seconds."""
     child = os.fork()
@@ -513,15 +525,15 @@ def test_after_signals_at_random_times_it_ends_with_the_same_plan(
         again = partial(build, model, output, settings, data=data, force=True)
         signalled(again, chance.uniform(0.1, 0.8) * lasted, number)
         open_bundle(output)
-    messages = Messages()
+    recorded = Recorded()
     if not work.exists():  # all calls ended before their signals
         work.mkdir()
     key = search_key(model, data, search)
     with (work / f"ledger-{key[:16]}.jsonl").open("ab") as file:
         file.write(b'null\n{"plan": 1}\n\xff\xfe\n')
-    build(model, output, settings, data=data, force=True, progress=messages)
+    build(model, output, settings, data=data, force=True, progress=recorded)
     note = "note: 3 lines of the ledger cannot be read and are evaluated anew"
-    assert note in messages.texts
+    assert note in recorded.messages
     assert plan_of(output) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from html_fragments import read_fragment
+from recorded_progress import Recorded
 from small_models import SHALLOW, make_model, make_prunable
 
 from primesvt_deploy import BuildSettings, SearchSettings, build
@@ -29,13 +30,38 @@ SAVINGS = (10.0, 30.0, 50.0)
 
 
 @pytest.fixture(scope="module")
+def told() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture(scope="module")
 def made(
-    model: SViT, data: DataSet, tmp_path_factory: pytest.TempPathFactory
+    model: SViT, data: DataSet, told: Recorded, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, FrontierResult]:
     output = tmp_path_factory.mktemp("frontier") / "f"
     return output, frontier(
-        model, output, SEARCH, data=data, savings=SAVINGS, timesteps=(1,), held_out_images=60
+        model,
+        output,
+        SEARCH,
+        data=data,
+        savings=SAVINGS,
+        timesteps=(1,),
+        held_out_images=60,
+        progress=told,
     )
+
+
+def test_its_stages_were_planned_and_add_up(
+    made: tuple[Path, FrontierResult], told: Recorded
+) -> None:
+    assert made[1]["points"]
+    ahead = {name for plan in told.plans for name in plan}
+    assert ahead <= {stage.name for stage in told.stages}, "a stage that never came"
+    assert [stage.name for stage in told.stages if not stage.planned] == []
+    ended_early = {stage.name for stage in told.stages if not stage.is_done}
+    assert ended_early <= {"uniform policy"}
+    assert told["held-out, 10% saved"].last == (60, 60, "images")
+    assert told["latency, dense"].last == (50, 50, "rounds")
 
 
 @pytest.fixture

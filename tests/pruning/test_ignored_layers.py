@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from idioms import network_in
+from recorded_progress import Recorded
 from small_models import TINY, make_model
 
 from primesvt_deploy import SearchSettings, adopt
@@ -51,19 +52,12 @@ def test_a_pattern_that_changes_nothing_is_found() -> None:
 
 
 def test_a_search_remarks_on_it() -> None:
-    said: list[str] = []
-
-    class Messages:
-        def stage(self, name: str, total: int) -> None: ...
-
-        def step(self, note: str = "") -> None: ...
-
-        def message(self, text: str) -> None:
-            said.append(text)
-
+    recorded = Recorded()
     settings = SearchSettings(ignore=("head", "blocks.0.mlp"))
-    search_context(make_model(TINY), settings, None, progress=Messages())
-    assert said == ["note: --ignore head changes nothing: no channels could leave what it names"]
+    search_context(make_model(TINY), settings, None, progress=recorded)
+    assert recorded.messages == [
+        "note: --ignore head changes nothing: no channels could leave what it names"
+    ]
 
 
 def test_the_reason_is_told() -> None:

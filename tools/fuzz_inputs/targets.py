@@ -32,6 +32,7 @@ from primesvt_deploy.bundle.signature import check_signature
 from primesvt_deploy.cli import cli
 from primesvt_deploy.cli.config.show import settings_in_toml
 from primesvt_deploy.data import open_data
+from primesvt_deploy.data.check import check_data
 from primesvt_deploy.edge.bench.comparison import compare_results, require_same_machine
 from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.edge.runtime.bundle import SIGNATURE, open_bundle
@@ -41,7 +42,10 @@ from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.edge.runtime.manifest import MANIFEST, check_figures, manifest_digest
 from primesvt_deploy.edge.runtime.predict import Classifier
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
+from primesvt_deploy.errors import DeployError
 from primesvt_deploy.model.load import load
+from primesvt_deploy.model.locate import KnownModel
+from primesvt_deploy.model.peek import peek
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.report.content import REPORT_CONTENT, encode_content, read_content
@@ -202,6 +206,15 @@ def _behind_first(alter: Alter) -> Alter:
     return lambda content, random: content[:1] + alter(content[1:], random)
 
 
+def _refusal(check: Callable[[], object]) -> DeployError | None:
+    """Why a check refuses a file; None: it does not."""
+    try:
+        check()
+    except DeployError as error:
+        return error
+    return None
+
+
 def _checkpoint_targets(folder: Path) -> Sequence[Target]:
     model = small_model()
     state = model.module.state_dict()
@@ -214,7 +227,10 @@ def _checkpoint_targets(folder: Path) -> Sequence[Target]:
     def use(name: str, *, exact: bool) -> Callable[[bytes], None]:
         def body(content: bytes) -> None:
             (directories[name] / name).write_bytes(content)
+            refused = _refusal(lambda: peek(directories[name] / name))
             found = load(directories[name]).module.state_dict()
+            if refused is not None:
+                raise Wrong(f"a checkpoint that can be loaded was refused: {refused}")
             if exact and not all(torch.equal(found[key], state[key]) for key in state):
                 raise Wrong("another model was loaded from altered bytes")
 
@@ -235,6 +251,7 @@ def _data_targets(folder: Path) -> Sequence[Target]:
     steps = Preprocessing(16, 16, 16, "bilinear", (0.5,) * 3, (0.25,) * 3)
     frame_steps = FrameSteps(3, 2, 8, 8)
     model = small_model()
+    known = KnownModel(name="tiny", labels=model.labels, preprocessing=model.preprocessing)
 
     def image(content: bytes) -> None:
         found = steps.apply(decode_image(content, upright=True))
@@ -247,7 +264,10 @@ def _data_targets(folder: Path) -> Sequence[Target]:
 
     def data_set(content: bytes) -> None:
         (folder / "data.npz").write_bytes(content)
+        refused = _refusal(lambda: check_data(folder / "data.npz", known))
         found = open_data(model, folder / "data.npz")
+        if refused is not None:
+            raise Wrong(f"data that can be opened were refused: {refused}")
         found.search.inputs(0, 2)
 
     of_frames, of_data = array_files()

@@ -17,6 +17,7 @@ __all__ = [
     "USER_PATH",
     "any_machine_option",
     "bundle_argument",
+    "check_threads",
     "json_option",
     "note_threads",
     "numbers",
@@ -154,14 +155,23 @@ def note_threads(threads: object) -> None:
         )
 
 
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads below 0.
+
+    Raises:
+        SettingsError: it is.
+    """
+    if threads < 0:
+        raise SettingsError(f"threads are {threads}: expected 0 (automatic) or more")
+
+
 def set_threads(threads: int) -> None:
     """Limit torch's threads; 0 leaves its own choice.
 
     Raises:
         SettingsError: less than 0.
     """
-    if threads < 0:
-        raise SettingsError(f"threads are {threads}: expected 0 (automatic) or more")
+    check_threads(threads)
     if threads:
         import torch
 

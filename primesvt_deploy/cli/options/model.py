@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -18,10 +18,7 @@ from primesvt_deploy.cli.options.completers import (
 from primesvt_deploy.edge.runtime.files import read_regular, reason_of
 from primesvt_deploy.errors import SettingsError
 
-if TYPE_CHECKING:
-    from primesvt_deploy.model.svit import SViT
-
-__all__ = ["load_named", "model_options"]
+__all__ = ["model_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -108,28 +105,10 @@ _LOAD_OPTIONS = (
     "interpolation",
 )
 """Options that `load` takes under the same name."""
-_ADOPT_OPTIONS = (
-    "timesteps",
-    "ema",
-    "key",
-    "ignore_args",
-    "sha256",
-    "image_size",
-    "frames",
-    "labels",
-    "mean",
-    "std",
-    "resize",
-    "interpolation",
-)
-"""Options that apply to a model of the user's own class."""
 
 
 def model_options(function: _F) -> _F:
-    """Give a command the options that name a model, which its `load_model` loads.
-
-    Loading takes seconds: a command checks its other options first.
-    """
+    """Give a command the options that name a model; it receives `model`, a `ModelChoice`."""
 
     @wraps(function)
     def wrapped(
@@ -160,53 +139,15 @@ def model_options(function: _F) -> _F:
             "std": numbers(std, "--std") if std else None,
             **{option: rest.pop(option) for option in _LOAD_OPTIONS},
         }
+        # Here, as these import numpy, which help does without.
+        from primesvt_deploy.cli.options.model_choice import ModelChoice
+        from primesvt_deploy.cli.options.model_values import check_values
 
-        def load_model() -> SViT:
-            if factory is not None and name is None:
-                return _own_model(factory, checkpoint, options)
-            from primesvt_deploy.model.load import load
-            from primesvt_deploy.model.reference_models import DEFAULT_MODEL
-
-            chosen = name if checkpoint is None else checkpoint
-            return load(DEFAULT_MODEL if chosen is None else chosen, factory=factory, **options)
-
-        return function(load_model=load_model, **rest)
+        check_values(options)
+        chosen = ModelChoice(name=name, checkpoint=checkpoint, factory=factory, options=options)
+        return function(model=chosen, **rest)
 
     return cast(_F, with_options(_OPTIONS, wrapped))
-
-
-def load_named(load_model: Callable[[], SViT], data: Path | None) -> SViT:
-    """Load a model; classes without names get those of the data set, and that is told at once.
-
-    Args:
-        load_model: loads it.
-        data: source of the images; None: those that come with the model.
-    """
-    from primesvt_deploy.data.class_names import named_by_data
-
-    loaded = load_model()
-    named = named_by_data(loaded, data)
-    for note in named.notes[len(loaded.notes) :]:
-        click.echo(f"note: {note}", err=True)
-    return named
-
-
-def _own_model(factory: str, checkpoint: Path | None, options: dict[str, Any]) -> SViT:
-    from primesvt_deploy.model.adopt import adopt
-
-    foreign = [
-        key
-        for key, value in options.items()
-        if value not in (None, False) and key not in _ADOPT_OPTIONS
-    ]
-    if foreign:
-        flag = foreign[0].removeprefix("num_").replace("_", "-")
-        raise SettingsError(
-            f"--{flag} is for supported families: drop it, --factory sets it itself"
-        )
-    if options["image_size"] is None:
-        raise SettingsError("the factory does not say the image size: pass --image-size")
-    return adopt(factory, checkpoint=checkpoint, **{key: options[key] for key in _ADOPT_OPTIONS})
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,14 @@ DASH = "\N{EN DASH}"
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console that shows text as it is: nothing in a name is taken for a style or an emoji."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return Console(
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        # Without any style, too: rich's own NO_COLOR leaves bold and dim.
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+    )
 
 
 def drop(change: Mapping[str, Any]) -> str:

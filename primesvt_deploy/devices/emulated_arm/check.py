@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox, default_direct
 from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.runtimes import NATIVE, ONNX, runtimes_of
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = ["ArmSettings", "verify_on_arm"]
 
@@ -50,7 +50,7 @@ def verify_on_arm(
     *,
     data: str | os.PathLike[str] | None = None,
     factory: str | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> tuple[CpuOutcome, ...]:
     """Run a bundle on emulated CPUs and compare.
 
@@ -62,7 +62,7 @@ def verify_on_arm(
         settings: CPUs, images, threads.
         data: a data source; None: the bundled data set it was built with.
         factory: `module:function` that makes the model, if it is of a user's own class.
-        tell: receives a line for each step.
+        progress: gets each stage.
 
     Returns:
         One outcome for each CPU; each agrees with this machine.
@@ -77,16 +77,20 @@ def verify_on_arm(
     samples = choose_samples(bundle, count=settings.images, data=data, factory=factory)
     sandbox = Sandbox(settings.sandbox or default_directory())
     if ONNX not in runtimes:
-        sandbox.set_up_emulator(tell=tell)
+        sandbox.set_up_emulator(progress=progress)
     elif not sandbox.is_ready:
-        tell(f"setting up an emulated ARM machine in {sandbox.directory} (once, some 240 MB)")
-        sandbox.set_up()
+        progress.message(
+            f"setting up an emulated ARM machine in {sandbox.directory} (once, some 240 MB)"
+        )
+        sandbox.set_up(progress=progress)
     with tempfile.TemporaryDirectory(prefix="primesvt-arm-") as scratch:
         job = _Job.prepare(Path(bundle).resolve(), runtimes, samples, Path(scratch), settings)
         outcomes = []
         for cpu in settings.cpus:
-            tell(f"emulating {cpu} (minutes)")
+            progress.message(f"emulating {cpu} takes minutes")
+            progress.stage(f"emulating {cpu}", 1)
             outcomes.append(job.run(sandbox, cpu))
+            progress.step()
     return tuple(outcomes)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from primesvt_deploy.devices.emulated_arm.debian_packages import unpack
 from primesvt_deploy.devices.emulated_arm.programs import call
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = [
     "compile_plugin",
@@ -32,8 +33,12 @@ _VARIABLE = "PRIMESVT_INSTRUCTIONS"
 _SECOND_INTERFACE = (8, 2)  # the first qemu that refuses plugins of interface 1
 
 
-def make_counting_qemu(folder: Path) -> None:
+def make_counting_qemu(folder: Path, progress: Progress = SILENT) -> None:
     """Put qemu, its libraries and the compiled plugin in an empty folder.
+
+    Args:
+        folder: the empty folder.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: there is no C compiler, a package cannot be fetched, or the plugin does not
@@ -43,7 +48,7 @@ def make_counting_qemu(folder: Path) -> None:
         raise EmulationError("there is no C compiler here to make a qemu plugin with")
     with tempfile.TemporaryDirectory(prefix="primesvt-qemu-") as scratch:
         unpacked = Path(scratch)
-        unpack(["qemu-user"], unpacked, dependencies=True)
+        unpack(["qemu-user"], unpacked, dependencies=True, progress=progress)
         for path in sorted(unpacked.rglob("*")):  # the loader's name is as good as any library's
             if (
                 re.search(r"\.so(\.\d+)*$", path.name)

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ from primesvt_deploy.edge.runtime.checked_json import fields, read_json, text
 from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = ["Parts", "Sandbox", "default_directory"]
 
@@ -108,15 +109,13 @@ class Sandbox:
         """Version of its onnxruntime; raises as `parts`."""
         return self.parts.wheels.removeprefix(_WHEELS)
 
-    def set_up(
-        self, *, onnxruntime: str | None = None, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def set_up(self, *, onnxruntime: str | None = None, progress: Progress = SILENT) -> None:
         """Make the parts that are missing; some 240 MB in all.
 
         Args:
             onnxruntime: its version; None: that of this interpreter. Several versions can be set
                 up; the last one is run.
-            tell: receives a line for each part.
+            progress: gets a stage for each part that is fetched, and its bytes.
 
         Raises:
             EmulationError: a part cannot be fetched, or Python does not run.
@@ -124,7 +123,7 @@ class Sandbox:
         version = onnxruntime or _installed()
         self.directory.mkdir(parents=True, exist_ok=True)
         with _locked(self.directory):
-            self._set_up(version, tell)
+            self._set_up(version, progress)
 
     def command(self, cpu: str, *, counting: bool = False) -> tuple[list[str], dict[str, str]]:
         """Command line and environment of its Python on a CPU.
@@ -161,19 +160,19 @@ class Sandbox:
             raise EmulationError(f"{self.directory}: the qemu on PATH is gone: set it up again")
         return [str(qemu)]
 
-    def set_up_emulator(self, *, tell: Callable[[str], None] = lambda _: None) -> None:
+    def set_up_emulator(self, *, progress: Progress = SILENT) -> None:
         """Make the part that `emulator` needs, unless it is there; the rest is for Python.
 
         Args:
-            tell: receives a line for each part.
+            progress: gets a stage for each part that is fetched, and its bytes.
 
         Raises:
             EmulationError: no qemu can be fetched.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         with _locked(self.directory):
-            self._fetch_qemu(tell)
-            self._make_counter(tell)
+            self._fetch_qemu(progress)
+            self._make_counter(progress)
 
     def _command(
         self, cpu: str, parts: Parts, *, counting: bool = False
@@ -188,50 +187,49 @@ class Sandbox:
         python = str(root / "usr/bin" / parts.python)
         return [*emulator, "-cpu", cpu, "-L", str(root), python], environment
 
-    def _set_up(self, version: str, tell: Callable[[str], None]) -> None:
-        self._fetch_qemu(tell)
+    def _set_up(self, version: str, progress: Progress) -> None:
+        self._fetch_qemu(progress)
         root = self.directory / "root"
         if not root.exists():
-            tell("fetching Debian's arm64 Python")
             with _building(root) as result:
-                fetch_debian(result)
+                fetch_debian(result, progress)
         python = max(root.glob("usr/bin/python3.*"), key=lambda path: int(path.suffix[1:])).name
         wheels = self.directory / f"{_WHEELS}{version}"
         if not wheels.exists():
-            tell(f"fetching aarch64 wheels of onnxruntime {version} for {python}")
+            progress.stage(f"fetching aarch64 wheels of onnxruntime {version} for {python}", 1)
             with _building(wheels) as result:
-                fetch_wheels(result, version, python.removeprefix("python"))
+                fetch_wheels(result, version, python.removeprefix("python"), progress)
+            progress.step()
         for cpu in CPUS:
             if not (self.directory / cpu).exists():
                 with _building(self.directory / cpu) as result:
                     _write_view(result, root, cpu)
-        parts = Parts(python, wheels.name, self._make_counter(tell))
+        parts = Parts(python, wheels.name, self._make_counter(progress))
         if not self.is_ready or self.parts != parts:
-            self._check(parts, tell)
+            self._check(parts, progress)
             write_whole(self.directory / _MARKER, json.dumps(asdict(parts)) + "\n")
-        tell(f"{self.directory} is ready: {python}, onnxruntime {version}")
+        progress.message(f"{self.directory} is ready: {python}, onnxruntime {version}")
 
-    def _fetch_qemu(self, tell: Callable[[str], None]) -> None:
+    def _fetch_qemu(self, progress: Progress) -> None:
         if find_qemu(self.directory) is None:
-            tell("fetching qemu-user-static")
             with _building(self.directory / "qemu") as result:
-                fetch_qemu(result)
+                fetch_qemu(result, progress)
 
-    def _make_counter(self, tell: Callable[[str], None]) -> str:
+    def _make_counter(self, progress: Progress) -> str:
         """Make the qemu that counts instructions; one line on why there is none, or empty."""
         if (self.directory / _COUNTER).exists():
             return ""
-        tell("fetching a qemu that counts instructions")
         try:
             with _building(self.directory / _COUNTER) as result:
-                make_counting_qemu(result)
+                make_counting_qemu(result, progress)
         except EmulationError as error:  # everything else works without
-            tell(f"instructions are not counted: {error}")
+            progress.message(f"instructions are not counted: {error}")
             return on_one_line(str(error))
         return ""
 
-    def _check(self, parts: Parts, tell: Callable[[str], None]) -> None:
+    def _check(self, parts: Parts, progress: Progress) -> None:
         """Import numpy and onnxruntime on each CPU."""
+        progress.stage("trying the emulated CPUs", len(CPUS), "CPUs")
         with tempfile.TemporaryDirectory(prefix="primesvt-arm-") as folder:  # for a core dump
             for cpu in CPUS:
                 command, environment = self._command(cpu, parts)
@@ -240,9 +238,12 @@ class Sandbox:
                 try:  # an onnxruntime that does not run on a CPU is what it is there to find
                     runtime = [*command, "-c", "import onnxruntime"]
                     call(runtime, environment=environment, folder=Path(folder))
-                    tell(f"{cpu}: onnxruntime {parts.wheels.removeprefix(_WHEELS)} imports")
+                    progress.message(
+                        f"{cpu}: onnxruntime {parts.wheels.removeprefix(_WHEELS)} imports"
+                    )
                 except EmulationError as error:
-                    tell(f"{cpu}: {error}")
+                    progress.message(f"{cpu}: {error}")
+                progress.step()
 
 
 def default_directory() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -9,8 +10,10 @@ import tempfile
 from pathlib import Path
 
 from primesvt_deploy.devices.emulated_arm.debian_packages import opened_apt, unpack
+from primesvt_deploy.devices.emulated_arm.downloads import watched
 from primesvt_deploy.devices.emulated_arm.programs import call
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress import SILENT, Progress
 
 __all__ = ["fetch_debian", "fetch_qemu", "fetch_wheels", "find_qemu"]
 
@@ -29,15 +32,19 @@ def find_qemu(directory: Path) -> Path | None:
     return Path(found) if found else None
 
 
-def fetch_qemu(result: Path) -> None:
+def fetch_qemu(result: Path, progress: Progress = SILENT) -> None:
     """Put `qemu-aarch64-static` of the machine's Debian in `result`.
+
+    Args:
+        result: an empty folder.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: it cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="primesvt-qemu-") as scratch:
         for package in ("qemu-user-static", "qemu-user"):  # Debian 13's first leads to the second
-            unpack([package], Path(scratch))
+            unpack([package], Path(scratch), progress=progress)
             for name in _NAMES:
                 program = Path(scratch) / "usr/bin" / name
                 if program.is_file():
@@ -46,13 +53,17 @@ def fetch_qemu(result: Path) -> None:
     raise EmulationError(f"neither qemu-user-static nor qemu-user has {_QEMU}")
 
 
-def fetch_debian(result: Path) -> None:
+def fetch_debian(result: Path, progress: Progress = SILENT) -> None:
     """Unpack the release's arm64 Python, and what it and the wheels need, to `result`.
+
+    Args:
+        result: an empty folder.
+        progress: gets the stages of `unpack`.
 
     Raises:
         EmulationError: it cannot be fetched.
     """
-    with opened_apt("arm64") as apt:
+    with opened_apt("arm64", progress) as apt:
         shown = apt.call("apt-cache", "show", "python3-minimal")
         found = re.search(r"\bpython3\.\d+(?=-minimal)", shown)
         if not found:
@@ -65,13 +76,14 @@ def fetch_debian(result: Path) -> None:
         loader.symlink_to(f"../usr/{_LOADER}")
 
 
-def fetch_wheels(result: Path, onnxruntime: str, python: str) -> None:
+def fetch_wheels(result: Path, onnxruntime: str, python: str, progress: Progress = SILENT) -> None:
     """Install aarch64 wheels to `result`.
 
     Args:
         result: an empty folder.
         onnxruntime: its version.
         python: the sandbox's, such as `3.11`.
+        progress: gets the bytes that are downloaded; pip does not tell of how many.
 
     Raises:
         EmulationError: pip does not find them, or there is no pip.
@@ -82,4 +94,7 @@ def fetch_wheels(result: Path, onnxruntime: str, python: str) -> None:
     command += ["--python-version", tag, "--abi", f"cp{tag}"]
     command += [part for name in _PLATFORMS for part in ("--platform", f"{name}_aarch64")]
     names = [f"onnxruntime=={onnxruntime}", "numpy", "flatbuffers", "packaging"]
-    call([*command, "--target", str(result), *names])
+    with tempfile.TemporaryDirectory(prefix="primesvt-pip-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        with watched(Path(folder), progress, pattern="pip-unpack-*"):
+            call([*command, "--target", str(result), *names], environment=environment)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from primesvt_deploy.edge.runtime.checked_json import fields, read_json, text
 from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.whole_file import write_whole
 
-__all__ = ["check_target", "read_results", "write_results"]
+__all__ = ["check_target", "keep_results", "read_results", "write_results"]
 
 _OF_ANY_VERSION = fields({"schema": text(r"primesvt-bench/.*")})
 
@@ -83,3 +85,32 @@ def write_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     except OSError as error:
         target = os.path.realpath(path)
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
+
+
+def keep_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a result file, and where that fails, another: what was measured is not lost.
+
+    Raises:
+        OutputError: it cannot be written there; the message says where it is instead.
+    """
+    try:
+        write_results(content, path)
+    except OutputError as error:
+        other = _elsewhere(content)
+        found = f"the result is at {other}, move it from there" if other else "make room there"
+        raise OutputError(f"{error}: {found}") from error
+
+
+def _elsewhere(content: Mapping[str, Any]) -> str | None:
+    """A file in the current or the temporary directory that holds a result; None: no room."""
+    for directory in (".", tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            handle, path = tempfile.mkstemp(".json", "primesvt-bench-", directory)
+            os.close(handle)
+            try:
+                write_results(content, path)
+            except OutputError:
+                os.unlink(path)
+            else:
+                return path
+    return None

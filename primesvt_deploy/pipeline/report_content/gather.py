@@ -66,14 +66,14 @@ class _Gathering:
         names = context.model.labels
         found = self._findings.evaluation.predictions
         predictions = (found["dense"], found["shipped"])
-        context.progress.stage("content of the report", 5)
+        context.progress.stage("content of the report", 5, "parts")
         layers = layer_bytes(*models, chosen.exported, groups)
         curves = sensitivities(ledger, groups)
         memory = self._part("memory", self._memory)
         firing = self._part("firing rates", lambda: layer_firing(*models, images))
         energy = self._part("energy", lambda: layer_energy(*models, images))
         sample = self._part("sample image", lambda: sample_image(self._shipped, images))
-        held_out = context.images.held_out
+        held_out = context.held_out
         lost = self._part("lost images", lambda: lost_images(held_out, *predictions, names))
         return ReportContent(
             layers=layers,

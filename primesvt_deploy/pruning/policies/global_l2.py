@@ -55,8 +55,10 @@ class GlobalL2(AlongPath):
                 forward_fn=run,
             )
             plans = [search.space.without_constants]
+            search.progress.stage("ranking of all channels", _STEPS - 1)
             while len(plans) < _STEPS:
                 plans.append(self._next(search, plans[-1], pruner, roots))
+                search.progress.step()
         return [plan for i, plan in enumerate(plans) if plan.kept and plan != plans[i - 1]]
 
     def _next(

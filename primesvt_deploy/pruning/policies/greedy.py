@@ -63,7 +63,7 @@ def _ranking(search: Search) -> ChannelRanking:
     if space.recovery is None:
         return space.by_norm
     moments, module = space.recovery.moments, space.model.module
-    search.progress.stage("channel importance", len(space.groups))
+    search.progress.stage("channel importance", len(space.groups), "layers")
     importance = {}
     for group in space.groups:
         importance[group.name] = reconstruction_importance(module, group, moments)
@@ -113,7 +113,11 @@ class _Walk:
             yield plan
         fractions: Sequence[float] = _FRACTIONS
         while True:
+            count = 1 + len(self._groups) * len(fractions)
+            (size,) = millions(self._search.size_of(plan))
+            self._search.progress.stage(f"sensitivity at {size} MB", count, "points")
             base = self._judged(plan)
+            self._search.progress.step()
             if self._is_hopeless(base):
                 return
             curves = self._measured(plan, base, fractions)
@@ -158,10 +162,6 @@ class _Walk:
         self, plan: Plan, base: Candidate, fractions: Sequence[float]
     ) -> dict[str, _Expected]:
         widths = plan.widths(self._groups)
-        self._search.progress.stage(
-            f"sensitivity at {millions(self._search.size_of(plan))[0]} MB",
-            len(self._groups) * len(fractions),
-        )
         return {g.name: self._curve(plan, base, g, widths[g.name], fractions) for g in self._groups}
 
     def _curve(

@@ -51,7 +51,7 @@ def outcome_on_path(
     target = _first(path, lambda plan: size_of(plan) <= budget_bytes)
     reached = target is not None
     last = len(path) - 1 if target is None else target
-    search.progress.stage(f"{name} policy", max(1, last.bit_length() + 1))
+    search.progress.stage(f"{name} policy", max(1, last.bit_length() + 1), "candidates")
 
     def judged(index: int) -> Candidate:
         candidate = search.judge.judge(path[index], step=name)

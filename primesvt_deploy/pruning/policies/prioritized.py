@@ -43,11 +43,12 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         budget_bytes: bytes that the model file may have.
     """
     size_of, progress = search.size_of, search.progress
+    targets = [curve for curve in curves if curve.is_target]
+    progress.stage("prioritized policy", 1 + len(targets), "steps down")
     plan, start = search.start()
     steps = [start] if start else []
+    progress.step(f"without constant channels: {millions(size_of(plan))[0]} MB" if start else "")
     refused: Candidate | None = None
-    targets = [curve for curve in curves if curve.is_target]
-    progress.stage("prioritized policy", len(targets))
     for curve in targets:
         if size_of(plan) <= budget_bytes:
             break

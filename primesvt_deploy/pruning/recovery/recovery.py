@@ -27,6 +27,7 @@ from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.cut import silence
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.batchnorm import (
@@ -68,10 +69,26 @@ class Recovery:
         self.steps = frozenset(steps)
         self.matches_norms = "norms" in self.steps
 
+    def prepare(self, progress: Progress = SILENT) -> None:
+        """Measure what the steps need of the dense model, unless that is done; a stage of its own.
+
+        Args:
+            progress: gets the stage and its images.
+        """
+        if "moments" in self.__dict__ or not self.steps & {"bias", "refit", "free"}:
+            return
+        progress.stage("calibration", 1)
+        self.moments = self._measured(progress)
+        progress.step()
+
     @cached_property
     def moments(self) -> Moments:
         """Statistics of the inputs of the dense model's layers."""
-        return measure_moments(self._lowered, self._groups, self._batches(CALIBRATION_IMAGES))
+        return self._measured(SILENT)
+
+    def _measured(self, progress: Progress) -> Moments:
+        batches = self._batches(CALIBRATION_IMAGES, progress)
+        return measure_moments(self._lowered, self._groups, batches)
 
     @cached_property
     def state(self) -> torch.Tensor:
@@ -111,12 +128,15 @@ class Recovery:
                     state = segment.run(state)
 
     @torch.no_grad()
-    def recovered(self, plan: Plan, *, head: bool = False) -> SpikingNetwork:
+    def recovered(
+        self, plan: Plan, *, head: bool = False, progress: Progress = SILENT
+    ) -> SpikingNetwork:
         """The dense module without the channels that leave, recovered; ready to be cut.
 
         Args:
             plan: channels that stay.
             head: refit the classifier as well; the other steps are those of candidates.
+            progress: gets the images that a classifier is refitted on; no step.
         """
         module = copy.deepcopy(self.model.module)
         self._prepare(module, plan)
@@ -127,7 +147,10 @@ class Recovery:
                 if isinstance(norm, NORMS):
                     module.get_submodule(name).load_state_dict(norm.state_dict())
         if head and plan.kept:
-            inputs = classifier_inputs(lower_module(module), self._batches(HEAD_IMAGES))
+            if "_dense_outputs" not in self.__dict__:
+                self._dense_outputs = self._outputs_of_dense(progress)
+            batches = self._batches(HEAD_IMAGES, progress, passes=2, passed=1)
+            inputs = classifier_inputs(lower_module(module), batches)
             refit_classifiers(module, inputs, self._dense_outputs)
         return module
 
@@ -187,13 +210,22 @@ class Recovery:
     @cached_property
     def _dense_outputs(self) -> dict[str, torch.Tensor]:
         """Logits of the dense model's classifiers on the calibration images, by name."""
-        inputs = classifier_inputs(self._lowered, self._batches(HEAD_IMAGES))
+        return self._outputs_of_dense(SILENT)
+
+    def _outputs_of_dense(self, progress: Progress) -> dict[str, torch.Tensor]:
+        batches = self._batches(HEAD_IMAGES, progress, passes=2)
+        inputs = classifier_inputs(self._lowered, batches)
         return classifier_outputs(self._lowered, inputs)
 
-    def _batches(self, most: int) -> Iterator[torch.Tensor]:
+    def _batches(
+        self, most: int, progress: Progress = SILENT, *, passes: int = 1, passed: int = 0
+    ) -> Iterator[torch.Tensor]:
+        """The first images, in one of several `passes` over them, of which some are done."""
         size, count = self.model.batch_of(32), min(most, len(self._images))
         for start in range(0, count, size):
             yield self._batch(start, min(start + size, count))
+            done = passed * count + min(start + size, count)
+            progress.advance(done, passes * count)
 
     def samples(self, count: int) -> torch.Tensor:
         """The first calibration samples, as the network takes them."""

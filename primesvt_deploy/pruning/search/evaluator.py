@@ -13,6 +13,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import Segment, SpikingNetwork
 from primesvt_deploy.model.svit import SViT, time_first
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search.plan_networks import PlanNetworks
@@ -103,6 +104,7 @@ class Evaluator:
         limit: int | None = None,
         stop: Callable[[npt.NDArray[np.bool_]], bool] | None = None,
         keep: Iterable[Group] = (),
+        progress: Progress = SILENT,
     ) -> Outcome:
         """Classify the images under `plan`, in order.
 
@@ -111,6 +113,7 @@ class Evaluator:
             limit: so many images at most.
             stop: called after each chunk with the flags so far; True ends the evaluation.
             keep: groups about to be varied: the states before them are cached for later calls.
+            progress: gets the images done; no step.
         """
         n = min(len(self.images), limit or len(self.images))
         varied = tuple(keep)
@@ -124,7 +127,11 @@ class Evaluator:
             first = self._depth(request, chunk)
             if first < made.calibrated_from:
                 made = self._network(request, first)  # states were dropped to make room since
-            logits.append(self._run(request, made.network, chunk, first))
+
+            def tell(share: float, chunk: Chunk = chunk) -> None:
+                progress.advance(chunk[0] + int(share * (chunk[1] - chunk[0])), n)
+
+            logits.append(self._run(request, made.network, chunk, first, tell))
             labels = torch.from_numpy(self.images.labels[slice(*chunk)])
             flags.append((logits[-1].argmax(dim=1) == labels).numpy())
             if stop is not None and chunk[1] < n and stop(np.concatenate(flags)):
@@ -139,16 +146,27 @@ class Evaluator:
         return 0 if request.narrow else self._cache.depth(request.plan, chunk, most)
 
     def _run(
-        self, request: _Request, network: SpikingNetwork, chunk: Chunk, first: int
+        self,
+        request: _Request,
+        network: SpikingNetwork,
+        chunk: Chunk,
+        first: int,
+        tell: Callable[[float], None],
     ) -> torch.Tensor:
-        """Logits of a chunk, from the entrance of segment `first` on."""
+        """Logits of a chunk from segment `first` on; `tell` gets the share that is done."""
         batches = self._cache.states(first, chunk) if first else self._inputs(network, chunk)
-        for index, segment in enumerate(network.segments()):
+        segments = network.segments()
+        for index, segment in enumerate(segments):
             if index < first:
                 continue
             if index in request.keep_at:
                 self._cache.keep(request.plan, index, chunk, batches)
-            batches = [segment.run(restored(batch)) for batch in batches]
+            reached: list[torch.Tensor] = []
+            for batch in batches:  # a cached list stays as it is
+                reached.append(segment.run(restored(batch)))
+                passed = index - first + len(reached) / len(batches)
+                tell(passed / (len(segments) - first))
+            batches = reached
         return torch.cat(batches)
 
     def _inputs(self, network: SpikingNetwork, chunk: Chunk) -> list[torch.Tensor]:

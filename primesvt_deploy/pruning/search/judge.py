@@ -11,6 +11,7 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
+from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.evaluator import Evaluator, Outcome
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
@@ -30,14 +31,21 @@ class LedgerJudge:
         ledger: where candidates are kept.
         max_drop: percentage points; a candidate that surely loses more is given up early.
         weights: SHA-256 of the file of the dense model's weights; "": it has none.
+        progress: gets the images of each candidate; no step.
     """
 
     def __init__(
-        self, evaluator: Evaluator, ledger: Ledger, *, max_drop: float = 100.0, weights: str = ""
+        self,
+        evaluator: Evaluator,
+        ledger: Ledger,
+        *,
+        max_drop: float = 100.0,
+        weights: str = "",
+        progress: Progress = SILENT,
     ) -> None:
         self.images = len(evaluator.images)
         self._evaluator, self._ledger, self._max_drop = evaluator, ledger, max_drop
-        self._weights = weights
+        self._weights, self._progress = weights, progress
         self._dense_logits: torch.Tensor | None = None
 
     def dense(self) -> Accuracy:
@@ -76,6 +84,7 @@ class LedgerJudge:
             limit=count,
             stop=hopeless if give_up else None,
             keep=[group] if group is not None else (),
+            progress=self._progress,
         )
         drop = PairedDrop.of(dense, found.hits)
         candidate = Candidate(
@@ -106,13 +115,17 @@ class LedgerJudge:
     def _reference_logits(self, count: int) -> torch.Tensor:
         """The dense model's logits on the first `count` images, `[count or more, K]`."""
         if self._dense_logits is None or len(self._dense_logits) < count:
-            found = self._evaluator.outcome(Plan(), limit=count, keep=self._evaluator.groups)
+            found = self._evaluator.outcome(
+                Plan(), limit=count, keep=self._evaluator.groups, progress=self._progress
+            )
             self._dense_logits = found.logits
         return self._dense_logits
 
     def _measure_dense(self) -> npt.NDArray[np.bool_]:
         started = time.perf_counter()
-        found = self._evaluator.outcome(Plan(), keep=self._evaluator.groups)
+        found = self._evaluator.outcome(
+            Plan(), keep=self._evaluator.groups, progress=self._progress
+        )
         self._dense_logits = found.logits
         self._ledger.append(
             Candidate(

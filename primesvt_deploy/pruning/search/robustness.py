@@ -96,7 +96,8 @@ def measure_robustness(
     Returns:
         The points of each group.
     """
-    progress.stage("robustness", len(groups) * len(rates))
+    unit = f"points of {len(groups)} layers"
+    progress.stage("robustness", len(groups) * len(rates), unit)
     return tuple(_points(judge, group, ranking, sorted(rates), limit, progress) for group in groups)
 
 

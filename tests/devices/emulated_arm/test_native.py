@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from devices.emulated_arm.test_check import FINE, command
 from native_bundles import pretended_bundle, small_bundle
+from recorded_progress import Recorded
 from sealed_bundles import seal
 
 from primesvt_deploy.devices.emulated_arm import check, native_comparison
@@ -29,6 +30,7 @@ from primesvt_deploy.devices.emulated_arm.outcome import CpuOutcome, NativeOutco
 from primesvt_deploy.devices.emulated_arm.qemu import NativeGuest
 from primesvt_deploy.devices.emulated_arm.sandbox import Sandbox
 from primesvt_deploy.errors import EmulationError, VerificationError
+from primesvt_deploy.progress import Progress
 
 Faked = Callable[[str], Sandbox]
 SAME = NativeOutcome(
@@ -164,20 +166,20 @@ def test_what_a_program_died_of(
 def test_the_emulator_alone_can_be_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from primesvt_deploy.devices.emulated_arm import sandbox as module
 
-    def fetch_qemu(result: Path) -> None:
+    def fetch_qemu(result: Path, progress: Progress) -> None:
         (result / "qemu-aarch64-static").touch()
 
-    def refuse(folder: Path) -> None:
+    def refuse(folder: Path, progress: Progress) -> None:
         raise EmulationError("there is no C compiler here")
 
     monkeypatch.setattr(module, "find_qemu", lambda d: next(d.glob("qemu/*"), None))
     monkeypatch.setattr(module, "fetch_qemu", fetch_qemu)
     monkeypatch.setattr(module, "make_counting_qemu", refuse)
     made = Sandbox(tmp_path / "s")
-    told: list[str] = []
-    made.set_up_emulator(tell=told.append)
+    recorded = Recorded()
+    made.set_up_emulator(progress=recorded)
     assert made.emulator() == [str(tmp_path / "s/qemu/qemu-aarch64-static")]
-    assert told[-1] == "instructions are not counted: there is no C compiler here"
+    assert recorded.messages[-1] == "instructions are not counted: there is no C compiler here"
     with pytest.raises(EmulationError, match="no qemu that counts could be fetched"):
         made.emulator(counting=True)
     assert not made.is_ready

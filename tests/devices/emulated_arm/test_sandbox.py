@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from recorded_progress import Recorded
 
 from primesvt_deploy.devices.emulated_arm import sandbox as module
 from primesvt_deploy.devices.emulated_arm.sandbox import Parts, Sandbox, default_directory
 from primesvt_deploy.errors import EmulationError
+from primesvt_deploy.progress import Progress
 
 Faked = Callable[[str], Sandbox]
 TOOL = Path(__file__).parents[3] / "tools" / "arm_sandbox.py"
@@ -91,23 +93,23 @@ def fake_parts(monkeypatch: pytest.MonkeyPatch, qemu: str = "true") -> list[str]
     """Parts that come from nowhere; the list is of those that were fetched."""
     fetched: list[str] = []
 
-    def fetch_qemu(result: Path) -> None:
+    def fetch_qemu(result: Path, progress: Progress) -> None:
         fetched.append("qemu")
         (result / "qemu-aarch64-static").write_text(f"#!/bin/sh\n{qemu}\n")
         (result / "qemu-aarch64-static").chmod(0o755)
 
-    def fetch_debian(result: Path) -> None:
+    def fetch_debian(result: Path, progress: Progress) -> None:
         fetched.append("debian")
         (result / "usr/bin").mkdir(parents=True)
         for name in ("python3.9", "python3.11"):
             (result / "usr/bin" / name).touch()
 
-    def fetch_wheels(result: Path, onnxruntime: str, python: str) -> None:
+    def fetch_wheels(result: Path, onnxruntime: str, python: str, progress: Progress) -> None:
         fetched.append(f"wheels {onnxruntime} {python}")
         if onnxruntime == "9.9":
             raise EmulationError("no such version")
 
-    def make_counting_qemu(folder: Path) -> None:
+    def make_counting_qemu(folder: Path, progress: Progress) -> None:
         fetched.append("counter")
         raise EmulationError("there is no C compiler here")
 
@@ -138,11 +140,11 @@ def test_an_onnxruntime_that_does_not_run_is_told(
 ) -> None:
     dies = 'case "$*" in *"import onnxruntime"*) kill -ILL $$;; esac'
     fake_parts(monkeypatch, dies)
-    told: list[str] = []
+    recorded = Recorded()
     made = Sandbox(tmp_path / "s")
-    made.set_up(onnxruntime="1.21.0", tell=told.append)
+    made.set_up(onnxruntime="1.21.0", progress=recorded)
     assert made.is_ready
-    assert sum("ended with -4" in line for line in told) == 2
+    assert sum("ended with -4" in line for line in recorded.messages) == 2
 
 
 def test_a_python_that_does_not_run_is_an_error(

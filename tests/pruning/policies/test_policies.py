@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pruning.policies.analytic import AnalyticJudge, RankedSpace, group, size_under
+from recorded_progress import Recorded
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import find_groups
@@ -49,6 +50,7 @@ def made_up(settings: SearchSettings = SETTINGS) -> tuple[Search, AnalyticJudge]
         settings=settings,
         constraint=AccuracyConstraint(settings.max_drop),
         size_of=size_under(GROUPS),
+        progress=Recorded(),  # which refuses more steps than a stage said
     )
     return search, judge
 
@@ -64,6 +66,7 @@ def on_a_model(model: SViT, settings: SearchSettings = SETTINGS) -> tuple[Search
         settings=settings,
         constraint=AccuracyConstraint(settings.max_drop),
         size_of=lambda p: weights.bytes(p.widths(groups)),
+        progress=Recorded(),  # which refuses more steps than a stage said
     )
     return search, judge
 
