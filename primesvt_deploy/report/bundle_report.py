@@ -82,9 +82,7 @@ def render_report(
         "layers": rows.layer_bytes(shown.layers),
         "totals": rows.total_bytes(shown.layers),
         "stopped_early": sum(plan.stopped_early for plan in shown.tried),
-        "most_judged": max(
-            (plan.n for plan in shown.tried if not plan.stopped_early), default=None
-        ),
+        "enough_images": search.enough_images(shown.tried),
         "groups": rows.groups(plan),
         "curves": curves,
         "curve_images": rows.most_images(curves),

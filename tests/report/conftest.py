@@ -1,18 +1,13 @@
-"""The made-up build of `example`, whole and with parts replaced."""
+"""The made-up build, whole and with parts replaced."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from example import example_content, example_manifest, example_plan
 from html_page import Page
+from made_up_build import example_content, example_manifest, example_plan
 
 from primesvt_deploy.report.bundle_report import render_report
 from primesvt_deploy.report.content import ReportContent

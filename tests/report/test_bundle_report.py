@@ -36,7 +36,7 @@ NUMBERS = """
 -27.2%|4 timesteps|10 classes|75.32%|[74.1, 76.5]|3 766 of n = 5 000|73.32%|[72.1, 74.5]
 3 666 of n = 5 000|-2.00 points|[-2.69, -1.31]|203 are right|103 in the|76.02%|[74.8, 77.2]
 3 801 of|1.86 points|23.41 ms|95% within 25.90 ms|17.81 ms|95% within 19.22 ms|1.31 x faster
-100 runs|2 threads|Cortex-A76|116 candidates|32 of them|5 000 images|512 search images
+100 runs|2 threads|Cortex-A76|116 candidates|32 of them|2 500 images or more|512 search images
 78.00 MB|84.50 MB|256 images|dog with a probability of 61.4%|12 of 203|99.61%|disagreements: 1
 0.123|3.1 x 10⁻⁶|98 765 432|images with a flipped spike 5|Flipped spikes 17|in all 7 min 0 s
 python 3.11.2|torch 2.14.0|primesvt-deploy 0.7.1|2026-03-01 12:34 UTC|Seed 11|multiples of 1

@@ -120,7 +120,9 @@ def _loss_key(steps: Sequence[float]) -> Key:
 
 
 def sensitivity(measured: Sequence[Sensitivity], what: str) -> Figure | None:
-    """What a policy measured of each layer at each rate, in colours of equal shares.
+    """What a policy measured of each layer, in colours of equal shares, at each rate it tried.
+
+    Rates differ from layer to layer: a policy may remove a number of channels, not a share.
 
     Args:
         measured: of each group.
@@ -132,34 +134,31 @@ def sensitivity(measured: Sequence[Sensitivity], what: str) -> Figure | None:
     rows = [
         {
             "layer": entry.group,
-            "rate": share(rate),
+            "rate": round(100 * rate, 3),
             "value": value,
+            "removed": share(round(rate, 4)),
             "told": f"{value:.3g}",
         }
         for entry in measured[:MOST_ROWS]
-        for rate, value in zip(entry.rates, entry.values, strict=False)
+        for rate, value in zip(entry.rates, entry.values, strict=True)
     ]
     if not rows:
         return None
-    steps = quantiles([float(str(row["value"])) for row in rows], len(COOL))
-    chart = (
-        chart_of(rows)
-        .mark_rect(stroke="var(--page)")
-        .encode(
-            x=_rates(rows),
-            y=names_axis("layer"),
-            color=alt.Color(
-                "value:Q", scale=heat_scale(steps, COOL[: len(steps) + 1]), legend=None
-            ),
-            tooltip=tooltip(layer="layer", rate="removed", told=what or "measured"),
-        )
+    values = [value for entry in measured[:MOST_ROWS] for value in entry.values]
+    steps = quantiles(values, len(COOL))
+    axis = alt.Axis(title="% of the layer's channels removed", orient="top", tickCount=10)
+    colours = heat_scale(steps, COOL[: len(steps) + 1])
+    mark = chart_of(rows).mark_point(shape="square", filled=True, size=200, opacity=1)
+    chart = mark.encode(
+        x=alt.X("rate:Q", axis=axis, scale=alt.Scale(domain=[0, 100])),
+        y=names_axis("layer"),
+        color=alt.Color("value:Q", scale=colours, legend=None),
+        tooltip=tooltip(layer="layer", removed="removed", told="measured"),
     )
-    values = [float(str(row["value"])) for row in rows]
     key = (
         (COOL[0], f"least, {min(values):.3g}"),
         (COOL[len(steps)], f"most, {max(values):.3g}"),
     )
     label = f"{what or 'Sensitivity'} of {len(measured)} layers by share of channels removed"
-    return figure(
-        "sensitivity", label, chart, height=20 * len({row["layer"] for row in rows}), key=key
-    )
+    height = 20 * len({row["layer"] for row in rows})
+    return figure("sensitivity", label, chart, height=height, key=key)

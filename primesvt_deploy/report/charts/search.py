@@ -25,7 +25,7 @@ from primesvt_deploy.report.charts.style import (
 from primesvt_deploy.report.content import TriedPlan
 from primesvt_deploy.report.numbers import fixed, interval, number, points, share, size
 
-__all__ = ["frontier_of", "size_and_accuracy"]
+__all__ = ["enough_images", "frontier_of", "size_and_accuracy"]
 
 _ROBUSTNESS = "robustness"
 _HEIGHT = 380
@@ -53,15 +53,20 @@ class _Frame:
         return alt.Y(f"{field}:Q", scale=scale, axis=axis)
 
 
+def enough_images(tried: Sequence[TriedPlan]) -> int:
+    """Half of the most images that a candidate was judged on."""
+    return -(-max((plan.n for plan in tried if not plan.stopped_early), default=0) // 2)
+
+
 def frontier_of(tried: Sequence[TriedPlan]) -> list[TriedPlan]:
     """Candidates that no other one beats in both size and accuracy, smallest first.
 
-    Only those that were judged on as many images as any: on fewer, luck would win.
+    Only those that were judged on enough images: on fewer, luck would win.
     """
-    finished = [plan for plan in tried if not plan.stopped_early]
-    most = max((plan.n for plan in finished), default=0)
+    enough = enough_images(tried)
     best: list[TriedPlan] = []
-    for plan in sorted((p for p in finished if p.n == most), key=lambda p: (p.bytes, p.drop)):
+    seen = [plan for plan in tried if not plan.stopped_early and plan.n >= enough]
+    for plan in sorted(seen, key=lambda plan: (plan.bytes, plan.drop)):
         if not best or plan.drop < best[-1].drop:
             best.append(plan)
     return best
@@ -228,6 +233,9 @@ def _shipped(frame: _Frame, chosen: tuple[float, float] | None) -> Iterator[alt.
     )
     yield base.mark_point(shape="diamond", filled=True, size=170, color=MARKED, opacity=1)
     left = x < (frame.left + frame.right) / 2
-    yield base.mark_text(
-        align="left" if left else "right", dx=10 if left else -10, dy=-9, fontWeight="bold"
-    ).encode(text=alt.value("shipped"))
+    place: dict[str, Any] = {"align": "left" if left else "right", "dx": 10 if left else -10}
+    # Twice: other points do not show through the letters.
+    outlines: tuple[dict[str, Any], ...] = ({"stroke": "var(--page)", "strokeWidth": 4}, {})
+    for outline in outlines:
+        word = base.mark_text(dy=-10, fontWeight="bold", **place, **outline)
+        yield word.encode(text=alt.value("shipped"))

@@ -30,6 +30,7 @@ async function draw(name) {
 }
 
 async function drawAll() {
+  delete document.documentElement.dataset.drawn;
   for (const name of Object.keys(given.specs)) await draw(name);
   document.documentElement.dataset.drawn = "all";
 }

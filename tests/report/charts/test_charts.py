@@ -32,13 +32,14 @@ def test_the_frontier_is_of_what_no_candidate_beats() -> None:
         tried(100, 5.0),
         tried(200, 6.0),  # larger and worse than the first
         tried(200, 3.0),
-        tried(150, 1.0, n=50),  # seen too few images
+        tried(150, 1.0, n=49),  # seen too few images
+        tried(350, 1.5, n=50),
         tried(120, 0.5, stopped_early=True),
         tried(300, 2.0),
         tried(400, 2.0),
     ]
     best = [(plan.bytes, plan.drop) for plan in search.frontier_of(plans)]
-    assert best == [(100, 5.0), (200, 3.0), (300, 2.0)]
+    assert best == [(100, 5.0), (200, 3.0), (300, 2.0), (350, 1.5)]
 
 
 def test_candidates_that_lose_too_much_lie_on_the_lower_side(manifest: dict[str, Any]) -> None:
