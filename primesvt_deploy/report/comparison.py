@@ -98,7 +98,7 @@ def _widths(plan: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def _differences(bundles: Sequence[BundleReport]) -> Iterator[str]:
-    """What makes figures hard to compare, a sentence each."""
+    """Sentences on what makes figures hard to compare."""
     for what, key, why in (
         ("models", _model, "sizes and accuracies are of different things"),
         ("data", _data, "their accuracies do not compare"),

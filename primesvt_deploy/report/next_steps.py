@@ -112,7 +112,7 @@ def _search(policy: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def next_steps(manifest: Mapping[str, Any], bundle: str) -> tuple[Step, ...]:
-    """What to try next, the most promising first.
+    """Commands to try next, the most promising first.
 
     Args:
         manifest: content of `manifest.json`.

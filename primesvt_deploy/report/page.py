@@ -28,7 +28,7 @@ def render_page(
     """A page that loads nothing and runs no script but its own.
 
     Its policy of content allows three scripts by their digests, and no connection. Vega's
-    expressions are interpreted (`ast` in `report.js`), so that nothing is evaluated.
+    expressions are interpreted (`ast` in `templates/report.js`), so that nothing is evaluated.
 
     Args:
         template: name of the template.

@@ -110,7 +110,7 @@ _CHECKED_MANIFEST = fields(
 
 @dataclass(frozen=True)
 class BundleReport:
-    """What a report shows of a bundle.
+    """A bundle as far as a report shows it.
 
     Args:
         path: of the bundle, as it was given.

@@ -65,7 +65,7 @@ def idle(layers: Sequence[LayerFiring]) -> dict[str, int]:
 
 
 def groups(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each layer keeps, in the policy's order, with the last step that pruned it.
+    """Channels that each layer keeps, in the policy's order, with the last step that pruned it.
 
     A policy that prunes all layers at once has no steps of single layers.
     """

@@ -22,7 +22,7 @@ State = Literal["met", "unsure", "unmet", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of the constraints, first of all.
+    """The first thing said of a build: whether it keeps its constraints.
 
     Args:
         state: `met`; `unsure`: met where it was searched, but the interval of the held-out drop

@@ -120,7 +120,7 @@ def _loss_key(steps: Sequence[float]) -> Key:
 
 
 def sensitivity(measured: Sequence[Sensitivity], what: str) -> Figure | None:
-    """What a policy measured of each layer, in colours of equal shares, at each rate it tried.
+    """A policy's own measure of each layer at each rate it tried, in colours of equal shares.
 
     Rates differ from layer to layer: a policy may remove a number of channels, not a share.
 
@@ -148,7 +148,9 @@ def sensitivity(measured: Sequence[Sensitivity], what: str) -> Figure | None:
     steps = quantiles(values, len(COOL))
     axis = alt.Axis(title="% of the layer's channels removed", orient="top", tickCount=10)
     colours = heat_scale(steps, COOL[: len(steps) + 1])
-    mark = chart_of(rows).mark_point(shape="square", filled=True, size=200, opacity=1)
+    mark = chart_of(rows).mark_point(
+        shape="square", filled=True, size=200, opacity=1, stroke="var(--line)", strokeWidth=0.75
+    )
     chart = mark.encode(
         x=alt.X("rate:Q", axis=axis, scale=alt.Scale(domain=[0, 100])),
         y=names_axis("layer"),

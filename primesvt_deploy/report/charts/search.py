@@ -35,7 +35,7 @@ _LEAST_SHOWN = 5.0
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the chart spans: megabytes, and the change of top-1 in points."""
+    """The range that the chart shows: megabytes, and the change of top-1 in points."""
 
     left: float
     right: float

@@ -1,6 +1,6 @@
 """The look of all charts, and how one becomes a figure of the page.
 
-Colours are CSS variables of `report.css`: a chart follows the page from light to dark, and onto
+Colours are CSS variables of the page's style (`templates/report.css`): a chart follows the page from light to dark, and onto
 paper, without being drawn again. Scales are therefore lists of colours, never gradients.
 """
 
