@@ -39,7 +39,8 @@ def opened(browser: Any, file: Path, width: int, height: int, scheme: str) -> It
     Args:
         browser: that opens it.
         file: the page.
-        width, height: of the screen, pixels.
+        width: of the screen, pixels.
+        height: likewise.
         scheme: `light` or `dark`.
     """
     size = {"width": width, "height": height}

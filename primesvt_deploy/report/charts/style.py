@@ -1,7 +1,8 @@
 """The look of all charts, and how one becomes a figure of the page.
 
-Colours are CSS variables of the page's style (`templates/report.css`): a chart follows the page from light to dark, and onto
-paper, without being drawn again. Scales are therefore lists of colours, never gradients.
+Colours are CSS variables of the page's style (`templates/report.css`): a chart follows the page from
+light to dark, and onto paper, without being drawn again. Scales are therefore lists of colours,
+never gradients.
 """
 
 from __future__ import annotations
