@@ -1,12 +1,13 @@
 """The look of all charts, and how one becomes a figure of the page.
 
-Colours are CSS variables of the page's style (`templates/report.css`): a chart follows the page from
-light to dark, and onto paper, without being drawn again. Scales are therefore lists of colours,
-never gradients.
+Colours are CSS variables of the page's style (`templates/report.css`): a chart follows the page
+from light to dark, and onto paper, without being drawn again. Scales are therefore lists of
+colours, never gradients.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -60,6 +61,11 @@ _LETTERS = 30
 """Characters of a name beside a chart; the page's script takes fewer on a narrow screen."""
 _FONT = "system-ui, sans-serif"
 """Measures text; the page's own takes its place."""
+_NEEDLESS = re.compile(
+    rf' (?:font-family="{_FONT}"|opacity="1"|pointer-events="none"|aria-hidden="true")(?=[^<]*>)'
+)
+_LONG = re.compile(r"(?<=[\s(,\"MLhvAC-])(\d+\.\d\d)\d+(?=[^<]*>)")
+"""Decimals of coordinates, which are pixels."""
 _SHORTENED = (
     "length(datum.label) > letters ? slice(datum.label, 0, floor(0.4 * letters)) + '…' + "
     "slice(datum.label, -ceil(0.6 * letters) + 1) : datum.label"
@@ -141,7 +147,7 @@ def draw_static(drawn: Figure) -> str:
     # A browser's letters may be wider than those that this is measured with.
     spec = {**drawn.spec, "width": _STATIC_WIDTH, "padding": {"left": 28, "right": 12}}
     svg = vl_convert.vegalite_to_svg(spec, config=CONFIG)
-    return svg[svg.index("<svg") :].replace(f' font-family="{_FONT}"', "")
+    return _NEEDLESS.sub("", _LONG.sub(r"\1", svg[svg.index("<svg") :]))
 
 
 @cache
