@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import USER_PATH
 from primesvt_deploy.errors import OutputError, SettingsError
 
 __all__ = ["report"]
 
 
-@click.command()
+@click.command(cls=Command, short_help="Draw a bundle's report, or set several side by side.")
 @click.argument("bundles", nargs=-1, required=True, type=USER_PATH, metavar="BUNDLE...")
 @click.option(
     "--output",

@@ -80,6 +80,14 @@ _CHECKED_MANIFEST = fields(
                 "accuracy_met": flag(),
             },
         ),
+        "accuracy": fields(
+            {},
+            {
+                "search": null_or(
+                    fields({"drop_points": _POINTS, "dense": fields({}, {"n": whole()})})
+                )
+            },
+        ),
         "tool": fields({"name": _WORDS, "version": _WORDS}),
         "created": _WORDS,
         "policy": fields(

@@ -101,9 +101,11 @@ def _of_accuracy(manifest: Mapping[str, Any], constraints: Mapping[str, Any]) ->
     accuracy = manifest.get("accuracy") or {}
     most = number(constraints.get("max_drop_points"))
     searched = number((accuracy.get("search") or {}).get("drop_points"))
+    limit = "no limit was set" if most is None else f"at most {most:g} were allowed"
     if searched is not None:
-        limit = "no limit was set" if most is None else f"at most {most:g} were allowed"
         yield f"On search images, where pruning was decided, {_lost(searched)}; {limit}."
+    else:
+        yield f"No candidate was evaluated on search images. Of points to lose, {limit}."
     drop = accuracy.get("drop") or {}
     found, high = number(drop.get("points")), _ends(manifest)[1]
     if found is None or high is None:

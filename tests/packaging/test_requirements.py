@@ -21,7 +21,6 @@ MODULES = {
     "onnx-ir": "onnx_ir",
     "tomli-w": "tomli_w",
     "torch-pruning": "torch_pruning",
-    "vl-convert-python": "vl_convert",
     "model-signing": "model_signing",
     "pyopenssl": "OpenSSL",
     "vl-convert-python": "vl_convert",
