@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from primesvt_deploy.edge.runtime.bundle import Bundle, open_bundle
+from primesvt_deploy.edge.runtime.bundle import open_bundle
 from primesvt_deploy.edge.runtime.checked_json import (
     by_name,
     fields,
@@ -24,7 +25,7 @@ from primesvt_deploy.edge.runtime.manifest import check_figures
 from primesvt_deploy.errors import BundleError
 from primesvt_deploy.report.content import REPORT_CONTENT, ReportContent, read_content
 
-__all__ = ["BundleReport", "read_bundle"]
+__all__ = ["BundleReport", "check_shown", "read_bundle", "read_plan"]
 
 _PLAN = "plan.json"
 _NAME, _RATE = text(most=20_000), number(0.0, 1.0)
@@ -141,20 +142,38 @@ def read_bundle(path: str | os.PathLike[str]) -> BundleReport:
             build writes.
     """
     bundle = open_bundle(path)
-    check_figures(bundle.manifest)
-    shown = on_one_line(os.fspath(path))
+    check_shown(bundle.manifest, bundle.path)
+    content = read_content(bundle.file(REPORT_CONTENT)) if REPORT_CONTENT in bundle else None
+    plan = read_plan(bundle.file(_PLAN))
+    return BundleReport(on_one_line(os.fspath(path)), bundle.manifest, plan, content)
+
+
+def check_shown(manifest: Mapping[str, Any], bundle: Path) -> None:
+    """Check all of a manifest that a page shows.
+
+    Args:
+        manifest: as `read_manifest` returns it.
+        bundle: that it is of, for messages.
+
+    Raises:
+        BundleError: something is missing, or is not what a build writes.
+    """
+    check_figures(manifest)
     try:
-        _CHECKED_MANIFEST(bundle.manifest, "")
+        _CHECKED_MANIFEST(manifest, "")
     except ValueError as error:
         raise BundleError(
-            f"{shown}: its manifest is not what a build writes: {error}; build it again"
+            f"{on_one_line(str(bundle))}: its manifest is not what a build writes: {error}; build "
+            "it again"
         ) from error
-    content = read_content(bundle.file(REPORT_CONTENT)) if REPORT_CONTENT in bundle else None
-    return BundleReport(shown, bundle.manifest, _plan(bundle), content)
 
 
-def _plan(bundle: Bundle) -> Mapping[str, Any]:
-    path = bundle.file(_PLAN)
+def read_plan(path: Path) -> Mapping[str, Any]:
+    """Content of a `plan.json`, as far as a page shows it.
+
+    Raises:
+        BundleError: it cannot be read, or is not what a build writes.
+    """
     try:
         found: Mapping[str, Any] = read_json(path)
         _CHECKED_PLAN(found, "")
