@@ -20,7 +20,7 @@ def speed_in_words(latency: Mapping[str, Any] | None) -> str:
         return _SAME if latency and latency.get("dense") == latency.get("shipped") else DASH
     low, high = _interval(latency)
     if low is not None and high is not None and low <= 1.0 <= high:
-        return f"no difference shown {_ratio(ratio)} [{fixed(low, 2)}, {fixed(high, 2)}]"
+        return f"no difference shown: {_ratio(ratio)} [{fixed(low, 2)}, {fixed(high, 2)}]"
     faster = ratio >= 1.0
     words = f"{_ratio(ratio if faster else 1 / ratio)} {'faster' if faster else 'slower'}"
     if low is None or high is None:

@@ -46,7 +46,7 @@ def test_signs() -> None:
         (0.5, None, "2.00 x slower"),
         (1.314, [1.2, 1.44], "1.31 x faster [1.20, 1.44]"),
         (0.5, [0.4, 0.8], "2.00 x slower [1.25, 2.50]"),
-        (2.06, [0.9, 6.49], "no difference shown 2.06 x [0.90, 6.49]"),
+        (2.06, [0.9, 6.49], "no difference shown: 2.06 x [0.90, 6.49]"),
         (None, None, "–"),  # noqa: RUF001
     ],
 )

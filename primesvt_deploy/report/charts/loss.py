@@ -100,7 +100,7 @@ def _losses(rows: list[Row], scale: alt.Scale) -> list[alt.Chart]:
         base.mark_point(filled=True, size=90, color=SHIPPED, opacity=1).encode(
             x=alt.X("drop:Q", scale=scale, axis=axis)
         ),
-        base.mark_text(align="left", baseline="bottom", dx=6, dy=-5, fontSize=11, color=INK).encode(
+        base.mark_text(align="left", baseline="bottom", dx=6, dy=-7, fontSize=11, color=INK).encode(
             x=alt.value(0), text="told:N"
         ),
     ]
