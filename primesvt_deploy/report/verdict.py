@@ -112,9 +112,10 @@ def _of_accuracy(manifest: Mapping[str, Any], constraints: Mapping[str, Any]) ->
         yield "The loss on held-out images was not measured."
         return
     ends = interval(drop.get("interval95_points"), 2)
+    n = fixed(number(drop.get("n")) or 0)
     yield (
-        f"On {fixed(drop.get('n') or 0)} held-out images, which decided nothing, {_lost(found)}, "
-        f"95% interval of the loss {ends}{_against(most, manifest)}."
+        f"On {n} held-out images, which decided nothing, {_lost(found)}, 95% interval of the loss "
+        f"{ends}{_against(most, manifest)}."
     )
 
 
