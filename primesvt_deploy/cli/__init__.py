@@ -20,6 +20,7 @@ from primesvt_deploy.cli.inspect import inspect
 from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
 from primesvt_deploy.cli.mistakes import usage_line
 from primesvt_deploy.cli.models import models
+from primesvt_deploy.cli.report import report
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
 from primesvt_deploy.edge.runtime.errors import on_one_line, print_whatever_names
@@ -66,6 +67,7 @@ _COMMANDS = (
     verify,
     run,
     inspect,
+    report,
     bench,
     compare,
     doctor,

@@ -124,7 +124,7 @@ def build(
         findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
         content = gather_content(context, findings, staged)
         composed = compose_manifest(context, findings, seconds=clock.seconds())
-        manifest = stage_bundle(context, chosen, staged, composed, content)
+        manifest = stage_bundle(context, chosen, staged, composed, content, output)
         if sign is not None:
             sign_bundle(staged.directory, sign)
         workspace.place(staged.directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.staged import StagedArtifact
 from primesvt_deploy.pipeline.variant import Variant
 from primesvt_deploy.pruning.policies.base import step_to_dict
+from primesvt_deploy.report.bundle_report import render_report
 from primesvt_deploy.report.content import ReportContent, encode_content
-from primesvt_deploy.report.html import render_report
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.verification.outcome import LOGIT_TOLERANCE
 
@@ -34,6 +35,7 @@ def stage_bundle(
     staged: StagedArtifact,
     manifest: dict[str, Any],
     content: ReportContent,
+    output: str | os.PathLike[str],
 ) -> dict[str, Any]:
     """Write all other files of the bundle; the finished manifest.
 
@@ -43,6 +45,7 @@ def stage_bundle(
         staged: its artifact.
         manifest: see `compose_manifest`.
         content: of its report beside the manifest.
+        output: where the bundle will stand, for the commands in its report.
 
     Raises:
         VerificationError: the ORT-format file gives other logits than the ONNX file.
@@ -52,8 +55,8 @@ def stage_bundle(
     images, logits = _check_set(samples, artifact)
     if staged.ort_file is not None:
         _require_same(staged.ort_file, samples.preprocessing.normalise(images), logits)
-    groups = context.search.prunable.groups
-    plan = {**_plan(chosen, groups), "ignored": list(context.search.settings.ignore)}
+    plan = _plan(chosen, context.search.prunable.groups)
+    plan["ignored"] = list(context.search.settings.ignore)
     parts = BundleParts(
         model=chosen.model,
         quantized=None if chosen.quantized is chosen.model else chosen.quantized,
@@ -63,7 +66,7 @@ def stage_bundle(
         plan=plan,
         ledger=context.search.ledger.path or Path(),
         report_content=encode_content(content),
-        report=_report(manifest, chosen, groups),
+        report=render_report(manifest, plan, content, bundle=os.fspath(output)),
         check_images=images,
         check_logits=logits,
     )
@@ -88,8 +91,19 @@ def _plan(chosen: Variant, groups: tuple[Group, ...]) -> dict[str, Any]:
     return {
         **plan.to_dict(),
         "widths": plan.widths(groups),
+        "groups": [_whole(group) for group in groups],
         "policy": _policy(chosen),
         "robustness": [curve.to_dict() for curve in chosen.predicted.curves],
+    }
+
+
+def _whole(group: Group) -> dict[str, Any]:
+    """A layer as it is before pruning."""
+    return {
+        "layer": group.name,
+        "width": group.width,
+        "heads": group.heads,
+        "size": group.size,
     }
 
 
@@ -106,25 +120,6 @@ def _policy(chosen: Variant) -> dict[str, Any]:
         values["search_drop_points"] = round(refitted.drop.points, 4)
         values["steps"] = [step_to_dict(step) for step in chosen.steps]
     return values
-
-
-def _report(manifest: dict[str, Any], chosen: Variant, groups: tuple[Group, ...]) -> str:
-    plan = chosen.predicted.plan
-    curves = [curve.to_dict() for curve in chosen.predicted.curves]
-    if plan.kept and not curves:
-        curves = [_unmeasured(group) for group in groups]
-    return render_report(manifest, curves, {**_policy(chosen), "widths": plan.widths(groups)})
-
-
-def _unmeasured(group: Group) -> dict[str, Any]:
-    """A layer whose robustness no policy measured, for the report."""
-    return {
-        "layer": group.name,
-        "width": group.width,
-        "heads": group.heads,
-        "size": group.size,
-        "curve": [],
-    }
 
 
 def _require_same(

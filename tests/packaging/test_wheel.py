@@ -107,8 +107,9 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert {
         "primesvt_deploy/py.typed",
         "primesvt_deploy/devices/emulated_arm/instructions.c",
-        "primesvt_deploy/report/report.css",
-        "primesvt_deploy/report/report.html.j2",
+        "primesvt_deploy/report/templates/report.css",
+        "primesvt_deploy/report/templates/report.html.j2",
+        "primesvt_deploy/report/templates/report.js",
     } <= held
     assert wheel.stat().st_size < MOST_BYTES
 

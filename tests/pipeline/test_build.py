@@ -554,4 +554,4 @@ def test_without_an_accuracy_constraint_nothing_is_evaluated(
     assert found.manifest["accuracy"]["search"] is None
     assert (found.path / "ledger.jsonl").read_text() == ""
     assert found.manifest["size"]["saved_percent"]["file"] >= 20.0
-    assert "none was demanded" in (found.path / "report.html").read_text()
+    assert "no limit was set" in (found.path / "report.html").read_text()

@@ -37,18 +37,26 @@ from primesvt_deploy.edge.bench.comparison import compare_results, require_same_
 from primesvt_deploy.edge.bench.results import read_results
 from primesvt_deploy.edge.runtime.bundle import SIGNATURE, open_bundle
 from primesvt_deploy.edge.runtime.check import check_outputs
+from primesvt_deploy.edge.runtime.checked_json import parse_json
 from primesvt_deploy.edge.runtime.frames import FrameSteps, read_frames
 from primesvt_deploy.edge.runtime.images import decode_image
-from primesvt_deploy.edge.runtime.manifest import MANIFEST, check_figures, manifest_digest
+from primesvt_deploy.edge.runtime.manifest import (
+    MANIFEST,
+    check_figures,
+    manifest_digest,
+    read_manifest,
+)
 from primesvt_deploy.edge.runtime.predict import Classifier
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
-from primesvt_deploy.errors import DeployError
+from primesvt_deploy.errors import BundleError, DeployError
 from primesvt_deploy.model.load import load
 from primesvt_deploy.model.locate import KnownModel
 from primesvt_deploy.model.peek import peek
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.report.bundle_report import render_report
 from primesvt_deploy.report.content import REPORT_CONTENT, encode_content, read_content
+from primesvt_deploy.report.read import check_shown, read_plan
 
 __all__ = ["Target", "Wrong", "make_targets"]
 
@@ -88,6 +96,7 @@ def make_targets(folder: Path) -> tuple[Target, ...]:
         *_data_targets(folder),
         *_json_targets(folder),
         _report_target(bundle, folder / "report.json"),
+        _page_target(bundle, folder / "page"),
         _settings_target(folder / "settings.toml"),
     )
 
@@ -323,6 +332,29 @@ def _report_target(bundle: Path, path: Path) -> Target:
 
     whole = (bundle / REPORT_CONTENT).read_bytes()
     return Target("contents of reports", (whole,), content_of_report, altered_json)
+
+
+def _page_target(bundle: Path, folder: Path) -> Target:
+    """Pages of bundles whose manifest, plan and content are altered, and listed as they are."""
+    folder.mkdir()
+    names = (MANIFEST, "plan.json", REPORT_CONTENT)
+
+    def page(content: bytes) -> None:
+        try:
+            manifest, plan, found = (parse_json(content)[name] for name in names)
+            manifest["manifest_sha256"] = manifest_digest(manifest)
+        except (LookupError, TypeError, ValueError):
+            raise BundleError("these are no parts of a bundle") from None
+        for name, part in zip(names, (manifest, plan, found), strict=True):
+            (folder / name).write_text(json.dumps(part))
+        manifest = read_manifest(folder)
+        check_shown(manifest, folder)
+        shown = read_plan(folder / "plan.json"), read_content(folder / REPORT_CONTENT)
+        if not render_report(manifest, *shown).startswith("<!DOCTYPE html>"):
+            raise Wrong("this is no page")
+
+    whole = json.dumps({name: json.loads((bundle / name).read_text()) for name in names})
+    return Target("pages of reports", (whole.encode(),), page, altered_json, costly=True)
 
 
 def _settings_target(path: Path) -> Target:
