@@ -22,13 +22,14 @@ from primesvt_deploy.cli import cli
 from primesvt_deploy.families.recording import KEEPS_CHANNELS
 from primesvt_deploy.model import reference_models
 from primesvt_deploy.pruning.group_check import prunable_groups
+from primesvt_deploy.settings import SearchSettings
 
 SHELL, PYTHON = ("sh",), ("python",)
 PROGRAM = "primesvt-deploy"
 _FEWER = {"--search-images": "50", "--robustness-images": "50", "--rates": "0.5", "--threads": "1"}
 SHORTER = {
     "bench": {"--seconds": "0.1", "--rounds": "5", "--warmup": "0.1", "--batches": "1"},
-    "build": {**_FEWER, "--train-images": "32"},
+    "build": {**_FEWER, "--train-images": "32", "--max-drop": "off"},
     "frontier": {**_FEWER, "--savings": "20,40"},
     "analyze": _FEWER,
 }
@@ -91,6 +92,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 )
 def test_the_code_of_a_page_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    for name, value in {"rates": (0.5,), "search_images": 50, "robustness_images": 50}.items():
+        monkeypatch.setitem(SearchSettings.__init__.__kwdefaults__, name, value)
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         if block.reason:
@@ -147,7 +150,7 @@ def run_shell(words: list[str], block: Block, place: Path) -> None:
 def shortened(words: list[str]) -> list[str]:
     """A command that takes less time."""
     options = dict(SHORTER.get(words[0], {}))
-    if "--frontier" in words:  # which decided most of them
+    if "--frontier" in words:  # it decided most of them
         options = {"--threads": "1"}
     if "--finetune" not in words:
         options.pop("--train-images", None)
