@@ -108,7 +108,7 @@ def write_stand_ins(directory: Path) -> Path:
     torch.save(network.state_dict(), directory / "checkpoint.pth")
     (directory / "names.txt").write_text("\n".join(LABELS) + "\n")
     model = load(directory / "checkpoint.pth", labels=LABELS, **CHECKPOINT)
-    arrays = np.load(write_arrays(directory / "photos.npz", model, count=400))
+    arrays = np.load(write_arrays(directory / "photos.npz", model, count=240))
     images, labels = arrays["images"], arrays["labels"]
     for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         split = "train" if i % 2 else "val"

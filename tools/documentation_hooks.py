@@ -9,7 +9,7 @@ Pages under `docs/` are Markdown that reads well without any of this. In the bui
 
 from __future__ import annotations
 
-import os
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,8 +58,7 @@ def command_reference() -> str:
     """Every command with its arguments and options, as Markdown."""
     from primesvt_deploy.cli import cli
 
-    os.environ["COLUMNS"] = "100"
-    context = click.Context(cli, info_name="primesvt-deploy")
+    context = cli.make_context("primesvt-deploy", [], resilient_parsing=True)
     return "\n\n".join(_commands(cli, context))
 
 
@@ -81,13 +80,13 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
 
 def _options(command: click.Command, context: click.Context) -> str:
     records = [p.get_help_record(context) for p in command.get_params(context)]
-    rows = [f"| `{names}` | {_cell(text)} |" for names, text in filter(None, records)]
+    rows = [f"| `{names}` | {_cell(text)} |" for names, text in filter(None, records) if text]
     return "\n".join(["| option | meaning |", "|---|---|", *rows])
 
 
 def _plain(text: str) -> str:
     """Help text as paragraphs, without the mark that click gives preformatted text."""
-    return re.sub(r"^\s*\x08\s*$", "", text, flags=re.M).strip()
+    return re.sub(r"^\s*\x08\s*$", "", inspect.cleandoc(text), flags=re.M).strip()
 
 
 def _cell(text: str) -> str:
