@@ -120,6 +120,8 @@ def write_stand_ins(directory: Path) -> Path:
             (directory / "photos" / split / name).mkdir(exist_ok=True)
     Image.fromarray(images[0]).save(directory / "photo.jpg")
     root = directory / "models"
+    root.mkdir()
+    (root / "pyproject.toml").touch()  # by which a checkout's models are known
     for name in model_names():
         _write_reference(root, replace(model, name=name))
     _write_bundled(root / "data" / "cifar10.npz", images, labels)

@@ -34,6 +34,8 @@ SHORTER = {
     "analyze": _FEWER,
 }
 """Options of a command that have it take less time, added where a page does not give them."""
+ENDS = {"--help", "--show-config"}
+"""Options with which a command does nothing else."""
 UNTRAINED = (0, 1)
 """Exit codes of a build: the stand-ins are untrained, and a constraint may not be met."""
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -67,6 +69,12 @@ def parse(words: list[str], block: Block) -> None:
     """Parse a command as click does, without running it."""
     name, *arguments = words
     context = click.Context(cli, info_name=PROGRAM)
+    if name.startswith("-"):
+        assert any(name in option.opts for option in cli.params), block.place
+        return
+    if "--config" in arguments:  # a file that is made when the page is run
+        at = arguments.index("--config")
+        del arguments[at : at + 2]
     command = cli.get_command(context, name)
     assert command is not None, f"{block.place}: there is no command {name}"
     try:
@@ -81,7 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("documents")
     models = write_stand_ins(directory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference_models, "_PACKAGE", models.parent)
+        patch.setattr(reference_models, "_CHECKOUT", models)
         patch.syspath_prepend(str(directory))
         yield directory
 
@@ -136,13 +144,14 @@ def run_shell(words: list[str], block: Block, place: Path) -> None:
     if tuple(words) in _done:
         return
     _done.add(tuple(words))
+    builds = words[1] == "build" and not ENDS.intersection(words)
     made = place / (words[words.index("--output") + 1] if "--output" in words else "bundle")
-    if words[1] == "build" and "--force" not in words and made.is_dir():
+    if builds and "--force" not in words and made.is_dir():
         shutil.rmtree(made)
     ended = primesvt(*shortened(words[1:]), cwd=place)
-    allowed = UNTRAINED if words[1] == "build" else (0,)
+    allowed = UNTRAINED if builds else (0,)
     assert ended.returncode in allowed, f"{block.place}: {ended.stderr}"
-    if words[1] == "build" and "--help" not in words:
+    if builds:
         assert (made / "manifest.json").is_file(), block.place
     if output:
         (place / output).write_text(ended.stdout)
@@ -155,7 +164,7 @@ def shortened(words: list[str]) -> list[str]:
         options = {"--threads": "1"}
     if "--finetune" not in words:
         options.pop("--train-images", None)
-    if "--help" in words:
+    if ENDS.intersection(words):
         options = {}
     added = ((name, value) for name, value in options.items() if name not in words)
     return [*words, *(word for pair in added for word in pair)]

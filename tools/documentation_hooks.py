@@ -17,6 +17,9 @@ from typing import Any
 
 import click
 
+from primesvt_deploy.cli import cli
+from primesvt_deploy.cli.sections import commands_under_headings, options_under_headings
+
 ROOT = Path(__file__).resolve().parent.parent
 _OUTSIDE = re.compile(r"(!?)\[([^\]]*)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)]*)?\)")
 _PICTURES = (".svg", ".png")
@@ -56,32 +59,27 @@ def _inside(link: re.Match[str]) -> str:
 
 def command_reference() -> str:
     """Every command with its arguments and options, as Markdown."""
-    from primesvt_deploy.cli import cli
-
     context = cli.make_context("primesvt-deploy", [], resilient_parsing=True)
     return "\n\n".join(_commands(cli, context))
 
 
 def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is None or command.hidden:
-            continue
-        own = click.Context(command, info_name=name, parent=context)
-        yield f"## {own.command_path}"
-        yield _plain(command.help or "")
-        if isinstance(command, click.Group):
-            yield from _commands(command, own)
-            continue
-        usage = " ".join(command.collect_usage_pieces(own))
-        yield f"```text\n{own.command_path} {usage}\n```"
-        yield _options(command, own)
+    for names in commands_under_headings(group.list_commands(context)).values():
+        for name in names:
+            command = group.commands[name]
+            if not command.hidden:
+                yield from _command(command, click.Context(command, info_name=name, parent=context))
 
 
-def _options(command: click.Command, context: click.Context) -> str:
-    records = [p.get_help_record(context) for p in command.get_params(context)]
-    rows = [f"| `{names}` | {_cell(text)} |" for names, text in filter(None, records) if text]
-    return "\n".join(["| option | meaning |", "|---|---|", *rows])
+def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"## {context.command_path}"
+    yield _plain(command.help or "")
+    yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```"
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    for heading, group in options_under_headings(command.name, options).items():
+        records = (record for p in group if (record := p.get_help_record(context)))
+        rows = [f"| `{names}` | {_cell(text)} |" for names, text in records]
+        yield "\n".join([f"| {heading} | |", "|---|---|", *rows])
 
 
 def _plain(text: str) -> str:
