@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ PROGRAM = "primesvt-deploy"
 _FEWER = {"--search-images": "50", "--robustness-images": "50", "--rates": "0.5", "--threads": "1"}
 SHORTER = {
     "bench": {"--seconds": "0.1", "--rounds": "5", "--warmup": "0.1", "--batches": "1"},
-    "build": {**_FEWER, "--train-images": "32", "--max-drop": "off"},
+    "build": {**_FEWER, "--held-out-images": "50", "--train-images": "32", "--max-drop": "off"},
     "frontier": {**_FEWER, "--savings": "20"},
     "analyze": _FEWER,
 }
@@ -102,7 +103,7 @@ def test_the_code_of_a_page_runs(page: str, place: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(place)
     for name, value in {"rates": (0.5,), "search_images": 50, "robustness_images": 50}.items():
         monkeypatch.setitem(SearchSettings.__init__.__kwdefaults__, name, value)
-    monkeypatch.setitem(frontier.__kwdefaults__, "savings", (20.0,))
+    monkeypatch.setitem(inspect.unwrap(frontier).__kwdefaults__, "savings", (20.0,))
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         if block.reason:
@@ -161,7 +162,7 @@ def shortened(words: list[str]) -> list[str]:
     """A command that takes less time."""
     options = dict(SHORTER.get(words[0], {}))
     if "--frontier" in words:  # it decided most of them
-        options = {"--threads": "1"}
+        options = {"--threads": "1", "--held-out-images": "50"}
     if "--finetune" not in words:
         options.pop("--train-images", None)
     if ENDS.intersection(words):
