@@ -3,6 +3,7 @@
 # make check  the same with the fast tests alone, for every commit
 # make lowest the fast tests with the lowest versions that pyproject.toml promises
 # make audit  known vulnerabilities of the installed packages, by pip-audit
+# make docs   build the documentation into site/
 # make bench  rewrite benchmarks/results/ (hours on two cores, most of them for frontier.py)
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ TIDY_FILES := $(filter-out %/mcu/main.c %/mcu/startup.c,$(C_FILES))
 # Containers often set it: each process that a test starts would then compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check lint style cppcheck tidy lowest audit bench setup clean
+.PHONY: demo test check lint style cppcheck tidy lowest audit docs bench setup clean
 
 setup: $(READY)
 
@@ -74,8 +75,12 @@ audit: $(READY)
 	$(AUDIT)/bin/pip-audit --skip-editable --progress-spinner off --path \
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf bundle bundle.work
+	rm -rf bundle bundle.work site

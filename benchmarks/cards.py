@@ -52,7 +52,7 @@ def models_table(found: dict[str, Any]) -> str:
     for name, row in found["models"].items():
         steps, at = list(row["timesteps"].items())[-1]
         lines.append(
-            f"| [`{name}`](models/{name}/README.md){' (default)' * (name == DEFAULT_MODEL)} "
+            f"| [`{name}`](../models/{name}/README.md){' (default)' * (name == DEFAULT_MODEL)} "
             f"| {row['parameters'] / 1e6:.2f} M "
             f"| {row['weights_bytes'] / 1e6:.1f} MB | {_top1(at['held_out'])} at T = {steps}, "
             f"n = {at['held_out']['n']} |"

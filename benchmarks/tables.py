@@ -1,4 +1,6 @@
-"""Write the figures of `results/` into README and the model cards, between their markers.
+"""Write the figures of `results/` into README, the documentation and the model cards.
+
+They stand between markers, `<!-- NAME -->` and `<!-- end NAME -->`.
 
     python benchmarks/tables.py
 
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cards import card, models_table
+from first_minutes_table import first_minutes_table
 from frontier_tables import (
     answers_table,
     finetuned_table,
@@ -145,9 +148,57 @@ def fuzz_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def headline_table(found: dict[str, Any], frontier: dict[str, Any], native: dict[str, Any]) -> str:
+    """Table of one model in each form that people run it in."""
+    (greedy,) = (s for s in frontier["series"] if (s["policy"], s["recovery"]) == ("greedy", "all"))
+    saving = found["pruned_saving_percent"]
+    (pruned,) = (p for p in greedy["points"] if p["asked_saving_percent"] == saving)
+    dense, int8 = greedy["dense"]["held_out"], native["integer_input"]["int8"]["normalised"]
+    eager = "spikingjelly_eager"
+    rows = {
+        eager: ("SpikingJelly in PyTorch (eager mode)", dense),
+        "naive": ("torch.onnx export of that, neurons as loops", dense),
+        "fp32": ("primesvt-deploy, fp32", dense),
+        "pruned": (f"pruned by {pruned['saved_percent']:.0f}%, not retrained", pruned["held_out"]),
+        "int8": ("int8, ONNX Runtime", int8),
+        "native": ("int8, C engine", int8),
+    }
+    lines = [
+        "| the same model as | file | held-out top-1 (95%) | latency, median "
+        "| against SpikingJelly | peak memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, (title, accuracy) in rows.items():
+        low, high = accuracy["interval95_percent"]
+        faster = found["times_faster_than_eager"][kind]
+        lines.append(
+            f"| {title} | {found['file_bytes'][kind] / 1e6:.1f} MB "
+            f"| {accuracy['top1_percent']:.1f}% [{low:.1f}, {high:.1f}] "
+            f"| {found['latency'][kind]['median_ms']:.1f} ms "
+            f"| {'-' if kind == eager else f'{faster:.1f}x faster'} "
+            f"| {found['peak_bytes'][kind] / 1e6:.0f} MB |"
+        )
+    lines += [
+        "",
+        f"{found['model']}, one image, one thread, {found['machine']['cpu']}: {found['runs']} "
+        f"rounds in which all forms take turns over {found['images']} images; peak memory of a "
+        f"fresh process, Python and libraries included. Accuracy: n = {dense['n']}.",
+    ]
+    return "\n".join(lines)
+
+
 def filled(path: Path) -> str:
     """Text of a file with every marked section rewritten from the results."""
     text = path.read_text()
+    for name, content in sections(path.parent.name).items():
+        begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        text = pattern.sub(lambda _, c=f"{begin}\n{content}\n{end}": c, text)
+    return text
+
+
+def sections(model: str = "") -> dict[str, str]:
+    """Content of every marked section, by name; with a model's name that of its card, too."""
     saving = json.loads((RESULTS / "saving.json").read_text())
     latency = json.loads((RESULTS / "latency.json").read_text())
     families = json.loads((RESULTS / "families.json").read_text())
@@ -159,7 +210,10 @@ def filled(path: Path) -> str:
     agreement = json.loads((RESULTS / "bench_agreement.json").read_text())
     fuzz = json.loads((RESULTS / "fuzz.json").read_text())
     layouts = json.loads((RESULTS / "memory_layout.json").read_text())
-    sections = {
+    headline = json.loads((RESULTS / "headline.json").read_text())
+    native = json.loads((RESULTS / "native.json").read_text())
+    content = {
+        "headline": headline_table(headline, frontier, native),
         "precision": precision_table(precision),
         "memory": memory_table(precision),
         "widths": widths_table(precision),
@@ -180,21 +234,21 @@ def filled(path: Path) -> str:
         **native_sections(RESULTS),
     }
     if frontier.get("answers"):
-        sections["answers"] = answers_table(frontier)
-    if path.parent.name in models["models"]:
-        sections["card"] = card(path.parent.name, models, layouts)
-    for name, content in sections.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = pattern.sub(lambda _, c=f"{begin}\n{content}\n{end}": c, text)
-    return text
+        content["answers"] = answers_table(frontier)
+    if (RESULTS / "first_minutes.json").exists():
+        content["first_minutes"] = first_minutes_table(
+            json.loads((RESULTS / "first_minutes.json").read_text())
+        )
+    if model in models["models"]:
+        content["card"] = card(model, models, layouts)
+    return content
 
 
 def texts() -> list[Path]:
     """The files that hold marked sections."""
     return [
         ROOT / "README.md",
-        ROOT / "docs" / "security.md",
+        *sorted((ROOT / "docs").glob("*.md")),
         *sorted((ROOT / "models").glob("*/README.md")),
     ]
 

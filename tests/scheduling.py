@@ -27,6 +27,7 @@ LONGEST_FIRST = (
     "pipeline/test_variant",
     "pipeline/test_runtime",
     "pipeline/test_build",
+    "test_docs",
     "cli/test_commands",
     "edge/native/test_mcu",
     "devices/ssh/test_native",

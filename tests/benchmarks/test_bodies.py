@@ -328,6 +328,33 @@ def test_native(run: Run, theirs: dict[str, Any]) -> None:
         assert row["pixels"]["n"] == row["normalised"]["n"] == 120
 
 
+def test_headline(run: Run, theirs: dict[str, Any]) -> None:
+    use = SimpleNamespace(peak=3)
+    small = {"IMAGES": 4, "PROCESSES": 1, "measure_memory": lambda *_, **__: use}
+    part = {"STARTS": 1, "CALIBRATION": 32, "measure_memory": lambda *_, **__: use}
+    content = run(
+        "headline",
+        parts={"latency": theirs, "native": part},
+        widths_of_greedy=dict,
+        with_widths=lambda model, _: model,
+        _eager_peak=lambda model, folder: 9,
+        **theirs,
+        **small,
+    )
+    forms = {"spikingjelly_eager", "naive", "fp32", "pruned", "int8", "native"}
+    for key in ("file_bytes", "peak_bytes", "latency", "times_faster_than_eager"):
+        assert set(content[key]) == forms, key
+    assert content["times_faster_than_eager"]["spikingjelly_eager"] == 1.0
+    assert content["peak_bytes"]["native"] > 1e5
+
+
+def test_robustness(run: Run) -> None:
+    content = run("robustness", SETTINGS={"bare": SEARCH, "recovered": SEARCH})
+    for curves in content["layers"].values():
+        assert all(1 <= len(curve["curve"]) <= 2 for curve in curves)
+    assert content["images"] == 50 and 0.0 <= content["firing_rates"][0]["rate"] <= 1.0
+
+
 def test_operations_are_counted(script: Script) -> None:
     operations = script("native_operations")
     layer = torch.nn.Conv2d(2, 3, 3, padding=1)

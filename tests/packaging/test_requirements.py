@@ -33,7 +33,10 @@ NOT_IMPORTED = {
 }
 """Requirements of the build and sign extras that no file of the package imports, and who does."""
 
-PROGRAMS = {"hatchling", "import-linter", "mypy", "pytest-xdist", "ruff"}
+PROGRAMS = {
+    *("hatchling", "import-linter", "mkdocs-material", "mkdocstrings-python", "mypy"),
+    *("pytest-xdist", "ruff"),
+}
 """Requirements of the dev extra that are run, not imported."""
 
 
