@@ -135,6 +135,7 @@ def _built(
         sign=key,
         progress=progress,
         foresee=foresee if known is None else None,
+        command=repeated(typed, {}),
     )
 
 

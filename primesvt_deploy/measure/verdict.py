@@ -79,22 +79,25 @@ def judge(
     if max_drop is None:
         text = f"Budget met{size}; no accuracy was asked for{lost and f': {lost}'}"
         return Verdict(state=VerdictState.MET, text=text)
-    if held_out_drop is None or held_out_interval is None or held_out_interval[1] <= max_drop:
-        text = f"Constraints met{size}: {lost}{lost and ', '}{max_drop:g} allowed"
+    if held_out_interval is not None and held_out_interval[1] <= max_drop:
+        text = f"Constraints met{size}: {lost}, {max_drop:g} allowed"
         return Verdict(state=VerdictState.MET, text=text)
-    more = "more than that" if held_out_interval[0] > max_drop else "more than that is possible"
+    beyond = held_out_interval is not None and held_out_interval[0] > max_drop
+    more = "more than that" if beyond else "more than that is possible"
+    shown = lost or "held-out images tell nothing"
     return Verdict(
         state=VerdictState.NOT_SHOWN,
         text=f"Budget met{size}; accuracy kept on the search split"
-        f"{_on_search(search_drop, max_drop)}, but {lost}: {more}. Allow less (--max-drop), or "
+        f"{_on_search(search_drop, max_drop)}, but {shown}: {more}. Allow less (--max-drop), or "
         "report on more held-out images",
     )
 
 
 def verdict_of(manifest: Mapping[str, Any]) -> Verdict:
     """Judge a bundle by its manifest, of this version or an earlier one."""
-    constraints, accuracy = manifest["constraints"], manifest["accuracy"]
-    before, after = (manifest.get("size", {}).get(which) for which in ("dense", "shipped"))
+    constraints, accuracy = manifest["constraints"], manifest.get("accuracy") or {}
+    size = manifest.get("size") or {}
+    before, after = size.get("dense"), size.get("shipped")
     drop, search = accuracy.get("drop") or {}, accuracy.get("search") or {}
     # Without a target the shipped size is its own budget.
     targets = constraints.get("budget_mb"), constraints.get("saving_percent")

@@ -79,6 +79,7 @@ def build(
     sign: SigningKey | None = None,
     progress: Progress = AUTOMATIC,
     foresee: Callable[[Outlook], None] | None = None,
+    command: str | None = None,
 ) -> BuildResult:
     """Quantize, prune, fine-tune, export, verify and bundle `model`.
 
@@ -96,6 +97,7 @@ def build(
         sign: sign the bundle with this key (see `load_signing_key`).
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
+        command: that asks for the build, for its report.
         foresee: gets what sizes alone tell, before the first long stage; nothing where they do not.
 
     Raises:
@@ -110,6 +112,7 @@ def build(
     clock = TimedProgress(progress)
     with Workspace(output, force=force) as workspace:
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
+        context = replace(context, command=command)
         if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
             foresee(outlook)
         check_record(context.search)

@@ -117,11 +117,13 @@ class BuildContext:
         settings: budget, constraint, precision and the rest.
         search: of its plans, with the accuracy that pruning may cost before any fine-tuning.
         from_ledger: take plans from the ledger; evaluate no candidate.
+        command: that asked for the build, if one did.
     """
 
     settings: BuildSettings
     search: SearchContext
     from_ledger: bool = False
+    command: str | None = None
 
     @property
     def model(self) -> SViT:

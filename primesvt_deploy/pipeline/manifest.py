@@ -66,6 +66,7 @@ def compose_manifest(
     return {
         "tool": {"name": "primesvt-deploy", "version": __version__},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": context.command,
         "model": describe(chosen.described),
         "checkpoint": asdict(model.source) if model.source is not None else None,
         "input": _input(chosen.quantized, chosen.exported),

@@ -31,17 +31,32 @@ class Step:
 
 
 def build_command(manifest: Mapping[str, Any], **changes: str | None) -> str:
-    """The `build` command that a manifest's settings are of; defaults are left out.
+    """The `build` command that was typed; for a build from Python one of the same settings.
 
     Args:
         manifest: content of `manifest.json`.
         changes: options to set, by their names with underscores; None leaves one out.
     """
     changed = {"--" + name.replace("_", "-"): value for name, value in changes.items()}
-    options = [(flag, value) for flag, value in _options(manifest) if flag not in changed]
+    if "--policy" in changed:
+        changed["--frontier"] = None  # which has decided it
+    command = manifest.get("command")
+    known = _typed(str(command)) if command else _options(manifest)
+    options = [(flag, value) for flag, value in known if flag not in changed]
     options += [(flag, value) for flag, value in changed.items() if value is not None]
     words = [word for option in options for word in option if word]
     return shlex.join(["primesvt-deploy", "build", *words])
+
+
+def _typed(command: str) -> Iterator[tuple[str, str]]:
+    """Options of a command as `build` records it: `--name value`, flags without a value."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # somebody has altered it
+        return
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--"):
+            yield word, "" if following.startswith("--") else following
 
 
 def _options(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

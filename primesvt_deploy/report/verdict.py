@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from primesvt_deploy.measure.verdict import VerdictState, verdict_of
 from primesvt_deploy.report.numbers import fixed, interval, number, points, size
 
 __all__ = ["COUNTED", "Verdict", "judge"]
@@ -18,6 +19,12 @@ COUNTED = {
 """What a budget may count, in words."""
 
 State = Literal["met", "unsure", "unmet", "unknown"]
+
+_STATES: Mapping[VerdictState, tuple[State, str]] = {
+    VerdictState.MET: ("met", "Constraints met"),
+    VerdictState.NOT_SHOWN: ("unsure", "Met on search images, not shown on held-out images"),
+    VerdictState.NOT_MET: ("unmet", "Constraints not met"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,20 +57,8 @@ def judge(manifest: Mapping[str, Any]) -> Verdict:
     if met is None:
         return Verdict("unknown", "Whether the constraints are met is not recorded", ())
     said = tuple(_sentences(manifest, constraints))
-    if not met:
-        return Verdict("unmet", "Constraints not met", said)
-    if _reaches_beyond(manifest, constraints):
-        return Verdict("unsure", "Met on search images, not shown on held-out images", said)
-    return Verdict("met", "Constraints met", said)
-
-
-def _reaches_beyond(manifest: Mapping[str, Any], constraints: Mapping[str, Any]) -> bool:
-    """Whether held-out images leave open that more is lost than the constraint allows."""
-    most = number(constraints.get("max_drop_points"))
-    if most is None:
-        return False
-    high = _ends(manifest)[1]
-    return high is None or high > most
+    state, title = _STATES[verdict_of(manifest).state]
+    return Verdict(state, title, said)
 
 
 def _ends(manifest: Mapping[str, Any]) -> tuple[float | None, float | None]:

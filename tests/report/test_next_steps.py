@@ -95,3 +95,17 @@ def test_every_option_exists(manifest: dict[str, Any], met: bool) -> None:
         assert program == "primesvt-deploy"
         options = {flag for p in cli.commands[name].params for flag in p.opts}
         assert {word for word in words if word.startswith("--")} <= options, command
+
+
+def test_the_command_that_was_typed_is_told_and_changed(manifest: dict[str, Any]) -> None:
+    manifest["command"] = (
+        "primesvt-deploy build --checkpoint 'my runs/a.pth' --force --budget-mb 3 --frontier f "
+        "--mean 0.5,0.5,0.5 --output here"
+    )
+    assert build_command(manifest) == manifest["command"]
+    assert build_command(manifest, output="there", policy="greedy") == (
+        "primesvt-deploy build --checkpoint 'my runs/a.pth' --force --budget-mb 3 "
+        "--mean 0.5,0.5,0.5 --output there --policy greedy"
+    )
+    manifest["command"] = "primesvt-deploy build 'altered"
+    assert build_command(manifest) == "primesvt-deploy build"

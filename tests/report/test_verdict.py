@@ -35,6 +35,13 @@ def test_states(
     assert words in verdict.sentences[-1]
 
 
+def test_the_dense_model_shipped_as_it_was_loses_nothing(manifest: dict[str, Any]) -> None:
+    manifest = with_drop(manifest, 0.0, -4.0, 4.0)
+    assert judge(manifest).state == "unsure"
+    manifest["size"]["shipped"] = manifest["size"]["dense"]
+    assert judge(manifest).state == "met"
+
+
 def test_both_numbers_are_named_where_it_is_unsure(manifest: dict[str, Any]) -> None:
     verdict = judge(with_drop(manifest, 2.0, -1.0, 4.9))
     assert verdict.title == "Met on search images, not shown on held-out images"

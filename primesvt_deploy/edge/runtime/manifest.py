@@ -73,6 +73,7 @@ _CONTENT = fields(
     },
     {
         "runtimes": list_of(text(), least=1),
+        "command": null_or(_words()),
         "neurons": list_of(fields({"name": _words()})),
         "notes": list_of(_words()),
         "checkpoint": null_or(fields({"file": _words(), "bytes": whole(), "sha256": _DIGEST})),
