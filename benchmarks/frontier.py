@@ -9,7 +9,6 @@
     python benchmarks/frontier.py free               # constant channels, removed first
     python benchmarks/frontier.py timesteps          # fewer timesteps, the same weights: accuracy
     python benchmarks/frontier.py latency            # and latency, on a machine left alone
-    python benchmarks/frontier.py answers            # time of builds that answer from greedy's
     python benchmarks/frontier.py finetune           # fine-tuned points and the dense baseline
     python benchmarks/frontier.py finetune/greedy    # those of one policy
 
@@ -25,7 +24,6 @@ import json
 import sys
 
 from common import MEASURED, RESULTS
-from frontier_answers import answer_rows
 from frontier_parts import (
     FINETUNED,
     HEADS,
@@ -45,7 +43,7 @@ from primesvt_deploy.settings import POLICY_NAMES
 
 def main() -> None:
     """Run the requested series and write `results/frontier.json` and the plot."""
-    parts = ("recovery", "head", "free", "timesteps", "latency", "answers", "finetune")
+    parts = ("recovery", "head", "free", "timesteps", "latency", "finetune")
     requested = sys.argv[1:] or [*POLICY_NAMES, *parts]
     model = load(MEASURED)
     data = open_data(model)
@@ -61,8 +59,6 @@ def main() -> None:
             keep("timesteps", timestep_rows(model, data))
         elif name == "latency":
             keep("latency", latency_rows(model, data))
-        elif name == "answers":
-            keep("answers", list(answer_rows(model, data)))
         elif name.startswith("finetune"):
             _, _, only = name.partition("/")
             finetuned(model, data, {only: FINETUNED[only]} if only else FINETUNED)

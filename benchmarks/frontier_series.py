@@ -45,7 +45,6 @@ KEYS = {
     "free": ("model",),
     "timesteps": ("asked_saving_percent", "T", "norms_matched"),
     "latency": ("asked_saving_percent", "T"),
-    "answers": ("asked",),
     "finetuned": ("policy", "asked_saving_percent", "seed"),
 }
 

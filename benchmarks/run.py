@@ -19,6 +19,8 @@ SCRIPTS = (
     "memory_layout.py",
     "frontier.py",
     "frontier_models.py",
+    "answers.py",
+    "first_minutes.py",
     "headline.py",
     "native.py",
     "anytime.py",

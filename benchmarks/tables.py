@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from answers_table import answers_table
 from cards import card, models_table
 from first_minutes_table import first_minutes_table
 from frontier_tables import (
-    answers_table,
     finetuned_table,
     frontier_table,
     head_table,
@@ -233,12 +233,9 @@ def sections(model: str = "") -> dict[str, str]:
         "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
-    if frontier.get("answers"):
-        content["answers"] = answers_table(frontier)
-    if (RESULTS / "first_minutes.json").exists():
-        content["first_minutes"] = first_minutes_table(
-            json.loads((RESULTS / "first_minutes.json").read_text())
-        )
+    for name, table in {"answers": answers_table, "first_minutes": first_minutes_table}.items():
+        if (RESULTS / f"{name}.json").exists():
+            content[name] = table(json.loads((RESULTS / f"{name}.json").read_text()))
     if model in models["models"]:
         content["card"] = card(model, models, layouts)
     return content

@@ -139,9 +139,7 @@ def test_saving(run: Run) -> None:
     assert first["seconds"]["robustness"] < content["build_seconds"]["robustness"]
 
 
-def test_frontier(run: Run, script: Script) -> None:
-    anything = replace(SEARCH, max_drop=None)
-    answered = BuildSettings(saving=20.0, search=anything, verify_images=8)
+def test_frontier(run: Run) -> None:
     small = {
         "SAVINGS": (30.0, 60.0),
         "DEEPER_SAVINGS": (),
@@ -153,9 +151,8 @@ def test_frontier(run: Run, script: Script) -> None:
         "frontier_series": small,
         "frontier_parts": {"OTHERS_HELD_OUT": 60},
         "frontier_plot": {},
-        "frontier_answers": {"ASKED": {"--saving 20": answered}},
     }
-    wanted = ("greedy/all", "uniform/all", "recovery", "free", "answers")
+    wanted = ("greedy/all", "uniform/all", "recovery", "free")
     content = run("frontier", *wanted, parts=parts)
     assert {row["policy"] for row in content["series"]} == {"greedy", "uniform"}
     for row in content["series"]:
@@ -163,11 +160,18 @@ def test_frontier(run: Run, script: Script) -> None:
         assert len(sizes) == 2 and sizes[0] > sizes[1]
     assert len(content["recovery"]) == 14
     assert content["free"][0]["free_channels"] >= 72, "as many never spike"
+
+
+def test_answers(run: Run, script: Script) -> None:
+    anything = replace(SEARCH, max_drop=None, policy="greedy")
+    answered = BuildSettings(saving=20.0, search=anything, verify_images=8)
+    asked = {"--saving 20": answered}
+    content = run("answers", SEARCH=anything, SAVINGS=(30.0, 60.0), HELD_OUT=60, ASKED=asked)
     (answer,) = content["answers"]
     assert answer["met"] and answer["saved_percent"] > 0.0
     after = [answer["stages"][name] for name in ("verification", "held-out accuracy")]
     assert 0.0 < answer["seconds_until_plan"] < answer["seconds"] - sum(after) + 0.1
-    table = script("frontier_tables").answers_table(content)
+    table = script("answers_table").answers_table(content)
     assert f"| `--saving 20` | {answer['saved_percent']:.1f}% " in table
 
 
