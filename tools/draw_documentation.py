@@ -281,8 +281,8 @@ def neuron() -> str:
         yield text(
             16,
             276,
-            "Sums of whole numbers times a power of two are exact in float32, in any order: the "
-            "same spikes on every machine.",
+            "Such sums are exact in float32, in any order: equal input spikes give equal output "
+            "spikes on every machine.",
             "small",
         )
 
