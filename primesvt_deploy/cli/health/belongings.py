@@ -31,7 +31,7 @@ def check_models() -> Iterator[Finding]:
         if found:
             yield Finding(_MODELS, what, OK, f"{', '.join(found)} in {root}", needed_for)
         else:
-            mend = "pip install --force-reinstall primesvt-deploy"
+            mend = "pip install --force-reinstall ./models"
             yield Finding(_MODELS, what, MISSING, f"none in {root}", needed_for, mend)
 
 
