@@ -71,9 +71,9 @@ class Recorded(Silent):
         stage.advances.append([])
         assert len(stage.notes) <= stage.total, stage.name
 
-    def message(self, text: str) -> None:
-        """Keep a line."""
-        self.messages.append(text)
+    def message(self, text: str, *more: str) -> None:
+        """Keep lines."""
+        self.messages += [text, *more]
 
     def __getitem__(self, name: str) -> RecordedStage:
         """The last stage of a name."""

@@ -118,8 +118,7 @@ def _built(
     def foresee(outlook: Outlook) -> None:
         if outlook.decided:
             changes = next_options(outlook, settings.search.max_drop)
-            for line in outlook_lines(outlook, repeated(typed, changes)):
-                progress.message(line)
+            progress.message(*outlook_lines(outlook, repeated(typed, changes)))
 
     loaded = model.load(data)
     set_threads(settings.threads)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from primesvt_deploy.measure.verdict import verdict_of
 from primesvt_deploy.summary import Summary, change, megabytes, shortened, top1
 from primesvt_deploy.summary.charts import accuracy_by_size
 
@@ -24,7 +25,9 @@ def build_summary(path: Path, manifest: Mapping[str, Any]) -> Summary:
     """
     model, size, accuracy = (manifest[key] for key in ("model", "size", "accuracy"))
     constraints = manifest["constraints"]
-    found = "met" if constraints["met"] else f"NOT met: {shortened([constraints['stopped_by']])}"
+    found = str(verdict_of(manifest).state)
+    if not constraints["met"]:
+        found = f"NOT met: {shortened([constraints['stopped_by']])}"
     timesteps = model["arguments"]["timesteps"]
     classes = len(model["labels"])
     return Summary(
@@ -108,6 +111,8 @@ def _accuracies(accuracy: Mapping[str, Any]) -> str:
 def _latency(latency: Mapping[str, Any]) -> str:
     medians = (f"{latency[name]['median_ms']:.2f} ms" for name in ("dense", "shipped"))
     unclear = "" if latency.get("difference_shown", True) else ", no difference shown"
+    if (ends := latency.get("ratio_interval95")) and not unclear:
+        unclear = f", {latency['ratio_median']:.2f}x [{ends[0]:.2f}, {ends[1]:.2f}] as fast"
     threads = f"{latency['threads']} thread{'s' if latency['threads'] != 1 else ''}"
     return f"{change(*medians)}{unclear} (median, {threads})"
 

@@ -46,8 +46,8 @@ class Progress(Protocol):
     def step(self, note: str = "") -> None:
         """Count a step of the current stage; `note` is its result in words."""
 
-    def message(self, text: str) -> None:
-        """Show a line that a user should read."""
+    def message(self, text: str, *more: str) -> None:
+        """Show a line that a user should read, and others that belong to it, such as a table's."""
 
 
 class Silent:
@@ -65,7 +65,7 @@ class Silent:
     def step(self, note: str = "") -> None:
         """Nothing."""
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, *more: str) -> None:
         """Nothing."""
 
 
@@ -98,9 +98,9 @@ class TimedProgress:
         """Count a step."""
         self._inner.step(note)
 
-    def message(self, text: str) -> None:
-        """Show a line that a user should read."""
-        self._inner.message(text)
+    def message(self, text: str, *more: str) -> None:
+        """Show a line that a user should read, and others that belong to it."""
+        self._inner.message(text, *more)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of all stages so far, summed by name; the last one is still running."""

@@ -77,11 +77,13 @@ class Shown(ABC):
                 self._say(f"{self.running.name}: {note}")
             self.changed()
 
-    def message(self, text: str) -> None:
-        """Show a line; a stage whose steps are done comes first."""
+    def message(self, text: str, *more: str) -> None:
+        """Show a line with its time, and more below; a stage whose steps are done comes first."""
         if self.running is not None and self.running.share >= 1.0:
             self._end()
         self._say(on_one_line(text))
+        for line in more:
+            self.print_line(on_one_line(line))
 
     @property
     def seconds(self) -> float:

@@ -212,7 +212,7 @@ def test_a_budget_that_is_met_already_is_told_first(place: Path) -> None:
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     told, _, stages = built.stderr.partition("export of the dense model")
-    assert told.startswith("Nothing has to be pruned: as fp32 the weights have 0.") and stages
+    assert "] Nothing has to be pruned: as fp32 the weights have 0." in told and stages
     (following,) = [line for line in told.splitlines() if line.startswith("Next, to prune it: ")]
     command = shlex.split(following.partition(": ")[2])
     assert command[:2] == ["primesvt-deploy", "build"]

@@ -101,3 +101,10 @@ def test_bytes_are_megabytes(clock: Clock, capsys: pytest.CaptureFixture[str]) -
         "[ 1:01] fetching: 30.0/50.0 MB, about 20 s left",
         "[ 1:01] fetching: 59.1 MB, 61.0 s",
     ]
+
+
+def test_a_table_stands_below_its_message(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines(now=clock) as lines:
+        lines.message("sizes:", "| a | b |", "| \x1b[2J | 2 |")
+    err = capsys.readouterr().err
+    assert err.splitlines() == ["[ 0:00] sizes:", "| a | b |", r"| \x1b[2J | 2 |"]

@@ -86,7 +86,7 @@ def test_cut_off_and_resumed_it_ends_with_the_same_weights(
     steps = 0
 
     class Kill(Silent):
-        def message(self, text: str) -> None:
+        def message(self, text: str, *more: str) -> None:
             self.text = text
 
         def step(self, note: str = "") -> None:

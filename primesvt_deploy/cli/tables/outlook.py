@@ -49,7 +49,7 @@ def outlook_lines(outlook: Outlook, command: str) -> list[str]:
     """The lines of `print_outlook`, for a progress that shows messages above its bars."""
     text = io.StringIO()
     print_outlook(Console(file=text, width=make_console(stderr=True).width), outlook, command)
-    return text.getvalue().splitlines()
+    return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
 def next_options(outlook: Outlook, max_drop: float | None) -> Mapping[str, str | bool | None]:
