@@ -206,7 +206,7 @@ def test_a_finished_measurement_is_kept_where_it_cannot_be_written(
     (tmp_path / "results").mkdir()
     (tmp_path / "model.onnx").touch()
 
-    def measured(*_: object) -> dict[str, object]:
+    def measured(*_: object, **__: object) -> dict[str, object]:
         (tmp_path / "results").rmdir()
         return content
 
