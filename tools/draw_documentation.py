@@ -164,7 +164,7 @@ def _cell(x: float, y: float, width: float, height: float, lost: float) -> Itera
         f'fill="{colour}"/>'
     )
     shown = f"{lost:.0f}" if lost >= 10 else f"{lost:.1f}"
-    yield text(x + width / 2 - 1, y + height / 2 + 3, shown, "small", "middle")
+    yield text(x + width / 2 - 1, y + height / 2 + 3, shown, "cell", "middle")
 
 
 def pipeline() -> str:

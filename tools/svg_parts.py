@@ -12,6 +12,7 @@ text { font-family: Helvetica, Arial, "DejaVu Sans", sans-serif; font-size: 13px
 .title { font-size: 15px; font-weight: bold }
 .name { font-weight: bold }
 .small { font-size: 11px; fill: #56616f }
+.cell { font-size: 11px; fill: #1b2430 }
 .page { fill: #ffffff }
 .box { fill: #eef3f8; stroke: #8895a5; rx: 5px }
 .gone { fill: #fbe9e4; stroke: #d55e00; stroke-dasharray: 4 3; rx: 5px }
