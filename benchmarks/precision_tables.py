@@ -75,8 +75,8 @@ def memory_table(found: dict[str, Any]) -> str:
     lines += [
         "",
         f"MB, peak (in steady state, what no file backs), medians of {any_row['processes']} fresh "
-        "processes on the reference model, one process at published widths; one image, one thread. "
-        f"Python with numpy and onnxruntime alone: "
+        f"processes on {found['reference']['model']}, one process at published "
+        "widths; one image, one thread. Python with numpy and onnxruntime alone: "
         f"{any_row['imported_bytes'] / 1e6:.0f} MB.",
     ]
     return "\n".join(lines)
