@@ -7,11 +7,13 @@ what an image takes here (`progress.forecast`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from primesvt_deploy.pipeline.context import BuildContext, SearchContext
 from primesvt_deploy.progress import PlannedStage
 from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES, NORM_IMAGES
 from primesvt_deploy.settings import HEAD, Precision
 
@@ -40,6 +42,7 @@ _ON_A_PATH = 3
 _REPORTED = 500.0
 """Firing rates and energy of two models on some images."""
 _GREEDY_ROUNDS = 4
+"""Measurements of sensitivity, where it is not known how much has to leave."""
 _TRAINING = 6.0
 """Images that a training sample stands for: forward, backward, and the teacher's forward."""
 _COMPARING = 2.0
@@ -48,11 +51,12 @@ _CALIBRATING = 6.0
 _IN_ARTIFACT = 0.6
 
 
-def plan_ahead(context: SearchContext) -> list[PlannedStage]:
+def plan_ahead(context: SearchContext, rounds: int = _GREEDY_ROUNDS) -> list[PlannedStage]:
     """The stages that lead to a plan, the dense model's accuracy first.
 
     Args:
         context: of the search.
+        rounds: how often the greedy policy measures sensitivity.
     """
     settings, groups = context.settings, len(context.prunable.groups)
     if settings.max_drop is None and settings.policy == "prioritized":  # sizes decide
@@ -66,7 +70,7 @@ def plan_ahead(context: SearchContext) -> list[PlannedStage]:
         work = _candidate(context, images) * (1 + _OF_LAYERS * groups)
     elif settings.policy == "greedy":
         stages.append(PlannedStage("channel importance", seconds=1.0 * groups))
-        points = _GREEDY_ROUNDS * (1 + 3 * groups)
+        points = rounds * (1 + 3 * groups)
         point = _candidate(context, settings.robustness_images // 2)
         stages.append(PlannedStage("sensitivity", points * point, guessed=True))
         work = _ON_A_PATH * (_RECOVERING + images)
@@ -75,14 +79,15 @@ def plan_ahead(context: SearchContext) -> list[PlannedStage]:
     return [*stages, PlannedStage(f"{settings.policy} policy", work, guessed=True)]
 
 
-def pruning_ahead(context: SearchContext) -> list[PlannedStage]:
+def pruning_ahead(context: SearchContext, rounds: int = _GREEDY_ROUNDS) -> list[PlannedStage]:
     """The stages from the dense model to a cut and recovered one.
 
     Args:
         context: of the search.
+        rounds: see `plan_ahead`.
     """
     stages = [
-        *plan_ahead(context),
+        *plan_ahead(context, rounds),
         PlannedStage("recovery and cut", float(NORM_IMAGES), 1.0, guessed=True),
     ]
     if context.images is not None and HEAD in context.settings.recover:
@@ -171,7 +176,7 @@ def after_whole(context: BuildContext, precision: Precision, *, prunes: bool) ->
 def _pruned(context: BuildContext, precision: Precision) -> list[PlannedStage]:
     """The stages from the search on to a pruned model in a precision."""
     finetune = context.settings.finetune
-    search = pruning_ahead(context.search)
+    search = pruning_ahead(context.search, _greedy_rounds(context, precision))
     if context.from_ledger:
         names = ("calibration", "recovery and cut")
         search = [stage for stage in search if stage.name in names]
@@ -182,6 +187,14 @@ def _pruned(context: BuildContext, precision: Precision) -> list[PlannedStage]:
         samples = finetune.epochs * min(train, finetune.images or train)
         stages.append(PlannedStage("fine-tuning", _TRAINING * samples))
     return [*stages, *_shipping(context, precision, pruned=True)]
+
+
+def _greedy_rounds(context: BuildContext, precision: Precision) -> int:
+    """How often the greedy policy measures sensitivity until the budget is met."""
+    dense = 4 * sum(each.numel() for each in context.model.module.parameters())
+    size = dense * precision.bits / 32
+    leaves = 1.0 - context.settings.budget_bytes(dense) / size
+    return max(1, math.ceil(leaves / STAGE_SHARE))
 
 
 def _shipping(

@@ -30,9 +30,9 @@ from primesvt_deploy.pruning.policies.path import outcome_on_path
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
 
-__all__ = ["Greedy"]
+__all__ = ["STAGE_SHARE", "Greedy"]
 
-_STAGE = 0.125
+STAGE_SHARE = 0.125
 """Share of the dense bytes between two measurements of the curves."""
 _FRACTIONS = (0.85, 0.6, 0.35, 0.12)
 """Of a layer's present width: where its curve is measured first."""
@@ -123,7 +123,7 @@ class _Walk:
             curves = self._measured(plan, base, fractions)
             fractions = _LATER_FRACTIONS
             before = self._search.size_of(plan)
-            while self._search.size_of(plan) > before - _STAGE * self._dense_bytes:
+            while self._search.size_of(plan) > before - STAGE_SHARE * self._dense_bytes:
                 step = self._next(plan, curves)
                 if step is None:
                     break
