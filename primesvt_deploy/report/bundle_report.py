@@ -13,9 +13,10 @@ from primesvt_deploy.report.content import ReportContent
 from primesvt_deploy.report.next_steps import build_command, next_steps
 from primesvt_deploy.report.numbers import energy, number
 from primesvt_deploy.report.page import render_page
-from primesvt_deploy.report.speed import speed_in_words, speed_sentence
+from primesvt_deploy.report.speed import disturbances, speed_in_words, speed_sentence
 from primesvt_deploy.report.tiles import tiles
 from primesvt_deploy.report.verdict import judge
+from primesvt_deploy.report.why import why_these_layers
 
 __all__ = ["render_report"]
 
@@ -28,6 +29,7 @@ _SHOWN = (
 _SECTIONS = {
     "summary": "Verdict",
     "headline": "Before and after",
+    "next": "What to try next",
     "bytes": "Bytes by layer",
     "search": "Size and accuracy",
     "robustness": "Robustness",
@@ -37,7 +39,6 @@ _SECTIONS = {
     "sample": "One image",
     "classes": "Classes",
     "verification": "Verification",
-    "next": "What to try next",
     "made": "How it was made",
 }
 _FROM_CONTENT = ("bytes", "spikes", "sample", "classes")
@@ -70,7 +71,8 @@ def render_report(
         for index, spikes in enumerate(shown.sample.rasters if shown.sample else ())
         if (found := firing.raster(index, spikes))
     ]
-    curves = rows.curves(plan)
+    curves, groups = rows.curves(plan), rows.groups(plan)
+    policy = manifest.get("policy") or {}
     values = {key: manifest.get(key) for key in _SHOWN} | {
         "plan": plan,
         "content": content,
@@ -83,7 +85,13 @@ def render_report(
         "totals": rows.total_bytes(shown.layers),
         "stopped_early": sum(plan.stopped_early for plan in shown.tried),
         "enough_images": search.enough_images(shown.tried),
-        "groups": rows.groups(plan),
+        "why": why_these_layers(
+            str(policy.get("policy") or policy.get("name")), groups, plan, shown.sensitivity
+        ),
+        "groups": groups,
+        "streams": [row["layer"] for row in groups if row["layer"].split(".")[0] == "residual"],
+        "better": search.better_than_shipped(shown.tried, manifest),
+        "disturbed": disturbances(manifest.get("latency")),
         "curves": curves,
         "curve_images": rows.most_images(curves),
         "rates": sorted({rate for curve in curves for rate in curve["points"]}),
@@ -99,12 +107,20 @@ def render_report(
         "steps": next_steps(manifest, bundle),
         "build": build_command(manifest, output=bundle),
     }
+    values["layers_measured"] = _of_layers(figures)
     drawn = [figure for figure in figures.values() if figure]
     drawn += [raster["figure"] for raster in rasters]
     hidden = {name for name in _FROM_CONTENT if content is None}
     hidden |= set() if shown.sample else {"sample"}
-    sections = [(name, text) for name, text in _SECTIONS.items() if name not in hidden]
+    titles = _SECTIONS | {"robustness": _of_layers(figures)}
+    sections = [(name, text) for name, text in titles.items() if name not in hidden]
     return render_page("report.html.j2", values, drawn, sections)
+
+
+def _of_layers(figures: Mapping[str, Figure | None]) -> str:
+    """Title of what was measured of each layer alone."""
+    only = figures["sensitivity"] and not figures["robustness"]
+    return "Sensitivity" if only else "Robustness"
 
 
 def _figures(

@@ -7,10 +7,12 @@ from typing import Any
 
 from primesvt_deploy.report.numbers import DASH, fixed, number
 
-__all__ = ["speed_in_words", "speed_sentence"]
+__all__ = ["disturbances", "speed_in_words", "speed_sentence"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _SAME = "the same model"
+_DISTURBED = ("machine busy", "noisy", "not stable", "virtual machine", "load", "throttl", "hot")
+"""How notes begin that cast doubt on a measurement; others name a setting of the machine."""
 
 
 def speed_in_words(latency: Mapping[str, Any] | None) -> str:
@@ -27,6 +29,13 @@ def speed_in_words(latency: Mapping[str, Any] | None) -> str:
         return words
     ends = (low, high) if faster else (1 / high, 1 / low)
     return f"{words} [{fixed(ends[0], 2)}, {fixed(ends[1], 2)}]"
+
+
+def disturbances(latency: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Disturbances of a measurement, the beginning of each note: `machine busy`, `noisy`."""
+    notes = [str(note) for note in (latency or {}).get("notes") or ()]
+    found = [note.partition(":")[0] for note in notes if note.startswith(_DISTURBED)]
+    return tuple(dict.fromkeys(found))
 
 
 def speed_sentence(latency: Mapping[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from primesvt_deploy.report.content import ReportContent
 from primesvt_deploy.report.numbers import energy, fixed, interval, number, signed, size
 from primesvt_deploy.report.rows import total_energy
-from primesvt_deploy.report.speed import speed_in_words
+from primesvt_deploy.report.speed import disturbances, speed_in_words
 
 __all__ = ["Tile", "tiles"]
 
@@ -23,12 +23,14 @@ class Tile:
         shipped: of the shipped model.
         change: against the dense model.
         dense: of the dense model, with words.
+        flag: what casts doubt on it; empty: nothing.
     """
 
     name: str
     shipped: str
     change: str
     dense: str
+    flag: str = ""
 
 
 def tiles(manifest: Mapping[str, Any], content: ReportContent) -> tuple[Tile, ...]:
@@ -74,7 +76,9 @@ def _time(latency: Mapping[str, Any]) -> Iterator[Tile]:
     dense, shipped = found
     if dense is not None and shipped is not None:
         was = f"dense {fixed(dense, 2)} ms"
-        yield Tile("Run time, median", fixed(shipped, 2, " ms"), speed_in_words(latency), was)
+        flag = ", ".join(disturbances(latency)[:1])
+        speed = speed_in_words(latency)
+        yield Tile("Run time, median", fixed(shipped, 2, " ms"), speed, was, flag)
 
 
 def _memory(content: ReportContent) -> Iterator[Tile]:

@@ -58,6 +58,9 @@ def judge(manifest: Mapping[str, Any]) -> Verdict:
         return Verdict("unknown", "Whether the constraints are met is not recorded", ())
     said = tuple(_sentences(manifest, constraints))
     state, title = _STATES[verdict_of(manifest).state]
+    if state == "met" and number(constraints.get("max_drop_points")) is None:
+        budget = "Budget met" if constraints.get("budget_bytes") else "No budget was set"
+        title = f"{budget}; no accuracy was asked for"
     return Verdict(state, title, said)
 
 

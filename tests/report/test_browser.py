@@ -124,6 +124,18 @@ def test_fits_every_screen_and_logs_nothing(
         assert not page.query_selector(".chart > svg")
 
 
+def test_what_each_layer_keeps_fits_a_telephone(browser: Any, file: Path) -> None:
+    with opened(browser, file) as page:
+        assert not page.locator("details.contents").is_visible()
+        page.set_viewport_size({"width": 400, "height": 900})
+        wait_until_drawn(page)
+        box = "document.querySelector('table.keeps').closest('.scroll')"
+        assert page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 0
+        page.click("details.contents summary")
+        page.click("details.contents a[href='#next']")
+        assert page.url.endswith("#next")
+
+
 def test_key_numbers_are_the_manifests(whole: Any) -> None:
     manifest = example_manifest()
     accuracy, size = manifest["accuracy"], manifest["size"]

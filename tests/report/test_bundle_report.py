@@ -12,7 +12,7 @@ import pytest
 from html_page import Page
 
 from primesvt_deploy.report.bundle_report import render_report
-from primesvt_deploy.report.content import LayerBytes, ReportContent
+from primesvt_deploy.report.content import LayerBytes, ReportContent, Sensitivity
 
 DASH = "\N{EN DASH}"
 HOSTILE = '</script><script>alert("x")</script><!--<img src=x onerror=alert(1)>{{ 7 * 7 }}'
@@ -21,9 +21,9 @@ Render = Callable[..., Page]
 
 def test_sections_go_from_what_decides_to_what_explains(page: Page) -> None:
     assert re.findall(r"<h2>(.*?)</h2>", page.source.split("<footer>")[0]) == [
-        *("Before and after", "Where the bytes are", "Size against accuracy", "Robustness"),
-        *("Precision", "Time, memory, energy", "Spikes", "One image", "Classes"),
-        *("Verification", "What to try next", "How it was made"),
+        *("Before and after", "What to try next", "Where the bytes are", "Size against accuracy"),
+        *("Robustness", "Precision", "Time, memory, energy", "Spikes", "One image", "Classes"),
+        *("Verification", "How it was made"),
     ]
     ids = page.values("id")
     assert len(set(ids)) == len(ids)
@@ -200,7 +200,56 @@ def test_what_each_layer_keeps_is_known_without_curves(render: Render, plan: Any
     plan["policy"]["steps"] = []
     text = render().text
     assert "residual 192 192 kept" in text
-    assert "blocks.0.mlp 768 384 50.0% with the others" in text
+    assert "blocks.0.mlp 768 384 50.0%" in text
+    assert "Points lost so far" not in text
+    assert "everything that is added to the residual stream." in text
+
+
+def test_sensitivity_alone_has_no_empty_part_beside_it(
+    render: Render, plan: Any, content: ReportContent
+) -> None:
+    plan["robustness"] = []
+    page = render(ReportContent(sensitivity=content.sensitivity))
+    assert "<h2>Sensitivity</h2>" in page.source
+    assert "obustness curve" not in page.text and "<h3>Sensitivity" not in page.source
+
+
+def test_why_a_group_went_is_told_from_what_was_measured(render: Render) -> None:
+    low, high = (
+        Sensitivity(group=name, rates=(0.2, 0.6), values=values)
+        for name, values in (("blocks.1.mlp", (0.001, 0.002)), ("stem.0", (0.3, 0.7)))
+    )
+    text = render(ReportContent(sensitivity=(low, high))).text
+    for words in (
+        "blocks.1.mlp lost the largest share, 60.0%: with 60% of it alone removed, the answers "
+        "diverged by 0.002 nats, the least of all 2 layers at about that rate.",
+        "stem.0 was kept whole: with 20% of it alone removed, they already diverged by 0.3 nats, "
+        "the most of all 2 layers at about that rate.",
+    ):
+        assert words in text
+    assert "lost the largest share" not in render().text
+
+
+def test_why_a_layer_came_first_is_its_curve(render: Render) -> None:
+    text = render(policy__policy="prioritized").text
+    assert "Prioritized goes from the largest layer to the smallest" in text
+    assert "blocks.0.mlp came first: pruned alone, it kept the constraint at rates up to" in text
+
+
+def test_what_disturbed_the_times_is_a_list_and_flags_them(render: Render) -> None:
+    notes = ["machine busy: other programs took 139% of one core", "noisy: dense: p95"]
+    page = render(latency__notes=notes)
+    assert "Measured under disturbance" in page.text
+    assert "<li>noisy: dense: p95.</li>" in page.source
+    assert "<em>machine busy</em>" in page.source
+    page = render(latency__notes=["frequency governor powersave: the clock follows the load"])
+    assert "Measured under disturbance" not in page.text and "<em>" not in page.source
+
+
+def test_no_accuracy_asked_for_is_no_accuracy_met(render: Render) -> None:
+    text = render(constraints__max_drop_points=None).text
+    assert "Budget met; no accuracy was asked for." in text
+    assert "Constraints met" not in text
 
 
 def test_stages_that_stop_early_are_told(render: Render) -> None:

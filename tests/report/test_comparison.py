@@ -68,5 +68,12 @@ def test_what_does_not_compare_is_told(bundles: list[BundleReport]) -> None:
         assert words in text
 
 
+def test_no_accuracy_asked_for_is_told(bundles: list[BundleReport]) -> None:
+    constraints: Any = bundles[0].manifest["constraints"]
+    constraints["max_drop_points"] = None
+    text = Page(render_comparison(bundles)).text
+    assert "at most 4.20 MB, no accuracy was asked for" in text
+
+
 def test_the_same_bundles_give_the_same_page(bundles: list[BundleReport]) -> None:
     assert render_comparison(bundles) == render_comparison(bundles)

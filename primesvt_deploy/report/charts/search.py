@@ -16,6 +16,7 @@ from primesvt_deploy.report.charts.style import (
     QUIET,
     SHIPPED,
     Figure,
+    Key,
     Row,
     chart_of,
     figure,
@@ -25,7 +26,7 @@ from primesvt_deploy.report.charts.style import (
 from primesvt_deploy.report.content import TriedPlan
 from primesvt_deploy.report.numbers import fixed, interval, number, points, share, size
 
-__all__ = ["enough_images", "frontier_of", "size_and_accuracy"]
+__all__ = ["better_than_shipped", "enough_images", "frontier_of", "size_and_accuracy"]
 
 _ROBUSTNESS = "robustness"
 _HEIGHT = 380
@@ -89,24 +90,82 @@ def size_and_accuracy(tried: Sequence[TriedPlan], manifest: Mapping[str, Any]) -
     chosen = _chosen(manifest)
     frame = _frame(tried, most, budget, chosen)
     layers = [
-        *_allowed(frame, most, budget),
+        *_allowed(frame, most, budget, chosen),
         *_lines(frame, tried),
         *_candidates(frame, tried),
-        *_shipped(frame, chosen),
+        *_shipped(frame, chosen, budget),
     ]
     label = (
         f"{len(tried)} candidates of the search by size and by change of top-1, with the budget, "
         "the constraint and the shipped plan"
     )
-    key = (
-        (QUIET, "one layer pruned alone"),
-        ("hollow", "candidate"),
-        (SHIPPED, "accepted on the way"),
-        ("line", "best of each size"),
-        (MARKED, "shipped"),
-        (ALLOWED, "allowed"),
-    )
+    key = _key(frame, tried, chosen, limited=most is not None or budget is not None)
     return figure("search", label, layered(*layers), height=_HEIGHT, key=key)
+
+
+def _key(
+    frame: _Frame, tried: Sequence[TriedPlan], chosen: tuple[float, float] | None, *, limited: bool
+) -> Key:
+    """The legend: only of what the chart has."""
+    alone = any(plan.step == _ROBUSTNESS for plan in tried)
+    others = any(plan.step != _ROBUSTNESS and not plan.accepted for plan in tried)
+    way = [plan for plan in tried if plan.step != _ROBUSTNESS and plan.accepted]
+    # The last one on the way lies below the diamond of what is shipped.
+    hidden = chosen is not None and bool(way) and _below_the_diamond(frame, way[-1], chosen)
+    return tuple(
+        (colour, text)
+        for shown, colour, text in (
+            (alone, QUIET, "one layer pruned alone"),
+            (others, "hollow", "candidate"),
+            (len(way) > hidden, SHIPPED, "accepted on the way"),
+            (len(_drawn_best(frame, tried)) > 1, "line", "best of each size"),
+            (chosen is not None, MARKED, "shipped"),
+            (limited, ALLOWED, "allowed"),
+        )
+        if shown
+    )
+
+
+def _below_the_diamond(frame: _Frame, plan: TriedPlan, chosen: tuple[float, float]) -> bool:
+    wide, high = frame.right - frame.left, frame.top - frame.bottom
+    aside, above = plan.bytes / 1e6 - chosen[0], -plan.drop - chosen[1]
+    return abs(aside) < 0.01 * wide and abs(above) < 0.01 * high
+
+
+def better_than_shipped(tried: Sequence[TriedPlan], manifest: Mapping[str, Any]) -> str:
+    """Why candidates of the frontier that look better than the shipped plan are not shipped.
+
+    Args:
+        tried: all candidates.
+        manifest: content of `manifest.json`.
+
+    Returns:
+        A sentence; empty where none is both allowed and smaller or more accurate.
+    """
+    constraints, chosen = manifest.get("constraints") or {}, _chosen(manifest)
+    most, budget = (number(constraints.get(k)) for k in ("max_drop_points", "budget_bytes"))
+    if chosen is None or not constraints.get("met"):
+        return ""
+    mb, change = chosen
+    better = [
+        plan
+        for plan in frontier_of(tried)
+        if not plan.accepted
+        and (most is None or plan.drop <= most)
+        and (not budget or plan.bytes <= budget)
+        and (plan.bytes / 1e6 < mb or -plan.drop > change)
+    ]
+    if not better:
+        return ""
+    search = (manifest.get("accuracy") or {}).get("search") or {}
+    n, fewest = number((search.get("dense") or {}).get("n")), min(plan.n for plan in better)
+    few = ""
+    if n and fewest < n:
+        few = f"; some were judged on {fixed(fewest)} of {fixed(n)} images only"
+    return (
+        "Points of that line that are allowed, and smaller or more accurate than what is shipped, "
+        f"are not where the search went: it ends as soon as the budget is met{few}."
+    )
 
 
 def _chosen(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -135,7 +194,12 @@ def _frame(
     return _Frame(min(sizes) - margin, max(sizes) + margin, bottom, top + 0.08 * (top - bottom))
 
 
-def _allowed(frame: _Frame, most: float | None, budget: float | None) -> Iterator[alt.Chart]:
+def _allowed(
+    frame: _Frame,
+    most: float | None,
+    budget: float | None,
+    chosen: tuple[float, float] | None,
+) -> Iterator[alt.Chart]:
     """The corner that meets both constraints, and their lines."""
     x = budget / 1e6 if budget else frame.right
     y = frame.bottom if most is None else -most
@@ -146,9 +210,17 @@ def _allowed(frame: _Frame, most: float | None, budget: float | None) -> Iterato
     if budget:
         line = chart_of([{"x": x, "told": f"budget {size(budget)}"}]).encode(x=frame.x("x"))
         yield line.mark_rule(strokeDash=[5, 3], color=MUTED)
+        # At the end of the line that is further from what is shipped and its name.
+        low = chosen is not None and chosen[1] > frame.top - 0.4 * (frame.top - frame.bottom)
         yield line.mark_text(
-            align="right", baseline="bottom", angle=270, dy=-4, dx=-2, color=MUTED, fontSize=11
-        ).encode(y=alt.value(0), text="told:N")
+            align="left" if low else "right",
+            baseline="bottom",
+            angle=270,
+            dy=-4,
+            dx=8 if low else -2,
+            color=MUTED,
+            fontSize=11,
+        ).encode(y=alt.value(_HEIGHT if low else 0), text="told:N")
     if most is not None:
         line = chart_of([{"y": y, "told": f"allowed: {points(most, 1)} lost"}])
         line = line.encode(y=frame.y("y"))
@@ -158,10 +230,14 @@ def _allowed(frame: _Frame, most: float | None, budget: float | None) -> Iterato
         ).encode(x=alt.value(0), text="told:N")
 
 
+def _drawn_best(frame: _Frame, tried: Sequence[TriedPlan]) -> list[Row]:
+    best = [{"x": plan.bytes / 1e6, "y": -plan.drop} for plan in frontier_of(tried)]
+    return [point for point in best if point["y"] >= frame.bottom]
+
+
 def _lines(frame: _Frame, tried: Sequence[TriedPlan]) -> Iterator[alt.Chart]:
     """The frontier, and the way to the plan that was chosen."""
-    best = [{"x": plan.bytes / 1e6, "y": -plan.drop} for plan in frontier_of(tried)]
-    best = [point for point in best if point["y"] >= frame.bottom]
+    best = _drawn_best(frame, tried)
     if len(best) > 1:
         yield (
             chart_of(best)
@@ -215,7 +291,9 @@ def _point(frame: _Frame, plan: TriedPlan) -> Row:
     }
 
 
-def _shipped(frame: _Frame, chosen: tuple[float, float] | None) -> Iterator[alt.Chart]:
+def _shipped(
+    frame: _Frame, chosen: tuple[float, float] | None, budget: float | None
+) -> Iterator[alt.Chart]:
     if chosen is None:
         return
     x, y = chosen
@@ -232,8 +310,10 @@ def _shipped(frame: _Frame, chosen: tuple[float, float] | None) -> Iterator[alt.
         tooltip=tooltip(what="candidate", size="size", drop="lost"),
     )
     yield base.mark_point(shape="diamond", filled=True, size=170, color=MARKED, opacity=1)
-    left = x < (frame.left + frame.right) / 2
-    place: dict[str, Any] = {"align": "left" if left else "right", "dx": 10 if left else -10}
+    # Its name stands away from the line of the budget, where there is room for it.
+    room = (x - frame.left) / (frame.right - frame.left)
+    right = room < 0.75 if budget and x > budget / 1e6 else room < 0.25
+    place: dict[str, Any] = {"align": "left" if right else "right", "dx": 10 if right else -10}
     # Twice: other points do not show through the letters.
     outlines: tuple[dict[str, Any], ...] = ({"stroke": "var(--page)", "strokeWidth": 4}, {})
     for outline in outlines:

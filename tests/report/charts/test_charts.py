@@ -49,6 +49,25 @@ def test_candidates_that_lose_too_much_lie_on_the_lower_side(manifest: dict[str,
     assert not points["1.00 "]["beyond"] and points["1.00 "]["y"] == -1.0
 
 
+def test_the_legend_names_only_what_is_drawn(manifest: dict[str, Any]) -> None:
+    used = manifest["constraints"]["used_bytes"]
+    plans = [tried(5_000_000, 1.0), tried(used, 1.86, accepted=True)]
+    drawn = search.size_and_accuracy(plans, manifest)
+    texts = [text for _, text in drawn.key]
+    assert texts == ["candidate", "best of each size", "shipped", "allowed"]
+    plans = [tried(5_000_000, 1.0, step="robustness"), tried(4_500_000, 0.5, accepted=True)]
+    drawn = search.size_and_accuracy(plans, manifest)
+    texts = [text for _, text in drawn.key]
+    assert texts == ["one layer pruned alone", "accepted on the way", "shipped", "allowed"]
+
+
+def test_why_better_candidates_are_not_shipped(manifest: dict[str, Any]) -> None:
+    shipped = tried(manifest["constraints"]["used_bytes"], 1.86, accepted=True, n=5000)
+    assert search.better_than_shipped([shipped, tried(3_000_000, 9.0, n=4000)], manifest) == ""
+    said = search.better_than_shipped([shipped, tried(3_000_000, 1.0, n=4000)], manifest)
+    assert "it ends as soon as the budget is met; some were judged on 4\u202f000 of 5" in said
+
+
 def test_no_candidates_no_chart(manifest: dict[str, Any]) -> None:
     assert search.size_and_accuracy([], manifest) is None
 
