@@ -16,7 +16,7 @@ from primesvt_deploy.report.page import render_page
 from primesvt_deploy.report.speed import disturbances, speed_in_words, speed_sentence
 from primesvt_deploy.report.tiles import tiles
 from primesvt_deploy.report.verdict import judge
-from primesvt_deploy.report.why import why_these_layers
+from primesvt_deploy.report.why import better_than_shipped, why_these_layers
 
 __all__ = ["render_report"]
 
@@ -90,7 +90,7 @@ def render_report(
         ),
         "groups": groups,
         "streams": [row["layer"] for row in groups if row["layer"].split(".")[0] == "residual"],
-        "better": search.better_than_shipped(shown.tried, manifest),
+        "better": better_than_shipped(shown.tried, manifest),
         "disturbed": disturbances(manifest.get("latency")),
         "curves": curves,
         "curve_images": rows.most_images(curves),

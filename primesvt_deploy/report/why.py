@@ -1,4 +1,4 @@
-"""Why these layers: what a policy measured of those that it pruned most and least, in words."""
+"""Why these layers and this plan, in words: what a policy measured, and where its search ended."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from primesvt_deploy.report.content import Sensitivity
-from primesvt_deploy.report.numbers import share
+from primesvt_deploy.report.charts.search import frontier_of, shipped_point
+from primesvt_deploy.report.content import Sensitivity, TriedPlan
+from primesvt_deploy.report.numbers import fixed, number, share
 
-__all__ = ["why_these_layers"]
+__all__ = ["better_than_shipped", "why_these_layers"]
 
 _RULES = {
     "greedy": "Greedy takes small steps, always the one that changes the model's answers least "
@@ -22,6 +23,10 @@ _RULES = {
     "global-l2": "Global-l2 ranks the channels of all layers together by the L2 norm of their "
     "weights, and removes the smallest.",
 }
+_BY_SIZE = (
+    "Prioritized goes from the largest layer to the smallest, until the budget is met; as no "
+    "accuracy was asked for, sizes alone decided."
+)
 _NEAR = 0.1
 """Rates that differ by no more than this are compared."""
 
@@ -45,6 +50,8 @@ def why_these_layers(
     known = [row for row in groups if row["removed"] is not None]
     if policy not in _RULES or not any(row["removed"] for row in known):
         return ()
+    if policy == "prioritized" and (plan.get("policy") or {}).get("search_drop_points") is None:
+        return (_BY_SIZE,)
     found = [_RULES[policy]]
     if policy == "greedy":
         found += _by_sensitivity(known, {entry.group: entry for entry in measured})
@@ -116,3 +123,39 @@ def _by_curves(groups: Sequence[Row], plan: Mapping[str, Any]) -> Iterator[str]:
     left = [row["layer"] for row in groups if row["target"] is False and not row["removed"]]
     if left:
         yield f"{left[0]} was kept whole: even alone, no rate kept the constraint."
+
+
+def better_than_shipped(tried: Sequence[TriedPlan], manifest: Mapping[str, Any]) -> str:
+    """Why candidates of the frontier that look better than the shipped plan are not shipped.
+
+    Args:
+        tried: all candidates.
+        manifest: content of `manifest.json`.
+
+    Returns:
+        A sentence; empty where none is both allowed and smaller or more accurate.
+    """
+    constraints, chosen = manifest.get("constraints") or {}, shipped_point(manifest)
+    most, budget = (number(constraints.get(k)) for k in ("max_drop_points", "budget_bytes"))
+    if chosen is None or not constraints.get("met"):
+        return ""
+    mb, change = chosen
+    better = [
+        plan
+        for plan in frontier_of(tried)
+        if not plan.accepted
+        and (most is None or plan.drop <= most)
+        and (not budget or plan.bytes <= budget)
+        and (plan.bytes / 1e6 < mb or -plan.drop > change)
+    ]
+    if not better:
+        return ""
+    search = (manifest.get("accuracy") or {}).get("search") or {}
+    n, fewest = number((search.get("dense") or {}).get("n")), min(plan.n for plan in better)
+    few = ""
+    if n and fewest < n:
+        few = f"; some were judged on {fixed(fewest)} of {fixed(n)} images only"
+    return (
+        "Points of that line that are allowed, and smaller or more accurate than what is shipped, "
+        f"are not where the search went: it ends as soon as the budget is met{few}."
+    )

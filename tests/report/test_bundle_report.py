@@ -236,6 +236,13 @@ def test_why_a_layer_came_first_is_its_curve(render: Render) -> None:
     assert "blocks.0.mlp came first: pruned alone, it kept the constraint at rates up to" in text
 
 
+def test_where_sizes_decided_no_constraint_is_named(render: Render, plan: Any) -> None:
+    plan["policy"] |= {"steps": [], "search_drop_points": None}
+    text = render(policy__policy="prioritized", constraints__max_drop_points=None).text
+    assert "as no accuracy was asked for, sizes alone decided. A row" in text
+    assert "No channel was removed" not in text
+
+
 def test_what_disturbed_the_times_is_a_list_and_flags_them(render: Render) -> None:
     notes = ["machine busy: other programs took 139% of one core", "noisy: dense: p95"]
     page = render(latency__notes=notes)

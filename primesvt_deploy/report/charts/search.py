@@ -26,7 +26,7 @@ from primesvt_deploy.report.charts.style import (
 from primesvt_deploy.report.content import TriedPlan
 from primesvt_deploy.report.numbers import fixed, interval, number, points, share, size
 
-__all__ = ["better_than_shipped", "enough_images", "frontier_of", "size_and_accuracy"]
+__all__ = ["enough_images", "frontier_of", "shipped_point", "size_and_accuracy"]
 
 _ROBUSTNESS = "robustness"
 _HEIGHT = 380
@@ -87,7 +87,7 @@ def size_and_accuracy(tried: Sequence[TriedPlan], manifest: Mapping[str, Any]) -
         return None
     constraints = manifest.get("constraints") or {}
     most, budget = (number(constraints.get(k)) for k in ("max_drop_points", "budget_bytes"))
-    chosen = _chosen(manifest)
+    chosen = shipped_point(manifest)
     frame = _frame(tried, most, budget, chosen)
     layers = [
         *_allowed(frame, most, budget, chosen),
@@ -132,43 +132,7 @@ def _below_the_diamond(frame: _Frame, plan: TriedPlan, chosen: tuple[float, floa
     return abs(aside) < 0.01 * wide and abs(above) < 0.01 * high
 
 
-def better_than_shipped(tried: Sequence[TriedPlan], manifest: Mapping[str, Any]) -> str:
-    """Why candidates of the frontier that look better than the shipped plan are not shipped.
-
-    Args:
-        tried: all candidates.
-        manifest: content of `manifest.json`.
-
-    Returns:
-        A sentence; empty where none is both allowed and smaller or more accurate.
-    """
-    constraints, chosen = manifest.get("constraints") or {}, _chosen(manifest)
-    most, budget = (number(constraints.get(k)) for k in ("max_drop_points", "budget_bytes"))
-    if chosen is None or not constraints.get("met"):
-        return ""
-    mb, change = chosen
-    better = [
-        plan
-        for plan in frontier_of(tried)
-        if not plan.accepted
-        and (most is None or plan.drop <= most)
-        and (not budget or plan.bytes <= budget)
-        and (plan.bytes / 1e6 < mb or -plan.drop > change)
-    ]
-    if not better:
-        return ""
-    search = (manifest.get("accuracy") or {}).get("search") or {}
-    n, fewest = number((search.get("dense") or {}).get("n")), min(plan.n for plan in better)
-    few = ""
-    if n and fewest < n:
-        few = f"; some were judged on {fixed(fewest)} of {fixed(n)} images only"
-    return (
-        "Points of that line that are allowed, and smaller or more accurate than what is shipped, "
-        f"are not where the search went: it ends as soon as the budget is met{few}."
-    )
-
-
-def _chosen(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
+def shipped_point(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
     """Bytes and change of top-1 of what is shipped, on search images."""
     used = number((manifest.get("constraints") or {}).get("used_bytes"))
     search = (manifest.get("accuracy") or {}).get("search") or {}

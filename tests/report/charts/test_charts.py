@@ -14,6 +14,7 @@ from primesvt_deploy.report.charts import classes, costs, firing, loss, robustne
 from primesvt_deploy.report.charts.several import kept_shares
 from primesvt_deploy.report.charts.style import MOST_ROWS, Figure, chart_of, draw_static, figure
 from primesvt_deploy.report.content import LayerBytes, ReportContent, TriedPlan
+from primesvt_deploy.report.why import better_than_shipped
 
 
 def rows_of(figure: Figure | None) -> list[dict[str, Any]]:
@@ -63,8 +64,8 @@ def test_the_legend_names_only_what_is_drawn(manifest: dict[str, Any]) -> None:
 
 def test_why_better_candidates_are_not_shipped(manifest: dict[str, Any]) -> None:
     shipped = tried(manifest["constraints"]["used_bytes"], 1.86, accepted=True, n=5000)
-    assert search.better_than_shipped([shipped, tried(3_000_000, 9.0, n=4000)], manifest) == ""
-    said = search.better_than_shipped([shipped, tried(3_000_000, 1.0, n=4000)], manifest)
+    assert better_than_shipped([shipped, tried(3_000_000, 9.0, n=4000)], manifest) == ""
+    said = better_than_shipped([shipped, tried(3_000_000, 1.0, n=4000)], manifest)
     assert "it ends as soon as the budget is met; some were judged on 4\u202f000 of 5" in said
 
 
