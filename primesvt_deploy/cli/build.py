@@ -141,13 +141,14 @@ def _built(
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
     """A paragraph on the best point reached, what stopped the search, what to change."""
     from primesvt_deploy.measure.megabytes import millions
+    from primesvt_deploy.summary.words import points_lost
 
     wanted = manifest["constraints"]
     asked, found = millions(wanted["budget_bytes"], wanted["used_bytes"])
     search = manifest["accuracy"]["search"]
-    lost = f"{search['drop_points']:.2f} points lost on the search split" if search else "no search"
+    lost = f"{points_lost(search['drop_points'])} on the search split" if search else "no search"
     most = wanted["max_drop_points"]
-    allowed = "any loss" if most is None else f"{most:g}"
+    allowed = "any loss" if most is None else f"a loss of {most:g}"
     # Where any loss is allowed, only what makes the model smaller still helps.
     advice = (
         "Raise the budget, or try --policy greedy, higher --rates or another --precision."
@@ -159,7 +160,7 @@ def explain_unmet(manifest: dict[str, Any], output: Path) -> str:
         advice += " Or ignore fewer layers (--ignore)."
     return (
         f"The constraints are not met: {asked} MB were asked for, the "
-        f"best plan found has {found} MB ({lost}, {allowed} allowed). "
+        f"best plan found has {found} MB ({lost}; {allowed} is allowed). "
         f"What stopped it: {wanted['stopped_by']}. {advice} The best bundle found is kept in "
         f"{output}, marked as not meeting the constraints."
     )

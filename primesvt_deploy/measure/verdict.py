@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from primesvt_deploy.measure.megabytes import millions
+from primesvt_deploy.summary.words import points_lost
 
 __all__ = ["Verdict", "VerdictState", "judge", "verdict_of"]
 
@@ -80,10 +81,10 @@ def judge(
         text = f"Budget met{size}; no accuracy was asked for{lost and f': {lost}'}"
         return Verdict(state=VerdictState.MET, text=text)
     if held_out_interval is not None and held_out_interval[1] <= max_drop:
-        text = f"Constraints met{size}: {lost}, {max_drop:g} allowed"
+        text = f"Constraints met{size}: {lost}; {_allowed(max_drop)}"
         return Verdict(state=VerdictState.MET, text=text)
     beyond = held_out_interval is not None and held_out_interval[0] > max_drop
-    more = "more than that" if beyond else "more than that is possible"
+    more = f"a loss of more than {max_drop:g} is {'shown' if beyond else 'possible'}"
     shown = lost or "held-out images tell nothing"
     return Verdict(
         state=VerdictState.NOT_SHOWN,
@@ -119,10 +120,17 @@ def _lost(points: float | None, interval: Sequence[float] | None) -> str:
     if points is None or interval is None:
         return ""
     low, high = interval
-    return f"{points:.2f} points lost on held-out images [{low:.1f}, {high:.1f}]"
+    return (
+        f"{points_lost(points)} on held-out images "
+        f"(95% interval of the loss [{low:.1f}, {high:.1f}])"
+    )
 
 
 def _on_search(points: float | None, max_drop: float | None) -> str:
     if points is None or max_drop is None:
         return ""
-    return f" ({points:.2f} points lost, {max_drop:g} allowed)"
+    return f" ({points_lost(points)}; {_allowed(max_drop)})"
+
+
+def _allowed(max_drop: float) -> str:
+    return f"a loss of {max_drop:g} is allowed"

@@ -29,7 +29,7 @@ from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.from_ledger import best_in_ledger
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 from primesvt_deploy.settings import BuildSettings, SearchSettings
-from primesvt_deploy.summary import Shown, Summary, megabytes, shortened
+from primesvt_deploy.summary import Shown, Summary, megabytes, points_lost, shortened
 from primesvt_deploy.summary.charts import kept_channels
 
 __all__ = ["PruneResult", "choose_from_ledger", "choose_plan", "fitting", "make_search", "prune"]
@@ -80,7 +80,7 @@ class PruneResult(Shown):
         ]
         if outcome.drop_points is not None:
             dense = f", the dense model has {self.dense}" if self.dense else ""
-            rows.append(("search top-1", f"{outcome.drop_points:.2f} points lost{dense}"))
+            rows.append(("search top-1", f"{points_lost(outcome.drop_points)}{dense}"))
         if self.left:
             rows.append(("left alone", shortened(list(self.left))))
         kept_of = {group.name: (widths[group.name], group.width) for group in self.groups}

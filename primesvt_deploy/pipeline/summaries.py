@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from primesvt_deploy.measure.verdict import verdict_of
-from primesvt_deploy.summary import Summary, change, megabytes, shortened, top1
+from primesvt_deploy.summary import Summary, change, megabytes, points_lost, shortened, top1
 from primesvt_deploy.summary.charts import accuracy_by_size
 
 __all__ = ["build_summary", "frontier_summary"]
@@ -62,12 +62,12 @@ def frontier_summary(title: str, content: Mapping[str, Any]) -> Summary:
     dense, points = content["dense"], content["points"]
     rows = [("dense", f"{megabytes(dense['weight_bytes'])}, {top1(dense['held_out'])}")]
     for point in points[:_MOST_POINTS]:
-        lost = point["drop"]["points"]
         rows.append(
             (
                 f"{point['saved_percent']:.1f}% saved",
                 f"{megabytes(point['weight_bytes'])}, {top1(point['held_out'])}, "
-                f"{lost:.2f} points lost" + ("" if point["met"] else ", less than was asked for"),
+                + points_lost(point["drop"]["points"])
+                + ("" if point["met"] else ", less than was asked for"),
             )
         )
     if len(points) > _MOST_POINTS:
@@ -103,7 +103,10 @@ def _budget_megabytes(constraints: Mapping[str, Any]) -> float | None:
 
 def _accuracies(accuracy: Mapping[str, Any]) -> str:
     low, high = accuracy["drop"]["interval95_points"]
-    lost = f"{accuracy['drop']['points']:.2f} points lost [{low:.1f}, {high:.1f}]"
+    lost = (
+        f"{points_lost(accuracy['drop']['points'])}, 95% interval of the loss "
+        f"[{low:.1f}, {high:.1f}]"
+    )
     shown = change(top1(accuracy["dense"]), top1(accuracy["shipped"]))
     return f"{shown}, {lost} (n={accuracy['dense']['n']})"
 

@@ -96,6 +96,11 @@ def points(value: float, decimals: int = 2) -> str:
     return fixed(value, decimals, " point" if round(abs(value), decimals) == 1 else " points")
 
 
+def _lost(drop: float) -> str:
+    """A loss in words; below 0 it is a gain: `0.30 points gained`."""
+    return f"{points(abs(drop))} {'gained' if round(drop, 2) < 0 else 'lost'}"
+
+
 def timesteps(value: float) -> str:
     """A number of timesteps, such as `4 timesteps`."""
     return fixed(value, 0, " timestep" if value == 1 else " timesteps")
@@ -190,6 +195,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "millions": _numeric(_millions),
     "share": _numeric(share),
     "points": _numeric(points),
+    "lost": _numeric(_lost),
     "timesteps": _numeric(timesteps),
     "sci": _numeric(_scientific),
     "interval": interval,

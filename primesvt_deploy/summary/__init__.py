@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from primesvt_deploy.summary.summary import Shown, Summary
-from primesvt_deploy.summary.words import change, megabytes, shortened, top1
+from primesvt_deploy.summary.words import (
+    change,
+    megabytes,
+    points_changed,
+    points_lost,
+    shortened,
+    top1,
+)
 
-__all__ = ["Shown", "Summary", "change", "megabytes", "shortened", "top1"]
+__all__ = [
+    "Shown",
+    "Summary",
+    "change",
+    "megabytes",
+    "points_changed",
+    "points_lost",
+    "shortened",
+    "top1",
+]

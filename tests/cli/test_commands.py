@@ -135,7 +135,9 @@ def test_inspect_shows_the_bundle(place: Path) -> None:
     assert shown.returncode == 0
     assert "model.onnx" in shown.stdout
     words = " ".join(shown.stdout.split())
-    assert "Constraints met (" in words and "points lost on held-out images [" in words
+    assert (
+        "Constraints met (" in words and "on held-out images (95% interval of the loss [" in words
+    )
     assert "pruning ended: " in words
     manifest = json.loads(primesvt("inspect", "bundle", "--json", cwd=place).stdout)
     assert manifest == json.loads((place / "bundle" / "manifest.json").read_text())

@@ -37,7 +37,8 @@ def test_every_bundle_has_its_figures(bundles: list[BundleReport]) -> None:
         "1. one spikformer-2-192-cifar10 4.19 MB",
         "78.00 MB 88.73 µJ fp32 greedy ✓ met at most 4.20 MB, 3.0 points",
         f"2. two {HOSTILE} spikformer-2-192-cifar10 2.35 MB",
-        "2.90 [1.90, 3.90]",
+        "-2.90 [-3.90, -1.90]",
+        "Change of top-1, points",
         "int8 greedy ≈ not shown",
         "blocks.0.mlp 384 of 768 100 of 768",
     ):

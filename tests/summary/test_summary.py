@@ -16,7 +16,14 @@ from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.settings import BuildSettings, FinetuneSettings, SearchSettings
-from primesvt_deploy.summary import Summary, change, megabytes, shortened
+from primesvt_deploy.summary import (
+    Summary,
+    change,
+    megabytes,
+    points_changed,
+    points_lost,
+    shortened,
+)
 from primesvt_deploy.summary.charts import accuracy_by_size, bars, kept_channels
 from primesvt_deploy.training.finetune import Finetuned
 
@@ -34,6 +41,13 @@ def test_a_summary_is_the_same_as_text_and_as_html() -> None:
     assert fragment.names == ["size", "held-out top-1"]
     assert "".join(fragment.values) == f"3 MB{HOSTILE}"
     assert "img" not in fragment.tags
+
+
+def test_a_gain_is_neither_a_negative_loss_nor_without_a_sign() -> None:
+    said = [points_lost(drop) for drop in (0.3, -0.3, -0.001)]
+    assert said == ["0.30 points lost", "0.30 points gained", "0.00 points lost"]
+    assert points_changed(-0.3, (-1.0, 0.4)) == "+0.30 [-0.4, +1.0]"
+    assert [points_changed(drop) for drop in (1.25, 0.0)] == ["-1.25", "+0.00"]
 
 
 def test_words() -> None:

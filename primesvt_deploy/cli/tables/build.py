@@ -20,6 +20,7 @@ from primesvt_deploy.cli.tables.common import (
 from primesvt_deploy.edge.bench.statistics import Ratio
 from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.measure.verdict import VerdictState, verdict_of
+from primesvt_deploy.summary.words import points_changed, points_lost
 
 __all__ = ["print_build", "print_bundle"]
 
@@ -78,14 +79,13 @@ def _before_and_after(manifest: Mapping[str, Any]) -> Table:
         before, after = millions(size["dense"][key], size["shipped"][key])
         saved = size["saved_percent"][share]
         table.add_row(name, f"{before} {unit}", f"{after} {unit}", f"{0 - saved:+.1f}%")
-    low, high = accuracy["drop"]["interval95_points"]
     is_dense = "ratio_median" not in latency
-    lost = f"{0 - accuracy['drop']['points']:+.2f} points [{0 - high:+.1f}, {0 - low:+.1f}]"
+    drop = accuracy["drop"]
     table.add_row(
         f"held-out top-1 (n={accuracy['dense']['n']})",
         top1(accuracy["dense"]),
         top1(accuracy["shipped"]),
-        DASH if is_dense else lost,
+        DASH if is_dense else f"{points_changed(drop['points'], drop['interval95_points'])} points",
     )
     threads = latency["threads"]
     shipped = "the same model" if is_dense else _times(latency["shipped"])
@@ -158,10 +158,11 @@ def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
     found = anytime["held_out"]
     low, high = found["drop"]["interval95_points"]
     console.print(
-        f"stops early: {shares} of the search images, where {anytime['search']['drop_points']:.2f} "
-        f"points are lost by it; held-out: {top1(found['accuracy'])} "
-        f"(n={found['accuracy']['n']}), {found['drop']['points']:.2f} [{low:.1f}, {high:.1f}] "
-        f"points lost by it, {found['mean_timesteps']:.2f} timesteps on average",
+        f"stops early: {shares} of the search images, where by it "
+        f"{points_lost(anytime['search']['drop_points'])}; held-out: {top1(found['accuracy'])} "
+        f"(n={found['accuracy']['n']}), {points_lost(found['drop']['points'])} by it "
+        f"(95% interval of the loss [{low:.1f}, {high:.1f}]), "
+        f"{found['mean_timesteps']:.2f} timesteps on average",
     )
 
 
@@ -170,7 +171,7 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
     if precision is None:
         return
     if len(precision["candidates"]) > 1:
-        table = Table("precision", "pruned", "file", "search drop, points", "constraints")
+        table = Table("precision", "pruned", "file", "search change, points", "constraints")
         sizes = millions(*(entry["file_bytes"] for entry in precision["candidates"]))
         for entry, size in zip(precision["candidates"], sizes, strict=True):
             drop = entry["drop"]
@@ -178,7 +179,7 @@ def _print_precision(console: Console, precision: Mapping[str, Any] | None) -> N
                 entry["precision"] + (" (chosen)" if _is_chosen(entry, precision) else ""),
                 "yes" if entry["pruned"] else "no",
                 f"{size} MB",
-                f"{drop['points']:.2f}" if drop else DASH,
+                points_changed(drop["points"]) if drop else DASH,
                 "met" if entry["met"] else "not met",
             )
         console.print(table)

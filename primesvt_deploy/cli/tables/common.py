@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-__all__ = ["DASH", "drop", "make_console", "print_notes", "print_unpruned", "top1"]
+__all__ = ["DASH", "make_console", "print_notes", "print_unpruned", "top1"]
 
 DASH = "\N{EN DASH}"
 """A cell without a value."""
@@ -24,12 +24,6 @@ def make_console(*, stderr: bool = False) -> Console:
         # Without any style, too: rich's own NO_COLOR leaves bold and dim.
         color_system=None if os.environ.get("NO_COLOR") else "auto",
     )
-
-
-def drop(change: Mapping[str, Any]) -> str:
-    """Points lost with their interval, from `PairedDrop.to_dict()`."""
-    low, high = change["interval95_points"]
-    return f"{change['points']:.2f} [{low:.1f}, {high:.1f}]"
 
 
 def top1(accuracy: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from primesvt_deploy.cli.tables.common import DASH, drop, make_console, top1
+from primesvt_deploy.cli.tables.common import DASH, make_console, top1
 from primesvt_deploy.measure.megabytes import millions
+from primesvt_deploy.summary.words import points_changed
 
 __all__ = ["print_frontier"]
 
@@ -26,9 +27,9 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
     table = Table(
         "saved",
         "weights",
-        "search drop",
+        "search change",
         "held-out top-1",
-        "held-out drop",
+        "held-out change",
         "evaluations",
         title=f"{content['model']}, {content['policy']}: dense weights "
         f"{whole} MB, {top1(dense['held_out'])}",
@@ -37,9 +38,9 @@ def print_frontier(content: Mapping[str, Any], output: Path) -> None:
         table.add_row(
             _saved(point),
             f"{size} MB",
-            f"{point['search']['points']:.2f}" if point["search"] else DASH,
+            points_changed(point["search"]["points"]) if point["search"] else DASH,
             top1(point["held_out"]),
-            drop(point["drop"]),
+            points_changed(point["drop"]["points"], point["drop"]["interval95_points"]),
             f"{point['cost']['evaluations']} ({point['cost']['seconds']:.0f} s)",
         )
     console.print(table)

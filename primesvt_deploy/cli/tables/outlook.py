@@ -12,6 +12,7 @@ from primesvt_deploy.cli.tables.common import make_console
 from primesvt_deploy.model.stored_frontier import MeasuredDrop, StoredFrontier
 from primesvt_deploy.pipeline.outlook import RATES, Outlook
 from primesvt_deploy.settings import Precision
+from primesvt_deploy.summary.words import points_changed
 
 __all__ = ["next_options", "outlook_lines", "print_outlook"]
 
@@ -99,7 +100,7 @@ def _sizes(outlook: Outlook) -> Table:
 def _measured(known: StoredFrontier) -> Table:
     """Losses of smaller models, as they were measured before."""
     table = Table(
-        "weights, MB", "how", "top-1 lost, points",
+        "weights, MB", "how", "change of top-1, points",
         title=f"Measured before (held-out {known.data}, dense {known.top1_percent:.2f}%, "
         f"n={known.points[0].n})",
         title_justify="left",
@@ -107,8 +108,8 @@ def _measured(known: StoredFrontier) -> Table:
     rows = [(point, f"fp32, pruned by {known.policy}") for point in known.points]
     rows += [(drop, f"{name}, not pruned") for name, drop in known.precisions.items()]
     for drop, how in sorted(rows, key=lambda row: -row[0].weight_bytes):
-        lost = f"{drop.points:.2f} [{drop.low:.1f}, {drop.high:.1f}]"
-        table.add_row(_shown(drop.weight_bytes), how, lost)
+        change = points_changed(drop.points, (drop.low, drop.high))
+        table.add_row(_shown(drop.weight_bytes), how, change)
     return table
 
 

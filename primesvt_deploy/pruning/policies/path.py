@@ -10,6 +10,7 @@ from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.summary.words import points_lost
 
 __all__ = ["AlongPath", "outcome_on_path"]
 
@@ -56,7 +57,7 @@ def outcome_on_path(
     def judged(index: int) -> Candidate:
         candidate = search.judge.judge(path[index], step=name)
         search.progress.step(
-            f"{millions(size_of(path[index]))[0]} MB: {candidate.drop.points:.1f} points lost"
+            f"{millions(size_of(path[index]))[0]} MB: {points_lost(candidate.drop.points, 1)}"
         )
         return candidate
 

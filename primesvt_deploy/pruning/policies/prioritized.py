@@ -19,6 +19,7 @@ from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.search.ledger import Candidate
 from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.pruning.search.space import SearchSpace
+from primesvt_deploy.summary.words import points_lost
 
 __all__ = ["Prioritized", "by_size", "prioritized"]
 
@@ -61,7 +62,7 @@ def prioritized(search: Search, curves: Sequence[Curve], *, budget_bytes: int) -
         steps.append(candidate)
         progress.step(
             f"{curve.group.name} at {candidate.rate:.0%}: {millions(size_of(plan))[0]} MB, "
-            f"{candidate.drop.points:.1f} points lost"
+            f"{points_lost(candidate.drop.points, 1)}"
         )
     met = size_of(plan) <= budget_bytes
     return PolicyOutcome(

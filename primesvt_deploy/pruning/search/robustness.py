@@ -12,6 +12,7 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.summary.words import points_lost
 
 if TYPE_CHECKING:
     from primesvt_deploy.pruning.policies.base import Judge
@@ -118,5 +119,5 @@ def _points(
             continue
         point = judge.judge(plan, step="robustness", group=group, rate=rate, limit=limit)
         points.append((rate, point))
-        progress.step(f"{group.name} at {rate:.0%}: {point.drop.points:.1f} points lost")
+        progress.step(f"{group.name} at {rate:.0%}: {points_lost(point.drop.points, 1)}")
     return tuple(points)
