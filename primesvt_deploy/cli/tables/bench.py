@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from primesvt_deploy.cli.tables.common import make_console
+from primesvt_deploy.cli.tables.fitting import Column, print_fitting, print_side_by_side
 from primesvt_deploy.edge.runtime.runtimes import NATIVE
 from primesvt_deploy.measure.megabytes import millions
 
@@ -22,6 +22,9 @@ _DASH = "\N{EN DASH}"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _BARS = 12
 _OPERATORS = 8
+_STAGES = ("imported", "session", "first run", "steady")
+_AFTER = ("  after import", "  after load", "  after the first run", "  after all runs")
+"""The same in words."""
 
 
 def print_result(content: Mapping[str, Any]) -> None:
@@ -39,11 +42,10 @@ def print_result(content: Mapping[str, Any]) -> None:
     for row in content["variants"]:
         groups.setdefault((row["threads"], row["batch"]), []).append(row)
     for (threads, batch), configurations in groups.items():
-        console.print(_latency_table(configurations, threads, batch))
+        _print_latency(console, configurations, threads, batch)
         for row in configurations:
             _print_ratio(console, ratios.get(row["name"]))
-    first = next(iter(groups.values()))
-    console.print(_loading_table(first))
+    _print_loading(console, next(iter(groups.values())))
     _print_native(console, content["variants"])
     for row in content["variants"]:
         _print_operators(console, row)
@@ -81,23 +83,31 @@ def _print_native(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _latency_table(configurations: Sequence[Mapping[str, Any]], threads: int, batch: int) -> Table:
-    table = Table(
-        "bundle",
-        *("min", "median", "p95", "p99", "least to p99", "samples/s"),
-        title=f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}: ms a run",
+def _print_latency(
+    console: Console, configurations: Sequence[Mapping[str, Any]], threads: int, batch: int
+) -> None:
+    """Print the times of configurations that took turns; the histogram is left out first."""
+    times = [row["latency_ms"] for row in configurations]
+
+    def milliseconds(key: str, rank: int) -> Column:
+        shown = [_DASH if each[key] is None else f"{each[key]:.2f}" for each in times]
+        return Column(key, shown, rank)
+
+    histograms = [_sparkline(row["histogram"]["counts"]) for row in configurations]
+    speeds = [f"{row['samples_per_second']:.1f}" for row in configurations]
+    print_fitting(
+        console,
+        f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}: ms a run",
+        Column("bundle", [_subject(row) for row in configurations]),
+        [
+            milliseconds("min", 3),
+            milliseconds("median", 0),
+            milliseconds("p95", 2),
+            milliseconds("p99", 4),
+            Column("least to p99", histograms, 5),
+            Column("samples/s", speeds, 1),
+        ],
     )
-    for row in configurations:
-        times = row["latency_ms"]
-        p99 = _DASH if times["p99"] is None else f"{times['p99']:.2f}"
-        table.add_row(
-            _subject(row),
-            *(f"{times[key]:.2f}" for key in ("min", "median", "p95")),
-            p99,
-            _sparkline(row["histogram"]["counts"]),
-            f"{row['samples_per_second']:.1f}",
-        )
-    return table
 
 
 def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
@@ -112,50 +122,47 @@ def _print_ratio(console: Console, entry: Mapping[str, Any] | None) -> None:
         )
 
 
-def _loading_table(configurations: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(
-        "bundle",
-        *("import\nload\nfirst run, ms", "peak MB\nimport, load\nfirst run, steady"),
-        *("RssAnon MB\nthe same", "file, weights\narena: runs\n+ weights, MB"),
-        title="Loading and memory",
-    )
-    for row in configurations:
-        seconds, memory = row["seconds"], row["memory"]
-        table.add_row(
-            _subject(row),
-            "\n".join(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run")),
-            _stages(memory, "VmHWM"),
-            _stages(memory, "RssAnon"),
-            f"{_megabytes(row['file_bytes'])}\n{_megabytes(row['initializer_bytes'])}\n"
-            + _arena(row),
-        )
-    return table
+def _print_loading(console: Console, configurations: Sequence[Mapping[str, Any]]) -> None:
+    """Print what loading takes, and memory at each stage: a quantity a row."""
+    names = [
+        *("time, ms", "  import", "  load", "  first run"),
+        *("peak memory, MB", *_AFTER, "anonymous memory, MB", *_AFTER),
+        *("model, MB", "  its file", "  weights in it", "  memory of runs", "  copy of weights"),
+    ]
+    subjects = [Column(_subject(row), _loading(row)) for row in configurations]
+    print_side_by_side(console, "Loading and memory", Column("", names), subjects)
 
 
-def _arena(row: Mapping[str, Any]) -> str:
-    """Memory of runs, and of the weights where a runtime keeps a copy of them."""
+def _loading(row: Mapping[str, Any]) -> list[str]:
+    """A configuration's cells of the table of loading; headings of a part have none."""
+    seconds, memory, arena = row["seconds"], row["memory"], row["arena"]
+    runs, copy = (arena["extended_bytes"], arena["reserved_bytes"]) if arena else (None, None)
     if _is_native(row):
-        return _megabytes(row["native"]["arena_bytes"])
-    arena = row["arena"]
-    if not arena:
-        return _DASH
-    return f"{_megabytes(arena['extended_bytes'])} + {_megabytes(arena['reserved_bytes'])}"
-
-
-def _stages(memory: Mapping[str, Mapping[str, int | None]], figure: str) -> str:
-    cells = [_whole(memory[s][figure]) for s in ("imported", "session", "first run", "steady")]
-    return f"{cells[0]}, {cells[1]}\n{cells[2]}, {cells[3]}"
+        runs = row["native"]["arena_bytes"]
+    sizes = row["file_bytes"], row["initializer_bytes"], runs, copy
+    return [
+        *("", *(f"{1e3 * seconds[key]:.0f}" for key in ("import", "load", "first_run"))),
+        *("", *(_whole(memory[stage]["VmHWM"]) for stage in _STAGES)),
+        *("", *(_whole(memory[stage]["RssAnon"]) for stage in _STAGES)),
+        *("", *map(_megabytes, sizes)),
+    ]
 
 
 def _print_operators(console: Console, row: Mapping[str, Any]) -> None:
     found = row["operators"]
     if not found:
         return
-    table = Table("operator", "nodes", "ms a run", "share", title=row["name"])
-    for kind in found["by_type"][:_OPERATORS]:
-        times = f"{kind['ms']:.3f}", f"{kind['share']:.1%}"
-        table.add_row(kind["operator"], str(kind["nodes"]), *times)
-    console.print(table)
+    kinds = found["by_type"][:_OPERATORS]
+    print_fitting(
+        console,
+        row["name"],
+        Column("operator", [kind["operator"] for kind in kinds]),
+        [
+            Column("nodes", [str(kind["nodes"]) for kind in kinds], 2),
+            Column("ms a run", [f"{kind['ms']:.3f}" for kind in kinds]),
+            Column("share", [f"{kind['share']:.1%}" for kind in kinds], 1),
+        ],
+    )
 
 
 def _print_energy(console: Console, row: Mapping[str, Any]) -> None:
@@ -173,20 +180,23 @@ def print_comparison(reference: str, compared: Mapping[str, Sequence[Comparison]
     """Print each result against the reference."""
     console = make_console()
     for name, comparisons in compared.items():
-        table = Table(
-            *("configuration", "ms before", "ms now", "speed (95%)", "peak memory"),
-            title=f"{name} against {reference}",
+        before = [f"{found.other['latency_ms']['median']:.2f}" for found in comparisons]
+        now = [f"{found.one['latency_ms']['median']:.2f}" for found in comparisons]
+        peaks = [
+            _DASH if found.peak_ratio is None else f"{100 * (found.peak_ratio - 1):+.1f}%"
+            for found in comparisons
+        ]
+        print_fitting(
+            console,
+            f"{name} against {reference}",
+            Column("configuration", [_pair(found) for found in comparisons]),
+            [
+                Column("ms before", before, 2),
+                Column("ms now", now, 1),
+                Column("speed (95%)", [str(found.ratio) for found in comparisons]),
+                Column("peak memory", peaks, 3),
+            ],
         )
-        for found in comparisons:
-            peak = _DASH if found.peak_ratio is None else f"{100 * (found.peak_ratio - 1):+.1f}%"
-            table.add_row(
-                _pair(found),
-                f"{found.other['latency_ms']['median']:.2f}",
-                f"{found.one['latency_ms']['median']:.2f}",
-                str(found.ratio),
-                peak,
-            )
-        console.print(table)
 
 
 def print_uncompared(uncompared: Mapping[str, Sequence[str]]) -> None:
