@@ -59,7 +59,9 @@ def build(
     key, known = _checked(choice, model, settings, data)
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)
-        result = _built(choice, model, settings, data=data, key=key, known=known, progress=progress)
+        result, following = _built(
+            choice, model, settings, data=data, key=key, known=known, progress=progress
+        )
     from primesvt_deploy.cli.tables.build import print_build
 
     if as_json:
@@ -70,6 +72,8 @@ def build(
             click.echo(f"signed with {key.path}: whoever has its public key can pass it as --trust")
     if not result.met:
         click.echo(explain_unmet(result.manifest, choice.output), err=True)
+    if following is not None and not as_json:
+        click.echo(following)
     return 0 if result.met else 1
 
 
@@ -107,24 +111,30 @@ def _built(
     key: SigningKey | None,
     known: KnownFrontier | None,
     progress: Progress,
-) -> BuildResult:
-    """The finished build: from here on torch is needed, which takes seconds to import."""
-    from primesvt_deploy.cli.tables.outlook import next_options, outlook_lines
+) -> tuple[BuildResult, str | None]:
+    """The finished build, and what to type next where sizes alone decided it.
+
+    From here on torch is needed, which takes seconds to import.
+    """
+    from primesvt_deploy.cli.tables.outlook import next_line, next_options, outlook_lines
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.build import build as build_bundle
 
     typed = click.get_current_context()
+    following: str | None = None
 
     def foresee(outlook: Outlook) -> None:
+        nonlocal following
         if outlook.decided:
-            changes = next_options(outlook, settings.search.max_drop)
-            progress.message(*outlook_lines(outlook, repeated(typed, changes)))
+            command = repeated(typed, next_options(outlook, settings.search.max_drop))
+            following = next_line(outlook, command)
+            progress.message(*outlook_lines(outlook, command))
 
     loaded = model.load(data)
     set_threads(settings.threads)
     splits = open_data(loaded, data, seed=known.search.seed if known else settings.search.seed)
     progress.step(loaded.name)
-    return build_bundle(
+    result = build_bundle(
         loaded,
         choice.output,
         settings,
@@ -136,6 +146,8 @@ def _built(
         foresee=foresee if known is None else None,
         command=repeated(typed, {}),
     )
+    # It was said before the long stages, far above by now.
+    return result, following
 
 
 def explain_unmet(manifest: dict[str, Any], output: Path) -> str:

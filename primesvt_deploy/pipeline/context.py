@@ -83,13 +83,14 @@ class SearchContext:
             recovery=None if self.images is None else self.recovery,
         )
 
-    def doubt(self, dense: Accuracy) -> None:
+    def doubt(self, dense: Accuracy, split: str = "search") -> None:
         """Warn, the first time, of a dense model that hardly does better than guessing.
 
         Args:
-            dense: its top-1 on the search images.
+            dense: its top-1.
+            split: of the images that this was measured on.
         """
-        warning = chance_warning(self.model, dense, "search")
+        warning = chance_warning(self.model, dense, split)
         if warning is not None and not self.doubts:
             self.doubts.append(warning)
             self.progress.message(warning)

@@ -343,6 +343,18 @@ def test_a_model_that_guesses_is_told_at_once_and_in_the_manifest(
     assert f"of {len(data.held_out)} held-out images right" in note
 
 
+@pytest.mark.slow
+def test_a_model_that_guesses_is_told_where_no_search_measures_it(
+    model: SViT, data: DataSet, tmp_path: Path
+) -> None:
+    labels = (data.held_out.labels + 1) % 5
+    wrong = replace(data, held_out=replace(data.held_out, labels=labels))
+    messages = Recorded()
+    build(model, tmp_path / "b", FITTING, data=wrong, progress=messages)
+    (said,) = [text for text in messages.messages if text.startswith("WARNING")]
+    assert "held-out images right, guessing 20%" in said
+
+
 def test_a_budget_that_cannot_be_met_still_gives_the_best_bundle(
     model: SViT, data: DataSet, tmp_path: Path
 ) -> None:

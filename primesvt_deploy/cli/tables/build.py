@@ -29,6 +29,8 @@ _COLOURS = {
     VerdictState.NOT_SHOWN: "yellow",
     VerdictState.NOT_MET: "red",
 }
+_LEAST_SHARE = 1e-4
+"""Percent below which a share is not told."""
 
 
 def print_build(manifest: Mapping[str, Any], output: Path) -> None:
@@ -62,9 +64,15 @@ def print_bundle(manifest: Mapping[str, Any]) -> None:
 
 
 def _print_verdict(console: Console, manifest: Mapping[str, Any]) -> None:
-    """Print whether the constraints are kept, in the colour of the answer."""
+    """Print whether the constraints are kept, in its colour, below what puts it in doubt."""
+    for warning in filter(_is_warning, manifest.get("notes", ())):
+        console.print(warning, style="bold red", soft_wrap=True)
     verdict = verdict_of(manifest)
     console.print(f"{verdict.text}.", style=_COLOURS[verdict.state])
+
+
+def _is_warning(note: str) -> bool:
+    return note.startswith("WARNING: ")
 
 
 def _before_and_after(manifest: Mapping[str, Any]) -> Table:
@@ -129,7 +137,7 @@ def _speed(latency: Mapping[str, Any], prefix: str) -> str:
 def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
     check = manifest["verification"]
     _print_precision(console, manifest.get("precision"))
-    print_notes(console, manifest.get("notes", ()))
+    print_notes(console, (n for n in manifest.get("notes", ()) if not _is_warning(n)))
     print_notes(console, (f"latency: {note}" for note in manifest["latency"].get("notes", ())))
     print_unpruned(console, manifest.get("left_unpruned", {}))
     native = manifest.get("native")
@@ -143,9 +151,23 @@ def _print_facts(console: Console, manifest: Mapping[str, Any]) -> None:
     _print_anytime(console, manifest.get("anytime"))
     console.print(
         f"verified on {check['n']} images: top-1 equal on "
-        f"{check['n'] - check['top1_disagreements']}, {check['flipped_spikes']} of "
-        f"{check['spikes_compared']} spikes flipped; latency on {manifest['latency']['cpu']}",
+        f"{check['n'] - check['top1_disagreements']}, {_flips(check)}.",
     )
+    console.print(f"latency was measured on {manifest['latency']['cpu']}.")
+
+
+def _flips(check: Mapping[str, Any]) -> str:
+    """The share of spikes that differ from those in torch, and what that means."""
+    if not check["flipped_spikes"]:
+        return "no spike flipped"
+    share = 100.0 * check["flipped_spikes"] / max(1, check["spikes_compared"])
+    shown = f"{share:.2g}%" if share >= _LEAST_SHARE else f"less than {_LEAST_SHARE:.4f}%"
+    most = check.get("max_abs_logit_difference_without_flips")
+    # Where every image has a flip, nothing is known of those without.
+    within = ""
+    if most is not None and check.get("images_with_flips", 0) < check["n"]:
+        within = f"; logits differ by at most {most:.1g} where none flips"
+    return f"{shown} of the spikes flipped (rounding near the threshold{within})"
 
 
 def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:

@@ -14,7 +14,7 @@ from primesvt_deploy.pipeline.outlook import RATES, Outlook
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.summary.words import points_changed
 
-__all__ = ["next_options", "outlook_lines", "print_outlook"]
+__all__ = ["next_line", "next_options", "outlook_lines", "print_outlook"]
 
 _MB = 1e6
 _LITTLE = 1.0
@@ -42,8 +42,12 @@ def print_outlook(console: Console, outlook: Outlook, command: str) -> None:
     console.print(_sizes(outlook))
     if outlook.known is not None:
         console.print(_measured(outlook.known))
-    console.print(f"Next, to prune it: {command}" if outlook.precision else f"Next: {command}",
-                  soft_wrap=True)  # fmt: skip
+    console.print(next_line(outlook, command), soft_wrap=True)
+
+
+def next_line(outlook: Outlook, command: str) -> str:
+    """The command to type next, and what for."""
+    return f"Next, to prune it: {command}" if outlook.precision else f"Next: {command}"
 
 
 def outlook_lines(outlook: Outlook, command: str) -> list[str]:

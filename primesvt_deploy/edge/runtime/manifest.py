@@ -141,7 +141,11 @@ _FIGURES = fields(
             {
                 name: whole()
                 for name in ("n", "top1_disagreements", "flipped_spikes", "spikes_compared")
-            }
+            },
+            {
+                "images_with_flips": whole(),
+                "max_abs_logit_difference_without_flips": number(),
+            },
         ),
     },
     {
