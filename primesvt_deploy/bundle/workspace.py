@@ -21,7 +21,7 @@ from types import TracebackType
 from primesvt_deploy.edge.runtime.bundle import SIGNATURE, unlisted_files
 from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.manifest import MANIFEST, read_manifest
-from primesvt_deploy.edge.whole_file import PARTIAL
+from primesvt_deploy.edge.whole_file import PARTIAL, bundle_around
 from primesvt_deploy.errors import BundleError, OutputError
 
 __all__ = ["Workspace", "check_place"]
@@ -259,6 +259,11 @@ def _refuse_foreign(work: Path) -> None:
 
 
 def _check_output(output: Path, *, force: bool) -> None:
+    if bundle := bundle_around(output):
+        raise OutputError(
+            f"{output} is within the bundle {bundle}, whose files are listed in its manifest: pass "
+            "another --output"
+        )
     if not os.path.lexists(output):
         return
     if output.is_symlink() or not output.is_dir():

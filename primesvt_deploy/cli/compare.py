@@ -30,6 +30,7 @@ def compare(
         without_counterpart,
     )
     from primesvt_deploy.edge.bench.results import read_results
+    from primesvt_deploy.edge.whole_file import bundle_around
 
     if len(results) < 2:
         raise SettingsError("there is one result: name two or more that `bench --output` wrote")
@@ -39,6 +40,11 @@ def compare(
         raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
     if plot is not None and not plot.parent.is_dir():
         raise OutputError(f"--plot: there is no directory {plot.parent}: make it")
+    if plot is not None and (bundle := bundle_around(plot)):
+        raise OutputError(
+            f"--plot is {plot}, within the bundle {bundle}, whose files are listed in its "
+            "manifest: pass a file elsewhere"
+        )
     contents = {str(path): read_results(path) for path in results}
     if not any_machine:
         require_same_machine(contents)

@@ -32,8 +32,7 @@ def report(bundles: tuple[Path, ...], output: Path) -> int:
     named = [path.resolve() for path in bundles]
     if len(set(named)) < len(named):
         raise SettingsError("a bundle is named twice: name each once")
-    _refuse_within_a_bundle(output, named)
-    from primesvt_deploy.edge.whole_file import write_whole
+    _check_page(output, named)
     from primesvt_deploy.report.read import read_bundle
 
     found = [read_bundle(path) for path in bundles]
@@ -46,6 +45,8 @@ def report(bundles: tuple[Path, ...], output: Path) -> int:
         page = render_report(only.manifest, only.plan, only.content, bundle=only.path)
     else:
         page = render_comparison(found)
+    from primesvt_deploy.edge.whole_file import write_whole
+
     try:
         write_whole(output, page)
     except OSError as error:
@@ -54,21 +55,25 @@ def report(bundles: tuple[Path, ...], output: Path) -> int:
     return 0
 
 
-def _refuse_within_a_bundle(output: Path, bundles: list[Path]) -> None:
-    """Refuse a path where a file would make a bundle another one than its manifest says.
+def _check_page(output: Path, bundles: list[Path]) -> None:
+    """Refuse a path where no page can be written, or where it would spoil a bundle.
 
     Raises:
-        SettingsError: it lies in one of these bundles, or in a directory with a manifest.
+        SettingsError: it is no file, has no directory, or lies within a bundle.
     """
+    from primesvt_deploy.edge.whole_file import bundle_around
+
     target = output.resolve()
-    inside = [bundle for bundle in bundles if target.is_relative_to(bundle)]
-    if inside or (target.parent / "manifest.json").exists():
-        where = inside[0] if inside else target.parent
+    inside = next((path for path in bundles if target.is_relative_to(path)), None)
+    if bundle := inside or bundle_around(target):
         raise SettingsError(
-            f"--output is {output}, within the bundle {where}, whose files are listed in its "
+            f"--output is {output}, within the bundle {bundle}, whose files are listed in its "
             "manifest: write the page elsewhere"
         )
     if target.is_dir():
         raise SettingsError(f"--output is {output}, a directory: expected a file")
+    if target.exists() and not target.is_file():
+        # Opening a pipe would wait for a reader.
+        raise SettingsError(f"--output is {output}, no regular file: pass another file")
     if not target.parent.is_dir():
         raise SettingsError(f"--output is {output}: there is no directory {target.parent}")

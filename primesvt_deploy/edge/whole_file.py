@@ -10,10 +10,30 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["PARTIAL", "whole_file", "write_whole"]
+__all__ = ["PARTIAL", "bundle_around", "whole_file", "write_whole"]
 
 PARTIAL = ".partial"
 """What the name of a file ends with while it is written; a killed process leaves one behind."""
+_MANIFEST, _SCHEMA = "manifest.json", b'"primesvt-bundle/'
+_MOST_MANIFEST = 2**22
+
+
+def bundle_around(path: str | os.PathLike[str]) -> Path | None:
+    """The bundle that a path lies within; None: none.
+
+    A file that its manifest does not list makes a bundle another one than it says, and unusable.
+
+    Args:
+        path: of a file or directory that may not exist yet.
+    """
+    for directory in Path(os.path.realpath(path)).parents:
+        with contextlib.suppress(OSError):
+            manifest = directory / _MANIFEST
+            if manifest.is_file():
+                with manifest.open("rb") as file:
+                    if _SCHEMA in file.read(_MOST_MANIFEST):
+                        return directory
+    return None
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> None:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from primesvt_deploy.edge.runtime.checked_json import read_json
 from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import reason_of
-from primesvt_deploy.edge.whole_file import PARTIAL, write_whole
+from primesvt_deploy.edge.whole_file import PARTIAL, bundle_around, write_whole
 from primesvt_deploy.errors import OutputError, SettingsError
 from primesvt_deploy.pipeline.frontier_schema import (
     SCHEMA,
@@ -126,8 +126,7 @@ class FrontierWriter:
     """
 
     def __init__(self, path: Path, *, key: str, policy: str) -> None:
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise OutputError(f"{path} is a file: pass a directory as --output")
+        _refuse_place(path)
         self.path = path
         self._identity = {"schema": SCHEMA, "question": key, "policy": policy}
         try:
@@ -189,8 +188,7 @@ def check_frontier(
         OutputError: something else stands at `output`, or nothing can be written there.
     """
     check_points(savings, timesteps, held_out_images)
-    if os.path.exists(output) and not os.path.isdir(output):
-        raise OutputError(f"{output} is a file: pass a directory as --output")
+    _refuse_place(output)
     place = Path(os.path.abspath(output))
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
@@ -200,6 +198,17 @@ def check_frontier(
             raise OutputError(f"{output} is not empty and holds no frontier: pass another --output")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot go on at {output}: {reason_of(error)}") from error
+
+
+def _refuse_place(output: Path) -> None:
+    """Refuse a file, and a place within a bundle or that is one."""
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise OutputError(f"{output} is a file: pass a directory as --output")
+    if bundle := bundle_around(output / FRONTIER_FILE):
+        raise OutputError(
+            f"{output} is within the bundle {bundle}, whose files are listed in its manifest: pass "
+            "another --output"
+        )
 
 
 def check_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             content = encode_content(example_content())
             (directory / name / "report.json").write_bytes(content)
         seal(directory / name, **manifest, output={})
+    os.mkfifo(directory / "pipe")
     return directory
 
 
@@ -53,6 +55,7 @@ def test_several_are_set_side_by_side(place: Path) -> None:
         (("bundle", "--output", "bundle/new.html"), "within the bundle"),
         (("bundle", "--output", "other/report.html"), "within the bundle"),
         (("bundle", "--output", "bundle"), "within the bundle"),
+        (("bundle", "--output", "pipe"), "no regular file"),
         (("bundle", "--output", "."), "a directory: expected a file"),
         (("bundle", "--output", "gone/report.html"), "there is no directory"),
     ],

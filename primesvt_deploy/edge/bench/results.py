@@ -14,7 +14,7 @@ from primesvt_deploy.edge.bench.errors import MeasurementError, OutputError
 from primesvt_deploy.edge.bench.result_schema import SCHEMA, check_result
 from primesvt_deploy.edge.runtime.checked_json import fields, read_json, text
 from primesvt_deploy.edge.runtime.files import reason_of
-from primesvt_deploy.edge.whole_file import write_whole
+from primesvt_deploy.edge.whole_file import bundle_around, write_whole
 
 __all__ = ["check_target", "keep_results", "read_results", "write_results"]
 
@@ -60,6 +60,11 @@ def check_target(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     if not os.fspath(path) or str(path) == "." or target.is_dir():
         raise OutputError(f"--output is {os.fspath(path)!r}: expected a file to write")
+    if bundle := bundle_around(target):
+        raise OutputError(
+            f"--output is {path}, within the bundle {bundle}, whose files are listed in its "
+            "manifest: pass a file elsewhere"
+        )
     if not target.parent.is_dir():
         raise OutputError(f"--output: there is no directory {target.parent}: make it")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
