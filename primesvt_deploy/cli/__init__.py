@@ -10,6 +10,7 @@ import click
 
 from primesvt_deploy.cli.analyze import analyze
 from primesvt_deploy.cli.bench import bench
+from primesvt_deploy.cli.broken import broken_package
 from primesvt_deploy.cli.build import build
 from primesvt_deploy.cli.command import Commands, print_schema
 from primesvt_deploy.cli.compare import compare
@@ -24,12 +25,14 @@ from primesvt_deploy.cli.report import report
 from primesvt_deploy.cli.run import run
 from primesvt_deploy.cli.verify import verify
 from primesvt_deploy.edge.runtime.errors import on_one_line, print_whatever_names
-from primesvt_deploy.errors import DeployError, not_installed
+from primesvt_deploy.errors import DeployError, OutputError, not_installed
 from primesvt_deploy.version import __version__
 
 __all__ = ["cli", "main"]
 
 _INTERRUPTED = 130
+_READER_LEFT = 141
+"""As of a program that SIGPIPE ends."""
 
 
 @click.group(
@@ -84,34 +87,46 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     print_whatever_names()
     prepare_completion()
+    output = sys.stdout
     try:
         with lost_interrupts_repeated():
             code = cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {usage_line(error)}", err=True)
-        code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; a build or frontier goes on where it was when run again", err=True)
+        _say("interrupted; a build or frontier goes on where it was when run again")
         code = _INTERRUPTED
-    except DeployError as error:
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    except ModuleNotFoundError as error:
-        code = _explain_missing(error)
-    except OSError as error:
-        code = _explain_system(error)
+    except (Exception, SystemExit) as error:
+        # click puts another in its place where its reader has gone, as `head` does.
+        code = _explain(error) if sys.stdout is output else _READER_LEFT
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain_missing(error: ModuleNotFoundError) -> int:
-    explained = not_installed(error, "this command")
-    if explained is None:
+def _explain(error: Exception | SystemExit) -> int:
+    """Say an error on one line; its exit code. One that nobody foresaw is raised again."""
+    if isinstance(error, click.ClickException):
+        _say(f"error: {usage_line(error)}")
+        return error.exit_code
+    told = error if isinstance(error, DeployError) else broken_package(error)
+    if told is None and isinstance(error, ModuleNotFoundError):
+        told = not_installed(error, "this command")
+    if told is None and isinstance(error, OSError):
+        told = _of_system(error)
+    if told is None:
         raise error
-    click.echo(f"error: {explained}", err=True)
-    return explained.exit_code
+    _say(f"error: {told}")
+    return told.exit_code
 
 
-def _explain_system(error: OSError) -> int:
+def _say(text: str) -> None:
+    """Write a line to stderr, if it can be written to: the exit code says the rest."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        sys.stderr = None  # Python would flush it at its end, and end with a code of its own
+
+
+def _of_system(error: OSError) -> DeployError | None:
+    if error.errno == errno.ENOENT and not _has_directory():
+        return OutputError("the working directory was removed: change to another, as with `cd`")
     full = error.errno in (
         errno.ENOSPC,
         errno.EACCES,
@@ -121,7 +136,14 @@ def _explain_system(error: OSError) -> int:
         errno.EIO,
     )
     if not full and not isinstance(error.filename, str | bytes):
-        raise error
+        return None
     where = on_one_line(os.fsdecode(error.filename)) if error.filename else "while writing"
-    click.echo(f"error: {error.strerror}: {where}", err=True)
-    return 2
+    return OutputError(f"{error.strerror}: {where}")
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

@@ -48,7 +48,12 @@ def check_machine() -> Iterator[Finding]:
 def check_places() -> Iterator[Finding]:
     """Directories that commands write to: whether they may, and whether there is room."""
     cache = default_directory().parent
-    yield _place("current directory", Path.cwd(), "build, frontier, unless --output names another")
+    needed_for = "build, frontier, unless --output names another"
+    try:
+        yield _place("current directory", Path.cwd(), needed_for)
+    except FileNotFoundError:
+        name, found = "current directory", "it was removed"
+        yield Finding(_MACHINE, name, MISSING, found, needed_for, "change to another, as with `cd`")
     yield _place("cache", cache, "the compiled native runtime and the ARM sandbox")
     yield _place("temporary directory", Path(tempfile.gettempdir()), "bench, verify, build")
 
