@@ -5,6 +5,7 @@ Ended stages scroll by above them as lines; the bars themselves are wiped away a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from primesvt_deploy.progress.cursor import cursor_shown_at_signals
 from primesvt_deploy.progress.shown import Shown
 from primesvt_deploy.progress.words import about, clock
 
@@ -92,10 +94,19 @@ class Bars(Shown):
             refresh_per_second=_REFRESHES,
             transient=True,
         )
+        self._restores = contextlib.ExitStack()
 
     def __enter__(self) -> Bars:
         """Start to draw."""
-        self._live.start()
+        try:
+            self._restores.enter_context(cursor_shown_at_signals(self._console.file))
+            self._live.start()
+        except BaseException:
+            # An interrupt within: there will be no __exit__, and rich cannot stop what half began.
+            with contextlib.suppress(Exception):
+                self._stop()
+            self._console.show_cursor()
+            raise
         return self
 
     def __exit__(
@@ -106,7 +117,11 @@ class Bars(Shown):
     ) -> None:
         """Wipe the bars away and leave the terminal as it was."""
         super().__exit__(kind, error, trace)
-        self._live.stop()
+        self._stop()
+
+    def _stop(self) -> None:
+        with self._restores:
+            self._live.stop()
 
     def print_line(self, text: str) -> None:
         """Print it above the bars."""

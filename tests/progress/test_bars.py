@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -32,13 +33,13 @@ with shown_progress() as progress:
 """
 
 
-def in_a_terminal(**environment: str) -> str:
-    """What the demonstration writes to a terminal of 80 columns."""
+def in_a_terminal(program: str = DEMO, *, code: int = 0, **environment: str) -> str:
+    """What a program that ends with a code writes to a terminal of 80 columns."""
     main, other = pty.openpty()
     variables = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment}
     with subprocess.Popen(
-        [sys.executable, "-c", DEMO], stdin=other, stdout=other, stderr=other, env=variables
-    ) as program:
+        [sys.executable, "-c", program], stdin=other, stdout=other, stderr=other, env=variables
+    ) as running:
         os.close(other)
         parts = []
         while True:
@@ -50,8 +51,55 @@ def in_a_terminal(**environment: str) -> str:
                 break
             parts.append(part)
     os.close(main)
-    assert program.returncode == 0
+    assert running.returncode == code
     return b"".join(parts).decode()
+
+
+ENDED = """
+import os, signal
+from primesvt_deploy.progress.choose import shown_progress
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with shown_progress() as progress:
+    progress.stage("first", 1)
+    os.kill(os.getpid(), signal.{})
+"""
+INTERRUPTED = """
+import signal, sys
+import rich.live
+from primesvt_deploy.progress.choose import shown_progress
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupting(rich.live._RefreshThread):
+    def start(self):
+        signal.raise_signal(signal.SIGINT)
+
+def hook(_self, _hook):
+    signal.raise_signal(signal.SIGINT)
+
+if {!r}:
+    rich.console.Console.push_render_hook = hook
+else:
+    rich.live._RefreshThread = Interrupting
+try:
+    with shown_progress() as progress:
+        sys.exit(3)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_the_cursor_shown_and_ends_the_program(ending: str) -> None:
+    code = -getattr(signal, ending)
+    said = in_a_terminal(ENDED.format(ending), code=code, TERM="xterm-256color")
+    assert said.count("\x1b[?25l") == 1 and said.endswith("\x1b[?25h")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_an_interrupt_as_it_begins_leaves_the_cursor_shown(early: bool) -> None:
+    said = in_a_terminal(INTERRUPTED.format(early), code=0)
+    assert "\x1b[?25l" in said and said.endswith("\x1b[?25h")
+    assert "Traceback" not in said
 
 
 def drawn(shown: Lines, columns: int) -> list[str]:
