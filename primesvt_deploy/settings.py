@@ -13,6 +13,8 @@ from primesvt_deploy.errors import SettingsError
 __all__ = [
     "DEFAULT_RATES",
     "HEAD",
+    "MOST_BATCH",
+    "MOST_THREADS",
     "POLICY_NAMES",
     "RECOVERY_STEPS",
     "BudgetOn",
@@ -30,6 +32,8 @@ RECOVERY_STEPS = ("free", "bias", "refit", "norms")
 HEAD = "head"
 """The recovery step that is tried on the final plan alone."""
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MOST_BATCH, MOST_THREADS = 65536, 1024
+"""Limits of `bench`, too: beyond them the runtimes fail, each in its own way."""
 _MB = 1_000_000
 
 
@@ -344,10 +348,12 @@ class BuildSettings(_Brief):
             raise SettingsError(
                 f"saving is {self.saving}%: expected 0 up to, not including, 100; change --saving"
             )
-        if self.batch is not None and self.batch < 1:
-            raise SettingsError(f"batch is {self.batch}: expected 1 or more")
-        if self.threads < 0:
-            raise SettingsError(f"threads are {self.threads}: expected 0 (automatic) or more")
+        if self.batch is not None and not 1 <= self.batch <= MOST_BATCH:
+            raise SettingsError(f"batch is {self.batch}: expected 1 to {MOST_BATCH}")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise SettingsError(
+                f"threads are {self.threads}: expected 0 (automatic) to {MOST_THREADS}"
+            )
         if self.verify_images < 1:
             raise SettingsError(f"verify images are {self.verify_images}: expected 1 or more")
         if self.held_out_images is not None and self.held_out_images < 1:

@@ -112,9 +112,29 @@ def test_commands(
     assert err[:-1].isprintable()
 
 
-@pytest.mark.parametrize("path", ["a" * 255, "ä" * 127, "a/" * 2047, "caf\udce9", "", " x\u202e"])
+@pytest.mark.parametrize("path", ["a" * 255, "ä" * 127, "a/" * 2047, "caf\udce9", " x\u202e"])
 def test_paths_that_a_file_may_have_pass(path: str) -> None:
     assert os.fspath(USER_PATH.convert(path, None, None)) == os.fspath(Path(path))
+
+
+def test_an_empty_path_is_not_the_current_directory() -> None:
+    with pytest.raises(SettingsError, match="path is empty: expected a path"):
+        USER_PATH.convert("", None, None)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: load(""),
+        lambda: open_data(_model(), ""),
+        lambda: Workspace("", force=False),
+    ],
+)
+def test_nor_is_it_in_the_api(action: Callable[[], object], tmp_path: Path) -> None:
+    (tmp_path / "model.toml").touch()
+    (tmp_path / "ant").mkdir()
+    with pytest.raises(DeployError, match=r"empty|no model ''"):
+        action()
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)

@@ -244,6 +244,8 @@ def check_place(output: str | os.PathLike[str], *, force: bool) -> None:
 
 def _places(output: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Path of a bundle, and of its build's working directory."""
+    if not os.fspath(output):
+        raise OutputError("the path of the output is empty: pass one as --output")
     place = Path(os.path.abspath(output))
     if not place.name:
         raise OutputError(f"{place} is no place for a bundle: pass another --output")

@@ -9,6 +9,7 @@ import click
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.common import (
     bundle_argument,
+    check_threads,
     json_option,
     profile_option,
     require_trusted,
@@ -40,6 +41,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Classify images (or .npy/.npz event frames) with a bundle; torch is not needed."""
+    check_threads(threads)
     from primesvt_deploy.edge.runtime.main import classify_and_print
 
     require_trusted([bundle], trust)

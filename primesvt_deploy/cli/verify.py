@@ -72,6 +72,7 @@ def verify(
     under qemu, on up to 64 images: in the aarch64 onnxruntime, which needs apt, not a board, and in
     the native runtime, which needs gcc-aarch64-linux-gnu.
     """
+    check_threads(threads)
     from primesvt_deploy.edge.runtime.bundle import open_bundle
     from primesvt_deploy.edge.runtime.check import check_outputs
     from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
@@ -82,7 +83,6 @@ def verify(
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
-    check_threads(threads)
     runtimes = runtimes_of(open_bundle(bundle).manifest)
     if not quick:
         _check_comparison(bundle, data, factory)

@@ -43,6 +43,8 @@ def open_data(
                 f"{model.name} comes with no data: pass --data, an ImageFolder directory or .npz"
             )
         return open_bundled(model, model.data)
+    if not os.fspath(source):
+        raise DataError("the path of the data is empty: expected an ImageFolder directory or .npz")
     path = Path(source)
     if is_image_folder(path):
         return open_image_folder(model, path, seed=seed)

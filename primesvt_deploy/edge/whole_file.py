@@ -26,7 +26,11 @@ def bundle_around(path: str | os.PathLike[str]) -> Path | None:
     Args:
         path: of a file or directory that may not exist yet.
     """
-    for directory in Path(os.path.realpath(path)).parents:
+    try:
+        above = Path(os.path.realpath(path)).parents
+    except ValueError:  # a path that nothing can have
+        return None
+    for directory in above:
         with contextlib.suppress(OSError):
             manifest = directory / _MANIFEST
             if manifest.is_file():

@@ -47,7 +47,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         ModelError: there is none; the message names the nearest reference model.
     """
     path = Path(name_or_path)
-    if os.path.exists(path):
+    if os.fspath(name_or_path) and os.path.exists(path):  # Path("") is the current directory
         return path
     missing = f"no model {str(name_or_path)!r}"
     try:

@@ -118,6 +118,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     # Settings, frontier and key.
     "held-out images": ((*BUILD, "--held-out-images", "0"), "held-out images are 0: expected 1"),
     "threads": (("analyze", "--threads", "-1"), "threads are -1"),
+    "too many threads": ((*BUILD, "--threads", "9999999999"), "expected 0 (automatic) to 1024"),
+    "run's threads": (("run", "there", "a.png", "--threads", "-1"), "threads are -1"),
+    "too many in run": (("run", "there", "a.png", "--threads", "9999999999"), "to 1024"),
+    "too many in verify": (("verify", "there", "--threads", "1025"), "to 1024; change --threads"),
+    "too many in frontier": (("frontier", "--threads", "1025"), "to 1024"),
+    "too large a batch": ((*BUILD, "--batch", "99999999999"), "expected 1 to 65536"),
+    "empty path of data": ((*BUILD, "--data", ""), "--data is empty: expected a path"),
+    "empty path of the bundle": ((*BUILD, "--output", ""), "--output is empty: expected a path"),
+    "empty path of settings": ((*BUILD, "--config", ""), "--config is empty: expected a path"),
+    "empty path in settings": ((*BUILD, "--config", "empty.toml"), "--data is empty: expected a"),
+    "empty name": ((*BUILD, "--model", ""), "--model is empty: expected a name"),
+    "unknown home": ((*BUILD, "--config", "home.toml"), "no home directory of ~nobody-here"),
     "device": (
         (*BUILD, "--finetune", "1", "--device", "tpu"),
         "device is 'tpu': expected cpu, cuda",
@@ -178,6 +190,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     (place / "page.pth").write_text("<!doctype html>")
     (place / "labels.txt").write_text("ant\nbee\n")
     (place / "nets.py").write_text("def make(): ...\n")
+    (place / "empty.toml").write_text("[build]\ndata = ''\n")
+    (place / "home.toml").write_text("[build]\ndata = '~nobody-here/d.npz'\n")
     (place / "torn.py").write_text("def make(:\n")
     (place / "torn.npz").write_bytes(b"PK\x03\x04")
     np.savez(place / "d.npz", images=np.zeros((4, 16, 16, 3), np.uint8), labels=np.zeros(4, int))

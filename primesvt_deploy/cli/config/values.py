@@ -111,7 +111,11 @@ def _expected(option: click.Option) -> str:
 
 def _located(option: click.Option, text: str, folder: Path) -> str:
     """Text of which a path is made absolute."""
-    place = folder / Path(text).expanduser()
+    try:
+        place = folder / Path(text).expanduser()
+    except RuntimeError as error:
+        user = text.partition("/")[0]
+        raise ValueError(f"found {in_words(text)}, and no home directory of {user}") from error
     if isinstance(option.type, click.Path):
         return str(place) if text else text
     if key_of(option) in NAME_OR_PATH and text and (os.sep in text or os.path.exists(place)):

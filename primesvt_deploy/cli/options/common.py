@@ -12,6 +12,7 @@ import click
 
 from primesvt_deploy.cli.options.completers import complete_bundles, complete_names
 from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.settings import MOST_THREADS
 
 __all__ = [
     "USER_PATH",
@@ -43,8 +44,11 @@ class _UserPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; raises SettingsError, as its message is one line and click's is four."""
+        name = param.opts[0] if param is not None else "path"
+        if value == "":  # pathlib takes it as the current directory
+            raise SettingsError(f"{name} is empty: expected a path")
         path = super().convert(value, param, ctx)
-        text, name = os.fsdecode(path), param.opts[0] if param is not None else "path"
+        text = os.fsdecode(path)
         control = next((c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp")), None)
         if control is not None:
             raise SettingsError(
@@ -142,7 +146,7 @@ def note_threads(threads: object) -> None:
     Args:
         threads: value of a command's `--threads`; anything but a number says nothing.
     """
-    if not isinstance(threads, int) or not threads:
+    if not isinstance(threads, int) or not 0 < threads <= MOST_THREADS:
         return
     from primesvt_deploy.edge.bench.machine import usable_cores  # `--help` needs none of it
 
@@ -156,20 +160,22 @@ def note_threads(threads: object) -> None:
 
 
 def check_threads(threads: int) -> None:
-    """Refuse a number of threads below 0.
+    """Refuse a number of threads that no machine has.
 
     Raises:
-        SettingsError: it is.
+        SettingsError: less than 0, or more than `MOST_THREADS`.
     """
-    if threads < 0:
-        raise SettingsError(f"threads are {threads}: expected 0 (automatic) or more")
+    if not 0 <= threads <= MOST_THREADS:
+        raise SettingsError(
+            f"threads are {threads}: expected 0 (automatic) to {MOST_THREADS}; change --threads"
+        )
 
 
 def set_threads(threads: int) -> None:
     """Limit torch's threads; 0 leaves its own choice.
 
     Raises:
-        SettingsError: less than 0.
+        SettingsError: see `check_threads`.
     """
     check_threads(threads)
     if threads:
