@@ -146,6 +146,8 @@ class SearchSettings(_Brief):
             )
         steps = tuple(step for step in known if step in self.recover)
         object.__setattr__(self, "recover", steps)
+        if not all(self.ignore):
+            raise SettingsError("ignore is empty: expected a layer's name; change --ignore")
         if self.max_drop is not None and not 0.0 <= self.max_drop <= 100.0:
             raise SettingsError(
                 f"max drop is {self.max_drop} points: expected 0 to 100, or off; change --max-drop"

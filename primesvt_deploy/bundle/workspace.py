@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -240,6 +241,11 @@ def check_place(output: str | os.PathLike[str], *, force: bool) -> None:
         raise OutputError(f"cannot write at {work}: {parent} is not a directory")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write at {work}: {parent} is not yours to write to")
+    try:
+        # /proc and the like have all rights set, and refuse all the same.
+        tempfile.TemporaryDirectory(prefix=f".{work.name[:99]}-", dir=parent).cleanup()
+    except OSError as error:
+        raise OutputError(f"cannot write at {work}: {reason_of(error)}") from error
 
 
 def _places(output: str | os.PathLike[str]) -> tuple[Path, Path]:

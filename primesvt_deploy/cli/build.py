@@ -16,12 +16,14 @@ from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.repeat import repeated
 from primesvt_deploy.cli.options.search import search_options
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.progress.choose import Verbosity
 from primesvt_deploy.settings import HEAD, BuildSettings, FinetuneSettings, SearchSettings
 
 if TYPE_CHECKING:
     from primesvt_deploy.bundle.signature import SigningKey
     from primesvt_deploy.cli.options.model_choice import ModelChoice
+    from primesvt_deploy.model.locate import KnownModel
     from primesvt_deploy.pipeline.build import BuildResult
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
     from primesvt_deploy.pipeline.outlook import Outlook
@@ -89,7 +91,7 @@ def _checked(
         from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 
         known = KnownFrontier.read(choice.frontier)
-    model.check(data)
+    _check_timesteps(settings.ship_timesteps, model.check(data))
     if data is not None and settings.finetune is not None:
         check_train(data, "--finetune")
     if data is not None and HEAD in settings.search.recover:
@@ -100,6 +102,15 @@ def _checked(
     from primesvt_deploy.bundle.signature import load_signing_key
 
     return load_signing_key(choice.sign), known
+
+
+def _check_timesteps(wanted: int | None, known: KnownModel) -> None:
+    """Refuse more timesteps than a model was trained with."""
+    if wanted is not None and known.timesteps is not None and wanted > known.timesteps:
+        raise SettingsError(
+            f"ship timesteps are {wanted}: expected 1 to {known.timesteps}, what {known.name} was "
+            "trained with; change --ship-timesteps"
+        )
 
 
 def _built(

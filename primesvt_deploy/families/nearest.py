@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-__all__ = ["LISTED", "difference_from", "layers_of", "listed_forms", "nearest"]
+__all__ = ["LISTED", "difference_from", "is_like_none", "layers_of", "listed_forms", "nearest"]
 
 LISTED = Path(__file__).with_name("upstream_layers.json")
 """Layers of each form of each family; `tools/list_upstream_layers.py` writes it."""
@@ -38,6 +38,20 @@ def nearest(keys: Iterable[str]) -> str:
         return ""
     names = [name for name in alike if alike[name] == most]
     return f"nearest is {' or '.join(names)}: {difference_from(names[0], keys)}"
+
+
+def is_like_none(keys: Iterable[str]) -> bool:
+    """Whether a state_dict has next to no layer of any family, also behind a prefix.
+
+    Args:
+        keys: of the state_dict, which may be of several models.
+    """
+    ends: set[str] = set()
+    for layer in layers_of(keys):
+        parts = layer.split(".")
+        ends |= {".".join(parts[first:]) for first in range(len(parts))}
+    forms = (form for each in listed_forms().values() for form in each)
+    return all(len(ends.intersection(form)) < _LEAST_ALIKE * len(form) for form in forms)
 
 
 def difference_from(family: str, keys: Iterable[str]) -> str:

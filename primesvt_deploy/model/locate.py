@@ -32,12 +32,14 @@ class KnownModel:
         labels: class names in the order of the logits; None: not known yet.
         preprocessing: steps from an image to its input; None: not known yet.
         data: name of the bundled data set that it comes with, if it does.
+        timesteps: T that it was trained with; None: not known yet.
     """
 
     name: str
     labels: tuple[str, ...] | None = None
     preprocessing: InputSteps | None = None
     data: str | None = None
+    timesteps: int | None = None
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -114,12 +116,15 @@ def known_model(path: Path, factory: str | None) -> KnownModel:
         raise ModelError(f"{path}: no file of weights at {weights}: correct 'weights', or copy it")
     _check_factory(path, description, factory)
     labels, steps, data = (description.get(key) for key in ("labels", "preprocessing", "data"))
+    arguments = description.get("arguments")
+    steps_trained = arguments.get("timesteps") if isinstance(arguments, Mapping) else None
     plain = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     return KnownModel(
         name=str(description.get("name", path.name)),
         labels=tuple(labels) if plain else None,
         preprocessing=steps_from_dict(steps) if isinstance(steps, Mapping) else None,
         data=data if isinstance(data, str) else None,
+        timesteps=steps_trained if isinstance(steps_trained, int) else None,
     )
 
 

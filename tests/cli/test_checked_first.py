@@ -24,6 +24,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "output is a file": ((*BUILD, "--output", "d.npz"), "d.npz is not a directory"),
     "output in a file": ((*BUILD, "--output", "d.npz/b"), "d.npz is not a directory"),
     "output is no bundle": ((*BUILD, "--output", "there", "--force"), "holds what no build wrote"),
+    "output in no disk": ((*BUILD, "--output", "/proc/b"), "cannot write at /proc/b.work"),
     "work of another": ((*BUILD, "--output", "taken"), "taken.work exists and is not a build's"),
     # The model.
     "unknown model": (
@@ -51,6 +52,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "frontier's": (("frontier", *BARE), "pass --timesteps, --image-size, --heads and --data"),
     "analyze's": (("analyze", *BARE, "--heads", "2"), "pass --timesteps, --image-size and --data"),
+    "no family's": (
+        (*BUILD, "--checkpoint", "vgg.safetensors", *TOLD, *DATA),
+        "vgg.safetensors: its keys (classifier.0.bias, classifier.0.weight, features.0.bias, ...) "
+        "are those of no known family (",
+    ),
     "unknown family": (
         (*BUILD, *BARE, "--family", "spikformr"),
         "unknown family 'spikformr', the nearest is spikformer: expected one of",
@@ -138,6 +144,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         (*BUILD, "--finetune", "1", "--finetune-timesteps", "1,4"),
         "2 timesteps are given for 1 epochs: one an epoch at most",
     ),
+    "more timesteps": (
+        (*BUILD, "--ship-timesteps", "9"),
+        "ship timesteps are 9: expected 1 to 4, what spikformer-2-192-cifar10",
+    ),
+    "more than are told": (
+        (*BUILD, *BARE, *TOLD, *DATA, "--ship-timesteps", "5"),
+        "expected 1 to 4, what bare was",
+    ),
+    "nothing to ignore": ((*BUILD, "--ignore", ""), "ignore is empty"),
     "no frontier": ((*BUILD, "--frontier", "there"), "there holds no frontier"),
     "key": ((*BUILD, "--sign", "none.pem"), "--sign: no key can be read at none.pem"),
     "text as key": ((*BUILD, "--sign", "labels.txt"), "is no private key of an elliptic curve"),
@@ -185,6 +200,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     place = tmp_path_factory.mktemp("mistakes")
     state = vector("spikformer_cifar")["state_dict"]
     write_header(place / "bare.safetensors", list(state))
+    layers = (*(f"features.{i}" for i in range(9)), "classifier.0")
+    write_header(
+        place / "vgg.safetensors", [f"{n}.{p}" for n in layers for p in ("weight", "bias")]
+    )
     torch.save({"module." + key: tensor for key, tensor in state.items()}, place / "bare.pth")
     (place / "empty.pth").touch()
     (place / "page.pth").write_text("<!doctype html>")

@@ -10,7 +10,13 @@ from list_upstream_layers import asked, listed
 
 from primesvt_deploy.families import FAMILIES
 from primesvt_deploy.families.asked_options import ASKED, asked_options
-from primesvt_deploy.families.nearest import LISTED, difference_from, layers_of, nearest
+from primesvt_deploy.families.nearest import (
+    LISTED,
+    difference_from,
+    is_like_none,
+    layers_of,
+    nearest,
+)
 from primesvt_deploy.families.options import ModelOptions, missing_options
 
 VECTORS = sorted(path.stem for path in FIXTURES.glob("*.pt"))
@@ -69,3 +75,16 @@ def test_few_layers_are_named_and_the_rest_counted() -> None:
 def test_what_is_like_none_is_not_compared() -> None:
     assert nearest(["bias", "weight"]) == ""
     assert nearest(["layer1.0.conv1.weight", "fc.weight"]) == ""
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_family_is_never_taken_for_none(name: str) -> None:
+    keys = list(vector(name)["state_dict"])
+    for prefix in ("", "student.net."):
+        assert not is_like_none([prefix + key for key in keys])
+    assert not is_like_none([*keys, *(f"teacher.features.{i}.weight" for i in range(999))])
+
+
+def test_another_network_is_like_none() -> None:
+    assert is_like_none(["features.0.weight", "features.3.weight", "classifier.0.weight"])
+    assert is_like_none([])

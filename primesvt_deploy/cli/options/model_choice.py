@@ -14,6 +14,7 @@ from primesvt_deploy.data.bundled import find_bundled
 from primesvt_deploy.data.check import check_data
 from primesvt_deploy.errors import DataError, ModelError, SettingsError
 from primesvt_deploy.families.asked_options import asked_options
+from primesvt_deploy.families.nearest import is_like_none, listed_forms
 from primesvt_deploy.families.options import MissingOption
 from primesvt_deploy.model.described_weights import described_in
 from primesvt_deploy.model.find_factory import find_factory, split_factory
@@ -66,11 +67,14 @@ class ModelChoice:
         """Names of the options that the user gives."""
         return [name for name, value in self.options.items() if value not in (None, False)]
 
-    def check(self, data: Path | None) -> None:
+    def check(self, data: Path | None) -> KnownModel:
         """Refuse all that can be known to be wrong before torch is imported.
 
         Args:
             data: source of the images; None: those that come with the model.
+
+        Returns:
+            What is known of the model by then.
 
         Raises:
             DeployError: a model, checkpoint, factory or option that cannot be, or data that are
@@ -91,6 +95,7 @@ class ModelChoice:
             find_bundled(known.data)
         elif not self._asks_later():
             raise DataError(f"{known.name} {_NO_DATA}")
+        return known
 
     def load(self, data: Path | None) -> SViT:
         """Load the model; classes without names get those of the data, and that is told at once.
@@ -183,9 +188,18 @@ class ModelChoice:
         if found.keys and not found.arguments and whole:
             family = self.options["family"] or found.family
             asked = asked_options(found.keys, self._given, family)
+            if family is None and is_like_none(found.keys):
+                first = ", ".join(sorted(found.keys)[:3])
+                raise ModelError(
+                    f"{path}: its keys ({first}, ...) are those of no known family "
+                    f"({', '.join(listed_forms())}); for a class of your own pass --factory "
+                    "MODULE:FUNCTION"
+                )
             if asked:
                 raise ModelError(f"{path}: {MissingOption(asked, data=data is None)}")
-        return KnownModel(name=_stem(path), labels=self.options["labels"])
+        return KnownModel(
+            name=_stem(path), labels=self.options["labels"], timesteps=self.options["timesteps"]
+        )
 
 
 def _stem(path: Path) -> str:
