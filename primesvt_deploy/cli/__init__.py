@@ -17,6 +17,7 @@ from primesvt_deploy.cli.compare import compare
 from primesvt_deploy.cli.completion import PROGRAM, completion, prepare_completion
 from primesvt_deploy.cli.doctor import doctor
 from primesvt_deploy.cli.frontier import frontier
+from primesvt_deploy.cli.here import NO_DIRECTORY, has_working_directory
 from primesvt_deploy.cli.inspect import inspect
 from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
 from primesvt_deploy.cli.mistakes import usage_line
@@ -95,8 +96,9 @@ def main() -> None:
         _say("interrupted; a build or frontier goes on where it was when run again")
         code = _INTERRUPTED
     except (Exception, SystemExit) as error:
-        # click puts another in its place where its reader has gone, as `head` does.
-        code = _explain(error) if sys.stdout is output else _READER_LEFT
+        # The reader has gone, as `head` does: rich ends the process, click replaces the output.
+        left = isinstance(error.__context__, BrokenPipeError) or sys.stdout is not output
+        code = _READER_LEFT if left and isinstance(error, SystemExit) else _explain(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -125,8 +127,8 @@ def _say(text: str) -> None:
 
 
 def _of_system(error: OSError) -> DeployError | None:
-    if error.errno == errno.ENOENT and not _has_directory():
-        return OutputError("the working directory was removed: change to another, as with `cd`")
+    if error.errno == errno.ENOENT and not has_working_directory():
+        return OutputError(NO_DIRECTORY)
     full = error.errno in (
         errno.ENOSPC,
         errno.EACCES,
@@ -139,11 +141,3 @@ def _of_system(error: OSError) -> DeployError | None:
         return None
     where = on_one_line(os.fsdecode(error.filename)) if error.filename else "while writing"
     return OutputError(f"{error.strerror}: {where}")
-
-
-def _has_directory() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from primesvt_deploy.cli.config.read import CONFIG_OPTIONS, has_settings, read_settings
+from primesvt_deploy.cli.here import NO_DIRECTORY, has_working_directory
 from primesvt_deploy.cli.mistakes import (
     bad_value,
     extra_arguments,
@@ -22,11 +23,14 @@ from primesvt_deploy.cli.sections import (
     commands_under_headings,
     options_under_headings,
 )
+from primesvt_deploy.errors import OutputError
 
 __all__ = ["Command", "Commands", "print_schema"]
 
 _SHOWN = "primesvt_deploy.show_config"
 """Whether the settings of this run are shown instead of used, in the context's `meta`."""
+_ANYWHERE = ("doctor", "completion")
+"""Commands that need no working directory."""
 
 
 class Command(click.Command):
@@ -72,6 +76,8 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, or show its settings."""
         if _SHOWN not in ctx.meta:
+            if self.name not in _ANYWHERE and not has_working_directory():
+                raise OutputError(NO_DIRECTORY)  # torch ends the process as it loads
             note_threads(ctx.params.get("threads"))
             return super().invoke(ctx)
         from primesvt_deploy.cli.config.show import settings_in_toml

@@ -21,7 +21,8 @@ from primesvt_deploy.cli.options.common import (
 )
 from primesvt_deploy.cli.options.completers import complete_names_with_commas
 from primesvt_deploy.cli.options.output import output_options, progress_of
-from primesvt_deploy.errors import DataError
+from primesvt_deploy.edge.whole_file import bundle_around
+from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.progress.choose import Verbosity
 
 __all__ = ["verify"]
@@ -73,6 +74,11 @@ def verify(
     the native runtime, which needs gcc-aarch64-linux-gnu.
     """
     check_threads(threads)
+    if arm_sandbox is not None and (around := bundle_around(arm_sandbox / "sandbox")):
+        raise SettingsError(
+            f"--arm-sandbox is {arm_sandbox}, within the bundle {around}, whose files are listed "
+            "in its manifest: pass another directory"
+        )
     from primesvt_deploy.edge.runtime.bundle import open_bundle
     from primesvt_deploy.edge.runtime.check import check_outputs
     from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of

@@ -10,6 +10,16 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parents[2]
+PRINTING = """
+import click, rich.console
+from primesvt_deploy import cli
+
+@cli.cli.command()
+def x():
+    {}
+
+cli.main()
+"""
 
 
 def exit_code(*arguments: str, cwd: Path, stdout: int, stderr: int) -> int:
@@ -32,6 +42,16 @@ def test_a_reader_that_has_gone_is_no_failure_of_ours(tmp_path: Path) -> None:
     assert (code, (tmp_path / "said").read_text()) == (141, "")
 
 
+@pytest.mark.parametrize("by", ["rich.console.Console().print('x')", "click.echo('x')"])
+def test_nor_where_another_library_writes(by: str) -> None:
+    program = PRINTING.format(by)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb"):
+        ran = subprocess.run([sys.executable, "-c", program, "x"], stdout=writer, stderr=-1)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
 def test_the_exit_code_stands_where_nothing_can_be_said(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full, (tmp_path / "out").open("wb") as out:
         code = exit_code(
@@ -48,6 +68,9 @@ def test_the_exit_code_stands_where_nothing_can_be_said(tmp_path: Path) -> None:
         "report bundle",
         "bench bundle --output r.json",
         "frontier",
+        "models",
+        "analyze",
+        "run /nowhere a.png",
         "inspect bundle",
     ],
 )
@@ -70,7 +93,7 @@ def test_a_working_directory_that_was_removed(
         assert "--show-config" in arguments and out and not err
     else:
         assert end.value.code == 2
-        assert err.startswith("error: ") and err.count("\n") == 1, err
+        assert err == "error: the working directory was removed: change to another, as with `cd`\n"
 
 
 def test_doctor_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "bench": ("bench", "bundle", "--output", "{}/new.json"),
     "compare": ("compare", "a.json", "b.json", "--plot", "{}/new.png"),
     "frontier": ("frontier", "--output", "{}/new"),
+    "verify": ("verify", "bundle", "--quick", "--arm-sandbox", "{}"),
     "report": ("report", "bundle", "--output", "{}/new.html"),
     "build": ("build", "--budget-mb", "1", "--output", "{}/new"),
     "build over": ("build", "--budget-mb", "1", "--force", "--output", "{}/runtime"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from primesvt_deploy.cli.here import has_working_directory
 from primesvt_deploy.edge.runtime.errors import on_one_line
 
 __all__ = ["Probe"]
@@ -38,6 +40,7 @@ class Probe:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
+                cwd=None if has_working_directory() else os.sep,
             )
         except OSError as error:
             self._failure = f"it does not start: {error.strerror}"
