@@ -128,6 +128,7 @@ def test_an_empty_path_is_not_the_current_directory() -> None:
         lambda: load(""),
         lambda: open_data(_model(), ""),
         lambda: Workspace("", force=False),
+        lambda: Classifier(""),
     ],
 )
 def test_nor_is_it_in_the_api(action: Callable[[], object], tmp_path: Path) -> None:

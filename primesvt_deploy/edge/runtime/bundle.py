@@ -66,6 +66,8 @@ def open_bundle(bundle: str | os.PathLike[str]) -> Bundle:
         BundleError: no bundle; a file is missing, altered, or of another size; or there are files
             that the manifest does not list. All such files are named, up to a few.
     """
+    if not os.fspath(bundle):  # pathlib takes it as the current directory
+        raise BundleError("the path of the bundle is empty: expected a bundle directory")
     path = Path(bundle)
     manifest = read_manifest(path)
     listed = manifest["files"]
