@@ -185,7 +185,7 @@ def test_what_the_guard_did_not_compare_is_told(place: Path) -> None:
         (("bench", "model.onnx", "--profile", "fast"), "no session profile 'fast'"),
         (("bench", "model.onnx", "--batches", "1,x"), "--batches is '1,x'"),
         (("bench", "model.onnx", "--threads", "0"), "expected 1 to 1024"),
-        (("bench", "model.onnx", "--output", ""), "expected a file to write"),
+        (("bench", "model.onnx", "--output", ""), "--output is empty: expected a path"),
         (("bench", "model.onnx", "--output", "model.onnx"), "is no result of bench"),
         (("bench", "first.json"), "neither a bundle directory nor a .onnx"),
         (("bench", "model.onnx", "--output", "no/where.json"), "there is no directory"),

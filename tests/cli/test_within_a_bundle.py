@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from sealed_bundles import seal
 from small_models import primesvt
 
 from primesvt_deploy.bundle.workspace import Workspace
-from primesvt_deploy.edge.bench.results import check_target
+from primesvt_deploy.edge.bench.results import check_target, keep_results
 from primesvt_deploy.edge.whole_file import bundle_around
 from primesvt_deploy.errors import OutputError
 from primesvt_deploy.pipeline.frontier_files import FrontierWriter
@@ -58,3 +59,14 @@ def test_other_places_are_no_bundles(bundle: Path) -> None:
     (bundle.parent / "manifest.json").write_text("{}")
     assert bundle_around(bundle / "deep/er") == bundle
     assert bundle_around(bundle) is None
+
+
+def test_a_result_that_has_no_place_is_kept_elsewhere(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle)
+    monkeypatch.setattr(tempfile, "tempdir", str(bundle.parent))
+    before = sorted(bundle.rglob("*"))
+    with pytest.raises(OutputError, match=f"the result is at {bundle.parent}/primesvt-bench-"):
+        keep_results({}, bundle.parent / "nowhere/r.json")
+    assert sorted(bundle.rglob("*")) == before

@@ -109,6 +109,8 @@ def keep_results(content: Mapping[str, Any], path: str | os.PathLike[str]) -> No
 def _elsewhere(content: Mapping[str, Any]) -> str | None:
     """A file in the current or the temporary directory that holds a result; None: no room."""
     for directory in (".", tempfile.gettempdir()):
+        if bundle_around(os.path.join(directory, "result.json")):
+            continue
         with contextlib.suppress(OSError):
             handle, path = tempfile.mkstemp(".json", "primesvt-bench-", directory)
             os.close(handle)
