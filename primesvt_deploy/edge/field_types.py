@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields
 from enum import Enum
-from functools import cache
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,11 +14,6 @@ __all__ = ["check_field_types"]
 
 _LONGEST = 60
 """Most characters of a value that a message shows."""
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def check_field_types(settings: Any) -> None:
@@ -31,7 +25,7 @@ def check_field_types(settings: Any) -> None:
     Raises:
         ValueError: names the field, what was found, and what was expected.
     """
-    hints = _hints(type(settings))
+    hints = get_type_hints(type(settings))
     for field in fields(settings):
         value, hint = getattr(settings, field.name), hints[field.name]
         kinds = get_args(hint) if NoneType in get_args(hint) else (hint,)
