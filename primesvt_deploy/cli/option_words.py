@@ -39,9 +39,10 @@ def is_plain_flag(option: click.Option) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The question which of `names` was meant by a wrong one; empty where none is like it."""
-    known, name = list(names), name[:_LONGEST]
+    # The dashes that all options have in common make none of them like another.
+    known, name = {each.lstrip("-"): each for each in names}, name[:_LONGEST].lstrip("-")
     found = get_close_matches(name, known, 2, 0.7) or get_close_matches(name, known, 1)
-    return f"did you mean {' or '.join(found)}?" if found else ""
+    return f"did you mean {' or '.join(known[each] for each in found)}?" if found else ""
 
 
 def in_words(value: object) -> str:

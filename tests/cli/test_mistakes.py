@@ -20,6 +20,8 @@ from small_models import primesvt
             "int8 or int4?",
         ),
         ("build --precisoin int8", "build has no option --precisoin: did you mean --precision?"),
+        ("analyze --output x", "no option --output: see `primesvt-deploy analyze --help`"),
+        ("compare no.json no.json", "there is no result no.json: `bench --output` writes one"),
         ("build --wxyz", "build has no option --wxyz: see `primesvt-deploy build --help`"),
         ("biuld", "primesvt-deploy has no command 'biuld': did you mean build?"),
         ("xyz", "primesvt-deploy has no command 'xyz': expected one of analyze, bench,"),

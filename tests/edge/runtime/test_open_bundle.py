@@ -170,6 +170,11 @@ def test_a_classifier_shows_the_verdict_as_everything_else_does(bundle: Path) ->
     assert repr(classifier).endswith("constraints met)")
 
 
+def test_verify_refuses_a_profile_before_it_asks_for_data(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="there is no session profile 'fast'"):
+        _called("verify", bundle, "--profile", "fast")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
