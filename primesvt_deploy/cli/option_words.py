@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, time
 from difflib import get_close_matches
 
 import click
@@ -53,6 +54,8 @@ def in_words(value: object) -> str:
     words = next((word for kind, word in kinds.items() if isinstance(value, kind)), None)
     if words is not None:
         return words
+    if isinstance(value, date | time):
+        return value.isoformat()
     text = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST + 2 else f"{text[:_LONGEST]}..."
 
