@@ -36,6 +36,7 @@ DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_BATCH, MOST_THREADS = 65536, 1024
 """Limits of `bench`, too: beyond them the runtimes fail, each in its own way."""
 _MB = 1_000_000
+_MOST_MULTIPLE = 1024
 _MOST_SEED = 2**63 - 1
 """Integers of torch and of files of settings have 64 bits."""
 
@@ -177,6 +178,11 @@ class SearchSettings(_Brief):
                 raise SettingsError(
                     f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {least} or more"
                 )
+        if self.channel_multiple > _MOST_MULTIPLE:
+            raise SettingsError(
+                f"channel multiple is {self.channel_multiple}: expected 1 to {_MOST_MULTIPLE}, as "
+                "a layer of fewer channels is left as it is; change --channel-multiple"
+            )
         _check_seed(self.seed)
         if self.search_images is not None and self.search_images < 50:
             raise SettingsError(

@@ -34,6 +34,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"robustness_images": 49}, "robustness images is 49: expected 50 or more"),
         ({"seed": -1}, "seed is -1: expected 0 or more"),
         ({"search_images": 49}, "search images are 49: expected 50 or more"),
+        ({"channel_multiple": 1025}, "channel multiple is 1025: expected 1 to 1024"),
         ({"seed": 2**63}, "seed has more than 64 bits"),
     ],
 )
