@@ -68,7 +68,7 @@ def test_what_is_not_met_is_named(budget_met: bool, accuracy_met: bool, text: st
 
 def test_a_gain_is_no_negative_loss() -> None:
     found = judge(**{**KEPT, "search_drop": -0.5}, held_out_drop=-0.3, held_out_interval=(-1, 0.4))
-    assert ": 0.30 points gained on held-out images (95% interval of the loss [-1.0, 0.4]); " in (
+    assert ": 0.30 points gained on held-out images (95% interval of the loss [-1.00, 0.40]); " in (
         found.text
     )
     missed = judge(budget_met=True, accuracy_met=False, max_drop=-1.0, search_drop=-0.5)
