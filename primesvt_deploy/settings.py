@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from primesvt_deploy.edge.field_types import check_field_types
 from primesvt_deploy.errors import SettingsError
 
 __all__ = [
@@ -35,6 +36,9 @@ DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_BATCH, MOST_THREADS = 65536, 1024
 """Limits of `bench`, too: beyond them the runtimes fail, each in its own way."""
 _MB = 1_000_000
+_MOST_MULTIPLE = 1024
+_MOST_SEED = 2**63 - 1
+"""Integers of torch and of files of settings have 64 bits."""
 
 
 class Precision(StrEnum):
@@ -97,6 +101,17 @@ class _Brief:
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
+    def _check_types(self) -> None:
+        try:
+            check_field_types(self)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+
+def _check_seed(seed: int) -> None:
+    if seed > _MOST_SEED:
+        raise SettingsError("seed has more than 64 bits: expected 0 to 2^63 - 1; change --seed")
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SearchSettings(_Brief):
@@ -118,7 +133,7 @@ class SearchSettings(_Brief):
         ignore: names of layers, modules or groups, or patterns of them, that keep their channels.
 
     Raises:
-        SettingsError: a value is out of range.
+        SettingsError: a value is out of range, or of another type.
     """
 
     max_drop: float | None = 3.0
@@ -133,6 +148,7 @@ class SearchSettings(_Brief):
 
     def __post_init__(self) -> None:
         """Refuse values out of range; sort rates and recovery steps."""
+        self._check_types()
         if self.policy not in POLICY_NAMES:
             raise SettingsError(
                 f"policy is {self.policy!r}: expected one of {', '.join(POLICY_NAMES)}"
@@ -162,6 +178,12 @@ class SearchSettings(_Brief):
                 raise SettingsError(
                     f"{name.replace('_', ' ')} is {getattr(self, name)}: expected {least} or more"
                 )
+        if self.channel_multiple > _MOST_MULTIPLE:
+            raise SettingsError(
+                f"channel multiple is {self.channel_multiple}: expected 1 to {_MOST_MULTIPLE}, as "
+                "a layer of fewer channels is left as it is; change --channel-multiple"
+            )
+        _check_seed(self.seed)
         if self.search_images is not None and self.search_images < 50:
             raise SettingsError(
                 f"search images are {self.search_images}: expected 50 or more, or a decision "
@@ -194,7 +216,7 @@ class FinetuneSettings(_Brief):
         device: `cpu`, `cuda`, or `auto`: CUDA where there is one.
 
     Raises:
-        SettingsError: a value is out of range.
+        SettingsError: a value is out of range, or of another type.
     """
 
     epochs: int = 1
@@ -211,12 +233,14 @@ class FinetuneSettings(_Brief):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        self._check_types()
         for name, least in (("epochs", 1), ("batch_size", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(
                     f"fine-tuning {name.replace('_', ' ')} are {getattr(self, name)}: expected "
                     f"{least} or more"
                 )
+        _check_seed(self.seed)
         for name, low, high in (
             ("learning_rate", 0.0, 1.0),
             ("warmup", 0.0, 1.0),
@@ -285,7 +309,7 @@ class BuildSettings(_Brief):
             by the search's seed; None: all.
 
     Raises:
-        SettingsError: neither budget nor saving, or a value out of range.
+        SettingsError: neither budget nor saving, or a value out of range or of another type.
     """
 
     budget_mb: float | None = None
@@ -310,6 +334,7 @@ class BuildSettings(_Brief):
 
     def __post_init__(self) -> None:
         """Refuse values out of range; names of precision and the like may be text."""
+        self._check_types()
         for name, kind in (("precision", Precision), ("budget_on", BudgetOn), ("runtime", Runtime)):
             value = getattr(self, name)
             if isinstance(value, str) and not isinstance(value, kind):
@@ -344,7 +369,8 @@ class BuildSettings(_Brief):
             math.isfinite(self.budget_mb) and self.budget_mb > 0
         ):
             raise SettingsError(
-                f"budget is {self.budget_mb} MB: expected more than 0; change --budget-mb"
+                f"budget is {self.budget_mb} MB: expected a finite number, more than 0; change "
+                "--budget-mb"
             )
         if self.saving is not None and not 0.0 <= self.saving < 100.0:
             raise SettingsError(

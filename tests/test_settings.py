@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.settings import DEFAULT_RATES, BuildSettings, SearchSettings
+from primesvt_deploy.settings import DEFAULT_RATES, BuildSettings, FinetuneSettings, SearchSettings
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -33,6 +34,8 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"robustness_images": 49}, "robustness images is 49: expected 50 or more"),
         ({"seed": -1}, "seed is -1: expected 0 or more"),
         ({"search_images": 49}, "search images are 49: expected 50 or more"),
+        ({"channel_multiple": 1025}, "channel multiple is 1025: expected 1 to 1024"),
+        ({"seed": 2**63}, "seed has more than 64 bits"),
     ],
 )
 def test_search_settings_out_of_range(values: dict[str, Any], said: str) -> None:
@@ -47,7 +50,7 @@ def test_search_settings_out_of_range(values: dict[str, Any], said: str) -> None
     ("values", "said"),
     [
         ({}, "no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both"),
-        ({"budget_mb": 0.0}, "budget is 0.0 MB: expected more than 0; change --budget-mb"),
+        ({"budget_mb": 0.0}, "budget is 0.0 MB: expected a finite number, more than 0; change"),
         ({"budget_mb": -3.0}, "budget is -3.0 MB"),
         ({"budget_mb": NAN}, "budget is nan MB"),
         ({"budget_mb": INFINITY}, "budget is inf MB"),
@@ -68,6 +71,42 @@ def test_build_settings_out_of_range(values: dict[str, Any], said: str) -> None:
         BuildSettings(**values)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"budget_mb": "x"}, "budget_mb is 'x' (str): expected a number or None"),
+        ({"budget_mb": True}, "budget_mb is True (bool): expected a number or None"),
+        ({"budget_mb": 10**400}, "budget_mb is a number of more than 60 digits"),
+        ({"budget_mb": 10**5000}, "budget_mb is a number of more than 60 digits"),
+        ({"saving": "50"}, "saving is '50' (str)"),
+        ({"saving": 50, "batch": "a"}, "batch is 'a' (str): expected a whole number or None"),
+        ({"saving": 50, "threads": 1.5}, "threads is 1.5 (float): expected a whole number"),
+        ({"saving": 50, "mcu": 1}, "mcu is 1 (int): expected True or False"),
+        ({"saving": 50, "precision": 8}, "expected one of fp32, int8, int4 or None"),
+        ({"saving": 50, "search": {}}, "search is {} (dict): expected SearchSettings"),
+    ],
+)
+def test_a_value_of_another_type_is_told_by_its_field(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        BuildSettings(**values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_is_no_list_of_names_and_a_rate_is_a_number() -> None:
+    for wrong in ({"ignore": "head"}, {"rates": ("0.5",)}, {"rates": 0.5}, {"policy": 1}):
+        with pytest.raises(SettingsError, match=f"^{next(iter(wrong))} is .*: expected"):
+            SearchSettings(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"^epochs is"):
+        FinetuneSettings(epochs="2")  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    search = SearchSettings(seed=np.int64(3), rates=[np.float32(0.5)])  # type: ignore[arg-type]
+    assert json.loads(json.dumps(search.to_dict()))["seed"] == 3
+    assert search.rates == (0.5,)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ PASSWORD = "PRIMESVT_KEY_PASSWORD"
 
 _MOST_KEY = 2**16
 _MOST_SIGNATURE = 2**26
+_LONGEST = 160
+_QUESTIONS = re.compile(r" See https?://\S+ for more details\.")
+"""A library's list of questions, which says less than the advice here."""
 _MAKE = "make one with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 _PUBLIC = "write it with: openssl ec -in key.pem -pubout -out key.pub"
 
@@ -152,4 +156,5 @@ def _library(what: str, advice: str) -> Iterator[None]:
             "'primesvt-deploy[sign]'"
         ) from error
     except Exception as error:
-        raise SettingsError(f"{what} ({on_one_line(first_line(error))}): {advice}") from error
+        reason = _QUESTIONS.sub("", on_one_line(first_line(error, 400)))[:_LONGEST]
+        raise SettingsError(f"{what} ({reason}): {advice}") from error

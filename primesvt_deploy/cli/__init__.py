@@ -93,7 +93,8 @@ def main() -> None:
         with lost_interrupts_repeated():
             code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; a build or frontier goes on where it was when run again")
+        goes_on = sys.argv[1:2] in (["build"], ["frontier"])
+        _say(f"interrupted{'; it goes on where it was when run again' if goes_on else ''}")
         code = _INTERRUPTED
     except (Exception, SystemExit) as error:
         # The reader has gone, as `head` does: rich ends the process, click replaces the output.

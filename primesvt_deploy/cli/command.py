@@ -15,6 +15,7 @@ from primesvt_deploy.cli.mistakes import (
     extra_arguments,
     missing_arguments,
     no_such_command,
+    refuse_no_numbers,
     refuse_repeated,
 )
 from primesvt_deploy.cli.options.common import USER_PATH, note_threads
@@ -69,6 +70,7 @@ class Command(click.Command):
             raise missing_arguments(ctx, error) from error
         except click.BadParameter as error:
             raise bad_value(ctx, error, given) from error
+        refuse_no_numbers(ctx)
         if extra and _SHOWN not in ctx.meta:
             raise extra_arguments(ctx, extra)
         return extra

@@ -34,6 +34,9 @@ def compare(
 
     if len(results) < 2:
         raise SettingsError("there is one result: name two or more that `bench --output` wrote")
+    for path in results:
+        if not path.exists():
+            raise SettingsError(f"there is no result {path}: `bench --output` writes one")
     if len(set(map(str, results))) < len(results):
         raise SettingsError("a result is named twice: name each once")
     if plot is not None and plot.suffix not in (".png", ".svg"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "extra_arguments",
     "missing_arguments",
     "no_such_command",
+    "refuse_no_numbers",
     "refuse_repeated",
     "usage_line",
     "wrong_value",
@@ -86,6 +88,21 @@ def refuse_repeated(order: Iterable[click.Parameter], ctx: click.Context) -> Non
             names = ", ".join((*option.opts, *option.secondary_opts))
             often = "twice" if times == 2 else f"{times} times"
             raise _Told(f"{names}: found {often}, expected once: keep the one you mean", ctx)
+
+
+def refuse_no_numbers(ctx: click.Context) -> None:
+    """Refuse infinity and NaN, which Python reads as numbers, of options that take one.
+
+    Args:
+        ctx: the command's context, with the values of its options.
+
+    Raises:
+        click.UsageError: one is not finite.
+    """
+    for option in ctx.command.params:
+        value = ctx.params.get(option.name or "")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _Told(f"{flag_of(option)}: found '{value}', expected {expected(option)}", ctx)
 
 
 def extra_arguments(ctx: click.Context, words: Iterable[str]) -> click.UsageError:

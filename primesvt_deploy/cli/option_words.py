@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, time
 from difflib import get_close_matches
 
 import click
@@ -39,9 +40,10 @@ def is_plain_flag(option: click.Option) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The question which of `names` was meant by a wrong one; empty where none is like it."""
-    known, name = list(names), name[:_LONGEST]
+    # The dashes that all options have in common make none of them like another.
+    known, name = {each.lstrip("-"): each for each in names}, name[:_LONGEST].lstrip("-")
     found = get_close_matches(name, known, 2, 0.7) or get_close_matches(name, known, 1)
-    return f"did you mean {' or '.join(found)}?" if found else ""
+    return f"did you mean {' or '.join(known[each] for each in found)}?" if found else ""
 
 
 def in_words(value: object) -> str:
@@ -52,6 +54,8 @@ def in_words(value: object) -> str:
     words = next((word for kind, word in kinds.items() if isinstance(value, kind)), None)
     if words is not None:
         return words
+    if isinstance(value, date | time):
+        return value.isoformat()
     text = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST + 2 else f"{text[:_LONGEST]}..."
 

@@ -81,6 +81,7 @@ def verify(
         )
     from primesvt_deploy.edge.runtime.bundle import open_bundle
     from primesvt_deploy.edge.runtime.check import check_outputs
+    from primesvt_deploy.edge.runtime.profiles import read_session
     from primesvt_deploy.edge.runtime.runtimes import ONNX, runtimes_of
 
     require_trusted([bundle], trust)
@@ -89,7 +90,10 @@ def verify(
         from primesvt_deploy.devices.emulated_arm.cpus import parse_cpus
 
         cpus = parse_cpus(arm)
-    runtimes = runtimes_of(open_bundle(bundle).manifest)
+    opened = open_bundle(bundle)
+    runtimes = runtimes_of(opened.manifest)
+    if profile is not None and ONNX in runtimes:
+        read_session(opened).profile(profile)  # refuses one that is not there
     if not quick:
         _check_comparison(bundle, data, factory)
     lines: list[str] = ["files: intact"]

@@ -116,9 +116,9 @@ class PairedDrop:
         return self.interval(z)[0] > max_drop
 
     def __str__(self) -> str:
-        """Such as `1.20 points [0.5, 1.9]`."""
+        """Such as `1.20 points [0.48, 1.92]`."""
         low, high = self.interval()
-        return f"{self.points:.2f} points [{low:.1f}, {high:.1f}]"
+        return f"{self.points:.2f} points [{low:.2f}, {high:.2f}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -122,7 +122,7 @@ def _lost(points: float | None, interval: Sequence[float] | None) -> str:
     low, high = interval
     return (
         f"{points_lost(points)} on held-out images "
-        f"(95% interval of the loss [{low:.1f}, {high:.1f}])"
+        f"(95% interval of the loss [{low:.2f}, {high:.2f}])"
     )
 
 

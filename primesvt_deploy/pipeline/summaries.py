@@ -105,7 +105,7 @@ def _accuracies(accuracy: Mapping[str, Any]) -> str:
     low, high = accuracy["drop"]["interval95_points"]
     lost = (
         f"{points_lost(accuracy['drop']['points'])}, 95% interval of the loss "
-        f"[{low:.1f}, {high:.1f}]"
+        f"[{low:.2f}, {high:.2f}]"
     )
     shown = change(top1(accuracy["dense"]), top1(accuracy["shipped"]))
     return f"{shown}, {lost} (n={accuracy['dense']['n']})"

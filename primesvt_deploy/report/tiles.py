@@ -66,7 +66,7 @@ def _accuracy(accuracy: Mapping[str, Any]) -> Iterator[Tile]:
         return
     drop = accuracy.get("drop") or {}
     lost = number(drop.get("points"))
-    ends = interval(drop.get("interval95_points"), 1, -1.0) or ""
+    ends = interval(drop.get("interval95_points"), 2, -1.0) or ""
     change = "" if lost is None else f"{signed(-lost, 2)} points {ends}"
     yield Tile("Top-1, held-out", fixed(shipped, 2, "%"), change, f"dense {fixed(dense, 2, '%')}")
 

@@ -34,14 +34,14 @@ def points_lost(drop: float, decimals: int = 2) -> str:
 
 
 def points_changed(drop: float, interval: Sequence[float] = ()) -> str:
-    """A loss of top-1 as a table shows it: as a signed change, `-0.30 [-1.0, +0.4]`.
+    """A loss of top-1 as a table shows it: as a signed change, `-0.30 [-1.02, +0.42]`.
 
     Args:
         drop: percentage points lost; negative where the smaller model is better.
         interval: of the drop; empty: there is none.
     """
     # 0 - x, as -x may be "-0.00".
-    ends = [f"{0 - end:+.1f}" for end in reversed(interval)]
+    ends = [f"{0 - end:+.2f}" for end in reversed(interval)]
     return f"{0 - drop:+.2f}" + (f" [{', '.join(ends)}]" if ends else "")
 
 

@@ -125,6 +125,14 @@ def test_a_damaged_signature_is_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_of_a_key_that_is_text_no_page_on_the_web_is_told(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("text")
+    for use in (load_signing_key, lambda key: check_signature(tmp_path, key)):
+        with pytest.raises(SettingsError, match="of an elliptic curve") as caught:
+            use(tmp_path / "key.txt")
+        assert "http" not in str(caught.value)
+
+
 def test_a_signature_without_its_parts_is_one_line(bundle: Path, keys: tuple[Path, Path]) -> None:
     content = json.loads((bundle / SIGNATURE).read_text())
     envelope = content["dsseEnvelope"]

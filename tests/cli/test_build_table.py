@@ -43,8 +43,8 @@ def test_a_gain_is_told_as_one(
     manifest["latency"]["ratio_median"] = 1.3
     print_build(manifest, Path("out"))
     text = capsys.readouterr().out
-    assert "+0.30 [-0.4, +1.0] points" in text
-    assert "0.30 points gained on held-out images (95% interval of the loss [-1.0, 0.4])" in text
+    assert "+0.30 [-0.40, +1.00] points" in text
+    assert "0.30 points gained on held-out images (95% interval of the loss [-1.00, 0.40])" in text
 
 
 @pytest.mark.parametrize(

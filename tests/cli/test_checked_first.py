@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "timesteps": ((*BUILD, *BARE, "--timesteps", "0"), "--timesteps is 0: expected a whole number"),
     "heads": ((*BUILD, *BARE, "--heads", "-1"), "--heads is -1: expected a whole number"),
     "stage heads": ((*BUILD, *BARE, "--stage-heads", "3,0"), "--stage-heads has 0"),
-    "tau": ((*BUILD, *BARE, "--tau", "nan"), "--tau is nan: expected a number above 0"),
+    "tau": ((*BUILD, *BARE, "--tau", "nan"), "--tau: found 'nan', expected a number"),
     "pooling": ((*BUILD, *BARE, "--pooling", "2"), "--pooling is '2': expected a digit"),
     "mean": ((*BUILD, *BARE, "--mean", "1,2"), "--mean has 2 numbers"),
     "resize": ((*BUILD, *BARE, "--resize", "8", "--image-size", "16"), "at least height and width"),

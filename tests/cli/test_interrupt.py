@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from primesvt_deploy.cli import cli, main
 from primesvt_deploy.cli.interrupt import lost_interrupts_repeated
 
 
@@ -81,3 +82,23 @@ def test_what_else_cannot_be_raised_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         del thing
     assert reference() is None
     assert len(told) == 1 and "zero" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("build", "interrupted; it goes on where it was when run again\n"),
+        ("doctor", "interrupted\n"),
+    ],
+)
+def test_what_goes_on_when_run_again_is_told_so(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["primesvt-deploy", command])
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, said)

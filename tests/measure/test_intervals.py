@@ -168,7 +168,7 @@ def test_paired_interval_covers_the_truth_as_often_as_it_promises(
 def test_paired_drop_in_words_and_json() -> None:
     drop = PairedDrop(52, 21, 1000)
     low, high = drop.interval()
-    assert str(drop) == f"3.10 points [{low:.1f}, {high:.1f}]"
+    assert str(drop) == f"3.10 points [{low:.2f}, {high:.2f}]"
     assert json.loads(json.dumps(drop.to_dict())) == {
         "points": 3.1,
         "interval95_points": [round(low, 4), round(high, 4)],

@@ -15,7 +15,7 @@ def test_met_where_the_whole_interval_is_within() -> None:
     assert found.state is VerdictState.MET
     assert found.text == (
         "Constraints met (4.17 MB, 4.20 MB allowed): 0.26 points lost on held-out images "
-        "(95% interval of the loss [-0.1, 0.6]); a loss of 3 is allowed"
+        "(95% interval of the loss [-0.10, 0.60]); a loss of 3 is allowed"
     )
     touching = judge(**KEPT, held_out_drop=2.0, held_out_interval=(1.0, 3.0))
     assert touching.state is VerdictState.MET, "3 points are allowed"
@@ -27,12 +27,12 @@ def test_an_interval_that_reaches_beyond_is_no_plain_yes() -> None:
     assert found.text == (
         "Budget met (4.17 MB, 4.20 MB allowed); accuracy kept on the search split (1.76 points "
         "lost; a loss of 3 is allowed), but 2.00 points lost on held-out images (95% interval of "
-        "the loss [-1.0, 4.9]): a loss of more than 3 is possible. Allow less (--max-drop), or "
+        "the loss [-1.00, 4.90]): a loss of more than 3 is possible. Allow less (--max-drop), or "
         "report on more held-out images"
     )
     beyond = judge(**KEPT, held_out_drop=4.2, held_out_interval=(3.4, 5.0))
     assert beyond.state is VerdictState.NOT_SHOWN
-    assert "[3.4, 5.0]): a loss of more than 3 is shown. Allow less" in beyond.text
+    assert "[3.40, 5.00]): a loss of more than 3 is shown. Allow less" in beyond.text
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_is_not_met_is_named(budget_met: bool, accuracy_met: bool, text: st
 
 def test_a_gain_is_no_negative_loss() -> None:
     found = judge(**{**KEPT, "search_drop": -0.5}, held_out_drop=-0.3, held_out_interval=(-1, 0.4))
-    assert ": 0.30 points gained on held-out images (95% interval of the loss [-1.0, 0.4]); " in (
+    assert ": 0.30 points gained on held-out images (95% interval of the loss [-1.00, 0.40]); " in (
         found.text
     )
     missed = judge(budget_met=True, accuracy_met=False, max_drop=-1.0, search_drop=-0.5)

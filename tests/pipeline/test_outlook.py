@@ -111,7 +111,7 @@ def shown(found: Outlook) -> str:
 def test_sizes_losses_and_the_next_command_are_shown() -> None:
     text = shown(outlook())
     assert text.startswith("Nothing has to be pruned: as fp32 the weights have 5.00 MB, 20.00 MB")
-    assert "2.00" in text and "-0.90 [-1.4, -0.4]" in text and "int8, not pruned" in text
+    assert "2.00" in text and "-0.90 [-1.40, -0.40]" in text and "int8, not pruned" in text
     assert text.strip().endswith("primesvt-deploy build")
     assert max(map(len, text.splitlines()[1:])) <= 80
     assert "Measured before" not in shown(outlook(known=None))

@@ -46,7 +46,7 @@ def test_a_summary_is_the_same_as_text_and_as_html() -> None:
 def test_a_gain_is_neither_a_negative_loss_nor_without_a_sign() -> None:
     said = [points_lost(drop) for drop in (0.3, -0.3, -0.001)]
     assert said == ["0.30 points lost", "0.30 points gained", "0.00 points lost"]
-    assert points_changed(-0.3, (-1.0, 0.4)) == "+0.30 [-0.4, +1.0]"
+    assert points_changed(-0.3, (-1.0, 0.4)) == "+0.30 [-0.40, +1.00]"
     assert [points_changed(drop) for drop in (1.25, 0.0)] == ["-1.25", "+0.00"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import click
 
+from primesvt_deploy.cli.config.lines import line_of, repeated_key
 from primesvt_deploy.cli.config.values import from_toml
 from primesvt_deploy.cli.mistakes import wrong_value
-from primesvt_deploy.cli.option_words import is_plain_flag, key_of, nearest
+from primesvt_deploy.cli.option_words import in_words, is_plain_flag, key_of, nearest
 from primesvt_deploy.edge.runtime.errors import on_one_line
 from primesvt_deploy.edge.runtime.files import read_regular, reason_of
 from primesvt_deploy.errors import DeployError, SettingsError
@@ -70,24 +70,33 @@ def read_settings(path: Path, ctx: click.Context) -> dict[str, Any]:
             says where.
     """
     try:
-        text = read_regular(path, most=_MOST_BYTES).decode()
+        # With the mark that some editors of Windows begin a file with.
+        text = read_regular(path, most=_MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"--config: {path} is no UTF-8 text: save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise SettingsError(f"--config: cannot read {path}: {reason_of(error)}") from error
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is no TOML: {_reason(error)}") from error
+        raise SettingsError(f"{path} is no TOML: {_reason(error, text)}") from error
     return _File(path, text, ctx).settings(content)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, text: str) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if not isinstance(error, tomllib.TOMLDecodeError):  # Python's limit of digits
+        return "it has a number beyond 64 bits, of thousands of digits"
+    repeated = repeated_key(text)
+    if repeated is not None:
+        number, key = repeated
+        return f"line {number} has the key {_shown(key)} again: keep the one you mean"
     return on_one_line(str(error)[:_LONGEST])
 
 
 def _shown(key: str) -> str:
-    return on_one_line(key[:_LONGEST])
+    return on_one_line(key[:_LONGEST]) or "''"
 
 
 class _File:
@@ -100,13 +109,15 @@ class _File:
     """
 
     def __init__(self, path: Path, text: str, ctx: click.Context) -> None:
-        self._path, self._lines, self._ctx = path, text.split("\n"), ctx
+        self._path, self._text, self._ctx = path, text, ctx
         self._commands = configurable_commands(ctx)
+        self._keys = {key for c in self._commands.values() for key in options_by_key(c)}
 
     def settings(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Values of all options that the file has, for the context's command."""
         sections = {k: v for k, v in content.items() if isinstance(v, dict)}
         common = {k: v for k, v in content.items() if k not in sections}
+        self._refuse_values_of_sections(common)
         self._refuse_unknown(common, sections)
         name = str(self._ctx.command.name)
         found = {each: self._table(each, sections[each]) for each in sections}
@@ -119,6 +130,16 @@ class _File:
         }
         return {option: value for option, value in settings.items() if option not in off}
 
+    def _refuse_values_of_sections(self, common: Mapping[str, Any]) -> None:
+        for key, value in common.items():
+            is_array = isinstance(value, list) and any(isinstance(one, dict) for one in value)
+            if key in self._commands and (is_array or key not in self._keys):
+                found = f"found [[{key}]]" if is_array else f"found {in_words(value)}"
+                raise SettingsError(
+                    f"{self._place('', key)} {key} is a section: {found}, write [{key}] above its "
+                    "keys"
+                )
+
     def _refuse_unknown(self, common: Iterable[str], sections: Iterable[str]) -> None:
         for name in sections:
             if name not in self._commands:
@@ -127,10 +148,9 @@ class _File:
                 raise SettingsError(
                     f"{self._place('', name)} there is no section [{_shown(name)}]: {ask}"
                 )
-        known_keys = {key for c in self._commands.values() for key in options_by_key(c)}
         for key in common:
-            if key not in known_keys:
-                ask = nearest(key, known_keys) or "see --help of the commands for their options"
+            if key not in self._keys:
+                ask = nearest(key, self._keys) or "see --help of the commands for their options"
                 raise SettingsError(
                     f"{self._place('', key)} no command has an option {_shown(key)}: {ask}"
                 )
@@ -152,11 +172,15 @@ class _File:
         content: Mapping[str, Any],
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        keys: dict[str | None, str] = {}
         for key, value in content.items():
             option, inverted = options[key]
             place = self._place(section, key)
-            if option.name in found:
-                raise SettingsError(f"{place} {key} contradicts another key: leave one of them out")
+            if option.name in keys:
+                raise SettingsError(
+                    f"{place} {key} contradicts {keys[option.name]}: leave one of them out"
+                )
+            keys[option.name] = key
             converted = self._converted(place, key, option, value)
             found[str(option.name)] = not converted if inverted else converted
         return found
@@ -177,12 +201,5 @@ class _File:
         """The file, and the line where a key or section stands, to begin a message with."""
         if len(key) > _LONGEST:
             return f"{self._path}:"
-        now = ""
-        wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
-        for number, line in enumerate(self._lines, start=1):
-            header = re.match(r"\s*\[+\s*[\"']?([^\]\"']+?)[\"']?\s*\]", line)
-            now = header[1] if header else now
-            is_section = header is not None and not section and header[1] == key
-            if is_section or (now == section and wanted.match(line)):
-                return f"{self._path}, line {number}:"
-        return f"{self._path}:"
+        number = line_of(self._text, section, key)
+        return f"{self._path}:" if number is None else f"{self._path}, line {number}:"

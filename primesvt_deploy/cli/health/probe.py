@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ __all__ = ["Probe"]
 
 _SECONDS = 30.0
 _LONGEST = 300
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)(: |$)")
 
 
 class Probe:
@@ -60,14 +62,21 @@ class Probe:
         if process.returncode < 0:
             self._failure = f"it was ended by {_signal(-process.returncode)}"
         elif process.returncode:
-            lines = [line for line in self._errors.splitlines() if line.strip()]
-            last = lines[-1].strip() if lines else f"it ended with {process.returncode}"
-            self._failure = on_one_line(last[:_LONGEST])
+            reason = _reason(self._errors) or f"it ended with {process.returncode}"
+            self._failure = on_one_line(reason[:_LONGEST])
         return self._failure
 
     def json(self) -> Any:
         """The last line that it printed, as JSON; after `failure`."""
         return json.loads(self._output.strip().splitlines()[-1])
+
+
+def _reason(errors: str) -> str:
+    """The line that says why: Python's last exception, a compiler's first error, else the last."""
+    lines = [line.rstrip() for line in errors.splitlines() if line.strip()]
+    raised = [line for line in lines if _EXCEPTION.match(line)]
+    told = [line for line in lines if "error: " in line]
+    return (raised[-1:] or told[:1] or lines[-1:] or [""])[0].strip()
 
 
 def _signal(number: int) -> str:

@@ -67,9 +67,14 @@ def check_compilers() -> Iterator[Finding]:
             failure = probe.failure()
             state = OK if failure is None else BROKEN
             found = (version_of(command) or "") if failure is None else failure
-        mend = "" if state == OK else apt(each.packages)
+        mend = "" if state == OK else _mend(each.packages)
         yield Finding(_COMPILERS, each.name, state, found, each.needed_for, mend)
     yield _program(_COMPILERS, "make", "the native runtime in verify --arm, firmware", "make")
+
+
+def _mend(packages: str) -> str:
+    """How to get programs; without a PATH, a compiler does not find its own parts either."""
+    return apt(packages) if os.environ.get("PATH") else "export PATH=/usr/local/bin:/usr/bin:/bin"
 
 
 def _trial(command: list[str]) -> list[str]:
@@ -79,7 +84,7 @@ def _trial(command: list[str]) -> list[str]:
 def _program(area: str, name: str, needed_for: str, packages: str) -> Finding:
     path = shutil.which(name)
     if path is None:
-        return Finding(area, name, MISSING, "", needed_for, apt(packages))
+        return Finding(area, name, MISSING, "", needed_for, _mend(packages))
     return Finding(area, name, OK, path, needed_for)
 
 

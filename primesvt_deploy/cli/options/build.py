@@ -161,6 +161,8 @@ class BuildChoice:
         """
         if self.frontier is not None:
             _refuse_decided_options()
+        if finetune is None and _is_given("finetune_slack"):
+            raise SettingsError("--finetune-slack needs --finetune EPOCHS: pass both")
         runtime = Runtime(self.values["runtime"])
         no_budget = self.values["budget_mb"] is None and self.values["saving"] is None
         return BuildSettings(
@@ -200,10 +202,15 @@ def _precision(given: str | None, runtime: Runtime) -> Precision | None:
 
 
 def _refuse_decided_options() -> None:
-    source = click.get_current_context().get_parameter_source
     for name in _DECIDED_BY_FRONTIER:
-        if source(name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
+        if _is_given(name):
             raise SettingsError(
                 f"--{name.replace('_', '-')} cannot be given with --frontier, which decided it "
                 "when it was searched: leave it out, or run `primesvt-deploy frontier` with it"
             )
+
+
+def _is_given(name: str) -> bool:
+    """Whether an option stands on the command line or in a file of settings."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)

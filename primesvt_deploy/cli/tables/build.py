@@ -183,7 +183,7 @@ def _print_anytime(console: Console, anytime: Mapping[str, Any] | None) -> None:
         f"stops early: {shares} of the search images, where by it "
         f"{points_lost(anytime['search']['drop_points'])}; held-out: {top1(found['accuracy'])} "
         f"(n={found['accuracy']['n']}), {points_lost(found['drop']['points'])} by it "
-        f"(95% interval of the loss [{low:.1f}, {high:.1f}]), "
+        f"(95% interval of the loss [{low:.2f}, {high:.2f}]), "
         f"{found['mean_timesteps']:.2f} timesteps on average",
     )
 

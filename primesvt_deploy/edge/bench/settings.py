@@ -92,7 +92,10 @@ class BenchSettings:
             raise MeasurementError(f"seconds are {self.seconds:g}: expected more than 0, to 3600")
         for name in ("warmup_seconds", "power_seconds"):
             if not 0.0 <= getattr(self, name) <= 3600.0:
-                raise MeasurementError(f"{name} are {getattr(self, name):g}: expected 0 to 3600")
+                raise MeasurementError(
+                    f"{name.replace('_seconds', '')} is {getattr(self, name):g} seconds: expected "
+                    "0 to 3600"
+                )
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> BenchSettings:

@@ -68,7 +68,7 @@ _CONTENT = fields(
         "input": by_name(lambda value, where: None),
         "output": by_name(lambda value, where: None),
         "model": _MODEL,
-        "constraints": fields({"met": flag()}),
+        "constraints": fields({"met": flag()}, {"verdict": _words()}),
         "accuracy": by_name(lambda value, where: None),
     },
     {

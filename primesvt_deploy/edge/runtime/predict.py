@@ -86,7 +86,9 @@ class Classifier:
 
     def __repr__(self) -> str:
         """Such as `Classifier(mine: 10 classes, constraints met)`."""
-        met = "met" if self.meets_constraints else "NOT met"
+        # The verdict knows of held-out images; bundles of earlier versions have none.
+        verdict = self.manifest["constraints"].get("verdict", "met")
+        met = verdict if self.meets_constraints else "NOT met"
         classes = f"{len(self.labels)} classes"
         return f"Classifier({self.manifest['model']['name']}: {classes}, constraints {met})"
 

@@ -64,7 +64,7 @@ def precisions(manifest: Mapping[str, Any]) -> Figure | None:
 def _precision(entry: Mapping[str, Any], chosen: object) -> Row:
     drop = number((entry.get("drop") or {}).get("points"))
     lost = "dense" if drop is None else f"{points(drop, 1)} lost"
-    ends = interval((entry.get("drop") or {}).get("interval95_points"), 1)
+    ends = interval((entry.get("drop") or {}).get("interval95_points"), 2)
     bytes_ = number(entry.get("file_bytes")) or 0.0
     name = str(entry.get("precision"))
     return {

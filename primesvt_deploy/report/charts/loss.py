@@ -24,6 +24,11 @@ from primesvt_deploy.report.numbers import DASH, fixed, interval, number, points
 
 __all__ = ["loss_interval"]
 
+_ROW = 38
+"""Height of a row, pixels."""
+_LABEL = 14
+"""Height at the top of a row that its label takes."""
+
 
 def loss_interval(manifest: Mapping[str, Any]) -> Figure | None:
     """Points lost on search and held-out images, with the held-out interval and the constraint.
@@ -46,10 +51,10 @@ def loss_interval(manifest: Mapping[str, Any]) -> Figure | None:
         rows.insert(0, _row("search images", searched, {"n": (search.get("dense") or {}).get("n")}))
     ends = [float(row[end]) for row in rows for end in ("low", "high", "drop")]  # type: ignore[arg-type]
     scale = _scale([*ends, 0.0, *([] if most is None else [most])])
-    layers = _constraint(most, scale) + _losses(rows, scale)
+    layers = _constraint(most, scale, len(rows)) + _losses(rows, scale)
     told = "; ".join(f"{row['images']} {row['told']}" for row in rows)
     label = f"Points of top-1 lost: {told}"
-    return figure("loss", label, layered(*layers), height=38 * len(rows))
+    return figure("loss", label, layered(*layers), height=_ROW * len(rows))
 
 
 def _row(images: str, drop: float, measured: Mapping[str, Any]) -> Row:
@@ -71,18 +76,24 @@ def _scale(values: list[float]) -> alt.Scale:
     return alt.Scale(domain=[low - margin, high + margin], nice=False, zero=False)
 
 
-def _constraint(most: float | None, scale: alt.Scale) -> list[alt.Chart]:
+def _constraint(most: float | None, scale: alt.Scale, rows: int) -> list[alt.Chart]:
     """The range that is allowed, from the chart's left side on, and its end."""
     if most is None:
         return []
     low = scale.to_dict()["domain"][0]
-    rows = [{"from": min(low, most), "to": most, "told": f"allowed: {most:g}"}]
-    base = chart_of(rows)
+    limit = [{"from": min(low, most), "to": most, "told": f"allowed: {most:g}"}]
+    base = chart_of(limit)
     at = alt.X("to:Q", scale=scale, title="points of top-1 lost")
     words = base.mark_text(align="right", dx=-5, dy=-6, baseline="bottom", color=MUTED, fontSize=11)
     return [
         base.mark_rect(color=ALLOWED).encode(x=alt.X("from:Q", scale=scale), x2="to:Q"),
-        base.mark_rule(strokeWidth=1.5, strokeDash=[5, 3]).encode(x=at),
+        # A narrow page has the labels where the limit is: its line leaves them out.
+        *(
+            base.mark_rule(strokeWidth=1.5, strokeDash=[5, 3]).encode(
+                x=at, y=alt.value(_ROW * row + _LABEL), y2=alt.value(_ROW * (row + 1))
+            )
+            for row in range(rows)
+        ),
         words.encode(x=at, y=alt.value(0), text="told:N"),
     ]
 

@@ -83,7 +83,7 @@ def test_a_flag_that_is_off_is_as_if_it_were_not_given(tmp_path: Path) -> None:
         ("[build]\nprecision = 'in8'", "precision: found 'in8', expected one of fp32, int8, int4,"),
         ("[build]\nrates = [true]", "rates: found true, expected text or numbers, or an array"),
         ("[run]\ntop = 0", "s.toml, line 2: top: found 0, expected a whole number, 1 or more"),
-        ("[build]\nframes = true\nimages = true", "line 3: images contradicts another key"),
+        ("[build]\nframes = true\nimages = true", "line 3: images contradicts frames: leave one"),
         ('[build]\ndata = "a\\nb"', "line 2: --data: found the character '\\n' in a path"),
         ("[build", "s.toml is no TOML: "),
         ("[build]\nbatch = 0x" + "f" * 5000, "batch: found a number beyond 64 bits, expected a w"),
@@ -91,8 +91,17 @@ def test_a_flag_that_is_off_is_as_if_it_were_not_given(tmp_path: Path) -> None:
         ("k" * 500_000 + " = 1", "s.toml: no command has an option kkkk"),
         ("[build]\ndata = ['" + "d" * 5000 + "']", "data: found an array, expected a path"),
         ("[build]\nsaving = '" + "d" * 5000 + "'", "saving: found 'ddd"),
+        ("[build]\nseed = 1\nseed = 2", "no TOML: line 3 has the key seed again: keep the one"),
+        ("seed = 1" + "0" * 5000, "is no TOML: it has a number beyond 64 bits"),
+        ("build = 1", "line 1: build is a section: found 1, write [build] above its keys"),
+        ("[[build]]\nseed = 1", "line 1: build is a section: found [[build]], write [build]"),
+        ("\nbuild.sed = 1", "s.toml, line 2: build has no option sed: did you mean seed"),
+        ("build = {sed = 1}", "s.toml, line 1: build has no option sed"),
+        ("build = {force = true, sed = 1}", "s.toml, line 1: build has no option sed"),
+        ('[build]\n"" = 1', "s.toml, line 2: build has no option '': "),
+        ("[build]\nmodel = '''\nseed=1\n'''\nseed = 1.5", "line 5: seed: found 1.5, expected a"),
         ("x = 1979-05-27", "no command has an option x"),
-        ("seed = 1979-05-27", "seed: found datetime.date(1979, 5, 27), expected a whole number"),
+        ("seed = 1979-05-27", "seed: found 1979-05-27, expected a whole number"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_in_one_line(
@@ -111,6 +120,13 @@ def test_a_file_that_is_no_text_is_refused_in_one_line(tmp_path: Path, content: 
     found = primesvt("build", "--config", "s.toml", cwd=tmp_path)
     assert found.returncode == 2
     assert "s.toml" in found.stderr and found.stderr.count("\n") == 1
+
+
+def test_text_of_windows_is_read_and_another_encoding_is_named(tmp_path: Path) -> None:
+    assert settings(tmp_path, "\ufeff[build]\r\nseed = 3\r\n") == {"seed": 3}
+    (tmp_path / "s.toml").write_bytes("seed = 3".encode("utf-16"))
+    found = primesvt("build", "--config", "s.toml", cwd=tmp_path)
+    assert found.stderr == "error: --config: s.toml is no UTF-8 text: save it as UTF-8\n"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

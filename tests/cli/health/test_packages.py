@@ -80,6 +80,7 @@ def python(program: str, seconds: float = 20.0) -> Probe:
     ("program", "said"),
     [
         ("raise ImportError('libfoo.so: cannot open')", "ImportError: libfoo.so: cannot open"),
+        ("raise ImportError('libfoo.so\\nis it installed?')", "ImportError: libfoo.so"),
         ("import sys; sys.exit(3)", "it ended with 3"),
         ("import os; os.kill(os.getpid(), 4)", "it was ended by SIGILL"),
     ],

@@ -59,6 +59,19 @@ def test_a_compiler_is_tried(bare: Path) -> None:
     assert (newlib.state, newlib.found) == (BROKEN, "fatal error: stdio.h: no such file")
 
 
+def test_the_reason_of_a_compiler_is_its_first_error(bare: Path) -> None:
+    said = "cc: note: x\\ncc: fatal error: cannot execute 'cc1'\\ncompilation terminated."
+    program(bare, "cc", f'printf "{said}\\n" >&2; exit 1')
+    assert (
+        by_name(programs.check_compilers())["cc"].found == "cc: fatal error: cannot execute 'cc1'"
+    )
+
+
+def test_without_a_path_the_mend_is_a_path(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert by_name(programs.check_compilers())["cc"].mend.startswith("export PATH=")
+
+
 def test_a_compiler_that_cc_names_is_the_one(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(bare, "gcc", 'echo "gcc 12"')
     monkeypatch.setenv("CC", "mycc -m32")

@@ -31,7 +31,7 @@ def test_settings_survive_json() -> None:
         ({"rounds": 10_001}, "expected 5 or more, to 10000"),
         ({"seconds": 0.0}, "expected more than 0"),
         ({"seconds": float("nan")}, "expected more than 0"),
-        ({"warmup_seconds": -1.0}, "expected 0 to 3600"),
+        ({"warmup_seconds": -1.0}, "warmup is -1 seconds: expected 0 to 3600"),
     ],
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, Any], said: str) -> None:

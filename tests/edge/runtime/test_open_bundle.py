@@ -158,6 +158,23 @@ def test_compiled_code_links_to_files_and_a_signature_are_let_be(bundle: Path) -
     assert Classifier(bundle).meets_constraints
 
 
+def test_a_classifier_shows_the_verdict_as_everything_else_does(bundle: Path) -> None:
+    classifier = Classifier(bundle)
+    constraints = classifier.manifest["constraints"]
+    constraints |= {"met": True, "verdict": "met on the search split only"}
+    assert repr(classifier).endswith("5 classes, constraints met on the search split only)")
+    constraints["met"] = False
+    assert repr(classifier).endswith("constraints NOT met)")
+    constraints["met"] = True
+    del constraints["verdict"]  # as bundles of earlier versions
+    assert repr(classifier).endswith("constraints met)")
+
+
+def test_verify_refuses_a_profile_before_it_asks_for_data(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="there is no session profile 'fast'"):
+        _called("verify", bundle, "--profile", "fast")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

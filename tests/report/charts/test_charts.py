@@ -109,6 +109,18 @@ def test_the_interval_is_drawn_as_it_is_in_the_manifest(manifest: dict[str, Any]
     assert (held_out["low"], held_out["drop"], held_out["high"]) == (1.31, 2.0, 2.69)
 
 
+def test_the_line_of_what_is_allowed_leaves_out_the_labels(manifest: dict[str, Any]) -> None:
+    drawn = loss.loss_interval(manifest)
+    assert drawn is not None
+    height, layers = drawn.spec["height"], [layer["encoding"] for layer in drawn.spec["layer"]]
+    lines = [(e["y"]["value"], e["y2"]["value"]) for e in layers if "value" in e.get("y2", {})]
+    labels = [(row * height / 2, row * height / 2 + 12) for row in range(2)]  # 7 above the middle
+    assert len(lines) == 2
+    for top, bottom in lines:
+        assert top < bottom <= height
+        assert not any(top < low and high < bottom for high, low in labels)
+
+
 def test_the_difference_of_confusions_is_good_on_the_diagonal(content: ReportContent) -> None:
     rows = rows_of(classes.confusion(content.confusion, content.classes))
     for row in rows:
