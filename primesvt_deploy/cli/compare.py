@@ -34,11 +34,6 @@ def compare(
 
     if len(results) < 2:
         raise SettingsError("there is one result: name two or more that `bench --output` wrote")
-    for path in results:
-        if not path.exists():
-            raise SettingsError(f"there is no result {path}: `bench --output` writes one")
-    if len(set(map(str, results))) < len(results):
-        raise SettingsError("a result is named twice: name each once")
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise SettingsError(f"--plot is {plot.name}: expected a file ending with .png or .svg")
     if plot is not None and not plot.parent.is_dir():
@@ -48,6 +43,11 @@ def compare(
             f"--plot is {plot}, within the bundle {bundle}, whose files are listed in its "
             "manifest: pass a file elsewhere"
         )
+    for path in results:
+        if not path.exists():
+            raise SettingsError(f"there is no result {path}: `bench --output` writes one")
+    if len(set(map(str, results))) < len(results):
+        raise SettingsError("a result is named twice: name each once")
     contents = {str(path): read_results(path) for path in results}
     if not any_machine:
         require_same_machine(contents)

@@ -434,7 +434,7 @@ def test_native_arm(run: Run, model: SViT, script: Script) -> None:
     outcome = SimpleNamespace(cpu="cortex-a72", to_dict=lambda: {"instruction_ratio": 5.0})
     settings: list[Any] = []
 
-    def verified(path: Path, arm: Any, tell: Any) -> list[Any]:
+    def verified(path: Path, arm: Any, progress: Any) -> list[Any]:
         assert (path / "model.svit").is_file() and (path / "model.onnx").is_file()
         settings.append(arm)
         return [outcome]
@@ -538,13 +538,13 @@ def test_tables_follow_the_results(script: Script, tmp_path: Path, monkeypatch: 
     saving = json.loads((results / "saving.json").read_text())
     saving["points"][0]["file_bytes"] = 123_456_789
     (results / "saving.json").write_text(json.dumps(saving))
-    readme = tmp_path / "README.md"
-    shutil.copy(tables.ROOT / "README.md", readme)
-    before = readme.read_text()
+    page = tmp_path / "policies.md"
+    shutil.copy(tables.ROOT / "docs" / "policies.md", page)
+    before = page.read_text()
     monkeypatch.setattr(tables, "RESULTS", results)
-    monkeypatch.setattr(tables, "texts", lambda: [readme])
+    monkeypatch.setattr(tables, "texts", lambda: [page])
     tables.main()
-    after = readme.read_text()
+    after = page.read_text()
     assert "123.46 MB" not in before and "123.46 MB" in after
     changed = [
         pair

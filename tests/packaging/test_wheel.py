@@ -33,7 +33,7 @@ from primesvt_deploy.version import __version__
 
 ROOT = Path(__file__).parents[2]
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 1_200_000
 """Of the wheel that a device gets."""
 
 IMPORTED_TO_CLASSIFY = {"PIL", "numpy", "onnxruntime"}
