@@ -382,14 +382,14 @@ def test_a_model_of_ones_own_class_from_its_factory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", sys.path.copy())  # the command adds its directory
-    (tmp_path / "nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
+    (tmp_path / "commands_nets.py").write_text(FACTORY.format(tests=str(FIXTURES.parent)))
     path = write_arrays(tmp_path / "d.npz", adopt(attending(), image_size=16))
     with np.load(path) as arrays:
         named = [f"class {letter}" for letter in "abcde"[: int(arrays["labels"].max()) + 1]]
         np.savez(path, **arrays, classes=named)
     options = ("--data", "d.npz", "--max-drop", "100", "--rates", "0.5", "--saving", "5")
     few = ("--robustness-images", "50", "--threads", "1", "--ignore", "fc1")
-    own = ("--factory", "nets:attending")
+    own = ("--factory", "commands_nets:attending")
     built = primesvt("build", *own, "--image-size", "16", *options, *few, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     assert "left unpruned: fc1.0: --ignore fc1" in built.stdout
@@ -398,19 +398,19 @@ def test_a_model_of_ones_own_class_from_its_factory(
     assert note in built.stdout
     model = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["model"]
     assert model["labels"] == named
-    del sys.modules["nets"]
+    del sys.modules["commands_nets"]
     checked = primesvt("verify", "bundle", "--data", "d.npz", *own, cwd=tmp_path)
-    del sys.modules["nets"]
+    del sys.modules["commands_nets"]
     assert checked.returncode == 0, checked.stderr
     assert "against the torch model: top-1 equal on 120 of 120 images" in checked.stdout
     refused = primesvt("verify", "bundle", "--data", "d.npz", cwd=tmp_path)
-    assert "made by nets:attending: pass --factory" in refused.stderr
+    assert "made by commands_nets:attending: pass --factory" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--factory", "nets:lost"), "the factory does not say the image size"),
+        (("--factory", "commands_nets:lost"), "the factory does not say the image size"),
         (("--factory", "n:f", "--image-size", "8", "--heads", "3"), "--heads is for supported"),
         (("--factory", "n:f", "--image-size", "8"), "--factory n:f: there is no module 'n'"),
         (("--checkpoint", "w", "--stage-heads", "3,x"), "--stage-heads is '3,x': expected whole"),
