@@ -30,13 +30,19 @@ if TYPE_CHECKING:
     from primesvt_deploy.pipeline.frontier import frontier
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
     from primesvt_deploy.pipeline.prune import prune
-    from primesvt_deploy.settings import BuildSettings, FinetuneSettings, SearchSettings
+    from primesvt_deploy.settings import (
+        BuildSettings,
+        ComputeSettings,
+        FinetuneSettings,
+        SearchSettings,
+    )
     from primesvt_deploy.training.finetune import finetune
 
 __all__ = [
     "BuildResult",
     "BuildSettings",
     "Classifier",
+    "ComputeSettings",
     "DeployError",
     "FinetuneSettings",
     "KnownFrontier",
@@ -60,6 +66,7 @@ _HOMES = {
     "BuildResult": "pipeline.build",
     "BuildSettings": "settings",
     "Classifier": "edge.runtime.predict",
+    "ComputeSettings": "settings",
     "DeployError": "errors",
     "FinetuneSettings": "settings",
     "KnownFrontier": "pipeline.frontier_files",

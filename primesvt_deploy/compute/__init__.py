@@ -1,0 +1,1 @@
+"""Where networks are computed: the device, its arithmetic, batches that fit its memory."""

@@ -1,0 +1,75 @@
+"""Where a search computes: device, precision of evaluation, workers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.settings.base import Brief
+from primesvt_deploy.settings.limits import MOST_WORKERS
+
+__all__ = ["DEVICES", "EVALUATION_PRECISIONS", "ComputeSettings"]
+
+DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+EVALUATION_PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ComputeSettings(Brief):
+    """Where a search computes.
+
+    The same plans come out everywhere but for spikes that flip by rounding: between kinds of
+    devices, and between precisions.
+
+    Args:
+        device: `cpu`, `cuda` (the first), `cuda:N`, or `auto`: CUDA where there is one. Of workers
+            each takes one such device.
+        evaluation_precision: of the networks that candidates are judged by, `fp32` (without TF32,
+            so that spikes agree) or `bf16`; recovery and calibration are float32 and float64.
+        workers: processes that evaluate, started by Ray; None: this one alone, or with `ray` one a
+            GPU, or a node where there are none.
+        ray: address of a Ray cluster, or `auto` for the one that this machine belongs to; None:
+            workers are of this machine.
+
+    Raises:
+        SettingsError: a value is out of range, or of another type.
+    """
+
+    device: str = "auto"
+    evaluation_precision: str = EVALUATION_PRECISIONS[0]
+    workers: int | None = None
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        self.check_types()
+        if not DEVICES.fullmatch(self.device):
+            raise SettingsError(
+                f"device is {self.device!r:.60}: expected cpu, cuda, cuda:0 (or another number) or "
+                "auto; change --device"
+            )
+        if self.evaluation_precision not in EVALUATION_PRECISIONS:
+            raise SettingsError(
+                f"evaluation precision is {self.evaluation_precision!r:.60}: expected one of "
+                f"{', '.join(EVALUATION_PRECISIONS)}"
+            )
+        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
+            raise SettingsError(
+                f"workers are {self.workers}: expected 1 to {MOST_WORKERS}; change --workers, or "
+                "leave it out to evaluate in this process"
+            )
+        if self.ray is not None and not self.ray.strip():
+            raise SettingsError(
+                "the address of the Ray cluster is empty: expected HOST:PORT, or auto; change --ray"
+            )
+
+    @property
+    def distributed(self) -> bool:
+        """Whether workers evaluate, and not this process."""
+        return self.workers is not None or self.ray is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
