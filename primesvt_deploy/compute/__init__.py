@@ -1,1 +1,1 @@
-"""Where networks are computed: the device, its arithmetic, batches that fit its memory."""
+"""Device, arithmetic and batch sizes of what torch computes."""

@@ -1,4 +1,4 @@
-"""Where a search computes: device, precision of evaluation, workers."""
+"""Device, precision of evaluation and workers of a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVALUATION_PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ComputeSettings(Brief):
-    """Where a search computes.
+    """Device, precision of evaluation and workers of a search.
 
     The same plans come out everywhere but for spikes that flip by rounding: between kinds of
     devices, and between precisions.
