@@ -10,8 +10,8 @@ from pathlib import Path
 import primesvt_deploy
 
 PUBLIC = [
-    "BuildResult", "BuildSettings", "Classifier", "ComputeSettings", "DeployError", "FinetuneSettings",
-    "KnownFrontier", "SViT", "SearchSettings",
+    "BuildResult", "BuildSettings", "Classifier", "ComputeSettings", "DeployError",
+    "FinetuneSettings", "KnownFrontier", "SViT", "SearchSettings",
     "__version__",
     "adopt", "analyze", "build", "check_signature", "export", "finetune", "frontier", "load",
     "load_signing_key", "open_data", "prune",

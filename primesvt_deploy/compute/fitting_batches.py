@@ -46,8 +46,8 @@ class FittingBatches:
                 continue
             return found[0] if len(found) == 1 else torch.cat(found, dim=axis)
 
-    def halve(self, size: int, error: torch.OutOfMemoryError) -> None:
-        """Take half of the batch that did not fit from now on.
+    def halve(self, size: int, error: torch.OutOfMemoryError) -> int:
+        """Take half of the batch that did not fit from now on; returns how many that is.
 
         Args:
             size: samples of that batch.
@@ -63,3 +63,4 @@ class FittingBatches:
         self.most = size // 2
         torch.cuda.empty_cache()
         self._tell(f"a batch of {size} does not fit the device's memory: {self.most} from now on")
+        return self.most

@@ -56,11 +56,11 @@ class ImageList(Shown):
 
     def first(self, count: int) -> ImageList:
         """The first `count` images."""
-        return self._select(np.arange(min(count, len(self))))
+        return self.select(np.arange(min(count, len(self))))
 
     def shuffled(self, seed: int) -> ImageList:
         """The same images in a random order fixed by `seed`; every prefix is a random sample."""
-        return self._select(np.random.default_rng(seed).permutation(len(self)))
+        return self.select(np.random.default_rng(seed).permutation(len(self)))
 
     def as_pixels(self) -> ImageList:
         """The same images, resized and cropped, but not normalised: uint8."""
@@ -74,7 +74,8 @@ class ImageList(Shown):
     def _summary(self) -> Summary:
         return Summary(f"ImageList: {_counted(self)}, as samples of {_shape(self)}", ())
 
-    def _select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
+    def select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
+        """The images at these places of the list, in their order."""
         return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])
 
 

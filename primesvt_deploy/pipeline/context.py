@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
+
+from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
@@ -18,11 +21,13 @@ from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.pruning.search.chunk_evaluator import EvaluatedOn
+from primesvt_deploy.pruning.search.engine import EvaluationEngine
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
-from primesvt_deploy.settings import HEAD, BuildSettings, SearchSettings
+from primesvt_deploy.settings import HEAD, BuildSettings, ComputeSettings, SearchSettings
 
 __all__ = [
     "BuildContext",
@@ -46,6 +51,7 @@ class SearchContext:
         images: None: no data, so nothing can be evaluated or calibrated.
         ledger: candidates evaluated so far.
         progress: gets each step.
+        compute: where it computes.
         doubts: warnings that were given; filled by `doubt`.
     """
 
@@ -55,6 +61,7 @@ class SearchContext:
     images: ImageSets | None
     ledger: Ledger
     progress: Progress = SILENT
+    compute: ComputeSettings = ComputeSettings()
     doubts: list[str] = field(default_factory=list)
 
     def image_sets(self) -> ImageSets:
@@ -68,10 +75,15 @@ class SearchContext:
         return self.images
 
     @cached_property
+    def device(self) -> torch.device:
+        """The device that this process computes on."""
+        return compute_device(self.compute.device)
+
+    @cached_property
     def recovery(self) -> Recovery:
         """Recovery of pruned models on the calibration images."""
         images, steps = self.image_sets().calibration, self.settings.recover
-        return Recovery(self.model, self.prunable.groups, images, steps)
+        return Recovery(self.model, self.prunable.groups, images, steps, device=self.device)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -96,13 +108,23 @@ class SearchContext:
             self.progress.message(warning)
 
     @cached_property
+    def engine(self) -> EvaluationEngine:
+        """Engine that evaluates candidates on the search images."""
+        return Evaluator(
+            self.model,
+            self.prunable.groups,
+            self.image_sets().search,
+            recovery=self.recovery,
+            on=EvaluatedOn(device=self.device, precision=self.compute.evaluation_precision),
+            tell=self.progress.message,
+        )
+
+    @cached_property
     def judge(self) -> LedgerJudge:
         """Judge of candidates on the search images."""
-        images, groups = self.image_sets().search, self.prunable.groups
-        evaluator = Evaluator(self.model, groups, images, recovery=self.recovery)
         most = self.settings.max_drop
         return LedgerJudge(
-            evaluator,
+            self.engine,
             self.ledger,
             max_drop=100.0 if most is None else most,
             weights=self.model.source.sha256 if self.model.source is not None else "",

@@ -80,7 +80,7 @@ def cut(module: _Module, groups: Sequence[Group], plan: Plan) -> _Module:
             state[f"{name}.weight"] = _without_inputs(layers[name], weight, moved)
         else:
             axis = int(side.removeprefix("axis "))
-            staying = _staying(state[name].shape[axis], moved)
+            staying = _staying(state[name].shape[axis], moved).to(state[name].device)
             state[name] = state[name].index_select(axis, staying)
     smaller = copy.deepcopy(module)
     fit_widths(smaller, state)

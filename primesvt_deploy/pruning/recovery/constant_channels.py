@@ -26,7 +26,7 @@ _CHECKED_SAMPLES = 16
 
 
 def constant_channels(group: Group, moments: Moments) -> torch.Tensor:
-    """Whether each channel of a group is constant, `[width]`, bool."""
+    """Whether each channel of a group is constant, `[width]`, bool, on the CPU."""
     seen = [moments.inputs[name] for name in group.inputs if name in moments.inputs]
     if len(seen) < len(group.inputs):
         return torch.zeros(group.width, dtype=torch.bool)
@@ -35,9 +35,11 @@ def constant_channels(group: Group, moments: Moments) -> torch.Tensor:
         each = [
             m.constant if m.covariance is not None else m.constant & (m.high == 0) for m in seen
         ]
-        return torch.stack(each).all(dim=0)
+        return torch.stack(each).all(dim=0).cpu()
     silent = [moments.rates[name] == 0.0 for name in group.outputs if name in moments.rates]
-    return torch.stack(silent).any(dim=0) if silent else torch.zeros(group.width, dtype=torch.bool)
+    if not silent:
+        return torch.zeros(group.width, dtype=torch.bool)
+    return torch.stack(silent).any(dim=0).cpu()
 
 
 def plan_without_constants(
@@ -86,6 +88,7 @@ def _without(constant: torch.Tensor, group: Group, multiple: int) -> list[int]:
 @torch.no_grad()
 def _changes_nothing(recovery: Recovery, plan: Plan) -> bool:
     samples = recovery.samples(_CHECKED_SAMPLES).double()
-    expected = copy.deepcopy(recovery.model.module).double()(samples)
+    dense = copy.deepcopy(recovery.model.module).to(samples.device)
+    expected = dense.double()(samples)
     found = recovery.masked(plan).double()(samples)
     return bool((expected - found).abs().max() <= _TOLERANCE)

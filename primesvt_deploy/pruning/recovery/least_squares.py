@@ -67,7 +67,7 @@ class Refit:
     ) -> torch.Tensor:
         """Set the layer's weights; what its bias must take up is returned, `[N]`."""
         before = weight_matrix(layer).double()
-        stays = _columns(width, before.shape[1] // width, kept)
+        stays = _columns(width, before.shape[1] // width, kept).to(before.device)
         after = torch.where(stays, before, torch.zeros_like(before))
         if self._weights and not bool(stays.all()):
             after[:, stays] += before[:, ~stays] @ self._share(name, seen, kept, stays)

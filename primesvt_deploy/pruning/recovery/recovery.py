@@ -16,13 +16,14 @@ nothing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.analysis.input_statistics import Moments, measure_moments
+from primesvt_deploy.analysis.input_statistics import BatchSums, Moments, moments_of, sum_inputs
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -60,14 +61,24 @@ class Recovery:
         groups: its prunable groups.
         images: to calibrate on; `CALIBRATION_IMAGES` are enough.
         steps: names of the steps above.
+        device: that it is done on.
     """
 
     def __init__(
-        self, model: SViT, groups: Sequence[Group], images: ImageList, steps: Collection[str]
+        self,
+        model: SViT,
+        groups: Sequence[Group],
+        images: ImageList,
+        steps: Collection[str],
+        *,
+        device: torch.device = CPU,
     ) -> None:
         self.model, self._groups, self._images = model, tuple(groups), images
+        self._device = device
         self.steps = frozenset(steps)
         self.matches_norms = "norms" in self.steps
+        self.sums_elsewhere: Callable[[int], Iterable[BatchSums]] | None = None
+        """Gives the sums of so many `calibration_batches`, in order; None: they are summed here."""
 
     def prepare(self, progress: Progress = SILENT) -> None:
         """Measure what the steps need of the dense model, unless that is done; a stage of its own.
@@ -75,20 +86,40 @@ class Recovery:
         Args:
             progress: gets the stage and its images.
         """
-        if "moments" in self.__dict__ or not self.steps & {"bias", "refit", "free"}:
+        if "moments" in self.__dict__ or not self.needs_moments:
             return
         progress.stage("calibration", 1)
         self.moments = self._measured(progress)
         progress.step()
 
+    @property
+    def needs_moments(self) -> bool:
+        """Whether any of the steps rests on statistics of the dense model's inputs."""
+        return bool(self.steps & {"bias", "refit", "free"})
+
     @cached_property
     def moments(self) -> Moments:
-        """Statistics of the inputs of the dense model's layers."""
+        """Statistics of the inputs of the dense model's layers, on the device."""
         return self._measured(SILENT)
 
     def _measured(self, progress: Progress) -> Moments:
-        batches = self._batches(CALIBRATION_IMAGES, progress)
-        return measure_moments(self._lowered, self._groups, batches)
+        batches = self.calibration_batches
+        if self.sums_elsewhere is not None:
+            sums = self.sums_elsewhere(len(batches))
+        else:
+            sums = (self.sums_of(number) for number in range(len(batches)))
+        return moments_of(self._lowered, _told(sums, batches, progress)).to(self._device)
+
+    @property
+    def calibration_batches(self) -> list[tuple[int, int]]:
+        """First and last (exclusive) image of each batch that moments are measured on."""
+        size, count = self.model.batch_of(32), min(CALIBRATION_IMAGES, len(self._images))
+        return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def sums_of(self, number: int) -> BatchSums:
+        """What one of `calibration_batches` adds to the moments, on the CPU."""
+        batch = self._batch(*self.calibration_batches[number])
+        return sum_inputs(self._lowered, self._groups, batch)
 
     @cached_property
     def state(self) -> torch.Tensor:
@@ -131,14 +162,14 @@ class Recovery:
     def recovered(
         self, plan: Plan, *, head: bool = False, progress: Progress = SILENT
     ) -> SpikingNetwork:
-        """The dense module without the channels that leave, recovered; ready to be cut.
+        """The dense module without the channels that leave, recovered; on the CPU, ready to be cut.
 
         Args:
             plan: channels that stay.
             head: refit the classifier as well; the other steps are those of candidates.
             progress: gets the images that a classifier is refitted on; no step.
         """
-        module = copy.deepcopy(self.model.module)
+        module = copy.deepcopy(self.model.module).to(self._device)
         self._prepare(module, plan)
         if self.matches_norms and plan.kept:
             network = self.masked(plan)
@@ -152,7 +183,7 @@ class Recovery:
             batches = self._batches(HEAD_IMAGES, progress, passes=2, passed=1)
             inputs = classifier_inputs(lower_module(module), batches)
             refit_classifiers(module, inputs, self._dense_outputs)
-        return module
+        return module.cpu()
 
     def _prepare(self, network: SpikingNetwork, plan: Plan) -> None:
         if self._refit is not None:
@@ -181,7 +212,7 @@ class Recovery:
 
     @cached_property
     def _base(self) -> SpikingNetwork:
-        return lower_module(self.model.module, fold_norms=False)
+        return lower_module(self.model.module, fold_norms=False).to(self._device)
 
     @cached_property
     def _refit(self) -> Refit | None:
@@ -205,7 +236,7 @@ class Recovery:
     @cached_property
     def _lowered(self) -> SpikingNetwork:
         """The dense network, lowered."""
-        return lower_module(self.model.module)
+        return lower_module(self.model.module).to(self._device)
 
     @cached_property
     def _dense_outputs(self) -> dict[str, torch.Tensor]:
@@ -232,4 +263,13 @@ class Recovery:
         return self._batch(0, min(count, len(self._images)))
 
     def _batch(self, start: int, stop: int) -> torch.Tensor:
-        return time_first(torch.from_numpy(self._images.inputs(start, stop)))
+        return time_first(torch.from_numpy(self._images.inputs(start, stop))).to(self._device)
+
+
+def _told(
+    sums: Iterable[BatchSums], batches: Sequence[tuple[int, int]], progress: Progress
+) -> Iterator[BatchSums]:
+    """The sums of the batches; the images that are done are told."""
+    for found, (_, stop) in zip(sums, batches, strict=True):
+        yield found
+        progress.advance(stop, batches[-1][1])

@@ -11,6 +11,7 @@ import copy
 
 import torch
 
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.pruning.recovery.batchnorm import NORMS, matched_norms, recorded_norms
@@ -19,7 +20,13 @@ __all__ = ["with_timesteps"]
 
 
 @torch.no_grad()
-def with_timesteps(model: SViT, timesteps: int, samples: torch.Tensor | None = None) -> SViT:
+def with_timesteps(
+    model: SViT,
+    timesteps: int,
+    samples: torch.Tensor | None = None,
+    *,
+    device: torch.device = CPU,
+) -> SViT:
     """`model` at another T.
 
     Args:
@@ -27,6 +34,7 @@ def with_timesteps(model: SViT, timesteps: int, samples: torch.Tensor | None = N
         timesteps: 1 to the model's own.
         samples: preprocessed calibration samples as data sets give them, one batch; None: norms
             stay as they are.
+        device: that calibration is done on.
 
     Raises:
         ModelError: see `SViT.at_timesteps`.
@@ -34,11 +42,11 @@ def with_timesteps(model: SViT, timesteps: int, samples: torch.Tensor | None = N
     fewer = model.at_timesteps(timesteps)
     if fewer is model or samples is None:
         return fewer
-    batch = time_first(samples)
-    before = lower_module(model.module, fold_norms=False)
+    batch = time_first(samples).to(device)
+    before = lower_module(model.module, fold_norms=False).to(device)
     with recorded_norms(before) as whole:
         before(batch)
-    network = lower_module(fewer.module, fold_norms=False)
+    network = lower_module(fewer.module, fold_norms=False).to(device)
     with matched_norms(network, whole):
         network(batch)
     module = copy.deepcopy(fewer.module)

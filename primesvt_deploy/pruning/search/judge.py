@@ -13,7 +13,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.evaluator import Evaluator, Outcome
+from primesvt_deploy.pruning.search.engine import EvaluationEngine, Outcome
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 
 __all__ = ["HOPELESS_Z", "LedgerJudge"]
@@ -27,7 +27,7 @@ class LedgerJudge:
     """Evaluates each candidate plan once and keeps the outcome in a ledger.
 
     Args:
-        evaluator: classifies the search images, in an order of which every prefix is a sample.
+        engine: classifies the search images, in an order of which every prefix is a sample.
         ledger: where candidates are kept.
         max_drop: percentage points; a candidate that surely loses more is given up early.
         weights: SHA-256 of the file of the dense model's weights; "": it has none.
@@ -36,15 +36,15 @@ class LedgerJudge:
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        engine: EvaluationEngine,
         ledger: Ledger,
         *,
         max_drop: float = 100.0,
         weights: str = "",
         progress: Progress = SILENT,
     ) -> None:
-        self.images = len(evaluator.images)
-        self._evaluator, self._ledger, self._max_drop = evaluator, ledger, max_drop
+        self.images = len(engine.labels)
+        self._engine, self._ledger, self._max_drop = engine, ledger, max_drop
         self._weights, self._progress = weights, progress
         self._dense_logits: torch.Tensor | None = None
 
@@ -54,7 +54,7 @@ class LedgerJudge:
 
     def release(self) -> None:
         """Give the memory of the search back; candidates stay in the ledger."""
-        self._evaluator.release()
+        self._engine.release()
 
     def judge(
         self,
@@ -79,7 +79,7 @@ class LedgerJudge:
         def hopeless(flags: npt.NDArray[np.bool_]) -> bool:
             return PairedDrop.of(dense, flags).surely_exceeds(self._max_drop, HOPELESS_Z)
 
-        found = self._evaluator.outcome(
+        found = self._engine.outcome(
             plan,
             limit=count,
             stop=hopeless if give_up else None,
@@ -101,7 +101,7 @@ class LedgerJudge:
             stopped_early=len(found.hits) < count,
             seconds=round(time.perf_counter() - started, 3),
             divergence=_divergence(reference, found),
-            channels=plan.packed(self._evaluator.groups),
+            channels=plan.packed(self._engine.groups),
         )
         self._ledger.append(candidate)
         return candidate
@@ -115,17 +115,15 @@ class LedgerJudge:
     def _reference_logits(self, count: int) -> torch.Tensor:
         """The dense model's logits on the first `count` images, `[count or more, K]`."""
         if self._dense_logits is None or len(self._dense_logits) < count:
-            found = self._evaluator.outcome(
-                Plan(), limit=count, keep=self._evaluator.groups, progress=self._progress
+            found = self._engine.outcome(
+                Plan(), limit=count, keep=self._engine.groups, progress=self._progress
             )
             self._dense_logits = found.logits
         return self._dense_logits
 
     def _measure_dense(self) -> npt.NDArray[np.bool_]:
         started = time.perf_counter()
-        found = self._evaluator.outcome(
-            Plan(), keep=self._evaluator.groups, progress=self._progress
-        )
+        found = self._engine.outcome(Plan(), keep=self._engine.groups, progress=self._progress)
         self._dense_logits = found.logits
         self._ledger.append(
             Candidate(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.families.network import SpikingNetwork
 from primesvt_deploy.lowering.fold_batchnorm import fold_batchnorm
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -21,12 +22,13 @@ class PlanNetworks:
     """Makes the lowered network of a plan, in the memory layout that evaluates fastest.
 
     Args:
-        model: the dense SViT.
+        model: the dense SViT; it stays on the CPU.
         groups: its prunable groups.
+        device: that networks are made for.
     """
 
-    def __init__(self, model: SViT, groups: Sequence[Group]) -> None:
-        self.groups = tuple(groups)
+    def __init__(self, model: SViT, groups: Sequence[Group], device: torch.device = CPU) -> None:
+        self.groups, self._device = tuple(groups), device
         # A user's own code may ask for contiguous tensors (`view`).
         self._channels_last = model.module.couplings_declared
         self._module = model.module
@@ -61,11 +63,13 @@ class PlanNetworks:
         return self.in_layout(recovered)
 
     def in_layout(self, network: SpikingNetwork) -> SpikingNetwork:
-        """The network's weights in the memory layout; in place."""
+        """The network on the device, its weights in the memory layout; in place."""
+        network = network.to(self._device)
         return network.to(memory_format=torch.channels_last) if self._channels_last else network
 
     def state_in_layout(self, state: torch.Tensor) -> torch.Tensor:
-        """A segment's input in the memory layout."""
+        """A segment's input on the device, in the memory layout."""
+        state = state.to(self._device)
         if not self._channels_last or state.ndim != 4:
             return state
         return state.contiguous(memory_format=torch.channels_last)

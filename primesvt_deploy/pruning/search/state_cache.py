@@ -6,13 +6,14 @@ state at the entrance of its segment then holds for every plan that agrees on th
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.compute.memory import total_memory
 from primesvt_deploy.pruning.plan import Plan
 
 __all__ = ["CALIBRATION", "Chunk", "StateCache", "restored"]
@@ -43,12 +44,19 @@ class StateCache:
 
     Args:
         entrance: index of the segment that each group begins in, by the group's name.
-        max_bytes: memory for states; None: a quarter of the machine's, 4 GB at most.
+        max_bytes: memory for states; None: a quarter of the device's, of this machine's own 4 GB
+            at most.
+        device: that states lie on.
     """
 
-    def __init__(self, entrance: Mapping[str, int], max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        entrance: Mapping[str, int],
+        max_bytes: int | None = None,
+        device: torch.device = CPU,
+    ) -> None:
         self.entrance = entrance
-        self._max_bytes = _default_bytes() if max_bytes is None else max_bytes
+        self._max_bytes = _default_bytes(device) if max_bytes is None else max_bytes
         self._boundaries: OrderedDict[int, _Boundary] = OrderedDict()
 
     def depth(self, plan: Plan, chunk: Chunk, most: int | None = None) -> int:
@@ -87,6 +95,13 @@ class StateCache:
         """Give the memory of all states back."""
         self._boundaries.clear()
 
+    def shrink(self) -> bool:
+        """Take half of what is held now from now on; False: nothing is held."""
+        held = sum(boundary.bytes for boundary in self._boundaries.values())
+        self._max_bytes = held // 2
+        self.clear()
+        return held > 0
+
     def _prefix(self, plan: Plan, segment: int) -> _Prefix:
         """The part of a plan that the entrance of `segment` depends on."""
         return tuple(item for item in plan.kept if self.entrance[item[0]] < segment)
@@ -103,6 +118,6 @@ def _compact(state: torch.Tensor) -> torch.Tensor:
     return small if torch.equal(small.to(state.dtype), state) else state
 
 
-def _default_bytes() -> int:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(4_000_000_000, memory // 4)
+def _default_bytes(device: torch.device) -> int:
+    share = total_memory(device) // 4
+    return share if device.type == "cuda" else min(4_000_000_000, share)

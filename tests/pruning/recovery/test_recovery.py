@@ -24,6 +24,7 @@ from primesvt_deploy.pruning.recovery.batchnorm import matched_norms, recorded_n
 from primesvt_deploy.pruning.recovery.least_squares import Refit
 from primesvt_deploy.pruning.recovery.recovery import NORM_IMAGES, Recovery
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
+from primesvt_deploy.pruning.search.chunk_evaluator import EvaluatedOn
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 
 
@@ -173,9 +174,13 @@ def test_candidates_are_judged_as_the_recovered_model_will_be(
     """With cached prefixes, without, and cut: the same flags, or a flipped spike apart."""
     groups = groups_of(tiny)
     recovery = Recovery(tiny, groups, tiny_data.search, steps)
-    sizes = {"batch_size": 8, "chunk": 32, "recovery": recovery}
-    cached = Evaluator(tiny, groups, tiny_data.search, **sizes)  # type: ignore[arg-type]
-    uncached = Evaluator(tiny, groups, tiny_data.search, cache_bytes=0, **sizes)  # type: ignore[arg-type]
+    cached, uncached = (
+        Evaluator(
+            tiny, groups, tiny_data.search, chunk=32, recovery=recovery,
+            on=EvaluatedOn(batch_size=8, cache_bytes=cache_bytes),
+        )
+        for cache_bytes in (None, 0)
+    )  # fmt: skip
     cached.outcome(Plan(), keep=groups)
     plan = Plan()
     inputs = torch.from_numpy(tiny_data.search.inputs(0, len(tiny_data.search)))

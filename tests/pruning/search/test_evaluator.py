@@ -10,6 +10,7 @@ from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import mask
 from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.search.chunk_evaluator import EvaluatedOn
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 
 
@@ -19,8 +20,8 @@ def groups(tiny: SViT) -> tuple[Group, ...]:
 
 
 def evaluator(tiny: SViT, groups: tuple[Group, ...], data: DataSet, **options: int) -> Evaluator:
-    sizes = {"batch_size": 8, "chunk": 32, **options}
-    return Evaluator(tiny, groups, data.search, **sizes)
+    on = EvaluatedOn(batch_size=8, **options)  # type: ignore[arg-type]
+    return Evaluator(tiny, groups, data.search, chunk=32, on=on)
 
 
 def plainly(tiny: SViT, groups: tuple[Group, ...], plan: Plan, data: DataSet) -> npt.NDArray:
@@ -86,7 +87,7 @@ def test_prefixes_are_really_reused(
     last = next(group for group in groups if group.name == "blocks.1.mlp")
     judge.outcome(Plan(), keep=groups)
     calls = []
-    first_stage = judge._networks.dense.get_submodule("stem.0")
+    first_stage = judge._chunks._networks.dense.get_submodule("stem.0")
     first_stage.register_forward_hook(lambda *_: calls.append(1))
     judge.outcome(Plan().replacing(last.name, half(last)), keep=[last])
     assert not calls
@@ -104,7 +105,9 @@ def test_released_states_are_computed_again(
     )
     expected = judge.outcome(plan, keep=groups).hits
     calls = []
-    judge._networks.dense.get_submodule("stem.0").register_forward_hook(lambda *_: calls.append(1))
+    judge._chunks._networks.dense.get_submodule("stem.0").register_forward_hook(
+        lambda *_: calls.append(1)
+    )
     judge.outcome(plan, keep=groups)
     assert not calls, "nothing was cached: the test sees nothing"
     judge.release()

@@ -45,7 +45,7 @@ def test_a_known_candidate_is_not_evaluated_again(
 
     second = judge_of(tiny, tiny_data, Ledger(path))
     monkeypatch.setattr(
-        second._evaluator, "outcome", lambda *_, **__: pytest.fail("evaluated a known candidate")
+        second._engine, "outcome", lambda *_, **__: pytest.fail("evaluated a known candidate")
     )
     assert second.judge(plan, step="robustness", group=group, rate=0.5) == expected
     assert second.dense() == dense

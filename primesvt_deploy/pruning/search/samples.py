@@ -1,0 +1,42 @@
+"""Samples of some chunks of a list of images, under their numbers in the whole list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.pruning.search.state_cache import Chunk
+
+__all__ = ["Samples", "Shard"]
+
+
+class Samples(Protocol):
+    """Gives preprocessed samples by their numbers; an `ImageList` does."""
+
+    def inputs(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Samples `start..stop-1`, float32."""
+
+
+class Shard:
+    """Some chunks of a list of images, which alone are held.
+
+    Args:
+        images: the whole list.
+        chunks: those of the shard, in order.
+    """
+
+    def __init__(self, images: ImageList, chunks: Sequence[Chunk]) -> None:
+        sizes = [stop - start for start, stop in chunks]
+        places = np.cumsum([0, *sizes])
+        self._places = {start: int(at) for (start, _), at in zip(chunks, places[:-1], strict=True)}
+        numbers = [np.arange(*chunk) for chunk in chunks]
+        self.images = images.select(np.concatenate(numbers))
+
+    def inputs(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Samples `start..stop-1` of the whole list, which begin a chunk of the shard."""
+        at = self._places[start]
+        return self.images.inputs(at, at + stop - start)
