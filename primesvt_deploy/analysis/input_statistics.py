@@ -153,7 +153,7 @@ def measure_moments(
 
 @torch.no_grad()
 def sum_inputs(lowered: nn.Module, groups: Sequence[Group], batch: torch.Tensor) -> BatchSums:
-    """What one batch adds to the moments of a lowered dense network, on the CPU.
+    """Sums over the inputs of a lowered dense network for one batch, on the CPU.
 
     Args:
         lowered: see `measure_moments`.

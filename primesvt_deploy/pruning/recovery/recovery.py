@@ -117,7 +117,7 @@ class Recovery:
         return [(start, min(start + size, count)) for start in range(0, count, size)]
 
     def sums_of(self, number: int) -> BatchSums:
-        """What one of `calibration_batches` adds to the moments, on the CPU."""
+        """Sums of one of `calibration_batches`, on the CPU."""
         batch = self._batch(*self.calibration_batches[number])
         return sum_inputs(self._lowered, self._groups, batch)
 
