@@ -92,6 +92,15 @@ class Recovery:
         self.moments = self._measured(progress)
         progress.step()
 
+    def use_moments(self, given: Callable[[], Moments]) -> None:
+        """Take the moments as they were measured elsewhere, unless they are known here.
+
+        Args:
+            given: gives them; it is called only where they are needed.
+        """
+        if "moments" not in self.__dict__:
+            self.moments = given().to(self._device)
+
     @property
     def needs_moments(self) -> bool:
         """Whether any of the steps rests on statistics of the dense model's inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -155,9 +156,10 @@ class ChunkEvaluator:
             batches = reached
         return torch.cat(batches)
 
-    def _arithmetic(self) -> torch.autocast:
-        low = self._on.precision == "bf16"
-        return torch.autocast(self._on.device.type, torch.bfloat16, enabled=low)
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        if self._on.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._on.device.type, torch.bfloat16)
 
     def _inputs(self, network: SpikingNetwork, chunk: Chunk) -> list[torch.Tensor]:
         inputs = torch.from_numpy(self._samples.inputs(*chunk)).split(self._batch_size)

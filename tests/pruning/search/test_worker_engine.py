@@ -1,0 +1,225 @@
+"""Whoever evaluates, candidates are the same: workers that share the images, another device."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from other_device import other_device
+
+from primesvt_deploy.analysis.groups import Group, find_groups
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.data import DataSet
+from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.progress import SILENT
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.recovery.recovery import Recovery
+from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
+from primesvt_deploy.pruning.search.engine import EvaluationEngine, chunks_of
+from primesvt_deploy.pruning.search.evaluation_worker import (
+    EvaluationWorker,
+    WorkerSetup,
+    shards_of,
+)
+from primesvt_deploy.pruning.search.evaluator import Evaluator
+from primesvt_deploy.pruning.search.judge import LedgerJudge
+from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.space import SearchSpace
+from primesvt_deploy.pruning.search.worker_engine import Call, WorkerEngine
+from primesvt_deploy.settings import RECOVERY_STEPS
+
+CHUNK, BATCH = 16, 8
+
+
+class WorkersHere:
+    """Workers of this process, to which everything goes through pickle; a call may be made twice.
+
+    Args:
+        makers: makes each worker.
+        dies_at: numbers of calls before which the worker is replaced by a fresh one.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Any]], dies_at: Sequence[int] = ()) -> None:
+        self._makers, self._dies_at = list(makers), set(dies_at)
+        self._workers = [make() for make in makers]
+        self.made = 0
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def call(self, calls: Sequence[Call]) -> Iterator[Any]:
+        assert len({number for number, _, _ in calls}) == len(calls), "one call a worker at once"
+        results = []
+        for number, method, arguments in calls:
+            if self.made in self._dies_at:
+                self._workers[number] = self._makers[number]()
+            self.made += 1
+            sent = [a if isinstance(a, _Put) else pickle.loads(pickle.dumps(a)) for a in arguments]
+            found = getattr(self._workers[number], method)(*sent)
+            results.append(pickle.loads(pickle.dumps(found)))
+        yield from results
+
+    def put(self, value: Any) -> Any:
+        return _Put(pickle.dumps(value))
+
+
+class _Put:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __call__(self) -> Any:
+        return pickle.loads(self._content)
+
+
+def groups_of(model: SViT) -> tuple[Group, ...]:
+    return find_groups(model.module, model.config.input_shape)
+
+
+def in_process(
+    model: SViT, data: DataSet, steps: Sequence[str]
+) -> tuple[EvaluationEngine, Recovery]:
+    groups = groups_of(model)
+    recovery = Recovery(model, groups, data.search, steps)
+    on = EvaluatedOn(batch_size=BATCH)
+    return Evaluator(model, groups, data.search, chunk=CHUNK, recovery=recovery, on=on), recovery
+
+
+def shared(
+    model: SViT, data: DataSet, steps: Sequence[str], workers: int, dies_at: Sequence[int] = ()
+) -> tuple[EvaluationEngine, Recovery]:
+    groups = groups_of(model)
+    setup = WorkerSetup(
+        model=model, groups=groups, steps=tuple(steps), calibration=data.search,
+        device="cpu", precision="fp32", batch_size=BATCH, cache_bytes=None,
+    )  # fmt: skip
+    chunks = chunks_of(len(data.search), CHUNK)
+    makers = [
+        lambda shard=shard: EvaluationWorker(setup, shard)
+        for shard in shards_of(data.search, chunks, workers)
+    ]
+    recovery = Recovery(model, groups, data.search, steps)
+    engine = WorkerEngine(
+        WorkersHere(makers, dies_at), groups, data.search.labels, CHUNK,
+        device="cpu", recovery=recovery, progress=SILENT,
+    )  # fmt: skip
+    return engine, recovery
+
+
+def searched(model: SViT, engine: EvaluationEngine, recovery: Recovery) -> list[Candidate]:
+    """Candidates of a small search, their times left out."""
+    ledger = Ledger()
+    judge = LedgerJudge(engine, ledger, max_drop=2.0)
+    space = SearchSpace(model, engine.groups, recovery=recovery)
+    for group in engine.groups[:3]:
+        for rate in (0.25, 0.75):
+            plan = space.by_norm.pruned(Plan(), group, rate)
+            judge.judge(plan, step="robustness", group=group, rate=rate, limit=50)
+            judge.judge(plan, step="policy", divergence=True, give_up=False)
+    judge.judge(space.without_constants, step="free")
+    return [replace(candidate, seconds=0.0) for candidate in ledger]
+
+
+@pytest.mark.parametrize("steps", [(), RECOVERY_STEPS])
+@pytest.mark.slow
+def test_the_ledger_does_not_depend_on_the_number_of_workers(
+    tiny: SViT, tiny_data: DataSet, steps: tuple[str, ...]
+) -> None:
+    expected = searched(tiny, *in_process(tiny, tiny_data, steps))
+    assert len({candidate.correct for candidate in expected}) > 3, "the test sees nothing"
+    assert any(candidate.n < candidate.limit for candidate in expected), "none was given up"
+    for workers in (1, 2, 3, 5):
+        assert searched(tiny, *shared(tiny, tiny_data, steps, workers)) == expected
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_replaced_changes_nothing(tiny: SViT, tiny_data: DataSet) -> None:
+    expected = searched(tiny, *in_process(tiny, tiny_data, RECOVERY_STEPS))
+    engine, recovery = shared(tiny, tiny_data, RECOVERY_STEPS, 2, dies_at=(3, 11, 12, 30))
+    assert searched(tiny, engine, recovery) == expected
+
+
+@pytest.mark.slow
+def test_moments_that_workers_sum_are_those_of_one_process(tiny: SViT, tiny_data: DataSet) -> None:
+    _, alone = in_process(tiny, tiny_data, RECOVERY_STEPS)
+    _, parted = shared(tiny, tiny_data, RECOVERY_STEPS, 3)
+    for name, seen in alone.moments.inputs.items():
+        other = parted.moments.inputs[name]
+        assert torch.equal(seen.mean, other.mean), name
+        if seen.covariance is not None:
+            assert other.covariance is not None
+            assert torch.equal(seen.covariance, other.covariance), name
+
+
+@pytest.mark.slow
+def test_candidates_of_another_device_are_the_same(tiny: SViT, tiny_data: DataSet) -> None:
+    expected = searched(tiny, *in_process(tiny, tiny_data, RECOVERY_STEPS))
+    groups = groups_of(tiny)
+    with other_device() as device:
+        recovery = Recovery(tiny, groups, tiny_data.search, RECOVERY_STEPS, device=device)
+        on = EvaluatedOn(device=device, batch_size=BATCH)
+        engine = Evaluator(tiny, groups, tiny_data.search, chunk=CHUNK, recovery=recovery, on=on)
+        found = searched(tiny, engine, recovery)
+        left = recovery.recovered(SearchSpace(tiny, groups).by_norm.pruned(Plan(), groups[0], 0.5))
+        assert {each.device for each in left.state_dict().values()} == {CPU}
+    assert [replace(each, device="") for each in found] == [
+        replace(each, device="") for each in expected
+    ]
+    assert all(each.device.type == "cpu" for each in tiny.module.state_dict().values())
+
+
+def test_bf16_is_another_evaluation(tiny: SViT, tiny_data: DataSet) -> None:
+    groups = groups_of(tiny)
+    logits = [
+        Evaluator(
+            tiny, groups, tiny_data.search, on=EvaluatedOn(batch_size=BATCH, precision=precision)
+        ).outcome(Plan(), limit=50).logits
+        for precision in ("fp32", "bf16")
+    ]  # fmt: skip
+    assert logits[1].dtype == torch.float32
+    difference = float((logits[0] - logits[1]).abs().max())
+    assert 0.0 < difference < float(logits[0].abs().max())
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    tiny: SViT, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, told = groups_of(tiny), []
+    whole = Evaluator(tiny, groups, tiny_data.search, on=EvaluatedOn(batch_size=BATCH), chunk=CHUNK)
+    expected = whole.outcome(Plan(), keep=groups)
+    tight = Evaluator(
+        tiny, groups, tiny_data.search,
+        on=EvaluatedOn(batch_size=BATCH), chunk=CHUNK, tell=told.append,
+    )  # fmt: skip
+    refusing(tight._chunks, monkeypatch, most=BATCH // 4)
+    found = tight.outcome(Plan(), keep=groups)
+    np.testing.assert_array_equal(found.hits, expected.hits)
+    assert [line.partition(":")[0] for line in told] == [
+        "a batch of 8 does not fit the device's memory",
+        "a batch of 4 does not fit the device's memory",
+    ]
+
+
+def test_an_image_that_does_not_fit_is_told_in_one_line(
+    tiny: SViT, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Evaluator(tiny, groups_of(tiny), tiny_data.search, on=EvaluatedOn(batch_size=BATCH))
+    refusing(engine._chunks, monkeypatch, most=0)
+    with pytest.raises(SettingsError, match=r"^a single sample does not fit .*--device cpu$"):
+        engine.outcome(Plan())
+
+
+def refusing(chunks: ChunkEvaluator, monkeypatch: pytest.MonkeyPatch, *, most: int) -> None:
+    """Have the network's first layer run out of memory on batches of more than `most`."""
+    first = chunks._networks.dense.get_submodule("stem.0")
+
+    def refuse(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    first.register_forward_pre_hook(refuse)
