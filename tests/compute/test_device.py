@@ -92,5 +92,6 @@ def test_a_module_is_copied_to_another_device_alone() -> None:
     assert device_of(nn.ReLU()) == CPU
 
 
+@pytest.mark.slow
 def test_products_of_float32_are_float32_without_a_warning() -> None:
     subprocess.run([sys.executable, "-c", _EXACT], check=True)
