@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.compute.fitting_batches import FittingBatches
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.families.recording import running_owner
@@ -155,6 +157,7 @@ def estimate_energy(
     images: ImageList,
     *,
     batch_size: int | None = None,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> EnergyEstimate:
     """Estimate the energy of `model` from its spikes on `images`.
@@ -170,18 +173,20 @@ def estimate_energy(
         model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
+        device: that the model runs on.
         progress: gets the images done; no step.
     """
     size = batch_size or model.batch_of(32)
-    lowered = lower_module(model.module)
+    lowered = lower_module(model.module).to(device)
     images = images.for_model(model.sample_dtype)
     neurons = (m for m in lowered.modules() if isinstance(m, UnrolledNeuron))
     operations = _Operations(lowered, {n.constants.spike_value for n in neurons})
-    for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        with operations:
-            lowered(time_first(torch.from_numpy(images.inputs(start, stop))))
+
+    def run(start: int, stop: int) -> None:
+        operations.count(time_first(torch.from_numpy(images.inputs(start, stop))).to(device))
         progress.advance(stop, len(images))
+
+    FittingBatches(progress.message).each(run, len(images), size)
     return EnergyEstimate(layers=tuple(operations.layers(len(images))), n=len(images))
 
 
@@ -231,6 +236,7 @@ class _Operations(TorchDispatchMode):
 
     def __init__(self, network: nn.Module, units: Iterable[float]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._network = network
         # The largest first: multiples of 1 are multiples of 1/2 as well.
         self._units = sorted(units, reverse=True)
         self._calls: list[_Call] = []
@@ -240,6 +246,17 @@ class _Operations(TorchDispatchMode):
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in tensors}
         for name, module in network.named_modules():
             self._follow(name, module)
+
+    def count(self, batch: torch.Tensor) -> None:
+        """Run a batch and count its products; none of them where it runs out of memory."""
+        before = {key: replace(product) for key, product in self._products.items()}
+        try:
+            with self:
+                self._network(batch)
+        except torch.OutOfMemoryError:
+            self._calls.clear()
+            self._products = before
+            raise
 
     def layers(self, images: int) -> Iterator[LayerEnergy]:
         """Operations of each layer for one image.

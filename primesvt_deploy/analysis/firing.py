@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.compute.fitting_batches import FittingBatches
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.lowering.lif import ChargeFireReset, UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -52,6 +55,7 @@ def measure_firing_rates(
     images: ImageList,
     *,
     batch_size: int | None = None,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> tuple[FiringRate, ...]:
     """Measure the firing rate of every neuron layer.
@@ -60,13 +64,14 @@ def measure_firing_rates(
         model: a trained SViT, or a quantized one; not changed.
         images: preprocessed images, at least one.
         batch_size: images at once; None: chosen for memory.
+        device: that the model runs on.
         progress: gets the images done; no step.
 
     Returns:
         Firing rates of the layers that were called, in the order of their first call.
     """
     size = batch_size or model.batch_of(32)
-    lowered = lower_module(model.module)
+    lowered = lower_module(model.module).to(device)
     images = images.for_model(model.sample_dtype)
     found: dict[str, _Spikes] = {}
 
@@ -79,10 +84,18 @@ def measure_firing_rates(
     for name, module in lowered.named_modules():
         if isinstance(module, UnrolledNeuron):
             follow(name.removesuffix(".neuron"), module)
-    for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        lowered(time_first(torch.from_numpy(images.inputs(start, stop))))
+
+    def run(start: int, stop: int) -> None:
+        before = {name: copy.copy(spikes) for name, spikes in found.items()}
+        try:
+            lowered(time_first(torch.from_numpy(images.inputs(start, stop))).to(device))
+        except torch.OutOfMemoryError:
+            found.clear()
+            found.update(before)
+            raise
         progress.advance(stop, len(images))
+
+    FittingBatches(progress.message).each(run, len(images), size)
     return tuple(spikes.rate(layer, len(images)) for layer, spikes in found.items())
 
 

@@ -35,7 +35,8 @@ def damped(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
         damping: the share.
     """
     amount = damping * covariance.diagonal().mean().clamp_min(1e-12)
-    return covariance + amount * torch.eye(len(covariance), dtype=covariance.dtype)
+    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    return covariance + amount * identity
 
 
 def factored(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
@@ -62,11 +63,11 @@ def reconstruction_importance(module: nn.Module, group: Group, moments: Moments)
     Args:
         module: the network.
         group: one of its groups.
-        moments: statistics of the inputs of its consumers.
+        moments: statistics of the inputs of its consumers; it is computed on their device.
 
     Returns:
-        Importance `[width]`, float64: the step at which a channel is eliminated, with equally many
-        channels of each head in a step; larger is kept longer.
+        Importance `[width]`, float64, on the CPU: the step at which a channel is eliminated, with
+        equally many channels of each head in a step; larger is kept longer.
     """
     consumers = [
         _Consumer.of(cast(Weighted, module.get_submodule(name)), seen, group.width)
@@ -76,13 +77,16 @@ def reconstruction_importance(module: nn.Module, group: Group, moments: Moments)
     if not consumers:
         return _by_activity(module, group, moments)
     importance = torch.zeros(group.width, dtype=torch.float64)
-    alive = torch.ones(group.width, dtype=torch.bool)
+    device = consumers[0].weights.device
+    alive = torch.ones(group.width, dtype=torch.bool, device=device)
     head_width = group.width // group.heads
+    nothing = torch.zeros(group.width, device=device)
+    first = torch.arange(group.heads) * head_width
     for step in range(head_width):
-        losses = sum((consumer.losses() for consumer in consumers), torch.zeros(group.width))
+        losses = sum((consumer.losses() for consumer in consumers), nothing)
         losses = losses.masked_fill(~alive, float("inf"))
-        leaving = losses.view(group.heads, head_width).argmin(dim=1)
-        for channel in (leaving + torch.arange(group.heads) * head_width).tolist():
+        leaving = losses.view(group.heads, head_width).argmin(dim=1).cpu()
+        for channel in (leaving + first).tolist():
             importance[channel] = step
             alive[channel] = False
             if step + 1 < head_width:
@@ -109,7 +113,7 @@ class _Consumer:
     def of(cls, layer: Weighted, seen: InputMoments, width: int) -> _Consumer:
         assert seen.covariance is not None
         covariance = damped(seen.covariance)
-        weights = weight_matrix(layer).double()
+        weights = weight_matrix(layer).to(covariance.device).double()
         power = ((weights @ covariance) * weights).sum().clamp_min(1e-30)
         inverse = torch.cholesky_inverse(factored(seen.covariance))
         return cls(weights / power.sqrt(), inverse, width)
@@ -122,7 +126,7 @@ class _Consumer:
         """Share of the output's power that is lost with each channel, `[width]`."""
         if self.pixels == 1:
             return self.weights.square().sum(dim=0) / self.inverse.diagonal()
-        columns = self._columns(torch.arange(self.width))
+        columns = self._columns(torch.arange(self.width, device=self.weights.device))
         blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
         weights = self.weights[:, columns].permute(1, 2, 0)
         solved: torch.Tensor = torch.linalg.solve(blocks, weights)
@@ -130,7 +134,7 @@ class _Consumer:
 
     def eliminate(self, channel: int) -> None:
         """Eliminate a channel: refit the weights of the others, and set its own to zero."""
-        columns = self._columns(torch.tensor([channel]))[0]
+        columns = self._columns(torch.tensor([channel], device=self.weights.device))[0]
         rows = self.inverse[columns]
         share = torch.linalg.solve(rows[:, columns], rows)
         self.weights -= self.weights[:, columns] @ share
@@ -143,12 +147,13 @@ class _Consumer:
 
     def _columns(self, channels: torch.Tensor) -> torch.Tensor:
         """Columns of each channel, `[channels, pixels]`."""
-        return channels[:, None] + torch.arange(self.pixels)[None] * self.width
+        pixels = torch.arange(self.pixels, device=channels.device)
+        return channels[:, None] + pixels[None] * self.width
 
 
 def _by_activity(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
     importance = l2_importance(module, group)
     for name in group.outputs:
         if name in moments.rates:
-            importance = importance * moments.rates[name]
+            importance = importance * moments.rates[name].cpu()
     return importance

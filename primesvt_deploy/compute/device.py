@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import chain
+from typing import TypeVar
+
 import torch
+from torch import nn
 
 from primesvt_deploy.errors import SettingsError
 
-__all__ = ["CPU", "compute_device", "device_name", "use_exact_arithmetic"]
+__all__ = [
+    "CPU",
+    "compute_device",
+    "copied_to",
+    "device_name",
+    "device_of",
+    "use_exact_arithmetic",
+]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 CPU = torch.device("cpu")
 
@@ -45,12 +59,26 @@ def device_name(device: torch.device) -> str:
     return device.type.upper()
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's tensors; the CPU where it has none."""
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return CPU if first is None else first.device
+
+
+def copied_to(module: _Module, device: torch.device) -> _Module:
+    """A copy of a module on a device; the module itself where it is there already."""
+    return module if device_of(module) == device else copy.deepcopy(module).to(device)
+
+
 def use_exact_arithmetic() -> None:
     """Have float32 products computed in float32 (no TF32) by kernels that repeat themselves.
 
     It holds for this process: a spike that flips changes a candidate.
     """
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # The older flag first: torch raises where someone reads it and it contradicts the newer ones.
     torch.backends.cudnn.allow_tf32 = False
+    cudnn = torch.backends.cudnn
+    for operation in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
+        operation.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.compute.fitting_batches import FittingBatches
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
@@ -106,7 +108,12 @@ def artifact_predictions(
 
 @torch.no_grad()
 def torch_hits(
-    model: SViT, images: ImageList, progress: Progress = SILENT, stage: str = "accuracy"
+    model: SViT,
+    images: ImageList,
+    progress: Progress = SILENT,
+    stage: str = "accuracy",
+    *,
+    device: torch.device = CPU,
 ) -> npt.NDArray[np.bool_]:
     """Classify images with the lowered model in torch; a flag for each that is right, `[n]`.
 
@@ -115,19 +122,21 @@ def torch_hits(
         images: labelled images.
         progress: receives a stage of this name, the images done, and the accuracy.
         stage: the stage's name.
+        device: that it runs on.
     """
-    lowered = lower_module(model.module)
+    lowered = lower_module(model.module).to(device)
     if model.module.couplings_declared:
         lowered = lowered.to(memory_format=torch.channels_last)
     images = images.for_model(model.sample_dtype)
-    size = model.batch_of(32)
     progress.stage(stage, 1)
     flags = []
-    for start in range(0, len(images), size):
-        stop = min(start + size, len(images))
-        batch = time_first(torch.from_numpy(images.inputs(start, stop)))
-        flags.append(lowered(batch).argmax(dim=1).numpy() == images.labels[start:stop])
+
+    def classify(start: int, stop: int) -> None:
+        batch = time_first(torch.from_numpy(images.inputs(start, stop))).to(device)
+        flags.append(lowered(batch).argmax(dim=1).cpu().numpy() == images.labels[start:stop])
         progress.advance(stop, len(images))
+
+    FittingBatches(progress.message).each(classify, len(images), model.batch_of(32))
     hits = np.concatenate(flags)
     progress.step(_in_words(hits))
     return hits

@@ -154,6 +154,11 @@ class BuildContext:
         return self.search.model
 
     @property
+    def device(self) -> torch.device:
+        """The device that this process computes on."""
+        return self.search.device
+
+    @property
     def progress(self) -> Progress:
         """Gets each step."""
         return self.search.progress
@@ -176,6 +181,7 @@ def search_context(
     data: DataSet | None,
     *,
     ledger: Ledger | None = None,
+    compute: ComputeSettings = ComputeSettings(),
     progress: Progress = SILENT,
     ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
 ) -> SearchContext:
@@ -186,6 +192,7 @@ def search_context(
         settings: how candidates are made and judged.
         data: None: sizes alone decide.
         ledger: candidates evaluated before; default: none, and none are kept on disk.
+        compute: where it computes.
         progress: gets each step.
         ahead: the stages that will follow; None: it is not known.
 
@@ -193,7 +200,9 @@ def search_context(
         DataError, SettingsError: see `unjudged_context`.
         ModelError: with these data the model is far from the accuracy that its file records.
     """
-    context = unjudged_context(model, settings, data, ledger=ledger, progress=progress, ahead=ahead)
+    context = unjudged_context(
+        model, settings, data, ledger=ledger, compute=compute, progress=progress, ahead=ahead
+    )
     check_record(context)
     return context
 
@@ -214,6 +223,7 @@ def unjudged_context(
     data: DataSet | None,
     *,
     ledger: Ledger | None = None,
+    compute: ComputeSettings = ComputeSettings(),
     progress: Progress = SILENT,
     ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
 ) -> SearchContext:
@@ -224,6 +234,7 @@ def unjudged_context(
         settings: how candidates are made and judged.
         data: None: sizes alone decide.
         ledger: candidates evaluated before; default: none, and none are kept on disk.
+        compute: where it computes.
         progress: gets each step.
         ahead: the stages that will follow; None: it is not known.
 
@@ -247,6 +258,7 @@ def unjudged_context(
         prunable=found,
         images=None if data is None else image_sets(data, settings),
         ledger=Ledger() if ledger is None else ledger,
+        compute=compute,
         progress=progress,
     )
     if context.ledger.dropped:

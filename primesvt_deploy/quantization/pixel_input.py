@@ -21,7 +21,7 @@ from primesvt_deploy.lowering.integer.weight_grid import FLOAT_BITS, MAX_INT16
 from primesvt_deploy.lowering.pixel_conv import LARGEST_PIXEL, PixelConv, largest_inputs
 from primesvt_deploy.model.layer_matrix import Weighted, set_weights, weight_matrix
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.quantization.rounding import Grid, round_bias, round_to_grid
+from primesvt_deploy.quantization.rounding import Grid, powers_above, round_bias, round_to_grid
 
 __all__ = ["round_pixel_layer", "take_pixels"]
 
@@ -68,7 +68,7 @@ def round_pixel_layer(layer: PixelConv, pixels: torch.Tensor | None) -> None:
     means = torch.cat([mean, torch.ones(1)]).repeat(taps)
     inputs = largest_inputs(layer.centre).float().repeat(taps)
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-    powers = torch.exp2(torch.ceil(torch.log2(largest / MAX_INT16)))
+    powers = powers_above(largest / MAX_INT16)
     while True:
         rounded = round_to_grid(weights, Grid(powers, MAX_INT16, powers))
         # Whole multiples of the power: pixels are large, so that nothing finer matters.

@@ -10,8 +10,8 @@ up the mean of what rounding leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from primesvt_deploy.families.network import SpikingNetwork
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.compute.fitting_batches import FittingBatches
+from primesvt_deploy.families.network import Segment, SpikingNetwork
 from primesvt_deploy.lowering.integer.spike_counts import UINT8_MAX
 from primesvt_deploy.lowering.lif import UnrolledNeuron
 from primesvt_deploy.lowering.lower_module import lower_module
@@ -73,6 +75,7 @@ def quantize(
     samples: torch.Tensor | None = None,
     *,
     integer_input: bool = False,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> SViT:
     """Quantize a model: lower it, and round its weights to grids.
@@ -84,49 +87,102 @@ def quantize(
             `integer_input`; None: noise, which tells spikes from real numbers, and then nothing is
             compensated.
         integer_input: have the first layer take pixels, uint8, with weights of 8 bits.
+        device: that the network runs on and is rounded on.
         progress: gets each segment.
 
     Returns:
-        The quantized model; its weights are float32 that lie on grids.
+        The quantized model, on the CPU; its weights are float32 that lie on grids.
 
     Raises:
-        SettingsError: `integer_input`, and the first layer is no plain convolution of an image.
+        SettingsError: `integer_input`, and the first layer is no plain convolution of an image; or
+            a single sample that does not fit the device's memory.
     """
-    network = lower_for_quantization(model)
-    if integer_input:
-        model = take_pixels(model, network)
+    fitting, size = FittingBatches(progress.message), model.batch_of(32)
+    while True:
+        network = lower_for_quantization(model)
+        taken = take_pixels(model, network) if integer_input else model.with_module(network)
+        if (first := pixel_conv(taken.module)) is not None:
+            round_pixel_layer(first, samples)
+        try:
+            rounded = _Rounding(taken, bits, samples, device, progress).run(size)
+        except torch.OutOfMemoryError as error:
+            # Layers that were rounded so far had been measured in part: it begins anew.
+            size = fitting.halve(size, error)
+        else:
+            return taken.with_module(rounded)
+
+
+class _Rounding:
+    """Rounds a lowered network, segment by segment.
+
+    States between segments lie on the CPU: those of all samples may not fit a device's memory.
+
+    Args:
+        model: a SViT whose module is lowered; it is rounded in place.
+        bits: 8 or 4.
+        samples: see `quantize`.
+        device: that the network runs on and is rounded on.
+        progress: gets each segment.
+    """
+
+    def __init__(
+        self,
+        model: SViT,
+        bits: int,
+        samples: torch.Tensor | None,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
         network = model.module
-    calibrated = samples is not None
-    batch = time_first(_noise(model) if samples is None else samples)
-    sizes = model.batch_of(32)
-    axis = 1 if batch.ndim == 5 else 0
-    states = [network.fold(part) for part in batch.split(sizes, dim=axis)]
-    names = {module: name for name, module in network.named_modules()}
-    first = pixel_conv(network)
-    if first is not None:
-        round_pixel_layer(first, samples)
-    classifiers = {network.get_submodule(name) for name in network.classifiers}
-    exempt = classifiers | _first_and_last(network, states[0])
-    values = {m.constants.spike_value for m in network.modules() if isinstance(m, UnrolledNeuron)}
-    segments = network.segments()
-    progress.stage(f"rounding to {bits} bits", len(segments), "parts of the network")
-    for segment in segments:
-        moments = bits == 4 and calibrated
-        with _collect_inputs(
-            network, exempt, values, rows_wanted=calibrated, moments=moments
-        ) as collected:
-            for number, state in enumerate(states, 1):
-                segment.run(state)
-                progress.advance(number, 2 * len(states), "batches")
-        for layer, inputs in collected.items():
-            _round(cast(Weighted, layer), inputs, bits, calibrated)
-        rounded: list[torch.Tensor] = []
-        for state in states:
-            rounded.append(segment.run(state))
-            progress.advance(len(states) + len(rounded), 2 * len(states), "batches")
-        states = rounded
-        progress.step(", ".join(names[layer] for layer in collected))
-    return model.with_module(network)
+        self._network, self._bits = network, bits
+        self._device, self._progress = device, progress
+        self._calibrated = samples is not None
+        noise = time_first(_noise(model))
+        self._batch = noise if samples is None else time_first(samples)
+        classifiers = {network.get_submodule(name) for name in network.classifiers}
+        self._exempt = classifiers | _first_and_last(network, network.fold(noise))
+        self._values = {
+            m.constants.spike_value for m in network.modules() if isinstance(m, UnrolledNeuron)
+        }
+
+    def run(self, size: int) -> SpikingNetwork:
+        """The rounded network, on the CPU.
+
+        Args:
+            size: samples at a time.
+        """
+        network, progress = self._network.to(self._device), self._progress
+        axis = 1 if self._batch.ndim == 5 else 0
+        states = [network.fold(part) for part in self._batch.split(size, dim=axis)]
+        names = {module: name for name, module in network.named_modules()}
+        segments = network.segments()
+        progress.stage(f"rounding to {self._bits} bits", len(segments), "parts of the network")
+        for segment in segments:
+            with self._inputs_collected() as collected:
+                for _ in self._behind(segment, states, 0):
+                    pass
+            for layer, inputs in collected.items():
+                _round(cast(Weighted, layer), inputs, self._bits, self._calibrated)
+            states = list(self._behind(segment, states, len(states)))
+            progress.step(", ".join(names[layer] for layer in collected))
+        return network.to(CPU)
+
+    def _inputs_collected(self) -> AbstractContextManager[dict[nn.Module, _LayerInputs]]:
+        return _collect_inputs(
+            self._network,
+            self._exempt,
+            self._values,
+            rows_wanted=self._calibrated,
+            moments=self._bits == 4 and self._calibrated,
+        )
+
+    def _behind(
+        self, segment: Segment, states: Sequence[torch.Tensor], done: int
+    ) -> Iterator[torch.Tensor]:
+        """The states behind a segment, after so many batches of two passes."""
+        for number, state in enumerate(states, 1):
+            yield segment.run(state.to(self._device)).cpu()
+            self._progress.advance(done + number, 2 * len(states), "batches")
 
 
 def lower_for_quantization(model: SViT) -> SpikingNetwork:

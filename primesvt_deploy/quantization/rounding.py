@@ -20,6 +20,7 @@ __all__ = [
     "channel_grid",
     "group_grid",
     "group_powers",
+    "powers_above",
     "round_bias",
     "round_to_grid",
 ]
@@ -59,10 +60,10 @@ def channel_grid(weights: torch.Tensor) -> Grid:
         weights: `[N, K]`.
     """
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-    ceiling = torch.exp2(torch.ceil(torch.log2(largest / _MAX_INT8)))
+    ceiling = powers_above(largest / _MAX_INT8)
     options = [Grid(ceiling * 2.0**-k, _MAX_INT8, ceiling * 2.0**-k) for k in range(4)]
     errors = torch.stack([_errors(weights, option, None) for option in options])
-    powers = ceiling * torch.exp2(-errors.argmin(dim=0).to(weights.dtype))[:, None]
+    powers = ceiling * _powers_of_two(-errors.argmin(dim=0).to(weights.dtype))[:, None]
     return Grid(powers, _MAX_INT8, powers)
 
 
@@ -83,7 +84,12 @@ def group_grid(weights: torch.Tensor) -> Grid:
 def group_powers(weights: torch.Tensor) -> torch.Tensor:
     """Powers of two `[N, 1]` of weights `[N, K]`, one a channel, of which multipliers are taken."""
     largest = weights.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-    return torch.exp2(torch.ceil(torch.log2(largest / (MAX_INT4 * _MULTIPLIERS))))
+    return powers_above(largest / (MAX_INT4 * _MULTIPLIERS))
+
+
+def powers_above(values: torch.Tensor) -> torch.Tensor:
+    """The least power of two that is not below each value, which is positive."""
+    return _powers_of_two(torch.ceil(torch.log2(values.cpu()))).to(values.device)
 
 
 def best_multipliers(
@@ -113,6 +119,11 @@ def round_bias(bias: torch.Tensor, powers: torch.Tensor, *, bits: int = _BIAS_BI
     """
     unit = powers.flatten() * 2.0**-bits
     return (bias / unit).round() * unit
+
+
+def _powers_of_two(exponents: torch.Tensor) -> torch.Tensor:
+    """Powers of two, exact; that of a GPU need not be, and off a grid nothing is."""
+    return torch.exp2(exponents.cpu()).to(exponents.device)
 
 
 def _errors(weights: torch.Tensor, grid: Grid, importance: torch.Tensor | None) -> torch.Tensor:

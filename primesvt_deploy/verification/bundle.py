@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
 from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.bundle import Bundle, open_bundle
 from primesvt_deploy.edge.runtime.native import NATIVE_FILE
@@ -35,6 +36,7 @@ def verify_bundle(
     threads: int = 0,
     factory: str | None = None,
     runtime: str | None = None,
+    device: str = "auto",
     progress: Progress = SILENT,
 ) -> Verification:
     """Compare a bundle's artifact, as it runs all its timesteps, with its model.
@@ -49,6 +51,7 @@ def verify_bundle(
         threads=threads,
         factory=factory,
         runtime=runtime,
+        device=device,
         progress=progress,
     )
     return outcomes[max(outcomes)]
@@ -62,6 +65,7 @@ def verify_bundle_stages(
     threads: int = 0,
     factory: str | None = None,
     runtime: str | None = None,
+    device: str = "auto",
     progress: Progress = SILENT,
 ) -> dict[int, Verification]:
     """Compare a bundle's artifact with its model on held-out images, stage by stage.
@@ -76,6 +80,7 @@ def verify_bundle_stages(
         threads: of ONNX Runtime.
         factory: `module:function` that makes the model, if it is of a user's own class.
         runtime: `onnx` or `native`; None: ONNX Runtime, if the bundle is built for it.
+        device: that the model runs on: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is one.
         progress: gets each stage.
 
     Returns:
@@ -85,9 +90,12 @@ def verify_bundle_stages(
     Raises:
         BundleError: the bundle is incomplete or altered.
         DataError: no data to compare on.
+        SettingsError: a device that is not there.
         VerificationError: the artifact is not its model.
     """
     opened = open_bundle(bundle)
+    there = compute_device(device)
+    use_exact_arithmetic()
     progress.stage("reading the model", 1)
     model = load(bundle, factory=factory)
     whole, stages = model, _stages(opened)
@@ -102,10 +110,14 @@ def verify_bundle_stages(
     if (runtime or runtimes_of(opened.manifest)[0]) == NATIVE:
         path = opened.file(NATIVE_FILE)
         precision = Precision(opened.manifest["precision"]["name"])
-        outcomes = verify_stages(models, path, held_out, precision=precision, progress=progress)
+        outcomes = verify_stages(
+            models, path, held_out, precision=precision, device=there, progress=progress
+        )
     else:
         path = opened.file("model.onnx")
-        outcomes = verify_onnx_stages(models, path, held_out, threads=threads, progress=progress)
+        outcomes = verify_onnx_stages(
+            models, path, held_out, threads=threads, device=there, progress=progress
+        )
     return dict(zip((model.timesteps for model in models), outcomes, strict=True))
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from primesvt_deploy.artifact.native_export import NativeArtifact, export_native
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.stages import margins_of
@@ -48,6 +49,7 @@ def verify_native(
     *,
     precision: Precision,
     stage: int | None = None,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> Verification:
     """Compare the `model.svit` at `path` with `model` on `images`.
@@ -61,6 +63,7 @@ def verify_native(
         images: to compare on.
         precision: of its weights.
         stage: of the file, that the model is; None: it has only one.
+        device: that the model runs on.
         progress: gets each batch.
 
     Raises:
@@ -86,10 +89,13 @@ def verify_native(
         return compare_with_model(
             reduced,
             logits,
-            lambda share: NativeComparison(reduced, observed, instrumented, share=share),
+            lambda share: NativeComparison(
+                reduced, observed, instrumented, share=share, device=device
+            ),
             images,
             min(model.batch_of(BATCH), len(images)),
             progress,
+            device=device,
         )
 
 
@@ -99,6 +105,7 @@ def verify_stages(
     images: ImageList,
     *,
     precision: Precision,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> list[Verification]:
     """Compare every stage of the `model.svit` at `path` with its model, and where runs of it stop.
@@ -108,6 +115,7 @@ def verify_stages(
         path: the file.
         images: to compare on.
         precision: of its weights.
+        device: that the models run on.
         progress: gets each batch.
 
     Raises:
@@ -121,7 +129,15 @@ def verify_stages(
             f"{path} has {len(whole.stages)} stages, expected {len(models)}: build it again"
         )
     found = [
-        verify_native(model, path, images, precision=precision, stage=number, progress=progress)
+        verify_native(
+            model,
+            path,
+            images,
+            precision=precision,
+            stage=number,
+            device=device,
+            progress=progress,
+        )
         for number, model in enumerate(models)
     ]
     if len(models) > 1:
@@ -155,14 +171,21 @@ class NativeComparison(SpikeComparison):
         artifact: how the program stores its tensors.
         share: have the model take over the outputs of the float layers, so that only what is
             behind them is compared.
+        device: that the model runs on.
     """
 
     is_integer = True
 
     def __init__(
-        self, model: SViT, engine: NativeModel, artifact: NativeArtifact, *, share: bool
+        self,
+        model: SViT,
+        engine: NativeModel,
+        artifact: NativeArtifact,
+        *,
+        share: bool,
+        device: torch.device = CPU,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, device)
         self._engine = engine
         self._stored: Mapping[str, View] = artifact.observed
         self._shared = [

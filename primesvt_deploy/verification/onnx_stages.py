@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 
 from primesvt_deploy.artifact.onnx_stages import split_stages
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.edge.runtime.stages import margins_of
@@ -33,6 +36,7 @@ def verify_onnx_stages(
     images: ImageList,
     *,
     threads: int = 0,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> list[Verification]:
     """Compare every stage of the ONNX file at `path` with its model, and where runs of it stop.
@@ -46,6 +50,7 @@ def verify_onnx_stages(
         path: the file.
         images: to compare on; a fixed batch leaves out those that do not fill one.
         threads: of ONNX Runtime; 0: its default.
+        device: that the models run on.
         progress: gets each batch.
 
     Raises:
@@ -58,18 +63,14 @@ def verify_onnx_stages(
         raise VerificationError(
             f"{path} has {number} stages, expected {len(models)}: build it again"
         )
+    verified = partial(verify_artifact, threads=threads, device=device, progress=progress)
     if number == 1:
-        return [
-            verify_artifact(models[0], path, images, threads=threads, progress=progress).require()
-        ]
+        return [verified(models[0], path, images).require()]
     with tempfile.TemporaryDirectory() as directory:
         files = [Path(directory) / f"{number}.onnx" for number in range(number)]
         for file, stage in zip(files, split_stages(path), strict=True):
             onnx.save(stage, file)
-        found = [
-            verify_artifact(model, file, images, threads=threads, progress=progress)
-            for model, file in zip(models, files, strict=True)
-        ]
+        found = [verified(model, file, images) for model, file in zip(models, files, strict=True)]
         alone = [OnnxModel(file, threads=threads) for file in files]
     images = images.for_model(joined.sample_dtype)
     for size, most in ((joined.fixed_batch or BATCH, _STOPS), (1, _ONE_BY_ONE)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from primesvt_deploy.compute.device import CPU, copied_to, device_of
 from primesvt_deploy.errors import VerificationError
 from primesvt_deploy.families.blocks.neuron import Neuron
 from primesvt_deploy.families.network import SpikingNetwork
@@ -41,26 +43,29 @@ def observed(
     """Run a model and keep the spikes of every neuron layer.
 
     Args:
-        model: a SViT, lowered or not.
+        model: a SViT, lowered or not; it runs where its module is.
         batch: samples `[N, ...]`, as data sets give them.
         given: outputs that replace those of the layers of these names.
 
     Returns:
-        Logits `[N, K]`, and spikes `[T*N, ...]` by layer.
+        Logits `[N, K]`, and spikes `[T*N, ...]` by layer, on the CPU.
     """
     spikes: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda neuron, _inputs, fired: spikes.update({name: neuron.folded(fired)})
+        return lambda neuron, _inputs, fired: spikes.update({name: neuron.folded(fired).cpu()})
+
+    def replaced(_layer: nn.Module, _inputs: Any, output: torch.Tensor, by: torch.Tensor) -> Any:
+        return by.to(output.device).reshape(output.shape)
 
     handles = [
         neuron.register_forward_hook(keep(name)) for name, neuron in neuron_layers(model).items()
     ]
     for name, tensor in given.items():
         layer = model.module.get_submodule(name)
-        handles.append(layer.register_forward_hook(lambda _m, _x, y, t=tensor: t.reshape(y.shape)))
+        handles.append(layer.register_forward_hook(partial(replaced, by=tensor)))
     try:
-        return model.logits(batch), spikes
+        return model.logits(batch.to(device_of(model.module))).cpu(), spikes
     finally:
         for handle in handles:
             handle.remove()
@@ -86,6 +91,7 @@ class SpikeComparison(ABC):
 
     Args:
         model: the model, or the quantized one that an integer artifact stands for.
+        device: that the model runs on.
 
     Attributes:
         is_integer: whether the artifact has integer arithmetic.
@@ -94,9 +100,9 @@ class SpikeComparison(ABC):
 
     is_integer: bool
 
-    def __init__(self, model: SViT) -> None:
-        self._model = model
-        self._neurons = neuron_layers(model)
+    def __init__(self, model: SViT, device: torch.device = CPU) -> None:
+        self._model = model.with_module(copied_to(model.module, device))
+        self._neurons = neuron_layers(self._model)
         self._counts: dict[str, list[npt.NDArray[np.int64]]] = {n: [] for n in self._neurons}
         self.compared = 0
 
@@ -149,6 +155,7 @@ class FlipCounter(SpikeComparison):
         threads: of ONNX Runtime.
         share_float_layers: have the model take over the outputs of the artifact's float layers,
             so that only what is behind them is compared.
+        device: that the model runs on.
 
     Attributes:
         float_layers: names of the float layers that can be shared; none in a float32 artifact.
@@ -158,9 +165,15 @@ class FlipCounter(SpikeComparison):
     """
 
     def __init__(
-        self, model: SViT, path: Path, threads: int, *, share_float_layers: bool = False
+        self,
+        model: SViT,
+        path: Path,
+        threads: int,
+        *,
+        share_float_layers: bool = False,
+        device: torch.device = CPU,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, device)
         graph = onnx.load(path)
         metadata = {entry.key: entry.value for entry in graph.metadata_props}
         self.is_integer = FLOAT_LAYERS_KEY in metadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from primesvt_deploy.compute.device import CPU, copied_to
+from primesvt_deploy.compute.fitting_batches import FittingBatches
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import VerificationError
@@ -47,6 +49,7 @@ def verify_artifact(
     images: ImageList,
     *,
     threads: int = 0,
+    device: torch.device = CPU,
     progress: Progress = SILENT,
 ) -> Verification:
     """Compare the ONNX file at `path` with `model` on `images`.
@@ -59,6 +62,7 @@ def verify_artifact(
         path: the artifact.
         images: to compare on; a fixed batch leaves out those that do not fill one.
         threads: of ONNX Runtime; 0: its default.
+        device: that the model runs on.
         progress: gets each batch.
 
     Raises:
@@ -74,10 +78,11 @@ def verify_artifact(
     return compare_with_model(
         model,
         artifact.logits,
-        lambda shared: FlipCounter(model, path, threads, share_float_layers=shared),
+        lambda shared: FlipCounter(model, path, threads, share_float_layers=shared, device=device),
         images.first(n),
         size,
         progress,
+        device=device,
         fixed_batch=artifact.fixed_batch,
     )
 
@@ -100,6 +105,7 @@ def compare_with_model(
     size: int,
     progress: Progress,
     *,
+    device: torch.device = CPU,
     fixed_batch: int | None = None,
 ) -> Verification:
     """Compare an artifact's logits and spikes with its model's.
@@ -111,18 +117,20 @@ def compare_with_model(
         images: to compare on.
         size: images at a time.
         progress: gets each batch.
+        device: that the model runs on.
         fixed_batch: size of the artifact's batches, which also tells who stands beside whom; None:
             any.
     """
     images = images.for_model(model.sample_dtype)
     counter = comparison(False)
     expected, found = [], []
-    progress.stage("verification", 1)
-    for number, batch in enumerate(_batches(images, size), 1):
+    batches = _Batches(images, size, progress, fixed=fixed_batch is not None)
+
+    def compare(batch: npt.NDArray[Any]) -> None:
         expected.append(counter.compare(batch))
         found.append(logits(batch))
-        progress.advance(min(number * size, len(images)), len(images))
-    progress.step()
+
+    batches.each(compare, "verification")
     outcome = _summary(np.concatenate(expected), np.concatenate(found), counter)
     some = images.inputs(0, min(len(images), 4))
     outcome = replace(
@@ -132,12 +140,12 @@ def compare_with_model(
     )
     if counter.is_integer:
         behind = comparison(True) if outcome.flipped_spikes else None
-        flips = 0 if behind is None else _flips(behind, images, size, progress)
+        flips = 0 if behind is None else _flips(behind, batches)
         exact = model.module.couplings_declared
         outcome = replace(outcome, flips_behind_float_layers=flips, exact=exact)
     # Without an image that has no flip, nothing else says how close logits must be.
     if outcome.failures() or outcome.images_with_flips == len(images):
-        return _with_rounding(outcome, model, images, size, progress)
+        return _with_rounding(outcome, model, batches, device)
     return outcome
 
 
@@ -169,39 +177,59 @@ def without_neurons(model: SViT, names: Collection[str]) -> SViT:
     return reduced
 
 
-def _batches(images: ImageList, size: int) -> Iterator[npt.NDArray[Any]]:
-    for start in range(0, len(images), size):
-        yield images.inputs(start, min(start + size, len(images)))
+class _Batches:
+    """Images to compare on, in batches that fit the device's memory.
+
+    Args:
+        images: as the model takes them.
+        size: images at a time.
+        progress: gets each batch.
+        fixed: the artifact takes no smaller batch.
+    """
+
+    def __init__(self, images: ImageList, size: int, progress: Progress, *, fixed: bool) -> None:
+        self._images, self._size, self._progress = images, size, progress
+        self._fitting = FittingBatches(progress.message, fixed=fixed)
+
+    def each(self, run: Callable[[npt.NDArray[Any]], object], stage: str) -> None:
+        """Run every batch, in a stage of this name."""
+        images, progress = self._images, self._progress
+
+        def part(start: int, stop: int) -> None:
+            run(images.inputs(start, stop))
+            progress.advance(stop, len(images))
+
+        progress.stage(stage, 1)
+        self._fitting.each(part, len(images), self._size)
+        progress.step()
 
 
-def _flips(comparison: SpikeComparison, images: ImageList, size: int, progress: Progress) -> int:
-    progress.stage("verification behind float layers", 1)
-    for number, batch in enumerate(_batches(images, size), 1):
-        comparison.compare(batch)
-        progress.advance(min(number * size, len(images)), len(images))
-    progress.step()
+def _flips(comparison: SpikeComparison, batches: _Batches) -> int:
+    batches.each(comparison.compare, "verification behind float layers")
     return int(comparison.per_image().sum())
 
 
 def _with_rounding(
-    outcome: Verification, model: SViT, images: ImageList, size: int, progress: Progress
+    outcome: Verification, model: SViT, batches: _Batches, device: torch.device
 ) -> Verification:
     """Add to `outcome` what rounding does in the model itself, against double precision."""
-    exact = replace(model, module=copy.deepcopy(model.module).double())
+    exact = replace(model, module=copy.deepcopy(model.module).double().to(device))
+    rounded = replace(model, module=copied_to(model.module, device))
     units = {name: spike_value(neuron) for name, neuron in neuron_layers(model).items()}
     flips = disagreements = 0
     largest = 0.0
-    progress.stage("verification against double precision", 1)
-    for number, inputs in enumerate(_batches(images, size), 1):
+
+    def compare(inputs: npt.NDArray[Any]) -> None:
+        nonlocal flips, disagreements, largest
         batch = torch.from_numpy(inputs)
-        logits, spikes = observed(model, batch)
+        logits, spikes = observed(rounded, batch)
         exact_logits, exact_spikes = observed(exact, batch.double())
         largest = max(largest, float((logits - exact_logits).abs().max()))
         for name, fired in spikes.items():
             flips += int(((fired - exact_spikes[name]).abs() > 0.5 * units[name]).sum())
         disagreements += int((logits.argmax(1) != exact_logits.argmax(1)).sum())
-        progress.advance(min(number * size, len(images)), len(images))
-    progress.step()
+
+    batches.each(compare, "verification against double precision")
     return replace(
         outcome,
         rounding_flips=flips,
