@@ -76,6 +76,7 @@ class EvaluationEngine(ABC):
         self,
         plan: Plan,
         *,
+        start: int = 0,
         limit: int | None = None,
         stop: Callable[[npt.NDArray[np.bool_]], bool] | None = None,
         keep: Iterable[Group] = (),
@@ -85,9 +86,10 @@ class EvaluationEngine(ABC):
 
         Args:
             plan: channels that stay.
-            limit: so many images at most.
-            stop: called after each chunk with the flags so far; True ends the evaluation, and
-                chunks behind that were evaluated as well do not count.
+            start: the first image; those before it are left out.
+            limit: the last image (exclusive); None: the last of all.
+            stop: called after each chunk with the flags so far, from `start` on; True ends the
+                evaluation, and chunks behind that were evaluated as well do not count.
             keep: groups about to be varied: the states before them are cached for later calls.
             progress: gets the images done; no step.
         """
@@ -95,7 +97,7 @@ class EvaluationEngine(ABC):
         request = Request(plan, tuple(group.name for group in keep))
         flags: list[npt.NDArray[np.bool_]] = []
         logits: list[torch.Tensor] = []
-        for chunk, found in self._logits(request, chunks_of(n, self.chunk), progress):
+        for chunk, found in self._logits(request, chunks_of(n, self.chunk, start), progress):
             logits.append(found)
             labels = torch.from_numpy(self.labels[slice(*chunk)])
             flags.append((found.argmax(dim=1) == labels).numpy())
@@ -114,6 +116,13 @@ class EvaluationEngine(ABC):
         """The chunks in order, each with its logits on the CPU; ended early, if it is closed."""
 
 
-def chunks_of(images: int, size: int) -> list[Chunk]:
-    """Chunks of so many images, the last one perhaps smaller."""
-    return [(start, min(start + size, images)) for start in range(0, images, size)]
+def chunks_of(images: int, size: int, start: int = 0) -> list[Chunk]:
+    """Chunks of so many images; the last one may be smaller, and the first if it begins at `start`.
+
+    Args:
+        images: the last image (exclusive).
+        size: images of a chunk: those begin at multiples of it.
+        start: the first image.
+    """
+    begins = [start, *range(start - start % size + size, images, size)]
+    return list(zip(begins, [*begins[1:], images], strict=True))

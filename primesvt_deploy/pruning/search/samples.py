@@ -26,17 +26,19 @@ class Shard:
 
     Args:
         images: the whole list.
-        chunks: those of the shard, in order.
+        chunks: those of the shard, in order; of one size but for the last.
     """
 
     def __init__(self, images: ImageList, chunks: Sequence[Chunk]) -> None:
         sizes = [stop - start for start, stop in chunks]
+        self._size = sizes[0]
         places = np.cumsum([0, *sizes])
         self._places = {start: int(at) for (start, _), at in zip(chunks, places[:-1], strict=True)}
         numbers = [np.arange(*chunk) for chunk in chunks]
         self.images = images.select(np.concatenate(numbers))
 
     def inputs(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Samples `start..stop-1` of the whole list, which begin a chunk of the shard."""
-        at = self._places[start]
+        """Samples `start..stop-1` of the whole list, all of one chunk of the shard."""
+        inside = start % self._size
+        at = self._places[start - inside] + inside
         return self.images.inputs(at, at + stop - start)

@@ -79,8 +79,8 @@ class WorkerEngine(EvaluationEngine):
         if self._moments is None and self._recovery.needs_moments:
             self._moments = self._workers.put(self._recovery.moments)
         calls = [
-            (number % len(self._workers), "logits", (request, chunk, self._moments))
-            for number, chunk in enumerate(chunks)
+            (chunk[0] // self.chunk % len(self._workers), "logits", (request, chunk, self._moments))
+            for chunk in chunks
         ]
         for chunk, (found, told) in zip(chunks, self._in_waves(calls), strict=True):
             for line in told:

@@ -11,6 +11,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.cut import mask
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.chunk_evaluator import EvaluatedOn
+from primesvt_deploy.pruning.search.engine import chunks_of
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 
 
@@ -131,3 +132,12 @@ def test_masks_are_lifted_again(tiny: SViT, groups: tuple[Group, ...], tiny_data
     dense = judge.outcome(Plan()).hits
     judge.outcome(Plan().replacing("residual", [0]))
     np.testing.assert_array_equal(judge.outcome(Plan()).hits, dense)
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_chunks_cover_the_images_in_order(size: int) -> None:
+    for start, stop in [(0, 1), (0, 64), (5, 64), (31, 33), (32, 96), (63, 64)]:
+        chunks = chunks_of(stop, size, start)
+        assert [i for chunk in chunks for i in range(*chunk)] == list(range(start, stop))
+        assert all(begin % size == 0 for begin, _ in chunks[1:])
+        assert all(0 < end - begin <= size for begin, end in chunks)
