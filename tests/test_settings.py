@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from primesvt_deploy.errors import SettingsError
-from primesvt_deploy.settings import DEFAULT_RATES, BuildSettings, FinetuneSettings, SearchSettings
+from primesvt_deploy.settings import (
+    DEFAULT_RATES,
+    BuildSettings,
+    ComputeSettings,
+    FinetuneSettings,
+    SearchSettings,
+)
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -149,6 +155,7 @@ def test_search_settings_as_json() -> None:
         "policy": "prioritized",
         "recover": ["free", "bias", "refit", "norms"],
         "ignore": [],
+        "evaluation_precision": "fp32",
     }
 
 
@@ -197,3 +204,34 @@ def test_a_budget_of_megabytes_does_not_depend_on_the_dense_file() -> None:
 def test_budget_is_exact_for_round_targets(kilobytes: int, percent: int, dense: int) -> None:
     both = BuildSettings(budget_mb=kilobytes / 1000, saving=float(percent))
     assert both.budget_bytes(dense) == min(kilobytes * 1000, dense * (100 - percent) // 100)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"device": "gpu"}, "device is 'gpu': expected cpu, cuda, cuda:0 .* or auto"),
+        ({"device": "cuda:"}, "device is 'cuda:'"),
+        ({"workers": 0}, "workers are 0: expected 1 to 4096; change --workers, or leave it out"),
+        ({"workers": 5000}, "workers are 5000"),
+        ({"ray": " "}, "the address of the Ray cluster is empty: expected HOST:PORT, or auto"),
+    ],
+)
+def test_where_nothing_can_compute(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{message}"):
+        ComputeSettings(**wrong)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
+def test_devices_that_have_a_name(device: str) -> None:
+    assert ComputeSettings(device=device).to_dict()["device"] == device
+
+
+def test_workers_evaluate_where_they_are_asked_for() -> None:
+    assert not ComputeSettings().distributed
+    assert ComputeSettings(workers=1).distributed
+    assert ComputeSettings(ray="auto").distributed
+
+
+def test_a_precision_of_evaluation_that_is_none() -> None:
+    with pytest.raises(SettingsError, match=r"^evaluation precision is 'tf32': expected one of"):
+        SearchSettings(evaluation_precision="tf32")

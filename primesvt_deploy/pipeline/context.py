@@ -115,7 +115,7 @@ class SearchContext:
             self.prunable.groups,
             self.image_sets().search,
             recovery=self.recovery,
-            on=EvaluatedOn(device=self.device, precision=self.compute.evaluation_precision),
+            on=EvaluatedOn(device=self.device, precision=self.settings.evaluation_precision),
             tell=self.progress.message,
         )
 

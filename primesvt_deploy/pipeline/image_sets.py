@@ -50,6 +50,8 @@ def image_sets(data: DataSet, settings: SearchSettings) -> ImageSets:
 def search_key(model: SViT, data: DataSet, settings: SearchSettings) -> str:
     """Digest of all that an evaluated candidate depends on: a ledger belongs to one key."""
     steps = repr(sorted(model.preprocessing.to_dict().items()))
-    # A candidate is the same whichever policy asks for it: they share a ledger.
-    values = {name: value for name, value in settings.to_dict().items() if name != "policy"}
+    values = settings.to_dict()
+    del values["policy"]  # a candidate is the same whichever policy asks for it
+    if values["evaluation_precision"] == "fp32":
+        del values["evaluation_precision"]  # keys from before it could be chosen still hold
     return fingerprint(model.digest, data.digest, steps, repr(values), __version__)

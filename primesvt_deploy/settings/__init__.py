@@ -7,6 +7,7 @@ from primesvt_deploy.settings.kinds import BudgetOn, Precision, Runtime
 from primesvt_deploy.settings.limits import MOST_BATCH, MOST_THREADS
 from primesvt_deploy.settings.search import (
     DEFAULT_RATES,
+    EVALUATION_PRECISIONS,
     HEAD,
     POLICY_NAMES,
     RECOVERY_STEPS,
@@ -15,6 +16,7 @@ from primesvt_deploy.settings.search import (
 
 __all__ = [
     "DEFAULT_RATES",
+    "EVALUATION_PRECISIONS",
     "HEAD",
     "MOST_BATCH",
     "MOST_THREADS",

@@ -1,4 +1,4 @@
-"""Device, precision of evaluation and workers of a search."""
+"""Device and workers of a search."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings.base import Brief
 from primesvt_deploy.settings.limits import MOST_WORKERS
 
-__all__ = ["DEVICES", "EVALUATION_PRECISIONS", "ComputeSettings"]
+__all__ = ["DEVICES", "ComputeSettings"]
 
 DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
-EVALUATION_PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ComputeSettings(Brief):
-    """Device, precision of evaluation and workers of a search.
+    """Device and workers of a search.
 
-    The same plans come out everywhere but for spikes that flip by rounding: between kinds of
-    devices, and between precisions.
+    Plans do not depend on it, but for spikes that flip by rounding between kinds of devices.
 
     Args:
         device: `cpu`, `cuda` (the first), `cuda:N`, or `auto`: CUDA where there is one. Of workers
             each takes one such device.
-        evaluation_precision: of the networks that candidates are judged by, `fp32` (without TF32,
-            so that spikes agree) or `bf16`; recovery and calibration are float32 and float64.
         workers: processes that evaluate, started by Ray; None: this one alone, or with `ray` one a
             GPU, or a node where there are none.
         ray: address of a Ray cluster, or `auto` for the one that this machine belongs to; None:
@@ -38,7 +34,6 @@ class ComputeSettings(Brief):
     """
 
     device: str = "auto"
-    evaluation_precision: str = EVALUATION_PRECISIONS[0]
     workers: int | None = None
     ray: str | None = None
 
@@ -49,11 +44,6 @@ class ComputeSettings(Brief):
             raise SettingsError(
                 f"device is {self.device!r:.60}: expected cpu, cuda, cuda:0 (or another number) or "
                 "auto; change --device"
-            )
-        if self.evaluation_precision not in EVALUATION_PRECISIONS:
-            raise SettingsError(
-                f"evaluation precision is {self.evaluation_precision!r:.60}: expected one of "
-                f"{', '.join(EVALUATION_PRECISIONS)}"
             )
         if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
             raise SettingsError(

@@ -8,7 +8,14 @@ from typing import Any
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings.base import Brief, check_seed
 
-__all__ = ["DEFAULT_RATES", "HEAD", "POLICY_NAMES", "RECOVERY_STEPS", "SearchSettings"]
+__all__ = [
+    "DEFAULT_RATES",
+    "EVALUATION_PRECISIONS",
+    "HEAD",
+    "POLICY_NAMES",
+    "RECOVERY_STEPS",
+    "SearchSettings",
+]
 
 POLICY_NAMES = ("prioritized", "greedy", "uniform", "global-l2", "random")
 """Names of `pruning.policies`, the default first."""
@@ -16,6 +23,7 @@ RECOVERY_STEPS = ("free", "bias", "refit", "norms")
 """Steps of `pruning.recovery` that every candidate is recovered by."""
 HEAD = "head"
 """The recovery step that is tried on the final plan alone."""
+EVALUATION_PRECISIONS = ("fp32", "bf16")
 DEFAULT_RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MOST_MULTIPLE = 1024
 
@@ -38,6 +46,8 @@ class SearchSettings(Brief):
             the plan that is decided on gets its classifier refitted, and is shipped so unless it
             loses more on the search images.
         ignore: names of layers, modules or groups, or patterns of them, that keep their channels.
+        evaluation_precision: of the networks that candidates are judged by, `fp32` (without TF32,
+            so that spikes agree) or `bf16`; recovery and calibration are float32 and float64.
 
     Raises:
         SettingsError: a value is out of range, or of another type.
@@ -52,6 +62,7 @@ class SearchSettings(Brief):
     policy: str = POLICY_NAMES[0]
     recover: tuple[str, ...] = RECOVERY_STEPS
     ignore: tuple[str, ...] = ()
+    evaluation_precision: str = EVALUATION_PRECISIONS[0]
 
     def __post_init__(self) -> None:
         """Refuse values out of range; sort rates and recovery steps."""
@@ -59,6 +70,11 @@ class SearchSettings(Brief):
         if self.policy not in POLICY_NAMES:
             raise SettingsError(
                 f"policy is {self.policy!r}: expected one of {', '.join(POLICY_NAMES)}"
+            )
+        if self.evaluation_precision not in EVALUATION_PRECISIONS:
+            raise SettingsError(
+                f"evaluation precision is {self.evaluation_precision!r:.60}: expected one of "
+                f"{', '.join(EVALUATION_PRECISIONS)}"
             )
         known = (*RECOVERY_STEPS, HEAD)
         unknown = [step for step in self.recover if step not in known]
