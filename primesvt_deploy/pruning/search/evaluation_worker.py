@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from primesvt_deploy.pruning.search.engine import Request
 from primesvt_deploy.pruning.search.samples import Shard
 from primesvt_deploy.pruning.search.state_cache import Chunk
 
-__all__ = ["EvaluationWorker", "WorkerSetup", "shards_of"]
+__all__ = ["EvaluationWorker", "WorkerSetup"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,3 @@ class EvaluationWorker:
     def release(self) -> None:
         """Give the memory of cached states back."""
         self._chunks.release()
-
-
-def shards_of(images: ImageList, chunks: Sequence[Chunk], workers: int) -> list[Shard]:
-    """Shards of a list of images: chunk after chunk, the workers in turn."""
-    return [Shard(images, chunks[number::workers]) for number in range(workers)]

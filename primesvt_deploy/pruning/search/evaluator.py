@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-import torch
+from collections.abc import Callable, Sequence
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.data.images import ImageList
@@ -12,8 +10,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
-from primesvt_deploy.pruning.search.engine import EvaluationEngine, Request
-from primesvt_deploy.pruning.search.state_cache import Chunk
+from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
 
 __all__ = ["CHUNK", "Evaluator", "chunk_size"]
 
@@ -59,13 +56,12 @@ class Evaluator(EvaluationEngine):
         """See `EvaluationEngine`."""
         self._chunks.release()
 
-    def _logits(
-        self, request: Request, chunks: Sequence[Chunk], progress: Progress
-    ) -> Iterator[tuple[Chunk, torch.Tensor]]:
-        last = chunks[-1][1]
-        for start, stop in chunks:
+    def _run(self, course: Course, progress: Progress) -> None:
+        request, last = course.asked.request, course.chunks[-1][1]
+        while not course.ended:
+            start, stop = chunk = course.left[0]
 
             def tell(share: float, start: int = start, stop: int = stop) -> None:
                 progress.advance(start + int(share * (stop - start)), last)
 
-            yield (start, stop), self._chunks.logits(request, (start, stop), tell)
+            course.take(self._chunks.logits(request, chunk, tell))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,53 +21,62 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import SILENT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import Recovery
+from primesvt_deploy.pruning.search import samples
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
-from primesvt_deploy.pruning.search.engine import EvaluationEngine, chunks_of
-from primesvt_deploy.pruning.search.evaluation_worker import (
-    EvaluationWorker,
-    WorkerSetup,
-    shards_of,
-)
+from primesvt_deploy.pruning.search.engine import Asked, EvaluationEngine, chunks_of
+from primesvt_deploy.pruning.search.evaluation_worker import EvaluationWorker, WorkerSetup
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.samples import Shard, Sharing
 from primesvt_deploy.pruning.search.space import SearchSpace
-from primesvt_deploy.pruning.search.worker_engine import Call, WorkerEngine
+from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
 from primesvt_deploy.settings import RECOVERY_STEPS
 
 CHUNK, BATCH = 16, 8
 
 
 class WorkersHere:
-    """Workers of this process, to which everything goes through pickle; a call may be made twice.
+    """Workers of this process, to which everything goes through pickle.
 
     Args:
         makers: makes each worker.
         dies_at: numbers of calls before which the worker is replaced by a fresh one.
+        order: of calls that are said to be done first.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], dies_at: Sequence[int] = ()) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], Any]], dies_at: Sequence[int] = (), seed: int = 0
+    ) -> None:
         self._makers, self._dies_at = list(makers), set(dies_at)
         self._workers = [make() for make in makers]
+        self._order = random.Random(seed)
         self.made = 0
 
     def __len__(self) -> int:
         return len(self._workers)
 
-    def call(self, calls: Sequence[Call]) -> Iterator[Any]:
-        assert len({number for number, _, _ in calls}) == len(calls), "one call a worker at once"
-        results = []
-        for number, method, arguments in calls:
-            if self.made in self._dies_at:
-                self._workers[number] = self._makers[number]()
-            self.made += 1
-            sent = [a if isinstance(a, _Put) else pickle.loads(pickle.dumps(a)) for a in arguments]
-            found = getattr(self._workers[number], method)(*sent)
-            results.append(pickle.loads(pickle.dumps(found)))
-        yield from results
+    def submit(self, worker: int, method: str, *arguments: Any) -> Any:
+        if self.made in self._dies_at:
+            self._workers[worker] = self._makers[worker]()
+        self.made += 1
+        sent = [a if isinstance(a, _Put) else pickle.loads(pickle.dumps(a)) for a in arguments]
+        found = getattr(self._workers[worker], method)(*sent)
+        return _Call(pickle.dumps(found))
+
+    def first_done(self, calls: Sequence[Any]) -> Any:
+        return self._order.choice(calls)
+
+    def result(self, call: Any) -> Any:
+        return pickle.loads(call.content)
 
     def put(self, value: Any) -> Any:
         return _Put(pickle.dumps(value))
+
+
+class _Call:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
 
 
 class _Put:
@@ -98,14 +108,14 @@ def shared(
         model=model, groups=groups, steps=tuple(steps), calibration=data.search,
         device="cpu", precision="fp32", batch_size=BATCH, cache_bytes=None,
     )  # fmt: skip
-    chunks = chunks_of(len(data.search), CHUNK)
+    sharing = Sharing(len(data.search), CHUNK, workers)
     makers = [
-        lambda shard=shard: EvaluationWorker(setup, shard)
-        for shard in shards_of(data.search, chunks, workers)
+        lambda number=number: EvaluationWorker(setup, Shard(data.search, sharing.chunks(number)))
+        for number in range(workers)
     ]
     recovery = Recovery(model, groups, data.search, steps)
     engine = WorkerEngine(
-        WorkersHere(makers, dies_at), groups, data.search.labels, CHUNK,
+        WorkersHere(makers, dies_at, seed=workers), sharing, groups, data.search.labels,
         device="cpu", recovery=recovery, progress=SILENT,
     )  # fmt: skip
     return engine, recovery
@@ -224,3 +234,46 @@ def refusing(chunks: ChunkEvaluator, monkeypatch: pytest.MonkeyPatch, *, most: i
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     first.register_forward_pre_hook(refuse)
+
+
+@pytest.fixture(autouse=True)
+def few_images_are_held_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no chunk of so few images would be shared."""
+    monkeypatch.setattr(samples, "HELD_BY_ALL", 2 * CHUNK)
+
+
+@pytest.mark.slow
+def test_independent_evaluations_have_the_same_outcomes_side_by_side(
+    tiny: SViT, tiny_data: DataSet
+) -> None:
+    alone, _ = in_process(tiny, tiny_data, RECOVERY_STEPS)
+    ranking = SearchSpace(tiny, alone.groups).by_norm
+    asked = [
+        Asked(
+            plan=ranking.pruned(Plan(), group, rate),
+            start=start,
+            limit=limit,
+            stop=(lambda flags: flags.mean() < 0.5) if rate > 0.5 else None,
+            keep=(group,),
+        )
+        for group in alone.groups[:3]
+        for rate, start, limit in [(0.25, 0, 20), (0.5, 0, None), (0.75, 0, None), (0.6, 8, 70)]
+    ]
+    expected = list(alone.outcomes(asked))
+    assert len({len(found.hits) for found in expected}) > 3, "the test sees nothing"
+    for workers in (1, 2, 4):
+        engine, _ = shared(tiny, tiny_data, RECOVERY_STEPS, workers, dies_at=(7, 9))
+        engine.outcome(Plan(), limit=50, keep=engine.groups)
+        for found, other in zip(engine.outcomes(asked), expected, strict=True):
+            np.testing.assert_array_equal(found.hits, other.hits)
+            assert torch.equal(found.logits, other.logits)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize("images", [5, 16, 33, 120])
+def test_each_image_is_held_by_its_owner(images: int, workers: int) -> None:
+    sharing = Sharing(images, CHUNK, workers)
+    held = [sharing.chunks(number) for number in range(workers)]
+    for chunk in chunks_of(images, CHUNK):
+        assert chunk in held[sharing.owner(chunk)]
+        assert sum(chunk in own for own in held) == (workers if chunk[1] <= 2 * CHUNK else 1)
