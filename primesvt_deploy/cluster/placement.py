@@ -78,9 +78,7 @@ def place_workers(
         threads = min(node.cpus // node.gpus for node in useful)
     else:
         threads = _threads([node.cpus for node in useful], workers)
-    return Placement(
-        workers=workers, device="cuda" if on_gpus else "cpu", threads=max(1, threads)
-    )
+    return Placement(workers=workers, device="cuda" if on_gpus else "cpu", threads=max(1, threads))
 
 
 def _threads(cpus: Sequence[int], workers: int) -> int:
