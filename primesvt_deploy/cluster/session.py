@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from primesvt_deploy.cluster.crew import Crew
-from primesvt_deploy.cluster.host import Stored
 from primesvt_deploy.cluster.ending import shut_down, sigterm_kept
+from primesvt_deploy.cluster.host import Stored
 from primesvt_deploy.cluster.library import only_loopback, ray_library, unheard
 from primesvt_deploy.cluster.placement import Node, Placement, place_workers
 from primesvt_deploy.cluster.reach import Reached, reach
