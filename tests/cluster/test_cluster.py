@@ -1,0 +1,101 @@
+"""A cluster that runs already: joined after its versions and sizes are checked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from ray_sessions import children, needs_ray, runs
+
+from primesvt_deploy.cluster import session as sessions
+from primesvt_deploy.cluster.session import RaySession
+from primesvt_deploy.errors import ClusterError
+from primesvt_deploy.settings import ComputeSettings
+
+pytestmark = [needs_ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of one node with two cores, on 127.0.0.1."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--num-gpus=0",
+        "--include-dashboard=false", "--object-store-memory=100000000",
+    ]  # fmt: skip
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    head = subprocess.Popen(
+        command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(300):
+            time.sleep(0.2)
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+        yield f"127.0.0.1:{port}"
+    finally:
+        started = children(head.pid)
+        head.send_signal(signal.SIGTERM)
+        head.wait(60)
+        for process in filter(runs, started):
+            os.kill(process, signal.SIGKILL)
+
+
+def test_it_is_joined_and_left_running(address: str) -> None:
+    for _ in range(2):
+        with RaySession(ComputeSettings(ray=address, workers=2)) as session:
+            assert session.placement.workers == 2 and session.placement.device == "cpu"
+            with session.spawn(dict, lambda number: ([("number", number)],)) as crew:
+                calls = [crew.submit(i, "get", "number") for i in range(2)]
+                assert crew.results(calls) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 3}, "workers are 3, but the Ray cluster at 127.0.0.1:.* has 2 CPU cores"),
+        ({"device": "cuda"}, "the Ray cluster at 127.0.0.1:.* has no GPU"),
+    ],
+)
+def test_one_that_is_too_small(address: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ClusterError, match=message):
+        RaySession(ComputeSettings(ray=address, **settings)).__enter__()  # type: ignore[arg-type]
+
+
+def test_one_whose_nodes_have_another_torch(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sessions.make_report()
+
+    def make() -> Callable[[], dict[str, str | None]]:
+        here = made()
+
+        def report() -> dict[str, str | None]:
+            import os
+
+            # Only the driver was started by pytest itself.
+            other = {} if "PYTEST_CURRENT_TEST" in os.environ else {"torch": "1.13.1"}
+            return {**here, **other}
+
+        return report
+
+    monkeypatch.setattr(sessions, "make_report", make)
+    with pytest.raises(ClusterError, match=r"has torch 1\.13\.1, and this process torch 2"):
+        RaySession(ComputeSettings(ray=address)).__enter__()
+
+
+def test_cores_that_others_hold(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from primesvt_deploy.cluster import crew as crews
+
+    with RaySession(ComputeSettings(ray=address, workers=2)) as session:
+        with session.spawn(dict, lambda number: ()):
+            monkeypatch.setattr(crews, "_START_SECONDS", 2.0)
+            with pytest.raises(ClusterError, match="0 of 2 workers started within 2 s, .* 0 are"):
+                session.spawn(dict, lambda number: ())
