@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from primesvt_deploy.cluster.library import AUTH_MODE
 from primesvt_deploy.errors import ClusterError, SettingsError, first_line
 
 __all__ = ["Reached", "reach"]
@@ -21,6 +22,7 @@ __all__ = ["Reached", "reach"]
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 30.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NO_TOKEN = "InvalidAuthToken"
 _TRY = """
 import json, logging, os, sys
 import ray
@@ -33,7 +35,7 @@ try:
     ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
     found = {"address": ray.get_runtime_context().gcs_address}
 except BaseException as error:
-    found = {"error": str(error)}
+    found = {"error": str(error.__cause__ or error)}
 out.write(json.dumps(found))
 out.flush()
 os._exit(0)
@@ -47,10 +49,12 @@ class Reached:
     Args:
         address: HOST:PORT of its head.
         on_loopback: whether it is on this machine, and listens on 127.0.0.1 alone.
+        token: whether it demands a token, which Ray then finds at its usual places.
     """
 
     address: str
     on_loopback: bool
+    token: bool
 
 
 def reach(address: str) -> Reached:
@@ -85,9 +89,25 @@ def reach(address: str) -> Reached:
 
 
 def _joined(address: str, *, on_loopback: bool) -> Reached:
-    """Have another process join the cluster."""
+    """Have another process join the cluster, with a token where it demands one."""
     where = "" if address == "auto" else f" at {address}"
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    mode = os.environ.get(AUTH_MODE)
+    for token in (False, True) if mode is None else (mode.lower() == "token",):
+        found = _try(address, where, on_loopback=on_loopback, token=token)
+        if _NO_TOKEN not in found.get("error", ""):
+            break
+    if "error" in found:
+        raise _refused(found["error"], where)
+    return Reached(found["address"], on_loopback, token)
+
+
+def _try(address: str, where: str, *, on_loopback: bool, token: bool) -> dict[str, str]:
+    """The address of the cluster, or Ray's error, as another process finds it."""
+    environment = {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        AUTH_MODE: "token" if token else "disabled",
+    }
     try:
         ended = subprocess.run(
             [sys.executable, "-c", _TRY, address, "loopback" if on_loopback else "network"],
@@ -96,7 +116,7 @@ def _joined(address: str, *, on_loopback: bool) -> Reached:
             timeout=_JOIN_SECONDS,
             env=environment,
         )
-        found = json.loads(ended.stdout)
+        found: dict[str, str] = json.loads(ended.stdout)
     except subprocess.TimeoutExpired as error:
         raise ClusterError(
             f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there is "
@@ -104,9 +124,7 @@ def _joined(address: str, *, on_loopback: bool) -> Reached:
         ) from error
     except ValueError as error:
         raise ClusterError(f"Ray cannot join the cluster{where}: {_last(ended.stderr)}") from error
-    if "error" in found:
-        raise _refused(found["error"], where)
-    return Reached(found["address"], on_loopback)
+    return found
 
 
 def _refused(message: str, where: str) -> ClusterError:
@@ -123,6 +141,12 @@ def _refused(message: str, where: str) -> ClusterError:
         return ClusterError(
             "no Ray cluster runs on this machine: start one by `ray start --head`, or pass "
             "--ray HOST:PORT"
+        )
+    if _NO_TOKEN in message or "Token authentication is enabled but" in message:
+        return ClusterError(
+            f"the Ray cluster{where} demands a token that this process does not have: set "
+            "RAY_AUTH_TOKEN_PATH to the file that `ray get-auth-token` names there, and "
+            "RAY_AUTH_MODE=token"
         )
     reason = first_line(ValueError(message))
     return ClusterError(f"the Ray cluster{where} cannot be joined from this machine: {reason}")

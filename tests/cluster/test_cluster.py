@@ -31,7 +31,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--num-gpus=0",
         "--include-dashboard=false", "--object-store-memory=100000000",
     ]  # fmt: skip
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "disabled",
+    }
     head = subprocess.Popen(
         command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -72,7 +76,7 @@ def test_one_that_is_too_small(address: str, settings: dict[str, object], messag
 
 
 def test_one_whose_nodes_have_another_torch(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = sessions.make_report()
+    made, driver = sessions.make_report(), os.getpid()
 
     def make() -> Callable[[], dict[str, str | None]]:
         here = made()
@@ -80,8 +84,7 @@ def test_one_whose_nodes_have_another_torch(address: str, monkeypatch: pytest.Mo
         def report() -> dict[str, str | None]:
             import os
 
-            # Only the driver was started by pytest itself.
-            other = {} if "PYTEST_CURRENT_TEST" in os.environ else {"torch": "1.13.1"}
+            other = {} if os.getpid() == driver else {"torch": "1.13.1"}
             return {**here, **other}
 
         return report
@@ -94,8 +97,10 @@ def test_one_whose_nodes_have_another_torch(address: str, monkeypatch: pytest.Mo
 def test_cores_that_others_hold(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from primesvt_deploy.cluster import crew as crews
 
-    with RaySession(ComputeSettings(ray=address, workers=2)) as session:
-        with session.spawn(dict, lambda number: ()):
-            monkeypatch.setattr(crews, "_START_SECONDS", 2.0)
-            with pytest.raises(ClusterError, match="0 of 2 workers started within 2 s, .* 0 are"):
-                session.spawn(dict, lambda number: ())
+    with (
+        RaySession(ComputeSettings(ray=address, workers=2)) as session,
+        session.spawn(dict, lambda number: ()),
+    ):
+        monkeypatch.setattr(crews, "_START_SECONDS", 2.0)
+        with pytest.raises(ClusterError, match=r"0 of 2 workers started within 2 s, .* 0 are"):
+            session.spawn(dict, lambda number: ())

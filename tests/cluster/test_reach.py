@@ -37,7 +37,7 @@ def test_a_port_that_is_closed(silent: int) -> None:
 
 
 def test_a_host_that_does_not_exist() -> None:
-    with pytest.raises(ClusterError, match="no Ray cluster answers at no-such-host.invalid:6379"):
+    with pytest.raises(ClusterError, match=r"no Ray cluster answers at no-such-host.invalid:6379"):
         reach("no-such-host.invalid:6379")
 
 

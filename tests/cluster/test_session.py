@@ -84,7 +84,7 @@ def test_the_first_that_is_done(crew: Crew) -> None:
 
 
 def test_errors_of_a_worker(crew: Crew) -> None:
-    with pytest.raises(DataError, match="^no such image$"):
+    with pytest.raises(DataError, match=r"^no such image$"):
         crew.result(crew.submit(0, "refuse"))
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         crew.result(crew.submit(1, "fail"))
