@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data.images import ImageList
@@ -110,13 +112,14 @@ def finetune(
     settings: FinetuneSettings,
     *,
     compute: ComputeSettings = ComputeSettings(),
+    device: torch.device | None = None,
     session: RaySession | None = None,
     checkpoint: Path | None = None,
     progress: Progress = AUTOMATIC,
 ) -> Finetuned:
     """Train `model` on `train` with `dense` as its teacher.
 
-    Several workers share each batch: `settings.batch_size` is that of all together, batch norms
+    Several workers share each batch: the batch size is that of all together, batch norms
     use the statistics of all, and the weights are those of one process but for rounding.
 
     Args:
@@ -125,6 +128,7 @@ def finetune(
         train: the train split.
         settings: epochs and rates.
         compute: device and workers; workers train together, each on a device.
+        device: of this process, where no workers train; None: that of `compute`.
         session: of these workers, if one is open; None: one is opened for the training.
         checkpoint: file that keeps the state; a fine-tuning of the same models, images, settings
             and number of workers goes on from it, and on CPUs ends with the same weights bit for
@@ -147,18 +151,17 @@ def finetune(
             state = saved.read(progress)
             found = train_on_ranks(workers, job, state=state, keep=saved.write, progress=progress)
     else:
-        found = _train_here(job, compute, _Checkpoint(checkpoint, job.key(1)), progress)
+        on = device or compute_device(compute.device)
+        found = _train_here(job, on, _Checkpoint(checkpoint, job.key(1)), progress)
     trained, losses, seconds = found
     images = len(job.images) // settings.batch_size * settings.batch_size * settings.epochs
     return Finetuned(model=trained, losses=losses, images=images, seconds=round(seconds, 1))
 
 
 def _train_here(
-    job: FinetuneJob, compute: ComputeSettings, saved: _Checkpoint, progress: Progress
+    job: FinetuneJob, device: torch.device, saved: _Checkpoint, progress: Progress
 ) -> tuple[SViT, tuple[float, ...], float]:
-    training = Finetuning(
-        job, compute_device(compute.device), share=WHOLE, keep=saved.write, progress=progress
-    )
+    training = Finetuning(job, device, share=WHOLE, keep=saved.write, progress=progress)
     loop = training.loop
     state = saved.read(progress)
     if state is not None:

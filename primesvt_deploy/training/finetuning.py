@@ -34,7 +34,7 @@ STATE_KEYS = frozenset({"step", "seconds", "student", "optimizer", "losses"})
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneJob:
-    """What is trained, on what, and how; arguments as in `finetune`."""
+    """Models, images and settings of a fine-tuning; arguments as in `finetune`."""
 
     model: SViT
     dense: SViT

@@ -1,4 +1,4 @@
-"""What processes that train together share in a step: batch norms' statistics, and gradients.
+"""Exchanges of processes that train together, in each step: batch norms' statistics, gradients.
 
 Each takes its part of every batch. With the statistics of the whole batch and the mean of all
 gradients they take the step that one process takes with the whole batch, but for rounding. Sums
