@@ -78,7 +78,7 @@ def own_token() -> Iterator[None]:
 
     From Ray 2.60 on; it would write a token to the user's home otherwise.
     """
-    with _variable(_TOKEN, _token()), token_mode(True):
+    with _variable(_TOKEN, process_token()), token_mode(True):
         yield
 
 
@@ -102,8 +102,8 @@ def _read_variables_again() -> None:
 
 
 @cache
-def _token() -> str:
-    """One for the whole process: Ray reads it once."""
+def process_token() -> str:
+    """The token of all private sessions of this process: Ray reads it once."""
     return secrets.token_hex(32)
 
 

@@ -42,7 +42,8 @@ class RaySession:
 
     A private Ray listens on 127.0.0.1 alone. It ends with the context, thus at an exception, at
     Ctrl-C and at SIGTERM; where this process is killed its workers end at once, and the last of
-    Ray's own processes a minute later.
+    Ray's own processes a minute later. A process that has had one joins no cluster of another
+    token: Ray remembers the first.
 
     Args:
         compute: workers or a cluster (`ComputeSettings.distributed`).

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from ray_sessions import children, needs_ray, runs, two_workers
 
-from primesvt_deploy.cluster.crew import Crew
+from primesvt_deploy.cluster import crew as crews
+from primesvt_deploy.cluster.crew import Crew, WorkerLostError
 from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.errors import ClusterError, DataError
 
@@ -109,6 +110,16 @@ def test_a_worker_that_dies_each_time_is_given_up(session: RaySession) -> None:
         with pytest.raises(ClusterError, match="a worker was started 2 times and is lost again"):
             spawned.result(spawned.submit(0, "die"))
         assert spawned.result(spawned.submit(1, "add")) == 1
+
+
+def test_a_cluster_that_stays_too_small_ends_the_wait(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(crews, "_REPLACED_SECONDS", 0.3)
+    monkeypatch.setattr(crew, "_demands", {"GPU": 1.0})
+    with pytest.raises(WorkerLostError, match="0 GPUs are left for 2 workers; run the same"):
+        crew.result(crew.submit(0, "sleep", 2.0))
 
 
 def test_it_listens_on_this_machine_alone(crew: Crew) -> None:
