@@ -12,6 +12,7 @@ import torch
 
 from primesvt_deploy.bundle.signature import SigningKey, sign_bundle
 from primesvt_deploy.bundle.workspace import Workspace
+from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
@@ -103,8 +104,8 @@ def build(
     Raises:
         OutputError: the output cannot be written.
         DataError: data that do not fit the model, or too few to fine-tune on.
-        SettingsError: a frontier of something else, timesteps that cannot be, or a first layer that
-            cannot take pixels.
+        SettingsError: a frontier of something else, timesteps that cannot be, a first layer that
+            cannot take pixels, or a device that is not there.
         VerificationError: the artifact is not its model; nothing is written.
     """
     if settings.threads:
@@ -144,6 +145,7 @@ def _context(
     progress: Progress,
 ) -> BuildContext:
     """Everything that the stages rest on; whatever would fail after hours of work fails here."""
+    compute_device(settings.compute.device)
     _check_model(model, settings)
     splits = data or open_data(model, seed=settings.search.seed)
     if known is not None:
@@ -169,6 +171,7 @@ def _context(
             settings.pruning,
             splits,
             ledger=ledger,
+            compute=settings.compute,
             progress=progress,
             ahead=lambda search: build_ahead(context(search)),
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from primesvt_deploy.compute.device import compute_device
+from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
 from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
@@ -240,8 +240,11 @@ def unjudged_context(
 
     Raises:
         DataError: recovery needs more images than the data have.
-        SettingsError: recovery that the model does not allow, or no such layer to ignore.
+        SettingsError: recovery that the model does not allow, no such layer to ignore, or a device
+            that is not there.
     """
+    compute_device(compute.device)
+    use_exact_arithmetic()
     if data is not None:
         check_recovery(model, data, settings)
     if isinstance(model.module, AdoptedNetwork):

@@ -46,7 +46,7 @@ from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Ledger
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary
 
 __all__ = ["SAVINGS", "FrontierResult", "frontier"]
@@ -76,6 +76,7 @@ def frontier(
     savings: Sequence[float] = SAVINGS,
     timesteps: Sequence[int] = (),
     held_out_images: int | None = None,
+    compute: ComputeSettings = ComputeSettings(),
     progress: Progress = AUTOMATIC,
 ) -> FrontierResult:
     """Find the frontier of one policy and write it to a directory.
@@ -88,6 +89,7 @@ def frontier(
         savings: percent of the weights' bytes to save, a point each.
         timesteps: T to run each point with besides the model's own.
         held_out_images: so many of the held-out split; None: all.
+        compute: where it computes.
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
 
@@ -95,7 +97,7 @@ def frontier(
         The content of `frontier.json`.
 
     Raises:
-        DataError, ModelError, SettingsError: data, timesteps or savings that cannot be.
+        DataError, ModelError, SettingsError: data, timesteps, savings or a device that cannot be.
         OutputError: the directory is in use by another frontier, or not writable.
     """
     started = time.perf_counter()
@@ -114,6 +116,7 @@ def frontier(
             settings,
             splits,
             ledger=ledger,
+            compute=compute,
             progress=progress,
             ahead=lambda search: frontier_ahead(search, len(held_out), wanted, timesteps),
         )
@@ -162,8 +165,12 @@ class _Run:
     @cached_property
     def dense_hits(self) -> npt.NDArray[np.bool_]:
         """Per held-out image, whether the dense model classifies it rightly."""
-        progress = self.context.progress
-        return torch_hits(self.context.model, self.held_out, progress, "held-out, dense")
+        return self.hits(self.context.model, "held-out, dense")
+
+    def hits(self, model: SViT, stage: str) -> npt.NDArray[np.bool_]:
+        """Per held-out image, whether a model classifies it rightly; a stage of this name."""
+        context = self.context
+        return torch_hits(model, self.held_out, context.progress, stage, device=context.device)
 
     def bytes_of(self, plan: Plan) -> int:
         """Bytes of weights under a plan."""
@@ -239,7 +246,7 @@ def _cost(ledger: Ledger) -> dict[str, Any]:
 
 def _reported(run: _Run, pruned: SViT, name: str) -> dict[str, Any]:
     """Held-out accuracy of the pruned model, at its own T and at others."""
-    hits = torch_hits(pruned, run.held_out, run.context.progress, f"held-out, {name}")
+    hits = run.hits(pruned, f"held-out, {name}")
     found: dict[str, Any] = _accuracy(run, hits)
     if run.timesteps:
         found["timesteps"] = _at_timesteps(run, pruned, name)
@@ -262,9 +269,8 @@ def _at_timesteps(run: _Run, model: SViT, name: str) -> list[dict[str, Any]]:
     inputs = run.held_out.inputs(0, 1)
     with tempfile.TemporaryDirectory() as directory:
         for steps in run.timesteps:
-            fewer = with_timesteps(model, steps, samples)
-            stage = f"held-out, {name}, T = {steps}"
-            hits = torch_hits(fewer, run.held_out, run.context.progress, stage)
+            fewer = with_timesteps(model, steps, samples, device=run.context.device)
+            hits = run.hits(fewer, f"held-out, {name}, T = {steps}")
             rows.append({"T": steps, **_accuracy(run, hits)})
             session = OnnxModel(export_onnx(fewer, Path(directory) / f"{steps}.onnx").path)
             calls[str(steps)] = lambda session=session: session.logits(inputs)

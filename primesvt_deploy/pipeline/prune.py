@@ -11,6 +11,7 @@ from pathlib import Path
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy
@@ -111,8 +112,9 @@ def prune(
     Raises:
         DataError: no data, or too few for the requested recovery.
         PruningError: a cut changed the model's outputs.
-        SettingsError: no target.
+        SettingsError: no target, or a device that is not there.
     """
+    compute_device(settings.compute.device)
     progress.stage("export of the dense model", 1)
     with tempfile.TemporaryDirectory() as directory:
         dense_bytes = export_onnx(model, Path(directory) / "dense.onnx").bytes
@@ -124,7 +126,15 @@ def prune(
     if data is None and dense_bytes > budget_bytes and not decides_by_size(search):
         data = open_data(model, seed=search.seed)
     ahead = pruning_ahead if dense_bytes > budget_bytes else None
-    context = search_context(model, search, data, ledger=ledger, progress=progress, ahead=ahead)
+    context = search_context(
+        model,
+        search,
+        data,
+        ledger=ledger,
+        compute=settings.compute,
+        progress=progress,
+        ahead=ahead,
+    )
     size = SizeTarget(
         budget_bytes=budget_bytes,
         dense_bytes=dense_bytes,
