@@ -278,11 +278,11 @@ def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None
 
 def _compute(context: BuildContext) -> dict[str, Any]:
     """Device, precision and workers of the evaluation, and whether Ray ran it."""
-    compute = context.settings.compute
+    compute, search = context.settings.compute, context.settings.search
     return {
         "device": str(context.device),
         "device_name": cpu_name() if context.device == CPU else device_name(context.device),
-        "evaluation_precision": compute.evaluation_precision,
+        "evaluation_precision": search.evaluation_precision,
         "engine": "ray" if compute.distributed else "in-process",
         "workers": compute.workers,
     }

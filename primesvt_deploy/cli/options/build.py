@@ -128,6 +128,7 @@ _DECIDED_BY_FRONTIER = (
     "channel_multiple",
     "search_images",
     "robustness_images",
+    "evaluation_precision",
     "ignore",
     "seed",
 )

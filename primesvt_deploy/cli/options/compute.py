@@ -12,7 +12,6 @@ from primesvt_deploy.cli.options.common import with_options
 from primesvt_deploy.cli.options.completers import complete_names
 from primesvt_deploy.compute.cuda_driver import check_driver
 from primesvt_deploy.settings import ComputeSettings
-from primesvt_deploy.settings.compute import EVALUATION_PRECISIONS
 
 __all__ = ["compute_options", "device_option"]
 
@@ -27,13 +26,6 @@ _DEVICE_OPTION = click.option(
 )
 _OPTIONS = (
     _DEVICE_OPTION,
-    click.option(
-        "--evaluation-precision",
-        type=click.Choice(EVALUATION_PRECISIONS),
-        default=ComputeSettings.evaluation_precision,
-        show_default=True,
-        help="Of the networks that candidates are judged by.",
-    ),
     click.option(
         "--workers",
         type=int,
@@ -53,17 +45,8 @@ def compute_options(function: _F) -> _F:
     """Give a command the options of where it computes; it receives `compute`, `ComputeSettings`."""
 
     @wraps(function)
-    def wrapped(
-        *,
-        device: str,
-        evaluation_precision: str,
-        workers: int | None,
-        ray: str | None,
-        **rest: Any,
-    ) -> Any:
-        compute = ComputeSettings(
-            device=device, evaluation_precision=evaluation_precision, workers=workers, ray=ray
-        )
+    def wrapped(*, device: str, workers: int | None, ray: str | None, **rest: Any) -> Any:
+        compute = ComputeSettings(device=device, workers=workers, ray=ray)
         if ray is None:  # devices of a cluster are not this machine's
             check_driver(device)
         return function(compute=compute, **rest)
