@@ -1,0 +1,304 @@
+"""Decoded, resized and cropped samples, each made once: in memory, or in a file if many."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from primesvt_deploy.data.decoders import CroppedDecoder, Decoder, Numbers, cropped
+from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.data.loading import decoded, loading_workers
+from primesvt_deploy.data.pixel_store import (
+    FileRows,
+    FileStore,
+    Form,
+    MemoryStore,
+    Rows,
+    Store,
+    worded,
+)
+from primesvt_deploy.edge.runtime.arrays import available_memory
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
+from primesvt_deploy.edge.runtime.steps import InputSteps
+from primesvt_deploy.errors import first_line
+from primesvt_deploy.progress import SILENT, Progress
+
+__all__ = ["PixelCache", "cached", "read_ahead", "uncached"]
+
+_SHARE = 8
+"""A cache may take one part in so many of the memory that is available; larger ones are files."""
+_SHOWN = 128
+"""Fewest samples whose reading is shown as a stage."""
+
+
+class PixelCache:
+    """Decoded, resized and cropped samples of some lists of images, each made on first use.
+
+    They are kept in memory if they take an eighth of what is available at most, else in a file.
+    What earlier calls left there of the same images is used. Frames are kept in their own type, or
+    as float32 where the types of files differ.
+
+    Args:
+        lists: whose samples are kept, the first in the order of the file; lists of other data than
+            the first one's are left out.
+        path: of the file; None: one in the system's temporary directory, for this process alone.
+        progress: is told of the file before it is written.
+    """
+
+    def __init__(
+        self, lists: Sequence[ImageList], path: Path | None, progress: Progress = SILENT
+    ) -> None:
+        self._decode, self._steps = lists[0].decode, lists[0].preprocessing
+        self._path, self._progress = path, progress
+        same = [images.numbers for images in lists if images.decode is self._decode]
+        self._sorted, first = np.unique(np.concatenate(same), return_index=True)
+        by_use = np.argsort(first)
+        self._numbers = self._sorted[by_use]
+        self._row_of_sorted = np.argsort(by_use)
+        self._store: Store | None = None
+
+    def of(self, images: ImageList) -> ImageList:
+        """The same images from this cache; those that are not kept are decoded as before.
+
+        Args:
+            images: any of the same source; others, and those that lie decoded in memory, are given
+                back as they are.
+        """
+        decode = self._decode
+        if images.decode is not decode or not isinstance(decode, Decoder):
+            return images
+        if isinstance(decode, CroppedDecoder) or decode.identity(self._numbers[:0]) is None:
+            return images
+        return replace(images, decode=_CachedDecoder(decode, self))
+
+    def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
+        """Samples resized and cropped, of the cache and others; see `CroppedDecoder`."""
+        rows = self._rows(numbers)
+        if _crop(steps) != _crop(self._steps) or (rows < 0).any():
+            return _stacked([self._sample(int(number), steps) for number in numbers])
+        self._fill(rows)
+        return self._opened(rows).read(rows)
+
+    def _sample(self, number: int, steps: InputSteps) -> npt.NDArray[Any]:
+        rows = self._rows(np.array([number]))
+        if rows[0] < 0 or _crop(steps) != _crop(self._steps):
+            return cropped(steps, self._decode(number))
+        self._fill(rows)
+        sample: npt.NDArray[Any] = self._opened(rows).read(rows)[0]
+        return sample
+
+    def read_ahead(self, numbers: Numbers, progress: Progress) -> None:
+        """Decode those of some samples that are kept and not there yet; see the function."""
+        rows = self._rows(numbers)
+        rows = rows[rows >= 0]
+        if not len(rows):
+            return
+        missing = len(self._opened(rows).missing(rows))
+        if missing >= _SHOWN:
+            progress.stage("reading images", 1)
+            self._fill(rows, progress)
+            progress.step()
+        else:
+            self._fill(rows)
+
+    def part(self, numbers: Numbers) -> Decoder | None:
+        """A decoder of some samples that can be sent; None: not all are there."""
+        assert isinstance(self._decode, Decoder)
+        rows = self._rows(numbers)
+        if self._store is None or (rows < 0).any() or len(self._store.missing(rows)):
+            return None
+        source, store = self._decode.only(numbers), self._store
+        if isinstance(store, FileStore):
+            return _SentDecoder(source, FileRows(store.path, store.form, rows), self._steps)
+        return _SentDecoder(source, store.read(rows), self._steps)
+
+    def _rows(self, numbers: Numbers) -> Rows:
+        """Row of each sample; -1: it is not kept."""
+        place = np.searchsorted(self._sorted, numbers)
+        place = np.minimum(place, len(self._sorted) - 1)
+        found: Rows = np.where(
+            self._sorted[place] == numbers, self._row_of_sorted[place], np.int64(-1)
+        )
+        return found
+
+    def _fill(self, rows: Rows, progress: Progress = SILENT) -> None:
+        missing = self._opened(rows).missing(rows)
+        workers = loading_workers(len(missing))
+        try:
+            self._make(missing, workers, progress)
+        except (OSError, RuntimeError) as error:
+            if not workers:
+                raise
+            # One of them was killed, such as for its memory, or could not be started.
+            self._progress.message(
+                f"note: processes that read images ended ({first_line(error)}): this one goes on"
+            )
+            self._make(self._opened(rows).missing(rows), 0, progress)
+
+    def _make(self, rows: Rows, workers: int, progress: Progress) -> None:
+        assert isinstance(self._decode, Decoder)
+        samples = decoded(self._decode, self._steps, self._numbers[rows], workers)
+        with contextlib.closing(samples):
+            for done, (row, sample) in enumerate(zip(rows.tolist(), samples, strict=True), 1):
+                self._write(row, sample)
+                progress.advance(done, len(rows))
+
+    def _write(self, row: int, sample: npt.NDArray[Any]) -> None:
+        store = self._store
+        assert store is not None
+        if sample.dtype != store.form.dtype and store.form.dtype != np.float32:
+            self._store = self._made(np.dtype(np.float32))  # what every type becomes in the end
+            all_rows = np.arange(store.form.count)
+            for there in np.setdiff1d(all_rows, store.missing(all_rows)).tolist():
+                known = store.read(np.array([there]))[0]
+                self._store.write(there, known.astype(np.float32))
+            store = self._store
+        store.write(row, sample.astype(store.form.dtype, copy=False))
+
+    def _opened(self, rows: Rows) -> Store:
+        """The store; made on first use, in the type of the first sample that is asked for."""
+        if self._store is None:
+            dtype = np.dtype(np.uint8)
+            if not isinstance(self._steps, Preprocessing):
+                dtype = self._decode(int(self._numbers[rows[0]])).dtype
+            self._store = self._made(dtype)
+        return self._store
+
+    def _made(self, dtype: np.dtype[Any]) -> Store:
+        form = Form(self._key, len(self._numbers), _shape(self._steps), dtype)
+        if self._path is not None:
+            for known in (form, replace(form, dtype=np.dtype(np.float32))):
+                if FileStore.is_there(self._path, known):
+                    return FileStore(self._path, known)
+        if form.size <= available_memory() // _SHARE:
+            return MemoryStore(form)
+        path = self._path or Path(self._temporary.name) / "samples.pixels"
+        self._progress.message(
+            f"the decoded images take {worded(form.size)}: kept in {path} while this runs"
+        )
+        return FileStore(path, form)
+
+    @cached_property
+    def _temporary(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="primesvt-")
+
+    @cached_property
+    def _key(self) -> str:
+        """Digest of the samples, their order, and what decodes, resizes and crops them."""
+        assert isinstance(self._decode, Decoder)
+        identity = self._decode.identity(self._numbers) or ()
+        return fingerprint(repr(_crop(self._steps)), PIL.__version__, self._numbers, *identity)
+
+
+class _CachedDecoder(CroppedDecoder):
+    """Samples of a source, decoded once where its cache keeps them."""
+
+    def __init__(self, source: Decoder, cache: PixelCache) -> None:
+        self.source, self.cache = source, cache
+
+    def __call__(self, number: int) -> npt.NDArray[Any]:
+        return self.source(number)
+
+    def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
+        return self.cache.samples(numbers, steps)
+
+    def only(self, numbers: Numbers) -> Decoder:
+        """The samples where they are there, else their source: nothing is decoded to be sent."""
+        return self.cache.part(numbers) or self.source.only(numbers)
+
+    def check_visible(self, numbers: Numbers) -> None:
+        self.source.check_visible(numbers)
+
+
+class _SentDecoder(CroppedDecoder):
+    """Samples that were decoded in another process."""
+
+    def __init__(
+        self, source: Decoder, kept: npt.NDArray[Any] | FileRows, steps: InputSteps
+    ) -> None:
+        self.source, self._kept, self._steps = source, kept, steps
+
+    def __call__(self, number: int) -> npt.NDArray[Any]:
+        return self.source(number)
+
+    def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
+        if _crop(steps) != _crop(self._steps):
+            return _stacked([cropped(steps, self.source(int(number))) for number in numbers])
+        found: npt.NDArray[Any] = self._kept[numbers]
+        return found
+
+    def only(self, numbers: Numbers) -> Decoder:
+        kept = self._kept
+        part = kept.only(numbers) if isinstance(kept, FileRows) else kept[numbers]
+        return _SentDecoder(self.source.only(numbers), part, self._steps)
+
+    def check_visible(self, numbers: Numbers) -> None:
+        """Refuse a file of samples that is not here; samples in memory are."""
+        if isinstance(self._kept, FileRows):
+            self._kept.check_visible()
+
+
+def cached(images: ImageList, path: Path | None, progress: Progress = SILENT) -> ImageList:
+    """The same images, each decoded once; see `PixelCache`.
+
+    Args:
+        images: any; those that lie decoded in memory are given back as they are.
+        path: of the file that keeps them if memory does not suffice; None: a temporary one.
+        progress: is told of the file before it is written.
+    """
+    return PixelCache([images], path, progress).of(images)
+
+
+def uncached(images: ImageList) -> ImageList:
+    """The same images, decoded from their source: for a machine that does not see the cache."""
+    decode = images.decode
+    if isinstance(decode, _CachedDecoder | _SentDecoder):
+        return replace(images, decode=decode.source)
+    return images
+
+
+def read_ahead(images: ImageList, progress: Progress = SILENT) -> None:
+    """Decode those images of a cached list that are not kept yet, in parallel.
+
+    It is a stage of its own if they are many. A list without a cache is left alone.
+
+    Args:
+        images: about to be used, all of them.
+        progress: gets the stage.
+
+    Raises:
+        DataError, ImageError: an image cannot be read.
+        OutputError: there is no room to keep them.
+    """
+    if isinstance(images.decode, _CachedDecoder):
+        images.decode.cache.read_ahead(images.numbers, progress)
+
+
+def _crop(steps: InputSteps) -> tuple[Any, ...]:
+    """All of a preprocessing that a cropped sample depends on."""
+    if isinstance(steps, Preprocessing):
+        return steps.height, steps.width, steps.resize, steps.interpolation, steps.channels
+    return ("frames", *steps.shape)
+
+
+def _shape(steps: InputSteps) -> tuple[int, ...]:
+    """Shape of a cropped sample."""
+    if isinstance(steps, Preprocessing):
+        return steps.height, steps.width, steps.channels
+    return steps.shape
+
+
+def _stacked(samples: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Samples as one array; frames of several types become float32, as they do in the end."""
+    if len({sample.dtype for sample in samples}) > 1:
+        return np.stack([sample.astype(np.float32) for sample in samples])
+    return np.stack(samples)
