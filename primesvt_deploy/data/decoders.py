@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from primesvt_deploy.edge.runtime.errors import PreprocessingError
 from primesvt_deploy.edge.runtime.files import reason_of
 from primesvt_deploy.edge.runtime.frames import FrameSteps
 from primesvt_deploy.edge.runtime.images import decode_image
+from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps, read_sample
 from primesvt_deploy.errors import DataError
 
@@ -28,7 +29,10 @@ __all__ = [
     "FileDecoder",
     "JpegDecoder",
     "Numbers",
+    "crop_of",
     "cropped",
+    "shape_of",
+    "stacked",
 ]
 
 Numbers = npt.NDArray[np.int64]
@@ -45,8 +49,32 @@ def cropped(steps: InputSteps, sample: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return result
 
 
+def crop_of(steps: InputSteps) -> tuple[Any, ...]:
+    """All of a preprocessing that a cropped sample depends on."""
+    if isinstance(steps, Preprocessing):
+        return steps.height, steps.width, steps.resize, steps.interpolation, steps.channels
+    return ("frames", *steps.shape)
+
+
+def shape_of(steps: InputSteps) -> tuple[int, ...]:
+    """Shape of a cropped sample."""
+    if isinstance(steps, Preprocessing):
+        return steps.height, steps.width, steps.channels
+    return steps.shape
+
+
+def stacked(samples: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Samples as one array; frames of several types become float32, as they do in the end."""
+    if len({sample.dtype for sample in samples}) > 1:
+        return np.stack([sample.astype(np.float32) for sample in samples])
+    return np.stack(samples)
+
+
 class Decoder(ABC):
     """Decodes samples of a data set by their numbers."""
+
+    is_decoded = False
+    """Whether the samples lie decoded in memory, so that nothing is gained by keeping them."""
 
     @abstractmethod
     def __call__(self, number: int) -> npt.NDArray[Any]:
@@ -56,13 +84,10 @@ class Decoder(ABC):
     def only(self, numbers: Numbers) -> Decoder:
         """A decoder of these samples alone; number i there is `numbers[i]` here."""
 
-    def identity(self, numbers: Numbers) -> Iterable[str | bytes] | None:
-        """Parts of a digest by which a later process knows these samples again.
-
-        None: they lie decoded in memory, so that nothing is gained by keeping them.
-        """
+    def identity(self, numbers: Numbers) -> Iterable[str | bytes]:
+        """Parts of a digest by which a later process knows these samples again."""
         del numbers
-        return None
+        return ()
 
     def check_visible(self, numbers: Numbers) -> None:
         """Refuse samples that this machine cannot read; those in memory it can.
@@ -75,6 +100,8 @@ class Decoder(ABC):
 
 class CroppedDecoder(Decoder):
     """A decoder that has samples resized and cropped as well."""
+
+    is_decoded = True
 
     @abstractmethod
     def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
@@ -92,6 +119,8 @@ class ArrayDecoder(Decoder):
     Args:
         samples: uint8 `[n, H, W, C]`, or frames `[n, T, C, H, W]`.
     """
+
+    is_decoded = True
 
     def __init__(self, samples: npt.NDArray[Any]) -> None:
         self._samples = samples

@@ -14,25 +14,35 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from primesvt_deploy.data.decoders import CroppedDecoder, Decoder, Numbers, cropped
+from primesvt_deploy.data.decoders import (
+    CroppedDecoder,
+    Decoder,
+    Numbers,
+    crop_of,
+    cropped,
+    shape_of,
+    stacked,
+)
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.data.loading import decoded, loading_workers
 from primesvt_deploy.data.pixel_store import (
-    FileRows,
     FileStore,
     Form,
     MemoryStore,
     Rows,
     Store,
+    mapped_samples,
+    require_free,
     worded,
 )
+from primesvt_deploy.data.sent_samples import FileRows, SentDecoder
 from primesvt_deploy.edge.runtime.arrays import available_memory
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import first_line
 from primesvt_deploy.progress import SILENT, Progress
 
-__all__ = ["PixelCache", "cached", "read_ahead", "uncached"]
+__all__ = ["PixelCache", "cached", "read_ahead", "require_room", "uncached"]
 
 _SHARE = 8
 """A cache may take one part in so many of the memory that is available; larger ones are files."""
@@ -74,23 +84,21 @@ class PixelCache:
                 back as they are.
         """
         decode = self._decode
-        if images.decode is not decode or not isinstance(decode, Decoder):
-            return images
-        if isinstance(decode, CroppedDecoder) or decode.identity(self._numbers[:0]) is None:
+        if images.decode is not decode or not isinstance(decode, Decoder) or decode.is_decoded:
             return images
         return replace(images, decode=_CachedDecoder(decode, self))
 
     def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
         """Samples resized and cropped, of the cache and others; see `CroppedDecoder`."""
         rows = self._rows(numbers)
-        if _crop(steps) != _crop(self._steps) or (rows < 0).any():
-            return _stacked([self._sample(int(number), steps) for number in numbers])
+        if crop_of(steps) != crop_of(self._steps) or (rows < 0).any():
+            return stacked([self._sample(int(number), steps) for number in numbers])
         self._fill(rows)
         return self._opened(rows).read(rows)
 
     def _sample(self, number: int, steps: InputSteps) -> npt.NDArray[Any]:
         rows = self._rows(np.array([number]))
-        if rows[0] < 0 or _crop(steps) != _crop(self._steps):
+        if rows[0] < 0 or crop_of(steps) != crop_of(self._steps):
             return cropped(steps, self._decode(number))
         self._fill(rows)
         sample: npt.NDArray[Any] = self._opened(rows).read(rows)[0]
@@ -110,6 +118,16 @@ class PixelCache:
         else:
             self._fill(rows)
 
+    def file_bytes(self) -> int:
+        """Bytes that its file will take at least; 0: it is there, or none is needed."""
+        decode = self._decode
+        if not isinstance(decode, Decoder) or decode.is_decoded:
+            return 0
+        least = np.dtype(np.uint8)  # of frames, which may take more
+        if self._fits_memory(least) or self._known(least) is not None:
+            return 0
+        return self._form(least).size
+
     def part(self, numbers: Numbers) -> Decoder | None:
         """A decoder of some samples that can be sent; None: not all are there."""
         assert isinstance(self._decode, Decoder)
@@ -118,11 +136,13 @@ class PixelCache:
             return None
         source, store = self._decode.only(numbers), self._store
         if isinstance(store, FileStore):
-            return _SentDecoder(source, FileRows(store.path, store.form, rows), self._steps)
-        return _SentDecoder(source, store.read(rows), self._steps)
+            return SentDecoder(source, FileRows(store.path, store.form, rows), self._steps)
+        return SentDecoder(source, store.read(rows), self._steps)
 
     def _rows(self, numbers: Numbers) -> Rows:
         """Row of each sample; -1: it is not kept."""
+        if not len(self._sorted):
+            return np.full(len(numbers), -1)
         place = np.searchsorted(self._sorted, numbers)
         place = np.minimum(place, len(self._sorted) - 1)
         found: Rows = np.where(
@@ -174,18 +194,31 @@ class PixelCache:
         return self._store
 
     def _made(self, dtype: np.dtype[Any]) -> Store:
-        form = Form(self._key, len(self._numbers), _shape(self._steps), dtype)
-        if self._path is not None:
-            for known in (form, replace(form, dtype=np.dtype(np.float32))):
-                if FileStore.is_there(self._path, known):
-                    return FileStore(self._path, known)
-        if form.size <= available_memory() // _SHARE:
-            return MemoryStore(form)
-        path = self._path or Path(self._temporary.name) / "samples.pixels"
+        known = self._known(dtype)
+        if known is not None and self._path is not None:
+            return FileStore(self._path, known)
+        if self._fits_memory(dtype):
+            return MemoryStore(self._form(dtype, key=""))
+        form, path = self._form(dtype), self._path or Path(self._temporary.name) / "samples.pixels"
         self._progress.message(
             f"the decoded images take {worded(form.size)}: kept in {path} while this runs"
         )
         return FileStore(path, form)
+
+    def _known(self, dtype: np.dtype[Any]) -> Form | None:
+        """The form of a file that an earlier call left; None: there is none."""
+        path = self._path
+        if path is None or not path.exists():
+            return None
+        forms = (self._form(each) for each in (dtype, np.dtype(np.float32)))
+        return next((each for each in forms if mapped_samples(path, each) is not None), None)
+
+    def _form(self, dtype: np.dtype[Any], key: str | None = None) -> Form:
+        key = self._key if key is None else key
+        return Form(key, len(self._numbers), shape_of(self._steps), dtype)
+
+    def _fits_memory(self, dtype: np.dtype[Any]) -> bool:
+        return self._form(dtype, key="").size <= available_memory() // _SHARE
 
     @cached_property
     def _temporary(self) -> tempfile.TemporaryDirectory[str]:
@@ -195,8 +228,8 @@ class PixelCache:
     def _key(self) -> str:
         """Digest of the samples, their order, and what decodes, resizes and crops them."""
         assert isinstance(self._decode, Decoder)
-        identity = self._decode.identity(self._numbers) or ()
-        return fingerprint(repr(_crop(self._steps)), PIL.__version__, self._numbers, *identity)
+        identity = self._decode.identity(self._numbers)
+        return fingerprint(repr(crop_of(self._steps)), PIL.__version__, self._numbers, *identity)
 
 
 class _CachedDecoder(CroppedDecoder):
@@ -219,34 +252,6 @@ class _CachedDecoder(CroppedDecoder):
         self.source.check_visible(numbers)
 
 
-class _SentDecoder(CroppedDecoder):
-    """Samples that were decoded in another process."""
-
-    def __init__(
-        self, source: Decoder, kept: npt.NDArray[Any] | FileRows, steps: InputSteps
-    ) -> None:
-        self.source, self._kept, self._steps = source, kept, steps
-
-    def __call__(self, number: int) -> npt.NDArray[Any]:
-        return self.source(number)
-
-    def samples(self, numbers: Numbers, steps: InputSteps) -> npt.NDArray[Any]:
-        if _crop(steps) != _crop(self._steps):
-            return _stacked([cropped(steps, self.source(int(number))) for number in numbers])
-        found: npt.NDArray[Any] = self._kept[numbers]
-        return found
-
-    def only(self, numbers: Numbers) -> Decoder:
-        kept = self._kept
-        part = kept.only(numbers) if isinstance(kept, FileRows) else kept[numbers]
-        return _SentDecoder(self.source.only(numbers), part, self._steps)
-
-    def check_visible(self, numbers: Numbers) -> None:
-        """Refuse a file of samples that is not here; samples in memory are."""
-        if isinstance(self._kept, FileRows):
-            self._kept.check_visible()
-
-
 def cached(images: ImageList, path: Path | None, progress: Progress = SILENT) -> ImageList:
     """The same images, each decoded once; see `PixelCache`.
 
@@ -261,9 +266,25 @@ def cached(images: ImageList, path: Path | None, progress: Progress = SILENT) ->
 def uncached(images: ImageList) -> ImageList:
     """The same images, decoded from their source: for a machine that does not see the cache."""
     decode = images.decode
-    if isinstance(decode, _CachedDecoder | _SentDecoder):
+    if isinstance(decode, _CachedDecoder | SentDecoder):
         return replace(images, decode=decode.source)
     return images
+
+
+def require_room(caches: Sequence[PixelCache], directory: Path) -> None:
+    """Refuse, before any long work, caches whose files a disk has no room for.
+
+    Args:
+        caches: to be filled.
+        directory: of their files; it need not be there yet.
+
+    Raises:
+        OutputError: there is no room.
+    """
+    wanted = sum(cache.file_bytes() for cache in caches)
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if wanted:
+        require_free(there, wanted)
 
 
 def read_ahead(images: ImageList, progress: Progress = SILENT) -> None:
@@ -281,24 +302,3 @@ def read_ahead(images: ImageList, progress: Progress = SILENT) -> None:
     """
     if isinstance(images.decode, _CachedDecoder):
         images.decode.cache.read_ahead(images.numbers, progress)
-
-
-def _crop(steps: InputSteps) -> tuple[Any, ...]:
-    """All of a preprocessing that a cropped sample depends on."""
-    if isinstance(steps, Preprocessing):
-        return steps.height, steps.width, steps.resize, steps.interpolation, steps.channels
-    return ("frames", *steps.shape)
-
-
-def _shape(steps: InputSteps) -> tuple[int, ...]:
-    """Shape of a cropped sample."""
-    if isinstance(steps, Preprocessing):
-        return steps.height, steps.width, steps.channels
-    return steps.shape
-
-
-def _stacked(samples: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Samples as one array; frames of several types become float32, as they do in the end."""
-    if len({sample.dtype for sample in samples}) > 1:
-        return np.stack([sample.astype(np.float32) for sample in samples])
-    return np.stack(samples)

@@ -21,9 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.edge.runtime.files import reason_of
-from primesvt_deploy.errors import DataError, OutputError
+from primesvt_deploy.errors import OutputError
 
-__all__ = ["FileRows", "FileStore", "Form", "MemoryStore", "Rows", "Store", "worded"]
+__all__ = [
+    "FileStore",
+    "Form",
+    "MemoryStore",
+    "Rows",
+    "Store",
+    "require_free",
+    "worded",
+]
 
 Rows = npt.NDArray[np.int64]
 """Indices of rows, `[n]`."""
@@ -37,7 +45,7 @@ class Form:
     """What an array of samples is.
 
     Args:
-        key: digest of all that the samples depend on.
+        key: digest of all that the samples depend on; may be empty for those in memory.
         count: number of samples.
         shape: of one.
         dtype: of its values.
@@ -134,14 +142,6 @@ class FileStore:
         self._samples = _rows_in(self._map, form)
         self._checked = np.zeros(form.count, bool)
 
-    @staticmethod
-    def is_there(path: Path, form: Form) -> bool:
-        """Whether a file of this form stands at a path."""
-        file = _opened(path, form, os.O_RDONLY)
-        if file is not None:
-            file.close()
-        return file is not None
-
     def missing(self, rows: Rows) -> Rows:
         """Rows that are not there, or damaged; each is looked at once."""
         for row in _once(rows[~self._checked[rows]]).tolist():
@@ -177,56 +177,27 @@ class FileStore:
             left, place = left[written:], place + written
 
 
-class FileRows:
-    """Some rows of a `FileStore`'s file, to be read by a process that it is sent to.
+def mapped_samples(path: Path, form: Form) -> npt.NDArray[Any] | None:
+    """All samples of a `FileStore`'s file, to be read; None: there is no such file."""
+    file = _opened(path, form, os.O_RDONLY)
+    if file is None:
+        return None
+    with file:
+        return _rows_in(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), form)
 
-    Args:
-        path: of the file.
-        form: of its array.
-        rows: in the file; row i here is `rows[i]` there.
+
+def require_free(directory: Path, size: int) -> None:
+    """Refuse a directory on whose disk so many bytes are not free.
+
+    Raises:
+        OutputError: says how many are.
     """
-
-    def __init__(self, path: Path, form: Form, rows: Rows) -> None:
-        self._path, self._form, self._rows = path, form, rows
-        self._samples: npt.NDArray[Any] | None = None
-
-    def __getitem__(self, rows: Rows) -> npt.NDArray[Any]:
-        """A copy of rows, `[n, ...]`.
-
-        Raises:
-            DataError: the file is not there.
-        """
-        if self._samples is None:
-            self._samples = self._mapped()
-        found: npt.NDArray[Any] = self._samples[self._rows[rows]]
-        return found
-
-    def only(self, rows: Rows) -> FileRows:
-        """Some of these rows."""
-        return FileRows(self._path, self._form, self._rows[rows])
-
-    def check_visible(self) -> None:
-        """Refuse a file that is not on this machine.
-
-        Raises:
-            DataError: it is not.
-        """
-        if not FileStore.is_there(self._path, self._form):
-            raise DataError(
-                f"{self._path}, which keeps decoded images, is not on this machine: send the "
-                "images without it"
-            )
-
-    def _mapped(self) -> npt.NDArray[Any]:
-        file = _opened(self._path, self._form, os.O_RDONLY)
-        if file is None:
-            self.check_visible()
-            raise DataError(f"{self._path}, which keeps decoded images, was changed meanwhile")
-        with file:
-            return _rows_in(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), self._form)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FileRows, (self._path, self._form, self._rows)
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise OutputError(
+            f"the decoded images take {worded(size)}, and {directory} has {worded(free)} free: "
+            "make room there, or take fewer images"
+        )
 
 
 def worded(count: float) -> str:
@@ -253,12 +224,8 @@ def _made(path: Path, form: Form) -> Any:
     """A new file, in which no row is there yet, and all have their place on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    size, free = form.begin + form.size, shutil.disk_usage(path.parent).free
-    if size > free:
-        raise OutputError(
-            f"the decoded images take {worded(size)}, and {path.parent} has {worded(free)}: make "
-            "room there, or take fewer images"
-        )
+    size = form.begin + form.size
+    require_free(path.parent, size)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     file = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
     try:
