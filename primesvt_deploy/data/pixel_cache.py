@@ -152,9 +152,9 @@ class PixelCache:
 
     def _fill(self, rows: Rows, progress: Progress = SILENT) -> None:
         missing = self._opened(rows).missing(rows)
-        workers = loading_workers(len(missing))
+        total, workers = len(missing), loading_workers(len(missing))
         try:
-            self._make(missing, workers, progress)
+            self._make(missing, total, workers, progress)
         except (OSError, RuntimeError) as error:
             if not workers:
                 raise
@@ -162,15 +162,17 @@ class PixelCache:
             self._progress.message(
                 f"note: processes that read images ended ({first_line(error)}): this one goes on"
             )
-            self._make(self._opened(rows).missing(rows), 0, progress)
+            self._make(self._opened(rows).missing(rows), total, 0, progress)
 
-    def _make(self, rows: Rows, workers: int, progress: Progress) -> None:
+    def _make(self, rows: Rows, total: int, workers: int, progress: Progress) -> None:
+        """Decode rows, the last of `total`."""
         assert isinstance(self._decode, Decoder)
         samples = decoded(self._decode, self._steps, self._numbers[rows], workers)
         with contextlib.closing(samples):
+            before = total - len(rows)
             for done, (row, sample) in enumerate(zip(rows.tolist(), samples, strict=True), 1):
                 self._write(row, sample)
-                progress.advance(done, len(rows))
+                progress.advance(before + done, total)
 
     def _write(self, row: int, sample: npt.NDArray[Any]) -> None:
         store = self._store

@@ -1,4 +1,4 @@
-"""Where decoded samples are kept: rows of one array, in memory or in a file that is mapped into it.
+"""Decoded samples as rows of one array: in memory, or in a file that is mapped into it.
 
 Every row of a file has a checksum, written after it. So a row that a killed process left half
 written, or that was damaged since, is not there; all others are, for a later process, too.
@@ -42,7 +42,7 @@ _CHECKSUM = np.dtype("<u4")
 
 @dataclass(frozen=True)
 class Form:
-    """What an array of samples is.
+    """An array of samples, as a file of it names it.
 
     Args:
         key: digest of all that the samples depend on; may be empty for those in memory.
@@ -84,7 +84,7 @@ class Store(Protocol):
     form: Form
 
     def missing(self, rows: Rows) -> Rows:
-        """Those of some rows that are not there, in their order, each once."""
+        """Rows of these that are not there, in their order, each once."""
 
     def read(self, rows: Rows) -> npt.NDArray[Any]:
         """A copy of rows that are there, `[n, ...]`."""
