@@ -14,6 +14,7 @@ from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
 from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.image_sets import decoded_once
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
@@ -99,7 +100,7 @@ def analyze(
         SettingsError: a device that is not there.
     """
     chosen = settings or SearchSettings()
-    splits = data or open_data(model, seed=chosen.seed)
+    splits = decoded_once(data or open_data(model, seed=chosen.seed), chosen, None, progress)
     context = search_context(
         model, chosen, splits, compute=compute, progress=progress, ahead=analysis_ahead
     )

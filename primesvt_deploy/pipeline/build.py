@@ -26,7 +26,7 @@ from primesvt_deploy.pipeline.context import (
 from primesvt_deploy.pipeline.dense import export_dense
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
-from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
@@ -161,6 +161,13 @@ def _context(
         ledger = Ledger(workspace.ledger_path(key))
         if len(ledger):
             progress.message(f"resuming: {len(ledger)} candidates are cached in {ledger.path}")
+    splits = decoded_once(
+        splits,
+        settings.pruning,
+        workspace.decoded(),
+        progress,
+        held_out=settings.held_out_images,
+    )
 
     def context(search: SearchContext) -> BuildContext:
         return BuildContext(settings=settings, search=search, from_ledger=known is not None)

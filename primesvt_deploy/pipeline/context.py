@@ -10,6 +10,7 @@ import torch
 
 from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
 from primesvt_deploy.data import DataSet, ImageList
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.measure.intervals import Accuracy
@@ -279,6 +280,7 @@ def measure_dense(context: SearchContext) -> Accuracy:
     if context.ledger.hits(Plan().digest, images) is not None:
         found = context.judge.dense()
     else:
+        read_ahead(context.image_sets().search, context.progress)
         context.recovery.prepare(context.progress)
         context.progress.stage("dense accuracy", 1)
         found = context.judge.dense()

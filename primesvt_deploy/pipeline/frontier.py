@@ -9,6 +9,7 @@ answers later budgets; the same call goes on where an interrupted one was.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.accuracy import torch_hits
@@ -36,7 +38,7 @@ from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
 from primesvt_deploy.pipeline.frontier_files import FrontierWriter, check_points
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
-from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.pipeline.summaries import frontier_summary
 from primesvt_deploy.progress import AUTOMATIC, Progress
@@ -106,9 +108,11 @@ def frontier(
         model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)
     check_recovery(model, splits, settings)
-    held_out = _held_out(splits, settings, held_out_images)
+    _held_out(splits, settings, held_out_images)
     key = search_key(model, splits, settings)
     with FrontierWriter(Path(output), key=key, policy=settings.policy) as writer:
+        splits = decoded_once(splits, settings, writer.decoded, progress, held_out=held_out_images)
+        held_out = _held_out(splits, settings, held_out_images)
         ledger = Ledger(writer.ledger_path)
         wanted = sorted(savings)
         context = search_context(
@@ -125,7 +129,9 @@ def frontier(
             _add_point(run, writer, saving)
             left = wanted[number + 1 :]
             progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
-        return FrontierResult(_finish(run, writer, key, started))
+        content = _finish(run, writer, key, started)
+        shutil.rmtree(writer.decoded, ignore_errors=True)
+        return FrontierResult(content)
 
 
 def _held_out(splits: DataSet, settings: SearchSettings, count: int | None) -> ImageList:
@@ -170,6 +176,7 @@ class _Run:
     def hits(self, model: SViT, stage: str) -> npt.NDArray[np.bool_]:
         """Per held-out image, whether a model classifies it rightly; a stage of this name."""
         context = self.context
+        read_ahead(self.held_out, context.progress)
         return torch_hits(model, self.held_out, context.progress, stage, device=context.device)
 
     def bytes_of(self, plan: Plan) -> int:

@@ -21,6 +21,7 @@ from primesvt_deploy.pipeline.ahead import pruning_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
 from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.image_sets import decoded_once
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -125,6 +126,8 @@ def prune(
         raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     if data is None and dense_bytes > budget_bytes and not decides_by_size(search):
         data = open_data(model, seed=search.seed)
+    if data is not None:
+        data = decoded_once(data, search, None, progress)
     ahead = pruning_ahead if dense_bytes > budget_bytes else None
     context = search_context(
         model,
