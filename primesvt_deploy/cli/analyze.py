@@ -52,11 +52,11 @@ def analyze(
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
         from primesvt_deploy.cli.tables.analysis import print_analysis
-        from primesvt_deploy.compute.device import compute_device
         from primesvt_deploy.data import open_data
         from primesvt_deploy.pipeline.analyze import analyze as analyze_model
+        from primesvt_deploy.pipeline.workers import driver_device
 
-        compute_device(compute.device)  # before the model is read
+        driver_device(compute)  # before the model is read
         loaded = model.load(data)
         set_threads(threads)
         splits = open_data(loaded, data, seed=search.seed)

@@ -137,11 +137,11 @@ def _built(
     From here on torch is needed, which takes seconds to import.
     """
     from primesvt_deploy.cli.tables.outlook import next_line, next_options, outlook_lines
-    from primesvt_deploy.compute.device import compute_device
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.build import build as build_bundle
+    from primesvt_deploy.pipeline.workers import driver_device
 
-    compute_device(settings.compute.device)  # before the model is read
+    driver_device(settings.compute)  # before the model is read
 
     typed = click.get_current_context()
     following: str | None = None

@@ -84,12 +84,12 @@ def frontier(
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds
         from primesvt_deploy.cli.tables.frontier import print_frontier
-        from primesvt_deploy.compute.device import compute_device
         from primesvt_deploy.data import open_data
         from primesvt_deploy.pipeline.frontier import frontier as find_frontier
+        from primesvt_deploy.pipeline.workers import driver_device
         from primesvt_deploy.report.frontier import draw_frontier
 
-        compute_device(compute.device)  # before the model is read
+        driver_device(compute)  # before the model is read
         loaded = model.load(data)
         set_threads(threads)
         splits = open_data(loaded, data, seed=search.seed)

@@ -13,7 +13,7 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.context import SearchContext, search_context
 from primesvt_deploy.pipeline.image_sets import decoded_once
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import AUTOMATIC, Progress
@@ -101,10 +101,17 @@ def analyze(
     """
     chosen = settings or SearchSettings()
     splits = decoded_once(data or open_data(model, seed=chosen.seed), chosen, None, progress)
-    context = search_context(
+    with search_context(
         model, chosen, splits, compute=compute, progress=progress, ahead=analysis_ahead
-    )
-    search = make_search(context, AccuracyConstraint(chosen.max_drop), size_of=lambda _: 0)
+    ) as context:
+        return _analysis(context)
+
+
+def _analysis(context: SearchContext) -> Analysis:
+    """The stages of an analysis."""
+    model, progress = context.model, context.progress
+    constraint = AccuracyConstraint(context.settings.max_drop)
+    search = make_search(context, constraint, size_of=lambda _: 0)
     curves = search.curves("l2", search.space.by_norm)
     progress.stage("firing rates", 1)
     sample = context.image_sets().search.first(_FIRING_IMAGES)

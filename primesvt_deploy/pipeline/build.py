@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 
 from primesvt_deploy.bundle.signature import SigningKey, sign_bundle
 from primesvt_deploy.bundle.workspace import Workspace
-from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
@@ -111,9 +111,11 @@ def build(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     clock = TimedProgress(progress)
-    with Workspace(output, force=force) as workspace:
+    with ExitStack() as ending:
+        workspace = ending.enter_context(Workspace(output, force=force))
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
         context = replace(context, command=command)
+        ending.enter_context(context.search)
         if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
             foresee(outlook)
         check_record(context.search)
@@ -145,7 +147,6 @@ def _context(
     progress: Progress,
 ) -> BuildContext:
     """Everything that the stages rest on; whatever would fail after hours of work fails here."""
-    compute_device(settings.compute.device)
     _check_model(model, settings)
     splits = data or open_data(model, seed=settings.search.seed)
     if known is not None:

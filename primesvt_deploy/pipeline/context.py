@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
-from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
+from primesvt_deploy.cluster.session import RaySession
+from primesvt_deploy.compute.device import use_exact_arithmetic
 from primesvt_deploy.data import DataSet, ImageList
 from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.errors import DataError, SettingsError
@@ -17,6 +19,7 @@ from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
+from primesvt_deploy.pipeline.workers import driver_device, open_session, shared_engine
 from primesvt_deploy.progress import SILENT, PlannedStage, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
@@ -54,6 +57,7 @@ class SearchContext:
         progress: gets each step.
         compute: where it computes.
         doubts: warnings that were given; filled by `doubt`.
+        ending: what ends with the context, such as workers.
     """
 
     model: SViT
@@ -64,6 +68,13 @@ class SearchContext:
     progress: Progress = SILENT
     compute: ComputeSettings = ComputeSettings()
     doubts: list[str] = field(default_factory=list)
+    ending: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> SearchContext:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.ending.close()
 
     def image_sets(self) -> ImageSets:
         """The images.
@@ -78,7 +89,7 @@ class SearchContext:
     @cached_property
     def device(self) -> torch.device:
         """The device that this process computes on."""
-        return compute_device(self.compute.device)
+        return driver_device(self.compute)
 
     @cached_property
     def recovery(self) -> Recovery:
@@ -109,16 +120,49 @@ class SearchContext:
             self.progress.message(warning)
 
     @cached_property
+    def session(self) -> RaySession | None:
+        """Session with workers; None: this process computes alone."""
+        if not self.compute.distributed or self.images is None:
+            return None
+        session = open_session(self.compute, len(self.images.search))
+        return self.ending.enter_context(session)
+
+    @cached_property
     def engine(self) -> EvaluationEngine:
         """Engine that evaluates candidates on the search images."""
+        images, groups = self.image_sets().search, self.prunable.groups
+        precision = self.settings.evaluation_precision
+        if self.session is not None:
+            engine = shared_engine(
+                self.session, self.model, groups, images, self.recovery,
+                precision=precision, progress=self.progress,
+            )  # fmt: skip
+            self.ending.callback(engine.release)
+            return engine
         return Evaluator(
             self.model,
-            self.prunable.groups,
-            self.image_sets().search,
+            groups,
+            images,
             recovery=self.recovery,
-            on=EvaluatedOn(device=self.device, precision=self.settings.evaluation_precision),
+            on=EvaluatedOn(device=self.device, precision=precision),
             tell=self.progress.message,
         )
+
+    def start_workers(self) -> None:
+        """Start the workers, if any are asked for, before what takes long.
+
+        Raises:
+            DeployError: they cannot be had, or lack what they need.
+        """
+        if not self.compute.distributed or self.images is None:
+            return
+        self.progress.stage("starting workers", 1)
+        try:
+            self.engine.start()
+        except BaseException:
+            self.ending.close()
+            raise
+        self.progress.step(f"{self.engine.at_once} on {self.engine.device.upper()}")
 
     @cached_property
     def judge(self) -> LedgerJudge:
@@ -244,7 +288,6 @@ def unjudged_context(
         SettingsError: recovery that the model does not allow, no such layer to ignore, or a device
             that is not there.
     """
-    compute_device(compute.device)
     use_exact_arithmetic()
     if data is not None:
         check_recovery(model, data, settings)
@@ -265,6 +308,8 @@ def unjudged_context(
         compute=compute,
         progress=progress,
     )
+    _ = context.device  # refused here, before any work
+    context.start_workers()
     if context.ledger.dropped:
         lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
         verbs = ("is", "are")[context.ledger.dropped > 1]

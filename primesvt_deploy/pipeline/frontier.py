@@ -115,7 +115,7 @@ def frontier(
         held_out = _held_out(splits, settings, held_out_images)
         ledger = Ledger(writer.ledger_path)
         wanted = sorted(savings)
-        context = search_context(
+        with search_context(
             model,
             settings,
             splits,
@@ -123,13 +123,13 @@ def frontier(
             compute=compute,
             progress=progress,
             ahead=lambda search: frontier_ahead(search, len(held_out), wanted, timesteps),
-        )
-        run = _Run(context, held_out, tuple(timesteps))
-        for number, saving in enumerate(wanted):
-            _add_point(run, writer, saving)
-            left = wanted[number + 1 :]
-            progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
-        content = _finish(run, writer, key, started)
+        ) as context:
+            run = _Run(context, held_out, tuple(timesteps))
+            for number, saving in enumerate(wanted):
+                _add_point(run, writer, saving)
+                left = wanted[number + 1 :]
+                progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
+            content = _finish(run, writer, key, started)
         shutil.rmtree(writer.decoded, ignore_errors=True)
         return FrontierResult(content)
 

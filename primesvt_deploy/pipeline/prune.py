@@ -11,7 +11,6 @@ from pathlib import Path
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.artifact.onnx_export import export_onnx
-from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy
@@ -22,6 +21,7 @@ from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
 from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
 from primesvt_deploy.pipeline.image_sets import decoded_once
+from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -115,7 +115,7 @@ def prune(
         PruningError: a cut changed the model's outputs.
         SettingsError: no target, or a device that is not there.
     """
-    compute_device(settings.compute.device)
+    driver_device(settings.compute)
     progress.stage("export of the dense model", 1)
     with tempfile.TemporaryDirectory() as directory:
         dense_bytes = export_onnx(model, Path(directory) / "dense.onnx").bytes
@@ -129,7 +129,7 @@ def prune(
     if data is not None:
         data = decoded_once(data, search, None, progress)
     ahead = pruning_ahead if dense_bytes > budget_bytes else None
-    context = search_context(
+    with search_context(
         model,
         search,
         data,
@@ -137,17 +137,17 @@ def prune(
         compute=settings.compute,
         progress=progress,
         ahead=ahead,
-    )
-    size = SizeTarget(
-        budget_bytes=budget_bytes,
-        dense_bytes=dense_bytes,
-        weights=ShippedSize(model, context.prunable.groups),
-        groups=context.prunable.groups,
-    )
-    if dense_bytes <= budget_bytes:
-        return _result(context, size, fitting(dense_bytes))
-    outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
-    return _result(context, size, outcome)
+    ) as context:
+        size = SizeTarget(
+            budget_bytes=budget_bytes,
+            dense_bytes=dense_bytes,
+            weights=ShippedSize(model, context.prunable.groups),
+            groups=context.prunable.groups,
+        )
+        if dense_bytes <= budget_bytes:
+            return _result(context, size, fitting(dense_bytes))
+        outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
+        return _result(context, size, outcome)
 
 
 def choose_plan(context: SearchContext, goal: Goal) -> PolicyOutcome:

@@ -171,6 +171,14 @@ class EvaluationEngine(ABC):
             yield course.outcome()
 
     @abstractmethod
+    def start(self) -> None:
+        """Start whoever evaluates, unless that is done.
+
+        Raises:
+            DeployError: they cannot be had.
+        """
+
+    @abstractmethod
     def release(self) -> None:
         """Give the memory of cached states back; later evaluations start from the images."""
 

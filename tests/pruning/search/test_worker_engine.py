@@ -70,6 +70,9 @@ class WorkersHere:
     def result(self, call: Any) -> Any:
         return pickle.loads(call.content)
 
+    def close(self) -> None:
+        self._workers = []
+
     def put(self, value: Any) -> Any:
         return _Put(pickle.dumps(value))
 
@@ -106,7 +109,7 @@ def shared(
     groups = groups_of(model)
     setup = WorkerSetup(
         model=model, groups=groups, steps=tuple(steps), calibration=data.search,
-        device="cpu", precision="fp32", batch_size=BATCH, cache_bytes=None,
+        device="cpu", precision="fp32", batch_size=BATCH,
     )  # fmt: skip
     sharing = Sharing(len(data.search), CHUNK, workers)
     makers = [
@@ -115,7 +118,7 @@ def shared(
     ]
     recovery = Recovery(model, groups, data.search, steps)
     engine = WorkerEngine(
-        WorkersHere(makers, dies_at, seed=workers), sharing, groups, data.search.labels,
+        lambda: WorkersHere(makers, dies_at, seed=workers), sharing, groups, data.search.labels,
         device="cpu", recovery=recovery, progress=SILENT,
     )  # fmt: skip
     return engine, recovery
@@ -148,6 +151,14 @@ def test_the_ledger_does_not_depend_on_the_number_of_workers(
     assert any(candidate.n < candidate.limit for candidate in expected), "none was given up"
     for workers in (1, 2, 3, 5):
         assert searched(tiny, *shared(tiny, tiny_data, steps, workers)) == expected
+
+
+@pytest.mark.slow
+def test_workers_that_were_released_are_started_anew(tiny: SViT, tiny_data: DataSet) -> None:
+    engine, recovery = shared(tiny, tiny_data, RECOVERY_STEPS, 2)
+    expected = searched(tiny, engine, recovery)
+    engine.release()
+    assert searched(tiny, engine, recovery) == expected
 
 
 @pytest.mark.slow
