@@ -58,7 +58,7 @@ class AnalyticJudge:
         if key not in self._cache:
             points = self.points(plan)
             self._cache[key] = Candidate(
-                plan=plan.digest, limit=key[1], step=step, group=group.name if group else "",
+                plan=plan.digest, limit=_IMAGES, step=step, group=group.name if group else "",
                 rate=rate, kept=plan.widths([group])[group.name] if group else 0,
                 correct=0, lost=round(points * _IMAGES / 100), gained=0, n=_IMAGES,
                 seconds=0.0, divergence=points / 100,
