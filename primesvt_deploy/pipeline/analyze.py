@@ -13,13 +13,12 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
-from primesvt_deploy.pipeline.context import SearchContext, search_context
+from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
 from primesvt_deploy.pipeline.image_sets import decoded_once
-from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
-from primesvt_deploy.pruning.search.robustness import Curve
+from primesvt_deploy.pruning.search.robustness import Curve, measure_robustness
 from primesvt_deploy.settings import ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary, megabytes
 from primesvt_deploy.summary.charts import bars
@@ -109,10 +108,18 @@ def analyze(
 
 def _analysis(context: SearchContext) -> Analysis:
     """The stages of an analysis."""
-    model, progress = context.model, context.progress
-    constraint = AccuracyConstraint(context.settings.max_drop)
-    search = make_search(context, constraint, size_of=lambda _: 0)
-    curves = search.curves("l2", search.space.by_norm)
+    model, progress, settings = context.model, context.progress, context.settings
+    measure_dense(context)
+    context.recovery.prepare(progress)
+    curves = measure_robustness(
+        context.judge,
+        context.prunable.groups,
+        context.space.by_norm,
+        AccuracyConstraint(settings.max_drop),
+        rates=settings.rates,
+        limit=settings.robustness_images,
+        progress=progress,
+    )
     progress.stage("firing rates", 1)
     sample = context.image_sets().search.first(_FIRING_IMAGES)
     firing = measure_firing_rates(model, sample, device=context.device, progress=progress)

@@ -97,7 +97,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
     hits = hits_of(refitted, stage="with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
     dense = context.ledger.hits(Plan().digest, len(images))
-    if cached and not cached.stopped_early:
+    if cached and cached.whole:
         before = cached.correct
     else:
         before = int(hits_of(plain, stage="with its classifier as it was").sum())
@@ -108,7 +108,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         progress.message(f"{found}: left as it was")
         return None
     progress.message(found)
-    if dense is None:
+    if len(dense) < len(images):
         dense = hits_of(context.model, stage="dense accuracy")
     drop = PairedDrop.of(dense, hits)
     return Candidate(
@@ -119,6 +119,5 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         lost=drop.lost,
         gained=drop.gained,
         n=len(hits),
-        stopped_early=False,
         seconds=0.0,
     )
