@@ -54,8 +54,8 @@ def searched(context: SearchContext) -> list[Candidate]:
     for group in context.prunable.groups[:3]:
         for rate in (0.3, 0.7):
             plan = context.space.by_norm.pruned(Plan(), group, rate)
-            judge.judge(plan, step="robustness", group=group, rate=rate, limit=60)
-            judge.judge(plan, step="policy", give_up=False, divergence=True)
+            judge.judge(plan, step="robustness", group=group, rate=rate, limit=60, allowed=5.0)
+            judge.judge(plan, step="policy", divergence=True)
     return [replace(candidate, seconds=0.0) for candidate in context.ledger]
 
 
