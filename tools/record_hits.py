@@ -16,7 +16,6 @@ import primesvt_deploy as svit
 from primesvt_deploy.data import open_data
 from primesvt_deploy.pipeline.context import search_context
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.evaluator import Evaluator
 
 MODEL = "spikformer-2-192-cifar10-12epochs"
 IMAGES = 1024
@@ -29,8 +28,7 @@ def main() -> None:
     model = svit.load(MODEL)
     settings = svit.SearchSettings(search_images=IMAGES, max_drop=None)
     context = search_context(model, settings, open_data(model, seed=settings.seed))
-    images, groups = context.image_sets().search, context.prunable.groups
-    evaluator = Evaluator(model, groups, images, recovery=context.recovery)
+    groups = context.prunable.groups
     ranking = context.space.by_norm
     plans = {"dense": Plan()}
     for group in groups[:4]:
@@ -43,7 +41,7 @@ def main() -> None:
         plans[f"all layers {rate:.0%}"] = together
     hits = {}
     for name, plan in plans.items():
-        hits[name] = evaluator.outcome(plan).hits
+        hits[name] = context.engine.outcome(plan).hits
         print(f"{name}: {100 * hits[name].mean():.2f}%")
     dense = hits.pop("dense")
     np.savez_compressed(

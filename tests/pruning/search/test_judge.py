@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -12,9 +13,11 @@ from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.measure.intervals import PairedDrop
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
-from primesvt_deploy.pruning.search.evaluator import Evaluator, Outcome
+from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
+from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
@@ -107,36 +110,40 @@ def test_channels_stay_in_multiples(tiny: SViT) -> None:
             assert per_head % 4 == 0 or kept == group.width
 
 
-class MadeUp:
-    """An evaluator of made-up hits: each plan loses and gains at a rate of its own."""
+class MadeUp(EvaluationEngine):
+    """An engine of made-up hits: each plan loses and gains at a rate of its own."""
 
-    def __init__(self, images: int = 3000, chunk: int = 32) -> None:
-        self.images, self.groups, self._chunk = range(images), (), chunk
+    device = "cpu"
+
+    def __init__(self, images: int = 3000) -> None:
+        super().__init__((), np.zeros(images, dtype=np.int64), 32)
         self.rates = {Plan(): (0.0, 0.0)}
         self.asked: list[tuple[Plan, int, int]] = []
         generator = np.random.default_rng(0)
         self._chances = generator.random((2, images))
         self._dense = generator.random(images) < 0.8
 
-    def hits(self, plan: Plan) -> np.ndarray:
+    def hits(self, plan: Plan) -> npt.NDArray[np.bool_]:
         lost, gained = self.rates[plan]
         right = self._dense & (self._chances[0] >= lost)
         return right | (~self._dense & (self._chances[1] < gained))
 
-    def outcome(self, plan, *, start=0, limit=None, stop=None, keep=(), progress=None):
-        hits, end = self.hits(plan), limit or len(self.images)
-        for reached in range(start, end, self._chunk):
-            reached = min(reached + self._chunk, end)
-            if stop is not None and reached < end and stop(hits[start:reached]):
-                break
-        self.asked.append((plan, start, reached))
-        return Outcome(hits[start:reached], torch.zeros(reached - start, 10))
+    def release(self) -> None:
+        """Nothing is cached."""
+
+    def _run(self, course: Course, progress: Progress) -> None:
+        hits = self.hits(course.asked.plan)
+        while not course.ended:
+            start, stop = course.left[0]
+            wrong = torch.from_numpy(~hits[start:stop]).float()
+            course.take(torch.stack([1.0 - wrong, wrong], dim=1))
+        self.asked.append((course.asked.plan, course.asked.start, stop))
 
 
 def made_up(ledger: Ledger, **plans: tuple[float, float]) -> tuple[LedgerJudge, MadeUp]:
-    evaluator = MadeUp()
-    evaluator.rates |= {plan_of(name): rates for name, rates in plans.items()}
-    return LedgerJudge(evaluator, ledger), evaluator  # type: ignore[arg-type]
+    engine = MadeUp()
+    engine.rates |= {plan_of(name): rates for name, rates in plans.items()}
+    return LedgerJudge(engine, ledger), engine
 
 
 def plan_of(name: str) -> Plan:
@@ -154,7 +161,7 @@ def groupless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("groupless")
 def test_a_candidate_is_seen_until_it_is_sure_both_ways() -> None:
-    judge, evaluator = made_up(Ledger(), **PLANS)
+    judge, engine = made_up(Ledger(), **PLANS)
     good = judge.judge(plan_of("good"), step="policy", allowed=3.0)
     bad = judge.judge(plan_of("bad"), step="policy", allowed=3.0)
     assert (good.decision, good.allowed) == ("within", 3.0)
@@ -164,10 +171,8 @@ def test_a_candidate_is_seen_until_it_is_sure_both_ways() -> None:
     assert AccuracyConstraint(3.0).keeps(good)
     assert not AccuracyConstraint(3.0).keeps(bad)
     for found in (good, bad):
-        hits = evaluator.hits(Plan())[: found.n]
-        assert found.drop == PairedDrop.of(
-            hits, evaluator.hits(plan_of(found_name(found)))[: found.n]
-        )
+        hits = engine.hits(Plan())[: found.n]
+        assert found.drop == PairedDrop.of(hits, engine.hits(plan_of(found_name(found)))[: found.n])
     assert judge.dense().n < 1000, "the dense model is evaluated as far as it was needed"
 
 
@@ -179,18 +184,18 @@ def found_name(candidate: Candidate) -> str:
 def test_decisions_are_those_on_all_images_under_every_constraint() -> None:
     """A stricter or a laxer constraint takes the images up where the last one left them."""
     ledger = Ledger()
-    judge, evaluator = made_up(ledger, **PLANS)
+    judge, engine = made_up(ledger, **PLANS)
     for name in PLANS:
         plan = plan_of(name)
-        whole = PairedDrop.of(evaluator.hits(Plan()), evaluator.hits(plan)).points
+        whole = PairedDrop.of(engine.hits(Plan()), engine.hits(plan)).points
         for allowed in (3.0, 1.0, 5.0, 0.5, 20.0, 3.0, 100.0):
             found = judge.judge(plan, step="policy", allowed=allowed)
             assert AccuracyConstraint(allowed).keeps(found) is (whole <= allowed), (name, allowed)
     for plan in map(plan_of, PLANS):
-        runs = [(start, end) for asked, start, end in evaluator.asked if asked == plan]
+        runs = [(start, end) for asked, start, end in engine.asked if asked == plan]
         assert runs[0][0] == 0
         assert all(a[1] == b[0] for a, b in itertools.pairwise(runs)), "none seen twice"
-    dense = [(start, end) for asked, start, end in evaluator.asked if asked == Plan()]
+    dense = [(start, end) for asked, start, end in engine.asked if asked == Plan()]
     assert all(a[1] == b[0] for a, b in itertools.pairwise(dense))
 
 
@@ -200,21 +205,21 @@ def test_an_interrupted_judge_goes_on_where_it_was(tmp_path: Path) -> None:
     first, _ = made_up(Ledger(path), **PLANS)
     early = first.judge(plan_of("good"), step="policy", allowed=3.0)
     dense = first.dense()
-    judge, evaluator = made_up(Ledger(path), **PLANS)
+    judge, engine = made_up(Ledger(path), **PLANS)
     assert judge.judge(plan_of("good"), step="policy", allowed=3.0) == early
     assert judge.judge(plan_of("good"), step="policy", allowed=4.0) == early
     assert judge.dense() == dense
-    assert not evaluator.asked
+    assert not engine.asked
     whole = judge.judge(plan_of("good"), step="policy")
     assert whole.whole
-    assert evaluator.asked == [
+    assert engine.asked == [
         (Plan(), dense.n, judge.images),
         (plan_of("good"), early.n, judge.images),
     ]
-    assert whole.drop == PairedDrop.of(evaluator.hits(Plan()), evaluator.hits(plan_of("good")))
-    again, evaluator = made_up(Ledger(path), **PLANS)
+    assert whole.drop == PairedDrop.of(engine.hits(Plan()), engine.hits(plan_of("good")))
+    again, engine = made_up(Ledger(path), **PLANS)
     assert again.judge(plan_of("good"), step="policy", allowed=0.1) == whole
-    assert not evaluator.asked
+    assert not engine.asked
 
 
 @pytest.mark.usefixtures("groupless")
@@ -230,15 +235,16 @@ def test_an_estimate_goes_on_unless_it_is_refused() -> None:
 def test_the_ledger_says_where_candidates_were_judged(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.jsonl")
     assert ledger.devices == frozenset()
-    evaluator = MadeUp()
-    LedgerJudge(evaluator, ledger, device="cuda").dense()  # type: ignore[arg-type]
+    engine = MadeUp()
+    engine.device = "cuda"
+    LedgerJudge(engine, ledger).dense()
     assert Ledger(tmp_path / "ledger.jsonl").devices == {"cuda"}
 
 
 @pytest.mark.usefixtures("groupless")
 def test_the_dense_model_may_be_asked_for_itself() -> None:
     ledger = Ledger()
-    judge, evaluator = made_up(ledger)
+    judge, _ = made_up(ledger)
     found = judge.judge(Plan(), step="policy")
     assert (found.n, found.drop.points) == (judge.images, 0.0)
     some = judge.judge(Plan(), step="policy", limit=256, divergence=True)
