@@ -134,7 +134,7 @@ class SearchContext:
         precision = self.settings.evaluation_precision
         if self.session is not None:
             engine = shared_engine(
-                self.session, self.model, groups, images, self.recovery,
+                self.session, self.compute, self.model, groups, images, self.recovery,
                 precision=precision, progress=self.progress,
             )  # fmt: skip
             self.ending.callback(engine.release)
@@ -327,7 +327,8 @@ def measure_dense(context: SearchContext) -> Accuracy:
     if len(context.ledger.hits(Plan().digest, images)):
         found = _undoubted(context)
     else:
-        read_ahead(context.image_sets().search, context.progress)
+        if context.session is None:  # workers decode their own
+            read_ahead(context.image_sets().search, context.progress)
         context.recovery.prepare(context.progress)
         context.progress.stage("dense accuracy", 1)
         found = _undoubted(context)

@@ -8,6 +8,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.compute.device import CPU, compute_device
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.pixel_cache import uncached
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import Progress
@@ -49,6 +50,7 @@ def open_session(compute: ComputeSettings, images: int) -> RaySession:
 
 def shared_engine(
     session: RaySession,
+    compute: ComputeSettings,
     model: SViT,
     groups: tuple[Group, ...],
     images: ImageList,
@@ -61,6 +63,7 @@ def shared_engine(
 
     Args:
         session: of Ray.
+        compute: workers of this machine, or a cluster, whose nodes decode images themselves.
         model: the dense SViT.
         groups: its prunable groups.
         images: the search images.
@@ -74,13 +77,16 @@ def shared_engine(
     placement = session.placement
     _check_count(placement.workers, len(images))
     batch = EvaluatedOn(device=torch.device(placement.device)).batch_of(model)
+    calibration = recovery.calibration_images
+    if compute.ray is not None:
+        images, calibration = uncached(images), uncached(calibration)
     sharing = Sharing(len(images), chunk_size(batch), placement.workers)
     setup = session.put(
         WorkerSetup(
             model=model,
             groups=groups,
             steps=tuple(sorted(recovery.steps)),
-            calibration=recovery.calibration_images,
+            calibration=calibration,
             device=placement.device,
             precision=precision,
             batch_size=batch,

@@ -14,6 +14,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import BatchSums, Moments
 from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
 from primesvt_deploy.data.images import ImageList, check_visible
+from primesvt_deploy.data.pixel_cache import cached
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
@@ -60,9 +61,10 @@ class EvaluationWorker:
     def __init__(self, setup: WorkerSetup, shard: Shard) -> None:
         use_exact_arithmetic()
         device = compute_device(setup.device)
-        self._images, self._calibration = shard.images, setup.calibration
+        self._given = (shard.images, setup.calibration)
+        shard.images = cached(shard.images, None)  # files are decoded once by each worker
         self._recovery = Recovery(
-            setup.model, setup.groups, setup.calibration, setup.steps, device=device
+            setup.model, setup.groups, cached(setup.calibration, None), setup.steps, device=device
         )
         self._notes: list[str] = []
         on = EvaluatedOn(
@@ -106,7 +108,7 @@ class EvaluationWorker:
         Raises:
             DataError: it lacks some.
         """
-        for images in (self._calibration, self._images):
+        for images in self._given:
             check_visible(images)
 
 
