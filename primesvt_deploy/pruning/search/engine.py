@@ -71,7 +71,7 @@ class Asked:
 
     @property
     def request(self) -> Request:
-        """What whoever evaluates must know."""
+        """The part that whoever evaluates must know."""
         return Request(self.plan, tuple(group.name for group in self.keep))
 
 
