@@ -16,7 +16,7 @@ from primesvt_deploy import BuildSettings, SearchSettings, analyze, build, front
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline import context
+from primesvt_deploy.pipeline.context import SearchContext
 from primesvt_deploy.settings import ComputeSettings, Precision
 
 SEARCH = SearchSettings(max_drop=50.0, rates=(0.3, 0.6), robustness_images=50, search_images=60)
@@ -27,7 +27,7 @@ NO_GPU = ComputeSettings(device="cuda:7")
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Within, a search's device is the second one."""
     with other_device():
-        monkeypatch.setattr(context, "compute_device", lambda name: OTHER)
+        monkeypatch.setattr(SearchContext, "device", OTHER)
         yield monkeypatch
 
 
