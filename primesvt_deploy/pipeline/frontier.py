@@ -24,6 +24,7 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.data.pixel_cache import read_ahead
@@ -104,6 +105,7 @@ def frontier(
     """
     started = time.perf_counter()
     check_points(savings, timesteps, held_out_images)
+    compute_device(compute.device)
     for steps in timesteps:
         model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)
