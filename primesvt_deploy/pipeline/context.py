@@ -91,6 +91,11 @@ class SearchContext:
         """The device that this process computes on."""
         return driver_device(self.compute)
 
+    @property
+    def kind(self) -> str:
+        """Kind of the device that candidates are evaluated on, `cpu` or `cuda`."""
+        return self.device.type if self.session is None else self.session.placement.device
+
     @cached_property
     def recovery(self) -> Recovery:
         """Recovery of pruned models on the calibration images."""
@@ -308,13 +313,25 @@ def unjudged_context(
     )
     _ = context.device  # refused here, before any work
     context.start_workers()
+    _tell_of_ledger(context)
+    if ahead is not None:
+        progress.plan(ahead(context))
+    return context
+
+
+def _tell_of_ledger(context: SearchContext) -> None:
+    """Say what of a ledger cannot be read, and what was judged on another kind of device."""
+    progress, here = context.progress, context.kind
     if context.ledger.dropped:
         lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
         verbs = ("is", "are")[context.ledger.dropped > 1]
         progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
-    if ahead is not None:
-        progress.plan(ahead(context))
-    return context
+    others = sorted(context.ledger.devices - {here})
+    if others:
+        progress.message(
+            f"note: candidates of the ledger were judged on {' and '.join(others)}, this search "
+            f"computes on {here}: some spikes flip by rounding, so that they would differ a little"
+        )
 
 
 def measure_dense(context: SearchContext) -> Accuracy:

@@ -24,7 +24,6 @@ import torch
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import export_onnx
-from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.data.pixel_cache import read_ahead
@@ -42,6 +41,7 @@ from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.pipeline.summaries import frontier_summary
+from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -105,7 +105,7 @@ def frontier(
     """
     started = time.perf_counter()
     check_points(savings, timesteps, held_out_images)
-    compute_device(compute.device)
+    driver_device(compute)
     for steps in timesteps:
         model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)

@@ -278,13 +278,13 @@ def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None
 
 def _compute(context: BuildContext) -> dict[str, Any]:
     """Device, precision and workers of the evaluation, and whether Ray ran it."""
-    compute, search = context.settings.compute, context.settings.search
+    search, session = context.settings.search, context.search.session
     return {
-        "device": str(context.device),
+        "device": str(context.device) if session is None else session.placement.device,
         "device_name": cpu_name() if context.device == CPU else device_name(context.device),
         "evaluation_precision": search.evaluation_precision,
-        "engine": "ray" if compute.distributed else "in-process",
-        "workers": compute.workers,
+        "engine": "in-process" if session is None else "ray",
+        "workers": None if session is None else session.placement.workers,
     }
 
 

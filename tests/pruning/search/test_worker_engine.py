@@ -23,11 +23,13 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search import samples
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.engine import Asked, EvaluationEngine, chunks_of
 from primesvt_deploy.pruning.search.evaluation_worker import EvaluationWorker, WorkerSetup
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.robustness import measure_robustness
 from primesvt_deploy.pruning.search.samples import Shard, Sharing
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
@@ -135,6 +137,9 @@ def searched(model: SViT, engine: EvaluationEngine, recovery: Recovery) -> list[
             judge.judge(plan, step="robustness", group=group, rate=rate, limit=50, allowed=2.0)
             judge.judge(plan, step="policy", divergence=True)
     judge.judge(space.without_constants, step="free")
+    measure_robustness(
+        judge, engine.groups[3:], space.by_norm, AccuracyConstraint(2.0), rates=(0.4, 0.8), limit=60
+    )
     assert list(engine.outcome(Plan(), start=40, limit=90).hits) == list(
         engine.outcome(Plan(), limit=90).hits[40:]
     )
