@@ -28,6 +28,7 @@ from frontier_tables import (
 from latency_tables import latency_table
 from native_tables import native_sections
 from precision_tables import exactness_table, memory_table, precision_table, widths_table
+from sequential_table import sequential_table
 
 from primesvt_deploy.edge.whole_file import write_whole
 
@@ -233,7 +234,12 @@ def sections(model: str = "") -> dict[str, str]:
         "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
-    for name, table in {"answers": answers_table, "first_minutes": first_minutes_table}.items():
+    waits = {
+        "answers": answers_table,
+        "first_minutes": first_minutes_table,
+        "sequential": sequential_table,
+    }
+    for name, table in waits.items():
         if (RESULTS / f"{name}.json").exists():
             content[name] = table(json.loads((RESULTS / f"{name}.json").read_text()))
     if model in models["models"]:

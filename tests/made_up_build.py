@@ -230,7 +230,7 @@ def _tried(chance: random.Random) -> list[TriedPlan]:
                     low=drop - 1.6,
                     high=drop + 1.6,
                     n=point["n"],
-                    stopped_early=point["n"] < 512,
+                    decision="beyond" if point["n"] < 512 else "",
                     accepted=False,
                 )
             )
@@ -251,7 +251,6 @@ def _tried(chance: random.Random) -> list[TriedPlan]:
                 low=drop - 0.5,
                 high=drop + 0.5,
                 n=5000,
-                stopped_early=False,
                 accepted=accepted,
             )
         )
@@ -447,6 +446,13 @@ _MANIFEST: dict[str, Any] = {
         "ignore": [],
     },
     "finetune": None,
+    "compute": {
+        "device": "cuda:1",
+        "device_name": "NVIDIA H200",
+        "evaluation_precision": "fp32",
+        "engine": "ray",
+        "workers": 8,
+    },
     "seconds": {"robustness": 20.15, "greedy policy": 400.0},
     "versions": {"python": "3.11.2", "torch": "2.14.0"},
     "files": {"model.onnx": {"sha256": "ab12" * 16, "bytes": 4_187_654}},

@@ -15,6 +15,7 @@ from primesvt_deploy.progress import PlannedStage
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES, NORM_IMAGES
+from primesvt_deploy.pruning.search.judge import DENSE_IMAGES
 from primesvt_deploy.settings import HEAD, Precision
 
 __all__ = [
@@ -65,9 +66,8 @@ def plan_ahead(context: SearchContext, rounds: int = _GREEDY_ROUNDS) -> list[Pla
     point = _candidate(context, settings.robustness_images)
     stages = [*_calibration(context), *_dense(context)]
     if settings.policy == "prioritized":
-        points = groups * len(settings.rates)
-        stages.append(PlannedStage("robustness", points * point, guessed=True))
-        work = _candidate(context, images) * (1 + _OF_LAYERS * groups)
+        points = _OF_LAYERS * groups * len(settings.rates)
+        work = points * point + _candidate(context, images) * (1 + _OF_LAYERS * groups)
     elif settings.policy == "greedy":
         stages.append(PlannedStage("channel importance", seconds=1.0 * groups))
         points = rounds * (1 + 3 * groups)
@@ -136,7 +136,7 @@ def frontier_ahead(
     stages: list[PlannedStage] = []
     for number, saving in enumerate(savings):
         pruning = pruning_ahead(context)
-        known = ("dense accuracy", "calibration", "robustness") if number or begun else ()
+        known = ("dense accuracy", "calibration") if number or begun else ()
         stages += [stage for stage in pruning if stage.name not in known]
         stages += _reported(context, f"held-out, {saving:g}% saved", held_out, timesteps)
         if not known:
@@ -252,9 +252,9 @@ def _tail(context: BuildContext) -> list[PlannedStage]:
 
 def _dense(context: SearchContext) -> list[PlannedStage]:
     images = len(context.image_sets().search)
-    if context.ledger.hits(Plan().digest, images) is not None:
+    if len(context.ledger.hits(Plan().digest, images)):
         return []
-    return [PlannedStage("dense accuracy", float(images))]
+    return [PlannedStage("dense accuracy", float(min(DENSE_IMAGES, images)))]
 
 
 def _calibration(context: SearchContext) -> list[PlannedStage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -92,13 +93,14 @@ def _cut_check_inputs(context: SearchContext) -> torch.Tensor:
 def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> Candidate | None:
     """The outcome with the refitted classifier; None if fewer images are classified rightly."""
     images, progress = context.image_sets().search, context.progress
-    hits = torch_hits(refitted, images, progress, "with its classifier refitted")
+    hits_of = partial(torch_hits, images=images, progress=progress, device=context.device)
+    hits = hits_of(refitted, stage="with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
     dense = context.ledger.hits(Plan().digest, len(images))
-    if cached and not cached.stopped_early:
+    if cached and cached.whole:
         before = cached.correct
     else:
-        before = int(torch_hits(plain, images, progress, "with its classifier as it was").sum())
+        before = int(hits_of(plain, stage="with its classifier as it was").sum())
     after = int(hits.sum())
     found = f"with its classifier refitted {after} of {len(hits)} search images are right, "
     found += f"{before} without that"
@@ -106,8 +108,8 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         progress.message(f"{found}: left as it was")
         return None
     progress.message(found)
-    if dense is None:
-        dense = torch_hits(context.model, images, progress, "dense accuracy")
+    if len(dense) < len(images):
+        dense = hits_of(context.model, stage="dense accuracy")
     drop = PairedDrop.of(dense, hits)
     return Candidate(
         plan=plan.digest,
@@ -117,6 +119,5 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         lost=drop.lost,
         gained=drop.gained,
         n=len(hits),
-        stopped_early=False,
         seconds=0.0,
     )

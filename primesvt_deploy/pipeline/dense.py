@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
@@ -46,7 +47,7 @@ class DenseModel:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Top-1 on the search images; None where nothing has been evaluated on them yet."""
+        """Top-1 on the search images that it was evaluated on; None where there are none yet."""
         if "_hits" in self.__dict__:
             return Accuracy.of(self._hits)
         search = self._context.search
@@ -57,7 +58,7 @@ class DenseModel:
     def _hits(self) -> npt.NDArray[np.bool_]:
         images = self._context.images.search
         cached = self._context.search.ledger.hits(Plan().digest, len(images))
-        if cached is not None:
+        if len(cached) == len(images):
             return cached
         hits = self._hits_of(self.artifact, "search accuracy, dense")
         self._context.search.doubt(Accuracy.of(hits))
@@ -67,6 +68,7 @@ class DenseModel:
         context = self._context
         images = context.images.search
         size = artifact.batch or context.model.batch_of(_EVALUATION_BATCH)
+        read_ahead(images, context.progress)
         context.progress.stage(stage, 1)
         model = OnnxModel(artifact.path, threads=context.settings.threads)
         return artifact_hits(model, images, batch_size=size, progress=context.progress)

@@ -20,6 +20,8 @@ from primesvt_deploy.pipeline.ahead import pruning_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
 from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.image_sets import decoded_once
+from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -44,7 +46,8 @@ class PruneResult(Shown):
         applied: the cut model.
         groups: the dense model's groups.
         budget_bytes: the requested bytes of what the budget counts.
-        dense: top-1 of the dense model on the search split; None where no search was needed.
+        dense: top-1 of the dense model on the search images that it was evaluated on; None where no
+            search was needed.
         left: layers of a user's own module whose channels cannot leave, and why.
     """
 
@@ -111,8 +114,9 @@ def prune(
     Raises:
         DataError: no data, or too few for the requested recovery.
         PruningError: a cut changed the model's outputs.
-        SettingsError: no target.
+        SettingsError: no target, or a device that is not there.
     """
+    driver_device(settings.compute)
     progress.stage("export of the dense model", 1)
     with tempfile.TemporaryDirectory() as directory:
         dense_bytes = export_onnx(model, Path(directory) / "dense.onnx").bytes
@@ -123,18 +127,28 @@ def prune(
         raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     if data is None and dense_bytes > budget_bytes and not decides_by_size(search):
         data = open_data(model, seed=search.seed)
+    if data is not None:
+        data = decoded_once(data, search, None, progress)
     ahead = pruning_ahead if dense_bytes > budget_bytes else None
-    context = search_context(model, search, data, ledger=ledger, progress=progress, ahead=ahead)
-    size = SizeTarget(
-        budget_bytes=budget_bytes,
-        dense_bytes=dense_bytes,
-        weights=ShippedSize(model, context.prunable.groups),
-        groups=context.prunable.groups,
-    )
-    if dense_bytes <= budget_bytes:
-        return _result(context, size, fitting(dense_bytes))
-    outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
-    return _result(context, size, outcome)
+    with search_context(
+        model,
+        search,
+        data,
+        ledger=ledger,
+        compute=settings.compute,
+        progress=progress,
+        ahead=ahead,
+    ) as context:
+        size = SizeTarget(
+            budget_bytes=budget_bytes,
+            dense_bytes=dense_bytes,
+            weights=ShippedSize(model, context.prunable.groups),
+            groups=context.prunable.groups,
+        )
+        if dense_bytes <= budget_bytes:
+            return _result(context, size, fitting(dense_bytes))
+        outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
+        return _result(context, size, outcome)
 
 
 def choose_plan(context: SearchContext, goal: Goal) -> PolicyOutcome:
@@ -182,7 +196,7 @@ def choose_from_ledger(context: SearchContext, goal: Goal, *, smallest: bool) ->
 def make_search(
     context: SearchContext, constraint: AccuracyConstraint, size_of: Callable[[Plan], int]
 ) -> Search:
-    """A policy's search; the dense model's accuracy is measured first, if it is not in the ledger.
+    """A policy's search; the dense model's accuracy is looked at first.
 
     Args:
         context: of the search.

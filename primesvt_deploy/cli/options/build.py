@@ -16,6 +16,7 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     BudgetOn,
     BuildSettings,
+    ComputeSettings,
     FinetuneSettings,
     Precision,
     Runtime,
@@ -127,6 +128,7 @@ _DECIDED_BY_FRONTIER = (
     "channel_multiple",
     "search_images",
     "robustness_images",
+    "evaluation_precision",
     "ignore",
     "seed",
 )
@@ -152,7 +154,11 @@ class BuildChoice:
     values: Mapping[str, Any]
 
     def settings(
-        self, search: SearchSettings, finetune: FinetuneSettings | None, threads: int
+        self,
+        search: SearchSettings,
+        finetune: FinetuneSettings | None,
+        compute: ComputeSettings,
+        threads: int,
     ) -> BuildSettings:
         """The settings of the build.
 
@@ -169,6 +175,7 @@ class BuildChoice:
             **{name: self.values[name] for name in _OF_SETTINGS},
             search=search,
             finetune=finetune,
+            compute=compute,
             threads=threads,
             runtime=runtime,
             precision=_precision(self.values["precision"], runtime),

@@ -14,7 +14,7 @@ from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
 
 __all__ = ["CHUNK", "Evaluator", "chunk_size"]
 
-CHUNK = 128
+CHUNK = 32
 """Images between two looks, where a forward pass takes no more."""
 
 
@@ -51,6 +51,9 @@ class Evaluator(EvaluationEngine):
         super().__init__(groups, images.labels, chunk or chunk_size(on.batch_of(model)))
         self.device = on.device.type
         self._chunks = ChunkEvaluator(model, groups, images, recovery=recovery, on=on, tell=tell)
+
+    def start(self) -> None:
+        """See `EvaluationEngine`: this process runs."""
 
     def release(self) -> None:
         """See `EvaluationEngine`."""

@@ -6,8 +6,8 @@ left it; a plan loses the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.pruning.search.space import SearchSpace
 
 __all__ = ["AnalyticJudge", "RankedSpace", "group", "size_under"]
@@ -50,21 +51,26 @@ class AnalyticJudge:
         group: Group | None = None,
         rate: float = 0.0,
         limit: int | None = None,
-        give_up: bool = True,
+        allowed: float | None = None,
+        estimate: bool = False,
         divergence: bool = False,
     ) -> Candidate:
         key = plan.digest, limit or _IMAGES
         if key not in self._cache:
             points = self.points(plan)
             self._cache[key] = Candidate(
-                plan=plan.digest, limit=key[1], step=step, group=group.name if group else "",
+                plan=plan.digest, limit=_IMAGES, step=step, group=group.name if group else "",
                 rate=rate, kept=plan.widths([group])[group.name] if group else 0,
                 correct=0, lost=round(points * _IMAGES / 100), gained=0, n=_IMAGES,
-                stopped_early=False, seconds=0.0, divergence=points / 100,
+                seconds=0.0, divergence=points / 100,
                 channels=plan.packed(self.groups),
             )  # fmt: skip
             self.candidates.append(self._cache[key])
         return self._cache[key]
+
+    def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
+        for query in queries:
+            yield self.judge(**{f.name: getattr(query, f.name) for f in fields(query)})
 
     def points(self, plan: Plan) -> float:
         total = 0.0
