@@ -12,7 +12,10 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from primesvt_deploy.cluster.library import AUTH_MODE
 from primesvt_deploy.errors import ClusterError, SettingsError, first_line
@@ -21,6 +24,7 @@ __all__ = ["Reached", "reach"]
 
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NO_TOKEN = "InvalidAuthToken"
 _TRY = """
@@ -69,7 +73,7 @@ def reach(address: str) -> Reached:
             machine is not part of it.
     """
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
+        address = os.environ.get("RAY_ADDRESS") or _started_here() or "auto"
     if address == "auto":
         return _joined("auto", on_loopback=False)
     matched = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
@@ -108,22 +112,41 @@ def _try(address: str, where: str, *, on_loopback: bool, token: bool) -> dict[st
         "RAY_USAGE_STATS_ENABLED": "0",
         AUTH_MODE: "token" if token else "disabled",
     }
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-c", _TRY, address, "loopback" if on_loopback else "network"],
-            capture_output=True,
-            text=True,
-            timeout=_JOIN_SECONDS,
+    how = "loopback" if on_loopback else "network"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(Path(folder) / "answer", "w") as answer,
+        open(Path(folder) / "told", "w") as told,
+        subprocess.Popen(
+            [sys.executable, "-c", _TRY, address, how],
+            stdout=answer,
+            stderr=told,
             env=environment,
-        )
-        found: dict[str, str] = json.loads(ended.stdout)
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError(
-            f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there is "
-            "something else, or this machine is not part of it; look at `ray status`"
-        ) from error
+        ) as trying,
+    ):
+        try:
+            return _answer(trying, Path(folder), where)
+        finally:
+            trying.kill()
+
+
+def _answer(trying: subprocess.Popen[bytes], folder: Path, where: str) -> dict[str, str]:
+    """What a process that tries to join has found out, as soon as it is known."""
+    until = time.monotonic() + _JOIN_SECONDS
+    while trying.poll() is None:
+        if _NO_TOKEN in (folder / "told").read_text(errors="replace"):
+            return {"error": _NO_TOKEN}  # Ray itself would try on for 20 s
+        if time.monotonic() > until:
+            raise ClusterError(
+                f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there "
+                "is something else, or this machine is not part of it; look at `ray status`"
+            )
+        time.sleep(_LOOK_SECONDS)
+    try:
+        found: dict[str, str] = json.loads((folder / "answer").read_text())
     except ValueError as error:
-        raise ClusterError(f"Ray cannot join the cluster{where}: {_last(ended.stderr)}") from error
+        reason = _last((folder / "told").read_text(errors="replace"))
+        raise ClusterError(f"Ray cannot join the cluster{where}: {reason}") from error
     return found
 
 
@@ -150,6 +173,14 @@ def _refused(message: str, where: str) -> ClusterError:
         )
     reason = first_line(ValueError(message))
     return ClusterError(f"the Ray cluster{where} cannot be joined from this machine: {reason}")
+
+
+def _started_here() -> str | None:
+    """The address that `ray start` has left on this machine."""
+    from ray._private.utils import read_ray_address
+
+    found: str | None = read_ray_address()
+    return found
 
 
 def _why_closed(host: str, port: int) -> str | None:
