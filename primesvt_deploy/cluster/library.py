@@ -96,9 +96,7 @@ def token_mode(demanded: bool) -> Iterator[None]:
 
 def _read_variables_again() -> None:
     """Have Ray's C++ part read the environment: it remembers what it read at first."""
-    from ray._raylet import Config
-
-    Config.initialize("")
+    ray_library()._raylet.Config.initialize("")
 
 
 @cache

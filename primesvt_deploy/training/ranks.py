@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 
 from primesvt_deploy.cluster.crew import Crew, WorkerLostError
+from primesvt_deploy.cluster.library import ray_library
 from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.errors import ClusterError, DeployError, SettingsError, first_line
@@ -88,9 +89,7 @@ class Rank:
 
     def meeting(self) -> tuple[str, int]:
         """Open the address where the others join this one; returns host and port."""
-        import ray
-
-        host = ray.util.get_node_ip_address()
+        host = ray_library().util.get_node_ip_address()
         store = TCPStore(host, 0, self._share.of, is_master=True, wait_for_workers=False)
         self._store = store
         return host, store.port
