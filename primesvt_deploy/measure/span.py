@@ -1,0 +1,57 @@
+"""An expected quantity: the likely value, and the range it may well fall into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Span"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A likely value between a low and a high one.
+
+    Args:
+        likely: what to plan with.
+        low: if all goes well.
+        high: if nothing does.
+    """
+
+    likely: float
+    low: float
+    high: float
+
+    @classmethod
+    def exactly(cls, value: float) -> Span:
+        """A value that is known."""
+        return cls(value, value, value)
+
+    @classmethod
+    def total(cls, spans: Iterable[Span]) -> Span:
+        """The sum of several; their ends are taken to come together."""
+        found = list(spans)
+        return cls(
+            sum(span.likely for span in found),
+            sum(span.low for span in found),
+            sum(span.high for span in found),
+        )
+
+    def __add__(self, other: Span) -> Span:
+        """The sum of both."""
+        return Span.total((self, other))
+
+    def __mul__(self, other: Span | float) -> Span:
+        """The product of both, or of all three values with a number of at least 0."""
+        by = other if isinstance(other, Span) else Span.exactly(other)
+        return Span(self.likely * by.likely, self.low * by.low, self.high * by.high)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether low and high are the likely value."""
+        return self.low == self.likely == self.high
+
+    def to_dict(self, decimals: int = 0) -> dict[str, float]:
+        """Plain values for JSON, rounded."""
+        values = {"likely": self.likely, "low": self.low, "high": self.high}
+        return {name: round(value, decimals) for name, value in values.items()}
