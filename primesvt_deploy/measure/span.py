@@ -46,6 +46,10 @@ class Span:
         by = other if isinstance(other, Span) else Span.exactly(other)
         return Span(self.likely * by.likely, self.low * by.low, self.high * by.high)
 
+    def less(self, number: float) -> Span:
+        """So much less of all three values, none below 0."""
+        return Span(*(max(0.0, value - number) for value in (self.likely, self.low, self.high)))
+
     @property
     def is_exact(self) -> bool:
         """Whether low and high are the likely value."""

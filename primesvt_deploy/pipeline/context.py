@@ -14,6 +14,8 @@ from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.cost_measure import QUICK_S, measure_pace
+from primesvt_deploy.pipeline.cost_pace import Pace
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
 from primesvt_deploy.progress import SILENT, PlannedStage, Progress
@@ -52,6 +54,7 @@ class SearchContext:
         ledger: candidates evaluated so far.
         progress: gets each step.
         compute: where it computes.
+        measured_pace: what operations take, if that was measured before.
         doubts: warnings that were given; filled by `doubt`.
     """
 
@@ -62,6 +65,7 @@ class SearchContext:
     ledger: Ledger
     progress: Progress = SILENT
     compute: ComputeSettings = ComputeSettings()
+    measured_pace: Pace | None = None
     doubts: list[str] = field(default_factory=list)
 
     def image_sets(self) -> ImageSets:
@@ -106,6 +110,34 @@ class SearchContext:
         if warning is not None and not self.doubts:
             self.doubts.append(warning)
             self.progress.message(warning)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """What single operations take here; a few seconds of measuring, the first time."""
+        return self.measured_pace or self.measure(seconds=QUICK_S)
+
+    @cached_property
+    def forward_pace(self) -> Pace:
+        """The same without recovery, where nothing is recovered: measured in less time."""
+        return self.measured_pace or self.measure(seconds=QUICK_S / 4.0, recovers=False)
+
+    def measure(self, *, seconds: float, recovers: bool = True) -> Pace:
+        """Measure what single operations take on this machine.
+
+        Args:
+            seconds: to spend on it, about.
+            recovers: measure recovery, too.
+        """
+        images = self.images
+        return measure_pace(
+            self.model,
+            self.prunable.groups,
+            self.settings,
+            images=None if images is None else images.search,
+            calibration=None if images is None or not recovers else images.calibration,
+            on=EvaluatedOn(device=self.device, precision=self.compute.evaluation_precision),
+            seconds=seconds,
+        )
 
     @cached_property
     def engine(self) -> EvaluationEngine:

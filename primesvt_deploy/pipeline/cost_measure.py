@@ -12,6 +12,8 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -20,6 +22,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import BatchSums, Moments
 from primesvt_deploy.analysis.reconstruction import reconstruction_importance
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.families.network import Segment
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.pipeline.cost_memory import GrowthOf
 from primesvt_deploy.pipeline.cost_pace import Pace, SegmentPace
@@ -100,15 +103,27 @@ def measure_pace(
     """
     started = time.perf_counter()
     on = on or EvaluatedOn()
-    probe = _Probe(
-        model=model, groups=groups, images=images, settings=settings, on=on, seconds=seconds
-    )
-    networks = PlanNetworks(model, groups, on.device)
-    with torch.no_grad():
-        pace = _forward(probe, networks)
-        if settings.recover and calibration is not None and groups:
-            pace = _with_recovery(probe, networks, pace, calibration)
-    return replace(pace, measured_s=time.perf_counter() - started)
+    while True:
+        probe = _Probe(
+            model=model, groups=groups, images=images, settings=settings, on=on, seconds=seconds
+        )
+        try:
+            pace = _measured(probe, calibration)
+        except torch.OutOfMemoryError:  # evaluation halves its batches as well
+            if on.batch_of(model) == 1:
+                raise
+            on = replace(on, batch_size=on.batch_of(model) // 2)
+            continue
+        return replace(pace, measured_s=time.perf_counter() - started)
+
+
+@torch.no_grad()
+def _measured(probe: _Probe, calibration: ImageList | None) -> Pace:
+    networks = PlanNetworks(probe.model, probe.groups, probe.on.device)
+    pace = _forward(probe, networks)
+    if not probe.settings.recover or calibration is None or not probe.groups:
+        return pace
+    return _with_recovery(probe, networks, pace, calibration)
 
 
 def _forward(probe: _Probe, networks: PlanNetworks) -> Pace:
@@ -171,17 +186,19 @@ def _passed(
         state = states.pop()
         seconds, size = 0.0, 0
         if index in kept:
-            seconds = probe.timed(lambda s=state, i=index: cache.keep(Plan(), i, _PLACE, [s]))
+            seconds = probe.timed(partial(cache.keep, Plan(), index, _PLACE, [state]))
             size = sum(each.nbytes for each in cache.states(index, _PLACE))
             cache.clear()
         passed.keep_s.append(seconds)
         passed.state_bytes.append(size)
         low = probe.on.precision == "bf16"
         with torch.autocast(probe.on.device.type, torch.bfloat16, enabled=low):
-            passed.forward_s.append(
-                probe.timed(lambda s=state, run=segment.run: states.append(run(s)))
-            )
+            passed.forward_s.append(probe.timed(partial(_pushed, states, segment, state)))
     return passed
+
+
+def _pushed(states: list[torch.Tensor], segment: Segment, state: torch.Tensor) -> None:
+    states.append(segment.run(state))
 
 
 def _with_recovery(
@@ -241,12 +258,10 @@ def _matched(probe: _Probe, networks: PlanNetworks, recovery: Recovery) -> list[
 
     probe.timed(lambda: recovery.match(network, state, remember=seen))
     times.append(time.perf_counter())
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in pairwise(times)]
 
 
-def _recovering(
-    probe: _Probe, networks: PlanNetworks, recovery: Recovery
-) -> dict[str, float]:
+def _recovering(probe: _Probe, networks: PlanNetworks, recovery: Recovery) -> dict[str, float]:
     """Seconds of all but norms in the recovery of a candidate, for each group."""
 
     def seconds(group: Group) -> float:
@@ -266,7 +281,7 @@ def _ranking(probe: _Probe, recovery: Recovery) -> dict[str, float]:
 
     def seconds(group: Group) -> float:
         few, more = (
-            probe.timed(lambda n=n: reconstruction_importance(module, group, moments, steps=n))
+            probe.timed(partial(reconstruction_importance, module, group, moments, steps=n))
             for n in _STEPS
         )
         steps = group.width // group.heads

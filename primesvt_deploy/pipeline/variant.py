@@ -161,7 +161,8 @@ def make_variant(
     size = _size_target(context, dense, whole)
     allowed, finetuned = context.settings.search.max_drop, context.settings.finetune
     fits = whole.bytes <= dense.budget.bytes
-    context.progress.plan(after_whole(context, precision, prunes=not fits))
+    speed = dense.seconds_an_image
+    context.progress.plan(after_whole(context, precision, prunes=not fits, artifact_s=speed))
     if cost is not None and allowed is not None and cost.points > allowed and not finetuned:
         lossy = _too_lossy(context, dense, whole, cost)
         return _unpruned(context, dense, whole, cost, lossy, size)
@@ -176,7 +177,7 @@ def make_variant(
         if again is None:
             break
         goal = again
-        context.progress.plan(after_whole(context, precision, prunes=True))
+        context.progress.plan(after_whole(context, precision, prunes=True, artifact_s=speed))
     return variant
 
 

@@ -7,8 +7,9 @@ ones were read off searches of the reference models; the rest follows from the p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.intervals import PairedDrop
@@ -18,7 +19,16 @@ from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE
 from primesvt_deploy.pruning.search.judge import HOPELESS_Z
 from primesvt_deploy.settings import SearchSettings
 
-__all__ = ["LOOK", "Outset", "Visit", "Work", "expected_work", "images_until_hopeless"]
+__all__ = [
+    "LOOK",
+    "Outset",
+    "Visit",
+    "Work",
+    "expected_work",
+    "images_until_hopeless",
+    "robustness_work",
+    "without_known",
+]
 
 LOOK = 128
 """Images between two looks at whether a candidate is hopeless."""
@@ -59,12 +69,14 @@ class Work:
 
     Args:
         stage: its name, as progress gets it.
+        step: of its candidates in the ledger.
         visits: in order.
         around_dense: whether all candidates vary the dense model.
         accumulates: whether the plan changes from one visit to the next.
     """
 
     stage: str
+    step: str
     visits: tuple[Visit, ...]
     around_dense: bool = False
     accumulates: bool = False
@@ -131,25 +143,41 @@ def expected_work(outset: Outset) -> list[Work]:
     """The stages in which the policy of the settings evaluates candidates, in order."""
     policy = outset.settings.policy
     if policy == "prioritized":
-        return [_robustness(outset), _walk(outset)]
+        return [robustness_work(outset), _walk(outset)]
     if policy == "greedy":
         return [*_sensitivity(outset), _on_path(outset)]
     return [_on_path(outset)]
 
 
+def without_known(works: Sequence[Work], known: Iterable[tuple[str, str]]) -> list[Work]:
+    """The same work without candidates that a ledger has, so that they cost nothing.
+
+    Args:
+        works: in order.
+        known: step and group of each candidate in the ledger; no group: "".
+    """
+    left = Counter(known)
+    found = []
+    for work in works:
+        visits = []
+        for visit in work.visits:
+            key = work.step, visit.group or ""
+            done = min(left[key], math.ceil(visit.candidates.high))
+            left[key] -= done
+            visits.append(replace(visit, candidates=visit.candidates.less(done)))
+        found.append(replace(work, visits=tuple(visits)))
+    return found
+
+
 def robustness_work(outset: Outset) -> Work:
     """Every group pruned alone at each rate."""
-    return _robustness(outset)
-
-
-def _robustness(outset: Outset) -> Work:
     settings = outset.settings
     limit = min(settings.robustness_images, outset.images)
     images = Span.total(_point_images(settings, rate, limit) for rate in settings.rates)
     each = images * (1.0 / len(settings.rates))
     count = Span.exactly(len(settings.rates))
     visits = (Visit(group=group.name, candidates=count, images=each) for group in outset.groups)
-    return Work(stage="robustness", visits=tuple(visits), around_dense=True)
+    return Work(stage="robustness", step="robustness", visits=tuple(visits), around_dense=True)
 
 
 def _point_images(settings: SearchSettings, rate: float, limit: int) -> Span:
@@ -183,7 +211,9 @@ def _walk(outset: Outset) -> Work:
             refused * first + (1.0 - refused) * outset.images, limit.low, float(outset.images)
         )
         visits.append(Visit(group=group.name, candidates=tried, images=images, share=share))
-    return Work(stage="prioritized policy", visits=tuple(visits), accumulates=True)
+    return Work(
+        stage="prioritized policy", step="prioritized", visits=tuple(visits), accumulates=True
+    )
 
 
 def _rates(accepted: Span, rates: Sequence[float]) -> list[float]:
@@ -217,7 +247,9 @@ def _sensitivity(outset: Outset) -> list[Work]:
             for group in outset.groups
         )
         found.append(
-            Work(stage="sensitivity", visits=(base, *visits), around_dense=number == 0)
+            Work(
+                stage="sensitivity", step="greedy", visits=(base, *visits), around_dense=number == 0
+            )
         )
     return found
 
@@ -231,4 +263,5 @@ def _on_path(outset: Outset) -> Work:
         images=Span(outset.images, min(outset.images, 4 * LOOK), outset.images),
         share=1.0 - outset.leaving,
     )
-    return Work(stage=f"{outset.settings.policy} policy", visits=(visit,))
+    policy = outset.settings.policy
+    return Work(stage=f"{policy} policy", step=policy, visits=(visit,))

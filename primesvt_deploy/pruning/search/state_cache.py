@@ -16,7 +16,7 @@ from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.compute.memory import total_memory
 from primesvt_deploy.pruning.plan import Plan
 
-__all__ = ["CALIBRATION", "Chunk", "StateCache", "restored"]
+__all__ = ["CALIBRATION", "Chunk", "StateCache", "default_bytes", "restored"]
 
 Chunk = tuple[int, int]
 """First and last (exclusive) image of a chunk."""
@@ -56,7 +56,7 @@ class StateCache:
         device: torch.device = CPU,
     ) -> None:
         self.entrance = entrance
-        self._max_bytes = _default_bytes(device) if max_bytes is None else max_bytes
+        self._max_bytes = default_bytes(device) if max_bytes is None else max_bytes
         self._boundaries: OrderedDict[int, _Boundary] = OrderedDict()
 
     def depth(self, plan: Plan, chunk: Chunk, most: int | None = None) -> int:
@@ -118,6 +118,7 @@ def _compact(state: torch.Tensor) -> torch.Tensor:
     return small if torch.equal(small.to(state.dtype), state) else state
 
 
-def _default_bytes(device: torch.device) -> int:
+def default_bytes(device: torch.device) -> int:
+    """Bytes that states may take: a quarter of the device's memory, of this machine's 4 GB."""
     share = total_memory(device) // 4
     return share if device.type == "cuda" else min(4_000_000_000, share)
