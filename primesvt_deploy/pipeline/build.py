@@ -43,7 +43,7 @@ from primesvt_deploy.settings import BuildSettings
 from primesvt_deploy.summary import Shown, Summary
 from primesvt_deploy.training.finetune import check_finetune
 
-__all__ = ["BuildResult", "build"]
+__all__ = ["BuildResult", "build", "check_build"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,7 +144,7 @@ def _context(
     progress: Progress,
 ) -> BuildContext:
     """Everything that the stages rest on; whatever would fail after hours of work fails here."""
-    _check_model(model, settings)
+    check_build(model, settings)
     splits = data or open_data(model, seed=settings.search.seed)
     if known is not None:
         searched = replace(known.search, max_drop=settings.search.max_drop)
@@ -175,8 +175,16 @@ def _context(
     )
 
 
-def _check_model(model: SViT, settings: BuildSettings) -> None:
-    """Refuse what the model cannot do, before data are read."""
+def check_build(model: SViT, settings: BuildSettings) -> None:
+    """Refuse what the model cannot do, before data are read.
+
+    Args:
+        model: the dense SViT.
+        settings: of the build.
+
+    Raises:
+        SettingsError: timesteps that cannot be, or a first layer that cannot take pixels.
+    """
     if settings.ship_timesteps is not None:
         model.at_timesteps(settings.ship_timesteps)
     if settings.anytime is not None:
