@@ -135,7 +135,7 @@ class SearchContext:
             self.settings,
             images=None if images is None else images.search,
             calibration=None if images is None or not recovers else images.calibration,
-            on=EvaluatedOn(device=self.device, precision=self.compute.evaluation_precision),
+            on=EvaluatedOn(device=self.device, precision=self.settings.evaluation_precision),
             seconds=seconds,
         )
 

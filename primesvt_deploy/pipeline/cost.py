@@ -28,7 +28,7 @@ from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.progress.words import about
 from primesvt_deploy.pruning.search.ledger import Ledger
-from primesvt_deploy.settings import BuildSettings, SearchSettings
+from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary, megabytes
 
 __all__ = ["ExpectedCost", "estimate"]
@@ -155,9 +155,10 @@ def estimate(
     splits = data or open_data(model, seed=search.seed)
     if isinstance(settings, BuildSettings) and settings.threads:
         torch.set_num_threads(settings.threads)
-    context = unjudged_context(model, search, splits, ledger=ledger, progress=progress)
-    if isinstance(settings, BuildSettings):
-        context = replace(context, compute=settings.compute)
+    compute = settings.compute if isinstance(settings, BuildSettings) else ComputeSettings()
+    context = unjudged_context(
+        model, search, splits, ledger=ledger, compute=compute, progress=progress
+    )
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
     pace = context.measure(seconds=THOROUGH_S)
     progress.step()
