@@ -47,7 +47,7 @@ class Span:
         return Span(self.likely * by.likely, self.low * by.low, self.high * by.high)
 
     def less(self, number: float) -> Span:
-        """So much less of all three values, none below 0."""
+        """All three values less a number, none below 0."""
         return Span(*(max(0.0, value - number) for value in (self.likely, self.low, self.high)))
 
     @property

@@ -180,7 +180,7 @@ def after_whole(
 
 
 def candidate_cost(context: SearchContext) -> CandidateCost:
-    """What candidates take on the device and the workers of a search."""
+    """Seconds of candidates on the device and the workers of a search."""
     images = 0 if context.images is None else len(context.images.search)
     return CandidateCost(
         pace=context.pace,

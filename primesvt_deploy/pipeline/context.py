@@ -113,7 +113,7 @@ class SearchContext:
 
     @cached_property
     def pace(self) -> Pace:
-        """What single operations take here; a few seconds of measuring, the first time."""
+        """Seconds of single operations here; the first time they are measured, in a few seconds."""
         return self.measured_pace or self.measure(seconds=QUICK_S)
 
     @cached_property

@@ -36,7 +36,7 @@ __all__ = ["ExpectedCost", "estimate"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExpectedCost(Shown):
-    """What a build or an analysis is expected to take.
+    """Time, memory and candidates that a build or an analysis is expected to take.
 
     Args:
         name: of the model.
@@ -135,7 +135,7 @@ def estimate(
     ledger: Ledger | None = None,
     progress: Progress = AUTOMATIC,
 ) -> ExpectedCost:
-    """What `build`, or `analyze`, will cost on this machine; nothing is evaluated or written.
+    """Cost of `build`, or `analyze`, on this machine; nothing is searched or written.
 
     Args:
         model: a trained SViT.

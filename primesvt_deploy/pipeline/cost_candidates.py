@@ -14,7 +14,7 @@ __all__ = ["CandidateCost"]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateCost:
-    """What candidates take with states cached as `state_cache` does it.
+    """Seconds of candidates, with states cached as `state_cache` does it.
 
     Args:
         pace: of this machine.

@@ -1,4 +1,4 @@
-"""What fewer search images would save, and how sure the decisions that rest on them would be."""
+"""Seconds that fewer search images would save, and the intervals of decisions that rest on them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class _Probe:
     seconds: float
 
     def samples(self, count: int) -> torch.Tensor:
-        """So many samples at most, as the network takes them."""
+        """Samples as the network takes them, `count` at most."""
         if self.images is None or not len(self.images):
             return self.model.config.example(count)
         return time_first(torch.from_numpy(self.images.inputs(0, min(count, len(self.images)))))

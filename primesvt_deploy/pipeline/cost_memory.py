@@ -88,7 +88,7 @@ class ExpectedMemory:
 
     @property
     def search(self) -> int:
-        """What the search takes on its device, beside the process."""
+        """Bytes that the search takes on its device, beside the process."""
         return self.states + self.activations + self.recovery + self.networks
 
     @property

@@ -1,4 +1,4 @@
-"""What each policy will evaluate: how many candidates of which groups, on how many images.
+"""Candidates that each policy will evaluate: how many, of which groups, on how many images.
 
 Where that depends on how candidates turn out there is a low, a likely and a high number. The likely
 ones were read off searches of the reference models; the rest follows from the policies themselves.
@@ -94,7 +94,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Outset:
-    """What a search starts from.
+    """Model, settings and budget that a search starts from.
 
     Args:
         settings: of the search.
@@ -238,8 +238,11 @@ def _sensitivity(outset: Outset) -> list[Work]:
     limit = min(max(outset.settings.robustness_images // 2, 50), outset.images)
     images = Span.exactly(limit)
     found = []
+    # Where constant channels leave beforehand, the last round may not be needed.
+    spared = "free" in outset.settings.recover
     for number in range(rounds):
-        points = Span.exactly(_LATER_POINTS if number else _GREEDY_POINTS)
+        count = _LATER_POINTS if number else _GREEDY_POINTS
+        points = Span(count, 0.0 if spared and 0 < number == rounds - 1 else count, count)
         share = 1.0 - number * STAGE_SHARE
         base = Visit(group=None, candidates=Span.exactly(1.0), images=images, share=share)
         visits = (

@@ -1,0 +1,108 @@
+"""What policies are expected to evaluate, beside what they do evaluate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from pruning.policies.test_policies import GROUPS, SETTINGS, made_up
+
+from primesvt_deploy.measure.intervals import PairedDrop
+from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies import POLICIES
+from primesvt_deploy.pruning.policies.expected import (
+    LOOK,
+    Outset,
+    Work,
+    expected_work,
+    images_until_hopeless,
+    robustness_work,
+    without_known,
+)
+from primesvt_deploy.pruning.search.judge import HOPELESS_Z
+from primesvt_deploy.settings import SearchSettings
+
+
+def outset(settings: SearchSettings, leaves: float | None = 0.3) -> Outset:
+    search, _ = made_up(settings)
+    whole = search.size_of(Plan())
+
+    def share(widths: dict[str, int]) -> float:
+        plan = Plan()
+        for name, width in widths.items():
+            plan = plan.replacing(name, range(width))
+        return search.size_of(plan) / whole
+
+    return Outset(settings=settings, groups=GROUPS, images=5000, leaves=leaves, share_of=share)
+
+
+def counted(works: list[Work]) -> float:
+    return sum(work.candidates.likely for work in works)
+
+
+@pytest.mark.parametrize("leaves", [0.05, 0.12, 0.3])
+def test_greedy_rounds_are_as_many_as_it_takes(leaves: float) -> None:
+    settings = replace(SETTINGS, policy="greedy", max_drop=None)
+    search, judge = made_up(settings)
+    POLICIES["greedy"].search(search, int(search.size_of(Plan()) * (1.0 - leaves)))
+    works = expected_work(outset(settings, leaves))
+    rounds = sum(work.stage == "sensitivity" for work in works)
+    asked = Counter(candidate.group for candidate in judge.candidates)
+    # The point around which a round measures is no group's, and neither is the path's last one.
+    assert asked[""] == rounds + 1
+    assert counted(works) == pytest.approx(len(judge.candidates), rel=0.2)
+
+
+def test_prioritized_stays_within_its_range() -> None:
+    search, judge = made_up()
+    POLICIES["prioritized"].search(search, int(0.7 * search.size_of(Plan())))
+    robustness, walk = expected_work(outset(SETTINGS))
+    steps = Counter(candidate.step for candidate in judge.candidates)
+    assert robustness.candidates.likely == steps["robustness"]
+    assert walk.candidates.low <= steps["prioritized"] <= walk.candidates.high
+
+
+def test_the_more_has_to_leave_the_more_is_evaluated() -> None:
+    for policy in ("greedy", "prioritized"):
+        settings = replace(SETTINGS, policy=policy)
+        counts = [counted(expected_work(outset(settings, leaves))) for leaves in (0.05, 0.3, 0.6)]
+        assert counts == sorted(counts) and counts[0] < counts[-1], policy
+
+
+def test_what_is_known_costs_nothing() -> None:
+    settings = replace(SETTINGS, policy="greedy")
+    works = expected_work(outset(settings))
+    known = [("greedy", "idle")] * 5
+    left = without_known(works, known)
+    assert counted(works) - counted(left) == 5
+    everything = [
+        (work.step, visit.group or "")
+        for work in works
+        for visit in work.visits
+        for _ in range(100)
+    ]
+    assert counted(without_known(works, everything)) == 0
+
+
+def test_a_point_that_may_lose_anything_is_seen_on_all_its_images() -> None:
+    work = robustness_work(outset(replace(SETTINGS, max_drop=None)))
+    assert work.images.is_exact
+    assert work.images.likely == pytest.approx(work.candidates.likely * 100)
+
+
+@pytest.mark.parametrize("drop", [4.0, 8.0, 15.0, 40.0])
+def test_the_hopeless_are_seen_until_their_interval_says_so(drop: float) -> None:
+    n = images_until_hopeless(drop, 3.0, 5000)
+    share = max(0.1, drop / 100.0)
+
+    def hopeless(count: int) -> bool:
+        lost, gained = (round(count * (share + sign * drop / 100.0) / 2.0) for sign in (1, -1))
+        return PairedDrop(lost, gained, count).surely_exceeds(3.0, HOPELESS_Z)
+
+    assert n == 5000 or (n % LOOK == 0 and hopeless(n))
+    assert n == LOOK or not hopeless(n - LOOK)
+
+
+def test_whoever_loses_nothing_is_seen_on_all_images() -> None:
+    assert images_until_hopeless(0.0, 3.0, 1000) == 1000
