@@ -21,6 +21,7 @@ SCRIPTS = (
     "frontier_models.py",
     "answers.py",
     "first_minutes.py",
+    "estimates.py",
     "headline.py",
     "native.py",
     "anytime.py",

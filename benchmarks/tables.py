@@ -16,6 +16,7 @@ from typing import Any
 
 from answers_table import answers_table
 from cards import card, models_table
+from estimates_table import estimates_table
 from first_minutes_table import first_minutes_table
 from frontier_tables import (
     finetuned_table,
@@ -233,7 +234,12 @@ def sections(model: str = "") -> dict[str, str]:
         "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
-    for name, table in {"answers": answers_table, "first_minutes": first_minutes_table}.items():
+    measured_later = {
+        "answers": answers_table,
+        "first_minutes": first_minutes_table,
+        "estimates": estimates_table,
+    }
+    for name, table in measured_later.items():
         if (RESULTS / f"{name}.json").exists():
             content[name] = table(json.loads((RESULTS / f"{name}.json").read_text()))
     if model in models["models"]:
