@@ -1,6 +1,6 @@
 """What `build --dry-run` foretells, beside what the same build then takes, on a quiet machine.
 
-    python benchmarks/estimates.py [--threads N] [-- MORE OPTIONS OF BUILD]
+python benchmarks/estimates.py [--threads N] [-- MORE OPTIONS OF BUILD]
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             expected = foretold([*options, *more])
             found = happened([*options, *more], Path(directory) / "bundle")
-        builds[name] = {"command": " ".join(["build", *options, *more]), **compared(expected, found)}
+        builds[name] = {
+            "command": " ".join(["build", *options, *more]),
+            **compared(expected, found),
+        }
         seconds = builds[name]["seconds"]
         print(name, seconds["expected"]["likely"], "s expected,", seconds["actual"], "s taken")
     write("estimates", {"builds": builds})

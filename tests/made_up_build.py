@@ -230,7 +230,7 @@ def _tried(chance: random.Random) -> list[TriedPlan]:
                     low=drop - 1.6,
                     high=drop + 1.6,
                     n=point["n"],
-                    stopped_early=point["n"] < 512,
+                    decision="beyond" if point["n"] < 512 else "",
                     accepted=False,
                 )
             )
@@ -251,7 +251,6 @@ def _tried(chance: random.Random) -> list[TriedPlan]:
                 low=drop - 0.5,
                 high=drop + 0.5,
                 n=5000,
-                stopped_early=False,
                 accepted=accepted,
             )
         )

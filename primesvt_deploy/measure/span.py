@@ -48,7 +48,21 @@ class Span:
 
     def less(self, number: float) -> Span:
         """All three values less a number, none below 0."""
-        return Span(*(max(0.0, value - number) for value in (self.likely, self.low, self.high)))
+        return Span(*(max(0.0, value - number) for value in self._values))
+
+    def at_least(self, other: Span) -> Span:
+        """The larger of both, value by value."""
+        pairs = zip(self._values, other._values, strict=True)
+        return Span(*(max(pair) for pair in pairs))
+
+    def beyond(self, other: Span) -> Span:
+        """By how much it is larger than another, value by value; none below 0."""
+        pairs = zip(self._values, other._values, strict=True)
+        return Span(*(max(0.0, mine - others) for mine, others in pairs))
+
+    @property
+    def _values(self) -> tuple[float, float, float]:
+        return self.likely, self.low, self.high
 
     @property
     def is_exact(self) -> bool:

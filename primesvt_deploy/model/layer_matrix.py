@@ -63,8 +63,26 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
     # The layer itself goes by this value, whatever `padding` and `padding_mode` say.
     around = cast(Any, layer)._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = F.pad(x, around, mode=mode)
-    windows = F.unfold(x, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    pixels = windows.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
-    kept: torch.Tensor = pixels[:: max(1, len(pixels) // _ROWS_KEPT)]
-    return kept
+    windows = _windows(layer, F.pad(x, around, mode=mode))
+    images, height, width = windows.shape[:3]
+    count = images * height * width
+    kept = torch.arange(0, count, max(1, count // _ROWS_KEPT), device=x.device)
+    image, pixel = kept // (height * width), kept % (height * width)
+    return windows[image, pixel // width, pixel % width].flatten(1)
+
+
+def _windows(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """A view of a padded input's windows, `[images, height, width, *kernel, channels]`.
+
+    Most windows are left out: a view spares the memory and the time of unfolding them.
+    """
+    (high, wide), (down, right) = layer.kernel_size, layer.stride
+    (apart, aside) = layer.dilation
+    images, channels, rows, columns = x.shape
+    height = (rows - apart * (high - 1) - 1) // down + 1
+    width = (columns - aside * (wide - 1) - 1) // right + 1
+    image, channel, row, column = x.stride()
+    return x.as_strided(
+        (images, height, width, high, wide, channels),
+        (image, down * row, right * column, apart * row, aside * column, channel),
+    )

@@ -26,6 +26,7 @@ from primesvt_deploy.pruning.policies.expected import (
 )
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES
 from primesvt_deploy.pruning.search.evaluator import CHUNK
+from primesvt_deploy.pruning.search.judge import DENSE_IMAGES
 from primesvt_deploy.pruning.search.state_cache import default_bytes
 from primesvt_deploy.settings import HEAD, Precision
 
@@ -50,12 +51,15 @@ _TRAINING = 6.0
 """Seconds of a training sample, by those of a classified one: forward, backward, the teacher."""
 
 
-def plan_ahead(context: SearchContext, leaves: float | None = None) -> list[ExpectedStage]:
+def plan_ahead(
+    context: SearchContext, leaves: float | None = None, *, ends_on_all: bool = False
+) -> list[ExpectedStage]:
     """The stages that lead to a plan, the dense model's accuracy first.
 
     Args:
         context: of the search.
         leaves: share of the dense model's bytes that has to leave; None: not known.
+        ends_on_all: whether the plan that is decided on is evaluated on all search images.
     """
     settings, pace = context.settings, context.pace
     if settings.max_drop is None and settings.policy == "prioritized":  # sizes decide
@@ -65,20 +69,27 @@ def plan_ahead(context: SearchContext, leaves: float | None = None) -> list[Expe
         seconds = sum(pace.importance_s.values())
         stages.append(expected_stage(pace, "channel importance", seconds, guessed=True))
     known = [(each.step, each.group) for each in context.ledger]
-    works = without_known(expected_work(_outset(context, leaves)), known)
-    return [*stages, *(_searching(context, work) for work in works)]
+    works = without_known(expected_work(_outset(context, leaves, ends_on_all)), known)
+    seen = Span.exactly(max(_dense_known(context), min(DENSE_IMAGES, _search_images(context))))
+    for work in works:
+        stages.append(_searching(context, work, seen))
+        seen = seen.at_least(work.compared)
+    return stages
 
 
-def pruning_ahead(context: SearchContext, leaves: float | None = None) -> list[ExpectedStage]:
+def pruning_ahead(
+    context: SearchContext, leaves: float | None = None, *, ends_on_all: bool = False
+) -> list[ExpectedStage]:
     """The stages from the dense model to a cut and recovered one.
 
     Args:
         context: of the search.
         leaves: see `plan_ahead`.
+        ends_on_all: see `plan_ahead`.
     """
     pace, cost = context.pace, candidate_cost(context)
     stages = [
-        *plan_ahead(context, leaves),
+        *plan_ahead(context, leaves, ends_on_all=ends_on_all),
         expected_stage(pace, "recovery and cut", cost.recovery(None), fixed_s=_CUT_S, guessed=True),
     ]
     if context.images is not None and HEAD in context.settings.recover:
@@ -100,7 +111,9 @@ def analysis_ahead(context: SearchContext) -> list[ExpectedStage]:
     return [
         *_calibration(context),
         *_dense(context),
-        _searching(context, robustness_work(_outset(context, None))),
+        _searching(
+            context, robustness_work(_outset(context, None)), Span.exactly(_search_images(context))
+        ),
         expected_stage(context.pace, "firing rates", watched),
         expected_stage(context.pace, "energy estimate", watched),
     ]
@@ -128,8 +141,8 @@ def frontier_ahead(
     for number, saving in enumerate(savings):
         # The greedy policy goes on from the point before.
         leaves = (saving - (before if context.settings.policy == "greedy" else 0.0)) / 100.0
-        pruning, before = pruning_ahead(context, leaves), saving
-        once = ("dense accuracy", "calibration", "robustness", "channel importance")
+        pruning, before = pruning_ahead(context, leaves, ends_on_all=True), saving
+        once = ("dense accuracy", "calibration", "channel importance")
         known = once if number or begun else ()
         stages += [stage for stage in pruning if stage.name not in known]
         stages += _reported(context, f"held-out, {saving:g}% saved", held_out, timesteps)
@@ -191,18 +204,37 @@ def candidate_cost(context: SearchContext) -> CandidateCost:
     )
 
 
-def _searching(context: SearchContext, work: Work) -> ExpectedStage:
-    """A stage in which candidates are evaluated."""
+def _searching(context: SearchContext, work: Work, seen: Span) -> ExpectedStage:
+    """A stage in which candidates are evaluated, and the dense model on more images if need be.
+
+    Args:
+        context: of the search.
+        work: its candidates.
+        seen: images that the dense model has been evaluated on before.
+    """
+    cost = candidate_cost(context)
+    compared = work.compared.beyond(seen)
+    ones = (compared.likely, compared.low, compared.high)
+    dense = Span(*(cost.whole(images, keeping=True) for images in ones))
     return expected_stage(
         context.pace,
         work.stage,
-        candidate_cost(context).seconds(work),
+        cost.seconds(work) + dense,
         candidates=work.candidates,
         evaluated=work.images,
     )
 
 
-def _outset(context: SearchContext, leaves: float | None) -> Outset:
+def _search_images(context: SearchContext) -> int:
+    return len(context.image_sets().search)
+
+
+def _dense_known(context: SearchContext) -> int:
+    """Search images that the ledger has the dense model's hits on."""
+    return len(context.ledger.hits(Plan().digest, _search_images(context)))
+
+
+def _outset(context: SearchContext, leaves: float | None, ends_on_all: bool = False) -> Outset:
     size = ShippedSize(context.model, context.prunable.groups)
     whole = size.bytes({})
     return Outset(
@@ -211,6 +243,7 @@ def _outset(context: SearchContext, leaves: float | None) -> Outset:
         images=len(context.image_sets().search),
         leaves=leaves,
         share_of=lambda widths: size.bytes(widths) / whole,
+        ends_on_all=ends_on_all,
     )
 
 
@@ -267,7 +300,7 @@ def _shipping(
     demanded = settings.search.max_drop is not None or settings.precision is None
     if demanded and (not unchanged or (pruned and settings.finetune is not None)):
         seconds = len(context.images.search) * pace.in_artifact_s
-        if _dense(context.search) and not pruned:
+        if _dense_known(context.search) < len(context.images.search) and not pruned:
             stages.append(expected_stage(pace, "search accuracy, dense", seconds))
         stages.append(expected_stage(pace, f"search accuracy, {precision.value}", seconds))
     return stages
@@ -305,9 +338,9 @@ def _tail(context: BuildContext, pace: Pace) -> list[ExpectedStage]:
 
 
 def _dense(context: SearchContext) -> list[ExpectedStage]:
-    images = len(context.image_sets().search)
-    if context.ledger.hits(Plan().digest, images) is not None:
+    if _dense_known(context):
         return []
+    images = min(DENSE_IMAGES, _search_images(context))
     seconds = candidate_cost(context).whole(images, keeping=True)
     count = Span.exactly(images)
     return [expected_stage(context.pace, "dense accuracy", seconds, evaluated=count)]

@@ -13,12 +13,11 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
-from primesvt_deploy.pipeline.context import search_context
-from primesvt_deploy.pipeline.prune import make_search
+from primesvt_deploy.pipeline.context import measure_dense, search_context
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
-from primesvt_deploy.pruning.search.robustness import Curve
+from primesvt_deploy.pruning.search.robustness import Curve, measure_robustness
 from primesvt_deploy.settings import SearchSettings
 from primesvt_deploy.summary import Shown, Summary, megabytes
 from primesvt_deploy.summary.charts import bars
@@ -98,8 +97,17 @@ def analyze(
     chosen = settings or SearchSettings()
     splits = data or open_data(model, seed=chosen.seed)
     context = search_context(model, chosen, splits, progress=progress, ahead=analysis_ahead)
-    search = make_search(context, AccuracyConstraint(chosen.max_drop), size_of=lambda _: 0)
-    curves = search.curves("l2", search.space.by_norm)
+    measure_dense(context)
+    context.recovery.prepare(progress)
+    curves = measure_robustness(
+        context.judge,
+        context.prunable.groups,
+        context.space.by_norm,
+        AccuracyConstraint(chosen.max_drop),
+        rates=chosen.rates,
+        limit=chosen.robustness_images,
+        progress=progress,
+    )
     progress.stage("firing rates", 1)
     sample = context.image_sets().search.first(_FIRING_IMAGES)
     firing = measure_firing_rates(model, sample, progress=progress)

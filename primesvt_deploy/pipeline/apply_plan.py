@@ -95,7 +95,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
     hits = torch_hits(refitted, images, progress, "with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
     dense = context.ledger.hits(Plan().digest, len(images))
-    if cached and not cached.stopped_early:
+    if cached and cached.whole:
         before = cached.correct
     else:
         before = int(torch_hits(plain, images, progress, "with its classifier as it was").sum())
@@ -106,7 +106,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         progress.message(f"{found}: left as it was")
         return None
     progress.message(found)
-    if dense is None:
+    if len(dense) < len(images):
         dense = torch_hits(context.model, images, progress, "dense accuracy")
     drop = PairedDrop.of(dense, hits)
     return Candidate(
@@ -117,6 +117,5 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         lost=drop.lost,
         gained=drop.gained,
         n=len(hits),
-        stopped_early=False,
         seconds=0.0,
     )

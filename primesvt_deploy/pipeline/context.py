@@ -154,11 +154,9 @@ class SearchContext:
     @cached_property
     def judge(self) -> LedgerJudge:
         """Judge of candidates on the search images."""
-        most = self.settings.max_drop
         return LedgerJudge(
             self.engine,
             self.ledger,
-            max_drop=100.0 if most is None else most,
             weights=self.model.source.sha256 if self.model.source is not None else "",
             progress=self.progress,
         )
@@ -303,16 +301,29 @@ def unjudged_context(
 
 
 def measure_dense(context: SearchContext) -> Accuracy:
-    """The dense model's accuracy on the search images; the first time stages of their own."""
+    """The dense model's accuracy on some search images; the first time stages of their own.
+
+    They are enough to tell whether it is far from what its file records, or hardly better than
+    guessing. The search evaluates it on more of them as its decisions need them.
+    """
     images = len(context.image_sets().search)
-    if context.ledger.hits(Plan().digest, images) is not None:
-        found = context.judge.dense()
+    if len(context.ledger.hits(Plan().digest, images)):
+        found = _undoubted(context)
     else:
         context.recovery.prepare(context.progress)
         context.progress.stage("dense accuracy", 1)
-        found = context.judge.dense()
+        found = _undoubted(context)
         context.progress.step(str(found))
     context.doubt(found)
+    return found
+
+
+def _undoubted(context: SearchContext) -> Accuracy:
+    """Accuracy of the dense model on some images; on more, as long as that looks like guessing."""
+    images = len(context.image_sets().search)
+    found = context.judge.dense()
+    while found.n < images and chance_warning(context.model, found, "search") is not None:
+        found = context.judge.dense(2 * found.n)
     return found
 
 

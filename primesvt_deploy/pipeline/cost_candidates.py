@@ -95,15 +95,16 @@ class CandidateCost:
 
     def _starts(self, work: Work) -> list[tuple[int, int]]:
         """Segments that the first candidate of each visit and the later ones start at."""
-        dense = work.around_dense and self._fit(self.dense_images, deepest=None)
+        dense_fits = self._fit(self.dense_images, deepest=None)
         found: list[tuple[int, int]] = []
         cached = {0}
         for visit in work.visits:
             own = 0 if visit.group is None else self.pace.entrance.get(visit.group, 0)
             own = own if self._fit(visit.images.high, deepest=own) else 0
+            dense = visit.around_dense and dense_fits
             first = own if dense else max(index for index in cached if index <= own)
             # A plan that grows leaves behind what was cached under the one before.
-            cached = {0, own} if work.accumulates else cached | {own}
+            cached = {0} if work.accumulates else cached | {own}
             found.append((first, own))
         return found
 

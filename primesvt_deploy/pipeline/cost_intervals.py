@@ -80,7 +80,9 @@ def discordant_share(ledger: Ledger) -> float:
     Args:
         ledger: candidates that were evaluated; where there are none, a typical share.
     """
-    shares = [(each.lost + each.gained) / each.n for each in ledger if each.step != "dense"]
+    shares = [
+        (each.lost + each.gained) / each.n for each in ledger if each.n and each.step != "dense"
+    ]
     return median(shares) if shares else _DISCORDANT
 
 

@@ -47,7 +47,7 @@ class DenseModel:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Top-1 on the search images; None where nothing has been evaluated on them yet."""
+        """Top-1 on the search images that it was evaluated on; None where there are none yet."""
         if "_hits" in self.__dict__:
             return Accuracy.of(self._hits)
         search = self._context.search
@@ -65,7 +65,7 @@ class DenseModel:
     def _hits(self) -> npt.NDArray[np.bool_]:
         images = self._context.images.search
         cached = self._context.search.ledger.hits(Plan().digest, len(images))
-        if cached is not None:
+        if len(cached) == len(images):
             return cached
         hits = self._hits_of(self.artifact, "search accuracy, dense")
         self._context.search.doubt(Accuracy.of(hits))

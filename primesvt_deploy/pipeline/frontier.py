@@ -201,14 +201,25 @@ def _outcome(run: _Run, saving: float) -> PolicyOutcome:
     budget = int(run.bytes_of(Plan()) * (100.0 - saving) / 100.0)
     policy = POLICIES[settings.policy]
     if policy.name != "prioritized" or settings.max_drop is not None:
-        return policy.search(run.search, budget)
+        return _measured(run, policy.search(run.search, budget))
     for allowed in _CONSTRAINTS:
         # Its plans depend on the constraint: each is a search of its own on the same ledger.
         search = replace(run.search, constraint=AccuracyConstraint(allowed))
         outcome = policy.search(search, budget)
         if outcome.met:
             break
-    return outcome
+    return _measured(run, outcome)
+
+
+def _measured(run: _Run, outcome: PolicyOutcome) -> PolicyOutcome:
+    """The outcome with its plan's drop on all search images: points are compared by it."""
+    if not outcome.steps:
+        return outcome
+    *before, last = outcome.steps
+    groups = {group.name: group for group in run.context.prunable.groups}
+    group = groups.get(last.group)
+    whole = run.context.judge.judge(outcome.plan, step=last.step, group=group, rate=last.rate)
+    return replace(outcome, steps=(*before, whole), drop_points=whole.drop.points)
 
 
 def _point(run: _Run, outcome: PolicyOutcome, applied: AppliedPlan) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class PruneResult(Shown):
         applied: the cut model.
         groups: the dense model's groups.
         budget_bytes: the requested bytes of what the budget counts.
-        dense: top-1 of the dense model on the search split; None where no search was needed.
+        dense: top-1 of the dense model on the search images that it was evaluated on; None where no
+            search was needed.
         left: layers of a user's own module whose channels cannot leave, and why.
     """
 
@@ -182,7 +183,7 @@ def choose_from_ledger(context: SearchContext, goal: Goal, *, smallest: bool) ->
 def make_search(
     context: SearchContext, constraint: AccuracyConstraint, size_of: Callable[[Plan], int]
 ) -> Search:
-    """A policy's search; the dense model's accuracy is measured first, if it is not in the ledger.
+    """A policy's search; the dense model's accuracy is looked at first.
 
     Args:
         context: of the search.

@@ -75,7 +75,8 @@ class Variant:
         measured: its bytes and its drop.
         budget_bytes: of what the budget counts.
         max_drop: points that may be lost; None: any.
-        dense: top-1 of the dense model on the search images; None where nothing was evaluated.
+        dense: top-1 of the dense model on the search images that it was evaluated on; None where
+            nothing was.
     """
 
     predicted: PolicyOutcome
@@ -321,9 +322,10 @@ def _drop_of_pruning(
     """The drop of a float32 artifact at its own T: that of the last candidate accepted."""
     if applied.refitted is not None:
         return applied.refitted.drop
-    if predicted.steps:
-        return predicted.steps[-1].drop
     if not predicted.plan.kept:
         return PairedDrop(0, 0, len(context.images.search))
-    # Sizes alone decided; several precisions are compared by accuracy all the same.
-    return dense.drop(artifact) if context.settings.precision is None else None
+    if context.settings.precision is None:
+        # Several precisions are compared by accuracy: one decided on few images tells too little.
+        last = predicted.steps[-1] if predicted.steps else None
+        return last.drop if last is not None and last.whole else dense.drop(artifact)
+    return predicted.steps[-1].drop if predicted.steps else None

@@ -83,7 +83,10 @@ def render_report(
         "speed_sentence": speed_sentence(manifest.get("latency")),
         "layers": rows.layer_bytes(shown.layers),
         "totals": rows.total_bytes(shown.layers),
-        "stopped_early": sum(plan.stopped_early for plan in shown.tried),
+        "surely": {
+            decision: sum(plan.decision == decision for plan in shown.tried)
+            for decision in ("within", "beyond")
+        },
         "enough_images": search.enough_images(shown.tried),
         "why": why_these_layers(
             str(policy.get("policy") or policy.get("name")), groups, plan, shown.sensitivity

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -99,7 +99,8 @@ class TriedPlan(_Part, frozen=True, kw_only=True):
         drop: points lost on the `n` search images that it was judged on.
         low, high: the drop's 95% interval.
         n: search images seen.
-        stopped_early: given up before all of them.
+        decision: before all of them it was sure that it loses too much (`beyond`) or not
+            (`within`); empty: it was judged on all of them.
         accepted: on the way to the plan that was chosen.
     """
 
@@ -111,7 +112,7 @@ class TriedPlan(_Part, frozen=True, kw_only=True):
     low: _Points
     high: _Points
     n: _Whole
-    stopped_early: bool
+    decision: Literal["", "within", "beyond"] = ""
     accepted: bool
 
 

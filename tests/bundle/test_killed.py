@@ -65,7 +65,7 @@ def build(model: SViT, output: Path, *, force: bool, title: str = "new") -> None
 
 def candidate(plan: str) -> Candidate:
     return Candidate(
-        plan=plan, limit=8, step="greedy", correct=4, lost=2, gained=1, n=8, stopped_early=False,
+        plan=plan, limit=8, step="greedy", correct=4, lost=2, gained=1, n=8,
         seconds=0.1,
     )  # fmt: skip
 

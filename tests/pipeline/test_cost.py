@@ -87,7 +87,7 @@ def test_what_candidates_did_before_decides_the_intervals(model: SViT, data: Dat
     ledger.append(
         Candidate(
             plan="p", limit=100, step="robustness", correct=50, lost=20, gained=10, n=100,
-            stopped_early=False, seconds=1.0,
+            seconds=1.0,
         )
     )  # fmt: skip
     found = estimate(model, SETTINGS, data=data, ledger=ledger, progress=SILENT)

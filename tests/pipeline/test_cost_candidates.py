@@ -26,12 +26,23 @@ PACE = Pace(
 COST = CandidateCost(pace=PACE, dense_images=1000, cache_bytes=10**9, chunk=128)
 
 
-def work(*visits: tuple[str | None, float], images: float = 256, **how: bool) -> Work:
+def work(
+    *visits: tuple[str | None, float],
+    images: float = 256,
+    around_dense: bool = False,
+    accumulates: bool = False,
+) -> Work:
     made = (
-        Visit(group=group, candidates=Span.exactly(count), images=Span.exactly(images))
+        Visit(
+            step="a step",
+            group=group,
+            candidates=Span.exactly(count),
+            images=Span.exactly(images),
+            around_dense=around_dense,
+        )
         for group, count in visits
     )
-    return Work(stage="a stage", step="a step", visits=tuple(made), **how)
+    return Work(stage="a stage", visits=tuple(made), accumulates=accumulates)
 
 
 def test_candidates_behind_the_dense_prefix_pay_from_their_entrance_on() -> None:

@@ -62,7 +62,7 @@ def make(directory: Path) -> None:
                 ledger.append(
                     Candidate(
                         plan=plan, limit=8, step="greedy", correct=4, lost=2, gained=1, n=8,
-                        stopped_early=False, seconds=0.1,
+                        seconds=0.1,
                     )
                 )  # fmt: skip
             content = writer.read()

@@ -159,7 +159,6 @@ def ledger_file() -> bytes:
             "lost": number,
             "gained": 0,
             "n": 40,
-            "stopped_early": False,
             "seconds": 0.1,
             "divergence": 0.02,
             "channels": {} if not number else {"blocks.0.mlp": "fffe"},

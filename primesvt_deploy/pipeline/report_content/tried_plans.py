@@ -51,7 +51,7 @@ def _most_telling(
 ) -> list[Candidate]:
     kinds: tuple[list[int], ...] = ([], [], [])
     for index, candidate in enumerate(candidates):
-        kind = 0 if candidate.key in accepted else 1 + candidate.stopped_early
+        kind = 0 if candidate.key in accepted else 1 + (not candidate.whole)
         kinds[kind].append(index)
     kept: list[int] = []
     for indices in kinds:
@@ -73,7 +73,7 @@ def _tried(candidate: Candidate, size: int, accepted: bool) -> TriedPlan:
         low=round(low, 4),
         high=round(high, 4),
         n=candidate.n,
-        stopped_early=candidate.stopped_early,
+        decision=candidate.decision,
         accepted=accepted,
     )
 

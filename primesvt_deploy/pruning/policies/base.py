@@ -9,10 +9,9 @@ from typing import Any, Protocol
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
-from primesvt_deploy.pruning.search.robustness import Curve, Points, measure_robustness
+from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import SearchSettings
 from primesvt_deploy.summary import megabytes
@@ -31,7 +30,8 @@ class Judge(Protocol):
         group: Group | None = None,
         rate: float = 0.0,
         limit: int | None = None,
-        give_up: bool = True,
+        allowed: float | None = None,
+        estimate: bool = False,
         divergence: bool = False,
     ) -> Candidate:
         """The outcome of `plan`.
@@ -41,9 +41,11 @@ class Judge(Protocol):
             step: `free`, `robustness`, or the name of the policy.
             group: the group that was varied, if it is one.
             rate: at which rate.
-            limit: images at most; default all.
-            give_up: stop once the drop surely exceeds the constraint.
-            divergence: with the divergence from the dense model's probabilities.
+            limit: the images that it is about; default all.
+            allowed: points that may be lost on them; it stops once it is sure whether the plan
+                loses more. None: all of them are seen.
+            estimate: what is surely within goes on all the same, so that its drop is known.
+            divergence: with the divergence from the dense model's probabilities; no limit decides.
         """
 
 
@@ -55,11 +57,11 @@ class PolicyOutcome:
         plan: the channels that stay.
         met: whether the predicted bytes are within the budget.
         bytes: of the model file under the plan, as predicted.
-        drop_points: lost on the search images by the plan (0 for the dense model); None where
-            nothing was evaluated.
+        drop_points: lost by the plan on the search images that it was judged on (0 for the dense
+            model); None where nothing was evaluated.
         stopped_by: one sentence: why it ended where it did.
         steps: accepted candidates, in order.
-        curves: robustness of every layer, where the policy measured it.
+        curves: robustness of the layers that the policy came to, at the rates that it asked for.
     """
 
     plan: Plan
@@ -111,7 +113,6 @@ class Search:
         size_of: predicted bytes of what the budget counts, under a plan.
         progress: gets a step for each candidate.
         paths: plans that a policy has found so far, by its name; kept between budgets.
-        robustness: outcomes of `measure_robustness`, by the name of the ranking.
     """
 
     judge: Judge
@@ -121,35 +122,37 @@ class Search:
     size_of: Callable[[Plan], int]
     progress: Progress = SILENT
     paths: dict[str, object] = field(default_factory=dict)
-    robustness: dict[str, tuple[Points, ...]] = field(default_factory=dict)
 
     def start(self) -> tuple[Plan, Candidate | None]:
         """The plan without constant channels and its outcome, if it keeps the constraint."""
         plan = self.space.without_constants
         if not plan.kept:
             return Plan(), None
-        candidate = self.judge.judge(plan, step="free")
+        candidate = self.held(plan, step="free")
         return (plan, candidate) if self.constraint.keeps(candidate) else (Plan(), None)
 
-    def curves(self, name: str, ranking: ChannelRanking) -> tuple[Curve, ...]:
-        """Robustness curves of all layers, measured once for each ranking.
+    def held(
+        self,
+        plan: Plan,
+        *,
+        step: str,
+        group: Group | None = None,
+        rate: float = 0.0,
+        limit: int | None = None,
+    ) -> Candidate:
+        """The outcome of `plan` on as many images as it takes to hold it against the constraint.
 
-        Args:
-            name: of the ranking.
-            ranking: of the channels that leave.
+        Where any drop is allowed, all images are seen: the drop is all that there is to know.
         """
-        groups = self.space.groups
-        if name not in self.robustness:
-            self.robustness[name] = measure_robustness(
-                self.judge,
-                groups,
-                ranking,
-                rates=self.settings.rates,
-                limit=self.settings.robustness_images,
-                progress=self.progress,
-            )
-        points = zip(groups, self.robustness[name], strict=True)
-        return tuple(Curve.under(self.constraint, group, found) for group, found in points)
+        demanded = self.constraint.max_drop is not None
+        return self.judge.judge(
+            plan,
+            step=step,
+            group=group,
+            rate=rate,
+            limit=limit,
+            allowed=self.constraint.allowed if demanded else None,
+        )
 
 
 class Policy(Protocol):

@@ -192,7 +192,6 @@ class _Walk:
             group=group,
             rate=round(1.0 - width / group.width, 4) if group else 0.0,
             limit=max(settings.robustness_images // 2, 50),
-            give_up=False,
             divergence=True,
         )
 

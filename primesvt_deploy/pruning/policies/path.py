@@ -55,7 +55,7 @@ def outcome_on_path(
     search.progress.stage(f"{name} policy", max(1, last.bit_length() + 1), "candidates")
 
     def judged(index: int) -> Candidate:
-        candidate = search.judge.judge(path[index], step=name)
+        candidate = search.held(path[index], step=name)
         search.progress.step(
             f"{millions(size_of(path[index]))[0]} MB: {points_lost(candidate.drop.points, 1)}"
         )

@@ -27,5 +27,5 @@ class AccuracyConstraint:
         return (100.0 if self.max_drop is None else self.max_drop) - self.reserved
 
     def keeps(self, candidate: Candidate) -> bool:
-        """Whether a candidate was evaluated on all its images and loses no more than allowed."""
-        return not candidate.stopped_early and candidate.drop.points <= self.allowed
+        """Whether a candidate loses no more than allowed: on all its images, or surely on them."""
+        return candidate.within(self.allowed) is True

@@ -14,7 +14,7 @@ from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
 
 __all__ = ["CHUNK", "Evaluator", "chunk_size"]
 
-CHUNK = 128
+CHUNK = 32
 """Images between two looks, where a forward pass takes no more."""
 
 

@@ -22,7 +22,7 @@ def best_in_ledger(
     budget_bytes: int | None,
     allowed: float | None,
 ) -> PolicyOutcome:
-    """The best plan among those that were evaluated on all search images.
+    """The best plan among those that were judged on the search images, on all or on some of them.
 
     With a budget: the one that loses least of those within it; without: the smallest of those
     that lose no more than `allowed`. Where none does both, the smallest within `allowed` and `met`
@@ -31,24 +31,26 @@ def best_in_ledger(
     Args:
         candidates: of a ledger; those whose channels are not of these groups do not count.
         groups: of the model.
-        images: search images of a whole evaluation.
+        images: search images that candidates are about.
         size_of: predicted bytes of what the budget counts.
         budget_bytes: at most so many; None: as few as `allowed` lets.
         allowed: points that may be lost; None: any.
     """
-    whole = [
+    known = [
         (candidate, plan, size_of(plan))
         for candidate in candidates
-        if candidate.n == images and not candidate.stopped_early
+        if candidate.limit == images
         for plan in (plan_of(candidate, groups),)
         if plan is not None
+        if not plan.kept or candidate.whole or candidate.decision == "within"
     ]
-    within = [k for k in whole if allowed is None or k[0].drop.points <= allowed]
+    # The dense model loses nothing, on however many images it was evaluated.
+    within = [k for k in known if allowed is None or not k[1].kept or k[0].within(allowed)]
     fitting = [k for k in within if budget_bytes is not None and k[2] <= budget_bytes]
     if fitting:
-        candidate, plan, size = min(fitting, key=lambda k: (k[0].drop.points, k[2]))
+        candidate, plan, size = min(fitting, key=lambda k: (_loss(k[0]), k[2]))
     elif within:
-        candidate, plan, size = min(within, key=lambda k: (k[2], k[0].drop.points))
+        candidate, plan, size = min(within, key=lambda k: (k[2], _loss(k[0])))
     else:
         return PolicyOutcome(
             plan=Plan(), met=False, bytes=size_of(Plan()), drop_points=0.0, steps=(),
@@ -62,10 +64,15 @@ def best_in_ledger(
         drop_points=candidate.drop.points,
         stopped_by="the budget is met by a cached candidate"
         if met
-        else f"the smallest of {len(whole)} cached candidates"
+        else f"the smallest of {len(known)} cached candidates"
         + (" that keeps the constraint" if allowed is not None else ""),
         steps=(candidate,),
     )
+
+
+def _loss(candidate: Candidate) -> float:
+    """Points that a candidate loses; on few images as many as it may lose, or chance would win."""
+    return candidate.drop.points if candidate.whole else candidate.drop.interval()[1]
 
 
 def plan_of(candidate: Candidate, groups: Sequence[Group]) -> Plan | None:

@@ -1,9 +1,15 @@
-"""Judge candidate plans by accuracy on the search split, each once, through the ledger."""
+"""Judge candidate plans by accuracy on the search split, through the ledger.
+
+A candidate that is held against a limit is evaluated until it is sure whether its drop on all
+search images is within it (`measure.sequential`); the dense model, which it is compared with, on as
+many images as candidates have needed so far. Both can go on from the ledger where they stopped.
+"""
 
 from __future__ import annotations
 
 import time
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,25 +17,26 @@ import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
+from primesvt_deploy.measure.sequential import SequentialTest
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.engine import EvaluationEngine, Outcome
-from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.ledger import Candidate, Decision, Ledger
 
-__all__ = ["HOPELESS_Z", "LedgerJudge"]
+__all__ = ["DENSE_IMAGES", "LedgerJudge"]
 
-HOPELESS_Z = 2.576
-"""A candidate is given up once its drop exceeds the constraint by so many standard errors."""
+DENSE_IMAGES = 256
+"""The dense model is evaluated on so many images at first, then on half as many more each time."""
 _DIGITS = 9
+_Hits = npt.NDArray[np.bool_]
 
 
 class LedgerJudge:
-    """Evaluates each candidate plan once and keeps the outcome in a ledger.
+    """Evaluates candidate plans on as many images as it takes, and keeps them in a ledger.
 
     Args:
         engine: classifies the search images, in an order of which every prefix is a sample.
         ledger: where candidates are kept.
-        max_drop: percentage points; a candidate that surely loses more is given up early.
         weights: SHA-256 of the file of the dense model's weights; "": it has none.
         progress: gets the images of each candidate; no step.
     """
@@ -39,18 +46,23 @@ class LedgerJudge:
         engine: EvaluationEngine,
         ledger: Ledger,
         *,
-        max_drop: float = 100.0,
         weights: str = "",
         progress: Progress = SILENT,
     ) -> None:
         self.images = len(engine.labels)
-        self._engine, self._ledger, self._max_drop = engine, ledger, max_drop
+        self._engine, self._ledger = engine, ledger
         self._weights, self._progress = weights, progress
-        self._dense_logits: torch.Tensor | None = None
+        self._dense = ledger.hits(Plan().digest, self.images)
+        self._logits: torch.Tensor | None = None
 
-    def dense(self) -> Accuracy:
-        """Accuracy of the dense model on all search images."""
-        return Accuracy.of(self._dense_hits)
+    def dense(self, images: int = DENSE_IMAGES) -> Accuracy:
+        """Accuracy of the dense model on all search images that it has been evaluated on.
+
+        Args:
+            images: on so many at least.
+        """
+        self._extend_dense(images)
+        return Accuracy.of(self._dense)
 
     def release(self) -> None:
         """Give the memory of the search back; candidates stay in the ledger."""
@@ -64,94 +76,166 @@ class LedgerJudge:
         group: Group | None = None,
         rate: float = 0.0,
         limit: int | None = None,
-        give_up: bool = True,
+        allowed: float | None = None,
+        estimate: bool = False,
         divergence: bool = False,
     ) -> Candidate:
         """The outcome of `plan`, from the ledger if it is there; see `policies.base.Judge`."""
-        count = min(limit or self.images, self.images)
-        cached = self._ledger.find(plan.digest, count)
-        if cached is not None and (not divergence or _has_divergence(cached)):
-            return cached
-        dense = self._dense_hits
-        reference = self._reference_logits(count) if divergence else self._dense_logits
+        asked = _Question(min(limit or self.images, self.images), allowed, estimate, divergence)
+        if not plan.kept and asked.limit == self.images:
+            self._extend_dense(self.images)
+        known = self._ledger.find(plan.digest, asked.limit)
+        if known is not None and asked.answered_by(known):
+            return known
         started = time.perf_counter()
-
-        def hopeless(flags: npt.NDArray[np.bool_]) -> bool:
-            return PairedDrop.of(dense, flags).surely_exceeds(self._max_drop, HOPELESS_Z)
-
-        found = self._engine.outcome(
-            plan,
-            limit=count,
-            stop=hopeless if give_up else None,
-            keep=[group] if group is not None else (),
-            progress=self._progress,
-        )
-        drop = PairedDrop.of(dense, found.hits)
+        hits, distance, decision = self._evaluated(plan, asked, [] if group is None else [group])
+        drop = PairedDrop.of(self._dense, hits)
+        before = known.seconds if known is not None else 0.0
         candidate = Candidate(
             plan=plan.digest,
-            limit=count,
+            limit=asked.limit,
             step=step,
             group=group.name if group is not None else "",
             rate=rate,
             kept=plan.widths([group])[group.name] if group is not None else 0,
-            correct=int(found.hits.sum()),
+            correct=int(hits.sum()),
             lost=drop.lost,
             gained=drop.gained,
-            n=len(found.hits),
-            stopped_early=len(found.hits) < count,
-            seconds=round(time.perf_counter() - started, 3),
-            divergence=_divergence(reference, found),
+            n=len(hits),
+            decision=decision,
+            allowed=allowed if decision else None,
+            seconds=round(before + time.perf_counter() - started, 3),
+            divergence=distance,
             channels=plan.packed(self._engine.groups),
+            flags=Candidate.packed(hits) if len(hits) < asked.limit else "",
+            device=self._engine.device,
         )
         self._ledger.append(candidate)
         return candidate
 
-    @cached_property
-    def _dense_hits(self) -> npt.NDArray[np.bool_]:
-        """Whether the dense model classifies each search image rightly."""
-        cached = self._ledger.hits(Plan().digest, self.images)
-        return self._measure_dense() if cached is None else cached
+    def _evaluated(
+        self, plan: Plan, asked: _Question, varied: Sequence[Group]
+    ) -> tuple[_Hits, float | None, Decision]:
+        """Hits of a plan on as many images as it takes, its divergence, and what was decided."""
+        if asked.divergence:
+            reference = self._dense_logits(asked.limit)
+            found = self._outcome(plan, 0, asked.limit, varied)
+            return found.hits, _divergence(reference, found.logits), ""
+        hits = self._ledger.hits(plan.digest, asked.limit)
+        if asked.allowed is None:
+            self._extend_dense(asked.limit)
+            rest = self._outcome(plan, len(hits), asked.limit, varied).hits
+            return np.concatenate([hits, rest]), None, ""
+        test = SequentialTest(asked.limit, asked.allowed)
+        self._extend_dense(max(len(hits), DENSE_IMAGES))
+        test.see(self._dense[: len(hits)], hits)
+        while len(hits) < asked.limit and not asked.settled(test.within):
+            if len(hits) == len(self._dense):
+                self._extend_dense(len(hits) + len(hits) // 2)
+            hits = np.concatenate([hits, self._tested(plan, asked, test, varied)])
+        if len(hits) == asked.limit or test.within is None:
+            return hits, None, ""
+        return hits, None, "within" if test.within else "beyond"
 
-    def _reference_logits(self, count: int) -> torch.Tensor:
+    def _tested(
+        self, plan: Plan, asked: _Question, test: SequentialTest, varied: Sequence[Group]
+    ) -> _Hits:
+        """Hits on the next images, until it is sure or the dense model's hits are used up."""
+        start = test.seen
+
+        def sure(flags: _Hits) -> bool:
+            now = start + len(flags)
+            test.see(self._dense[test.seen : now], flags[test.seen - start :])
+            return asked.settled(test.within)
+
+        until = min(asked.limit, len(self._dense))
+        hits = self._outcome(plan, start, until, varied, sure).hits
+        sure(hits)  # the engine does not ask behind the last image
+        return hits
+
+    def _outcome(
+        self,
+        plan: Plan,
+        start: int,
+        limit: int,
+        keep: Iterable[Group],
+        stop: Callable[[_Hits], bool] | None = None,
+    ) -> Outcome:
+        progress = self._progress
+        return self._engine.outcome(
+            plan, start=start, limit=limit, stop=stop, keep=keep, progress=progress
+        )
+
+    def _dense_logits(self, count: int) -> torch.Tensor:
         """The dense model's logits on the first `count` images, `[count or more, K]`."""
-        if self._dense_logits is None or len(self._dense_logits) < count:
-            found = self._engine.outcome(
-                Plan(), limit=count, keep=self._engine.groups, progress=self._progress
-            )
-            self._dense_logits = found.logits
-        return self._dense_logits
+        self._extend_dense(count)
+        if self._logits is None or len(self._logits) < count:  # hits are from the ledger
+            self._logits = self._outcome(Plan(), 0, count, self._engine.groups).logits
+        return self._logits
 
-    def _measure_dense(self) -> npt.NDArray[np.bool_]:
+    def _extend_dense(self, images: int) -> None:
+        """Evaluate the dense model on so many images, those included that it was before."""
+        begun, until = len(self._dense), min(max(images, DENSE_IMAGES), self.images)
+        if begun >= until:
+            return
         started = time.perf_counter()
-        found = self._engine.outcome(Plan(), keep=self._engine.groups, progress=self._progress)
-        self._dense_logits = found.logits
+        found = self._outcome(Plan(), begun, until, self._engine.groups)
+        self._dense = np.concatenate([self._dense, found.hits])
+        if not begun:
+            self._logits = found.logits
+        elif self._logits is not None and len(self._logits) == begun:
+            self._logits = torch.cat([self._logits, found.logits])
+        known = self._ledger.find(Plan().digest, self.images)
+        before = known.seconds if known is not None else 0.0
         self._ledger.append(
             Candidate(
                 plan=Plan().digest,
                 limit=self.images,
                 step="dense",
-                correct=int(found.hits.sum()),
+                correct=int(self._dense.sum()),
                 lost=0,
                 gained=0,
-                n=len(found.hits),
-                stopped_early=False,
-                seconds=round(time.perf_counter() - started, 3),
+                n=len(self._dense),
+                seconds=round(before + time.perf_counter() - started, 3),
                 divergence=0.0,
-                flags=Candidate.packed(found.hits),
+                flags=Candidate.packed(self._dense),
                 weights=self._weights,
+                device=self._engine.device,
             )
         )
-        return found.hits
 
 
-def _has_divergence(candidate: Candidate) -> bool:
-    return candidate.divergence is not None and not candidate.stopped_early
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of a candidate.
+
+    Args:
+        limit: images that it is about.
+        allowed: points that may be lost on them; None: all of them have to be seen.
+        estimate: what is within has to be seen on all of them.
+        divergence: from the dense model's probabilities, on all of them.
+    """
+
+    limit: int
+    allowed: float | None
+    estimate: bool
+    divergence: bool
+
+    def answered_by(self, known: Candidate) -> bool:
+        """Whether a candidate of the ledger answers it."""
+        if known.whole:
+            return known.divergence is not None or not self.divergence
+        if self.allowed is None or self.divergence:
+            return False
+        return self.settled(known.within(self.allowed))
+
+    def settled(self, within: bool | None) -> bool:
+        """Whether no further image is needed, as far as the limit is decided."""
+        return within is False or (within is True and not self.estimate)
 
 
-def _divergence(reference: torch.Tensor | None, found: Outcome) -> float | None:
+def _divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:
     """Mean Kullback-Leibler divergence of the found probabilities from the dense ones, nats."""
-    if reference is None or len(reference) < len(found.logits):
-        return None
-    dense = reference[: len(found.logits)].double().log_softmax(dim=1)
-    pruned = found.logits.double().log_softmax(dim=1)
+    dense = reference[: len(logits)].double().log_softmax(dim=1)
+    pruned = logits.double().log_softmax(dim=1)
     return round(float((dense.exp() * (dense - pruned)).sum(dim=1).mean()), _DIGITS)

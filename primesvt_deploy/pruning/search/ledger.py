@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ from primesvt_deploy.edge.runtime.files import open_regular
 from primesvt_deploy.errors import PruningError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 
-__all__ = ["Candidate", "Ledger"]
+__all__ = ["Candidate", "Decision", "Ledger"]
 
 _MOST_BYTES, _MOST_LINES, _MOST_LINE = 2**30, 1_000_000, 2**22
 """Bounds of a file that is read, its lines, and bytes of one: far above those of any search."""
@@ -33,6 +33,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=1000)]
 _Digest = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 _Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Decision = Literal["", "within", "beyond"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,18 @@ class Candidate:
         rate: share of the group's channels removed.
         kept: channels it has left.
         correct, lost, gained, n: outcome on the search images seen (see `PairedDrop`).
-        stopped_early: hopeless before all `limit` images.
+        decision: before all `limit` images it was sure that the drop on them is `within` the limit
+            that it was held against, or `beyond` it (see `measure.sequential`); empty: nothing was
+            decided before.
+        allowed: that limit, percentage points; None: there is no such decision.
         seconds: it took.
         divergence: mean over the images seen of the Kullback-Leibler divergence of its class
             probabilities from the dense model's, nats; None where it was not requested.
         channels: which channels of each pruned group stay (see `Plan.packed`).
-        flags: hex of the packed per-image flags; the dense model's alone.
+        flags: hex of the packed per-image flags of the `n` images; of the dense model, and of a
+            candidate that not all images were seen of, so that it can go on.
         weights: SHA-256 of the file of its weights; the dense model's alone, if it has a file.
+        device: kind of the device that computed it, such as `cpu`; empty: not recorded.
     """
 
     plan: _Digest
@@ -66,12 +72,14 @@ class Candidate:
     lost: _Count
     gained: _Count
     n: _Count
-    stopped_early: bool
+    decision: Decision = ""
+    allowed: _Number | None = None
     seconds: _Number
     divergence: _Number | None = None
     channels: dict[_Name, str] = field(default_factory=dict)
     flags: str = ""
     weights: str = ""
+    device: _Name = ""
 
     @property
     def accuracy(self) -> Accuracy:
@@ -87,6 +95,25 @@ class Candidate:
     def key(self) -> tuple[str, int]:
         """Identity of a candidate: one plan on one number of images is evaluated once."""
         return self.plan, self.limit
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its images were seen."""
+        return self.n == self.limit
+
+    def within(self, allowed: float) -> bool | None:
+        """Whether the drop on all its images is within a limit; None: it was not decided.
+
+        Args:
+            allowed: percentage points.
+        """
+        if self.whole:
+            return self.drop.points <= allowed
+        if self.allowed is None:
+            return None
+        if self.decision == "within" and self.allowed <= allowed:
+            return True
+        return False if self.decision == "beyond" and self.allowed >= allowed else None
 
     def hits(self) -> npt.NDArray[np.bool_]:
         """The per-image flags."""
@@ -134,10 +161,17 @@ class Ledger:
         """The candidate of this plan digest and limit, or None."""
         return self._known.get((plan, limit))
 
-    def hits(self, plan: str, images: int) -> npt.NDArray[np.bool_] | None:
-        """Per-image flags of this plan digest, `[images]`, or None where they are not known."""
-        found = self.find(plan, images)
-        return found.hits() if found is not None and found.flags and found.n == images else None
+    def hits(self, plan: str, limit: int) -> npt.NDArray[np.bool_]:
+        """Per-image flags of this plan digest and limit, `[n]`: of as many images as are known."""
+        found = self.find(plan, limit)
+        if found is None or not found.flags:
+            return np.zeros(0, dtype=np.bool_)
+        return found.hits()
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Kinds of devices that computed these candidates, as far as they were recorded."""
+        return frozenset(candidate.device for candidate in self if candidate.device)
 
     def append(self, candidate: Candidate) -> None:
         """Keep a candidate, on disk before this returns.
@@ -215,8 +249,11 @@ def _candidate(line: bytes) -> Candidate | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     counts = max(found.correct, found.lost + found.gained) <= found.n <= found.limit
-    names = "".join((found.plan, found.step, found.group, *found.channels)).isprintable()
-    if not counts or not names or found.stopped_early != (found.n < found.limit):
+    texts = (found.plan, found.step, found.group, found.device, *found.channels)
+    # A decision names its limit, and only one before all images is kept.
+    decided = (found.decision != "") == (found.allowed is not None)
+    decided &= found.decision == "" or not found.whole
+    if not counts or not decided or not "".join(texts).isprintable():
         return None
     packed = [_bytes(text) for text in found.channels.values()]
     return found if None not in packed and _flags_fit(found) else None

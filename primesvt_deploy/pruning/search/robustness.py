@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from primesvt_deploy.analysis.groups import Group
@@ -17,20 +17,17 @@ from primesvt_deploy.summary.words import points_lost
 if TYPE_CHECKING:
     from primesvt_deploy.pruning.policies.base import Judge
 
-__all__ = ["Curve", "Points", "measure_robustness"]
-
-Points = tuple[tuple[float, Candidate], ...]
-"""Rates, ascending, and what came of them; two rates may round to one plan, and one candidate."""
+__all__ = ["Curve", "LayerRobustness", "measure_robustness"]
 
 
 @dataclass(frozen=True, repr=False)
 class Curve:
-    """Accuracy of the model with one layer pruned, at each rate.
+    """Accuracy of the model with one layer pruned, at some rates.
 
     Args:
         group: the layer.
-        points: outcome at each rate, ascending.
-        within: the rates that keep the accuracy constraint.
+        points: outcome at each rate that was measured, ascending.
+        within: those of the rates that keep the accuracy constraint.
     """
 
     group: Group
@@ -41,12 +38,6 @@ class Curve:
         """The points that are lost at each rate."""
         lost = ", ".join(f"{point.rate:.0%} {point.drop.points:.1f}" for point in self.points)
         return f"Curve({self.group.name}, {self.group.width} channels; points lost: {lost})"
-
-    @classmethod
-    def under(cls, constraint: AccuracyConstraint, group: Group, points: Points) -> Curve:
-        """The curve of measured points under a constraint."""
-        within = tuple(rate for rate, point in points if constraint.keeps(point))
-        return cls(group, tuple(point for _, point in points), within)
 
     @property
     def is_target(self) -> bool:
@@ -75,49 +66,89 @@ class Curve:
         }
 
 
+class LayerRobustness:
+    """Robustness of one layer, measured at each rate when that is first asked for.
+
+    Args:
+        group: the layer.
+        ranking: of the channels that leave.
+        constraint: accuracy that a rate must keep.
+        judged: the outcome of a plan with the layer alone pruned, at a rate.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        ranking: ChannelRanking,
+        constraint: AccuracyConstraint,
+        judged: Callable[[Plan, float], Candidate],
+    ) -> None:
+        self.group = group
+        self._ranking, self._constraint, self._judged = ranking, constraint, judged
+        self._points: dict[float, Candidate | None] = {}
+
+    def point(self, rate: float) -> Candidate | None:
+        """The outcome at a rate; None where the rate rounds to the whole layer."""
+        if rate not in self._points:
+            plan = self._ranking.pruned(Plan(), self.group, rate)
+            self._points[rate] = self._judged(plan, rate) if plan.kept else None
+        return self._points[rate]
+
+    def keeps(self, rate: float) -> bool:
+        """Whether pruning the layer alone at a rate keeps the constraint."""
+        point = self.point(rate)
+        return point is not None and self._constraint.keeps(point)
+
+    def curve(self) -> Curve:
+        """What has been measured so far."""
+        # Two rates may round to one plan, and one candidate.
+        points = sorted(self._points.items(), key=lambda item: item[0])
+        found = [(r, replace(point, rate=r)) for r, point in points if point is not None]
+        within = tuple(rate for rate, point in found if self._constraint.keeps(point))
+        return Curve(self.group, tuple(point for _, point in found), within)
+
+
 def measure_robustness(
     judge: Judge,
     groups: Sequence[Group],
     ranking: ChannelRanking,
+    constraint: AccuracyConstraint,
     *,
     rates: Sequence[float],
     limit: int | None = None,
     progress: Progress = SILENT,
-) -> tuple[Points, ...]:
-    """Outcomes of pruning each group alone at each rate.
+) -> tuple[Curve, ...]:
+    """Robustness of each group at each rate, to be shown.
 
     Args:
         judge: evaluates on the search split.
         groups: largest first.
         ranking: of the channels that leave.
+        constraint: accuracy that a rate must keep.
         rates: shares of a layer's channels to remove, each in (0, 1).
-        limit: images a point at most; a hopeless point is given up sooner.
+        limit: images a point; one that surely loses more than the constraint allows ends sooner.
         progress: gets a step for each point.
-
-    Returns:
-        The points of each group.
     """
     unit = f"points of {len(groups)} layers"
     progress.stage("robustness", len(groups) * len(rates), unit)
-    return tuple(_points(judge, group, ranking, sorted(rates), limit, progress) for group in groups)
+    curves = []
+    for group in groups:
 
+        def judged(plan: Plan, rate: float, group: Group = group) -> Candidate:
+            return judge.judge(
+                plan,
+                step="robustness",
+                group=group,
+                rate=rate,
+                limit=limit,
+                allowed=constraint.allowed,
+                estimate=True,
+            )
 
-def _points(
-    judge: Judge,
-    group: Group,
-    ranking: ChannelRanking,
-    rates: Sequence[float],
-    limit: int | None,
-    progress: Progress,
-) -> Points:
-    points: list[tuple[float, Candidate]] = []
-    for rate in rates:
-        plan = ranking.pruned(Plan(), group, rate)
-        if not plan.kept:
-            # The channel multiple rounds this rate to the whole layer: nothing would leave.
-            progress.step(f"{group.name} at {rate:.0%}: rounds to the whole layer")
-            continue
-        point = judge.judge(plan, step="robustness", group=group, rate=rate, limit=limit)
-        points.append((rate, point))
-        progress.step(f"{group.name} at {rate:.0%}: {points_lost(point.drop.points, 1)}")
-    return tuple(points)
+        layer = LayerRobustness(group, ranking, constraint, judged)
+        for rate in sorted(rates):
+            point = layer.point(rate)
+            found = points_lost(point.drop.points, 1) if point else "rounds to the whole layer"
+            progress.step(f"{group.name} at {rate:.0%}: {found}")
+        curves.append(layer.curve())
+    return tuple(curves)

@@ -29,6 +29,11 @@ from primesvt_deploy.report.numbers import fixed, interval, number, points, shar
 __all__ = ["enough_images", "frontier_of", "shipped_point", "size_and_accuracy"]
 
 _ROBUSTNESS = "robustness"
+_JUDGED = {
+    "": "on all of them",
+    "within": "until it surely kept the constraint",
+    "beyond": "until it surely lost too much",
+}
 _HEIGHT = 380
 _LEAST_SHOWN = 5.0
 """Points that are always within the chart."""
@@ -56,7 +61,7 @@ class _Frame:
 
 def enough_images(tried: Sequence[TriedPlan]) -> int:
     """Half of the most images that a candidate was judged on."""
-    return -(-max((plan.n for plan in tried if not plan.stopped_early), default=0) // 2)
+    return -(-max((plan.n for plan in tried), default=0) // 2)
 
 
 def frontier_of(tried: Sequence[TriedPlan]) -> list[TriedPlan]:
@@ -66,7 +71,7 @@ def frontier_of(tried: Sequence[TriedPlan]) -> list[TriedPlan]:
     """
     enough = enough_images(tried)
     best: list[TriedPlan] = []
-    seen = [plan for plan in tried if not plan.stopped_early and plan.n >= enough]
+    seen = [plan for plan in tried if plan.decision != "beyond" and plan.n >= enough]
     for plan in sorted(seen, key=lambda plan: (plan.bytes, plan.drop)):
         if not best or plan.drop < best[-1].drop:
             best.append(plan)
@@ -251,7 +256,7 @@ def _point(frame: _Frame, plan: TriedPlan) -> Row:
         "size": size(plan.bytes),
         "drop": f"{points(plan.drop)} {interval((plan.low, plan.high), 2)}",
         "n": fixed(plan.n),
-        "judged": "given up early" if plan.stopped_early else "on all of them",
+        "judged": _JUDGED[plan.decision],
     }
 
 

@@ -18,7 +18,8 @@ def candidate(n: int = 100, step: str = "greedy", **widths: int) -> Candidate:
     plan = Plan(tuple((name, tuple(range(width))) for name, width in widths.items()))
     return Candidate(
         plan=plan.digest, limit=100, step=step, correct=n - 3, lost=3, gained=1, n=n,
-        stopped_early=n < 100, seconds=0.0, channels=plan.packed(GROUPS),
+        seconds=0.0, channels=plan.packed(GROUPS), allowed=None if n == 100 else 1.0,
+        decision="" if n == 100 else "beyond",
     )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def test_a_candidate_is_told_with_bytes_and_interval() -> None:
     ]
     first, second = tried_plans(ledger, [ledger[2]], GROUPS, size_of)
     assert (first.step, first.group, first.rate, first.bytes) == ("robustness", "a", 0.5, 120)
-    assert (first.n, first.stopped_early, first.accepted) == (40, True, False)
+    assert (first.n, first.decision, first.accepted) == (40, "beyond", False)
     assert (second.bytes, second.drop, second.accepted) == (60, 2.0, True)
     assert second.low < 2.0 < second.high
     assert first.high - first.low > second.high - second.low

@@ -50,17 +50,18 @@ class AnalyticJudge:
         group: Group | None = None,
         rate: float = 0.0,
         limit: int | None = None,
-        give_up: bool = True,
+        allowed: float | None = None,
+        estimate: bool = False,
         divergence: bool = False,
     ) -> Candidate:
         key = plan.digest, limit or _IMAGES
         if key not in self._cache:
             points = self.points(plan)
             self._cache[key] = Candidate(
-                plan=plan.digest, limit=key[1], step=step, group=group.name if group else "",
+                plan=plan.digest, limit=_IMAGES, step=step, group=group.name if group else "",
                 rate=rate, kept=plan.widths([group])[group.name] if group else 0,
                 correct=0, lost=round(points * _IMAGES / 100), gained=0, n=_IMAGES,
-                stopped_early=False, seconds=0.0, divergence=points / 100,
+                seconds=0.0, divergence=points / 100,
                 channels=plan.packed(self.groups),
             )  # fmt: skip
             self.candidates.append(self._cache[key])

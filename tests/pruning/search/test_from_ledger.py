@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pruning.policies.test_prioritized import group
@@ -12,11 +13,11 @@ from primesvt_deploy.pruning.search.ledger import Candidate
 GROUP = group("layer", width=10)
 
 
-def candidate(width: int, lost: int, *, n: int = 100, stopped: bool = False) -> Candidate:
+def candidate(width: int, lost: int, *, n: int = 100, **decided: Any) -> Candidate:
     plan = Plan().replacing("layer", range(width)) if width < 10 else Plan()
     return Candidate(
         plan=plan.digest, limit=100, step="greedy", correct=0, lost=lost, gained=0, n=n,
-        stopped_early=stopped, seconds=0.0, channels=plan.packed([GROUP]),
+        seconds=0.0, channels=plan.packed([GROUP]), **decided,
     )  # fmt: skip
 
 
@@ -54,9 +55,11 @@ def test_the_best_in_ledger_candidate(
     assert ask(budget, allowed) == expected
 
 
-def test_what_was_not_seen_whole_does_not_count() -> None:
+def test_what_was_neither_seen_whole_nor_decided_does_not_count() -> None:
+    beyond = candidate(3, 0, n=60, decision="beyond", allowed=1.0)
+    laxer = candidate(4, 0, n=60, decision="within", allowed=5.0)
     found = best_in_ledger(
-        [candidate(2, 0, n=50), candidate(3, 0, stopped=True), candidate(10, 0)],
+        [candidate(2, 0, n=50), beyond, laxer, candidate(10, 0, n=30)],
         groups=[GROUP],
         images=100,
         size_of=lambda plan: plan.widths([GROUP])["layer"],
@@ -64,6 +67,26 @@ def test_what_was_not_seen_whole_does_not_count() -> None:
         allowed=3.0,
     )
     assert found.plan == Plan()
+
+
+def test_what_was_decided_within_counts_as_losing_what_it_may_lose() -> None:
+    surely = candidate(6, 0, n=60, decision="within", allowed=3.0)
+    gentler = candidate(8, 2)
+    for known, allowed, expected in (
+        ([surely], 3.0, surely),
+        ([surely], 4.0, surely),
+        ([surely, gentler], 3.0, gentler),
+    ):
+        found = best_in_ledger(
+            known,
+            groups=[GROUP],
+            images=100,
+            size_of=lambda plan: plan.widths([GROUP])["layer"],
+            budget_bytes=9,
+            allowed=allowed,
+        )
+        assert found.steps == (expected,)
+    assert surely.drop.interval()[1] > 2.0
 
 
 def test_candidates_of_other_channels_do_not_count() -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 
 from primesvt_deploy.analysis.groups import Group, find_groups
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.measure.intervals import PairedDrop
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
+from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
-from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
 
 
@@ -20,11 +27,8 @@ def groups_of(tiny: SViT) -> tuple[Group, ...]:
     return find_groups(tiny.module, tiny.config.input_shape)
 
 
-def judge_of(
-    tiny: SViT, data: DataSet, ledger: Ledger, max_drop: float = 3.0, chunk: int = 128
-) -> LedgerJudge:
-    evaluator = Evaluator(tiny, groups_of(tiny), data.search, chunk=chunk)
-    return LedgerJudge(evaluator, ledger, max_drop=max_drop)
+def judge_of(tiny: SViT, data: DataSet, ledger: Ledger, chunk: int = 32) -> LedgerJudge:
+    return LedgerJudge(Evaluator(tiny, groups_of(tiny), data.search, chunk=chunk), ledger)
 
 
 def halved(tiny: SViT) -> tuple[Plan, Group]:
@@ -67,11 +71,12 @@ def test_the_dense_models_line_says_which_weights_it_has(
 def test_a_candidate_is_judged_against_the_dense_model_on_the_same_images(
     tiny: SViT, tiny_data: DataSet
 ) -> None:
-    judge = judge_of(tiny, tiny_data, Ledger(), max_drop=100.0)
+    judge = judge_of(tiny, tiny_data, Ledger())
     plan, group = halved(tiny)
     found = judge.judge(plan, step="policy", group=group, rate=0.5)
     assert found.n == judge.images == len(tiny_data.search)
-    assert found.correct == judge.dense().correct - found.lost + found.gained
+    assert found.whole
+    assert found.correct == judge.dense(judge.images).correct - found.lost + found.gained
 
 
 def test_a_dense_line_without_flags_of_all_images_is_measured_anew(
@@ -82,7 +87,7 @@ def test_a_dense_line_without_flags_of_all_images_is_measured_anew(
     dense = json.loads(path.read_text())
     for altered in (
         {"flags": ""},
-        {"n": 8, "stopped_early": True, "flags": "ff", "correct": 8},
+        {"n": 8, "flags": "", "correct": 8},
     ):
         path.write_text(json.dumps({**dense, **altered}) + "\n")
         ledger = Ledger(path)
@@ -105,11 +110,143 @@ def test_channels_stay_in_multiples(tiny: SViT) -> None:
             assert per_head % 4 == 0 or kept == group.width
 
 
-def test_the_hopeless_are_given_up_early(tiny: SViT, tiny_data: DataSet) -> None:
-    judge = judge_of(tiny, tiny_data, Ledger(), max_drop=0.0, chunk=32)
-    group = next(g for g in groups_of(tiny) if g.name == "residual")
-    plan = Plan().replacing("residual", [0])
-    found = judge.judge(plan, step="robustness", group=group, rate=0.9)
-    assert found.stopped_early
-    assert found.n < len(tiny_data.search)
-    assert not AccuracyConstraint(0.0).keeps(found)
+class MadeUp(EvaluationEngine):
+    """An engine of made-up hits: each plan loses and gains at a rate of its own."""
+
+    device = "cpu"
+
+    def __init__(self, images: int = 3000) -> None:
+        super().__init__((), np.zeros(images, dtype=np.int64), 32)
+        self.rates = {Plan(): (0.0, 0.0)}
+        self.asked: list[tuple[Plan, int, int]] = []
+        generator = np.random.default_rng(0)
+        self._chances = generator.random((2, images))
+        self._dense = generator.random(images) < 0.8
+
+    def hits(self, plan: Plan) -> npt.NDArray[np.bool_]:
+        lost, gained = self.rates[plan]
+        right = self._dense & (self._chances[0] >= lost)
+        return right | (~self._dense & (self._chances[1] < gained))
+
+    def release(self) -> None:
+        """Nothing is cached."""
+
+    def _run(self, course: Course, progress: Progress) -> None:
+        hits = self.hits(course.asked.plan)
+        while not course.ended:
+            start, stop = course.left[0]
+            wrong = torch.from_numpy(~hits[start:stop]).float()
+            course.take(torch.stack([1.0 - wrong, wrong], dim=1))
+        self.asked.append((course.asked.plan, course.asked.start, stop))
+
+
+def made_up(ledger: Ledger, **plans: tuple[float, float]) -> tuple[LedgerJudge, MadeUp]:
+    engine = MadeUp()
+    engine.rates |= {plan_of(name): rates for name, rates in plans.items()}
+    return LedgerJudge(engine, ledger), engine
+
+
+def plan_of(name: str) -> Plan:
+    return Plan().replacing(name, [0])
+
+
+PLANS = {"good": (0.01, 0.02), "bad": (0.3, 0.02), "close": (0.05, 0.03)}
+
+
+@pytest.fixture
+def groupless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up plans are of no groups."""
+    monkeypatch.setattr(Plan, "packed", lambda *_: {})
+
+
+@pytest.mark.usefixtures("groupless")
+def test_a_candidate_is_seen_until_it_is_sure_both_ways() -> None:
+    judge, engine = made_up(Ledger(), **PLANS)
+    good = judge.judge(plan_of("good"), step="policy", allowed=3.0)
+    bad = judge.judge(plan_of("bad"), step="policy", allowed=3.0)
+    assert (good.decision, good.allowed) == ("within", 3.0)
+    assert (bad.decision, bad.allowed) == ("beyond", 3.0)
+    assert bad.n <= 128
+    assert good.n <= 640
+    assert AccuracyConstraint(3.0).keeps(good)
+    assert not AccuracyConstraint(3.0).keeps(bad)
+    for found in (good, bad):
+        hits = engine.hits(Plan())[: found.n]
+        assert found.drop == PairedDrop.of(hits, engine.hits(plan_of(found_name(found)))[: found.n])
+    assert judge.dense().n < 1000, "the dense model is evaluated as far as it was needed"
+
+
+def found_name(candidate: Candidate) -> str:
+    return next(name for name in PLANS if plan_of(name).digest == candidate.plan)
+
+
+@pytest.mark.usefixtures("groupless")
+def test_decisions_are_those_on_all_images_under_every_constraint() -> None:
+    """A stricter or a laxer constraint takes the images up where the last one left them."""
+    ledger = Ledger()
+    judge, engine = made_up(ledger, **PLANS)
+    for name in PLANS:
+        plan = plan_of(name)
+        whole = PairedDrop.of(engine.hits(Plan()), engine.hits(plan)).points
+        for allowed in (3.0, 1.0, 5.0, 0.5, 20.0, 3.0, 100.0):
+            found = judge.judge(plan, step="policy", allowed=allowed)
+            assert AccuracyConstraint(allowed).keeps(found) is (whole <= allowed), (name, allowed)
+    for plan in map(plan_of, PLANS):
+        runs = [(start, end) for asked, start, end in engine.asked if asked == plan]
+        assert runs[0][0] == 0
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(runs)), "none seen twice"
+    dense = [(start, end) for asked, start, end in engine.asked if asked == Plan()]
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(dense))
+
+
+@pytest.mark.usefixtures("groupless")
+def test_an_interrupted_judge_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    first, _ = made_up(Ledger(path), **PLANS)
+    early = first.judge(plan_of("good"), step="policy", allowed=3.0)
+    dense = first.dense()
+    judge, engine = made_up(Ledger(path), **PLANS)
+    assert judge.judge(plan_of("good"), step="policy", allowed=3.0) == early
+    assert judge.judge(plan_of("good"), step="policy", allowed=4.0) == early
+    assert judge.dense() == dense
+    assert not engine.asked
+    whole = judge.judge(plan_of("good"), step="policy")
+    assert whole.whole
+    assert engine.asked == [
+        (Plan(), dense.n, judge.images),
+        (plan_of("good"), early.n, judge.images),
+    ]
+    assert whole.drop == PairedDrop.of(engine.hits(Plan()), engine.hits(plan_of("good")))
+    again, engine = made_up(Ledger(path), **PLANS)
+    assert again.judge(plan_of("good"), step="policy", allowed=0.1) == whole
+    assert not engine.asked
+
+
+@pytest.mark.usefixtures("groupless")
+def test_an_estimate_goes_on_unless_it_is_refused() -> None:
+    judge, _ = made_up(Ledger(), **PLANS)
+    asked = {"step": "robustness", "limit": 512, "allowed": 3.0}
+    assert judge.judge(plan_of("good"), **asked).n < 512
+    assert judge.judge(plan_of("good"), **asked, estimate=True).n == 512
+    assert judge.judge(plan_of("bad"), **asked, estimate=True).n < 512
+
+
+@pytest.mark.usefixtures("groupless")
+def test_the_ledger_says_where_candidates_were_judged(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    assert ledger.devices == frozenset()
+    engine = MadeUp()
+    engine.device = "cuda"
+    LedgerJudge(engine, ledger).dense()
+    assert Ledger(tmp_path / "ledger.jsonl").devices == {"cuda"}
+
+
+@pytest.mark.usefixtures("groupless")
+def test_the_dense_model_may_be_asked_for_itself() -> None:
+    ledger = Ledger()
+    judge, _ = made_up(ledger)
+    found = judge.judge(Plan(), step="policy")
+    assert (found.n, found.drop.points) == (judge.images, 0.0)
+    some = judge.judge(Plan(), step="policy", limit=256, divergence=True)
+    assert (some.n, some.divergence) == (256, 0.0)
+    assert len(ledger.hits(Plan().digest, judge.images)) == judge.images

@@ -24,7 +24,7 @@ def rows_of(figure: Figure | None) -> list[dict[str, Any]]:
 
 
 def tried(size: int, drop: float, **changes: Any) -> TriedPlan:
-    usual = {"step": "greedy", "rate": 0.5, "n": 100, "stopped_early": False, "accepted": False}
+    usual = {"step": "greedy", "rate": 0.5, "n": 100, "accepted": False}
     return TriedPlan(**{**usual, "bytes": size, "drop": drop, "low": drop, "high": drop, **changes})
 
 
@@ -35,7 +35,7 @@ def test_the_frontier_is_of_what_no_candidate_beats() -> None:
         tried(200, 3.0),
         tried(150, 1.0, n=49),  # seen too few images
         tried(350, 1.5, n=50),
-        tried(120, 0.5, stopped_early=True),
+        tried(120, 0.5, decision="beyond"),
         tried(300, 2.0),
         tried(400, 2.0),
     ]

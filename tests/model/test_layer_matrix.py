@@ -1,0 +1,31 @@
+"""Rows that a layer's weight matrix multiplies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from primesvt_deploy.model.layer_matrix import input_rows, weight_matrix
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_rows_times_weights_are_the_layers_outputs(
+    stride: int, dilation: int, layout: torch.memory_format
+) -> None:
+    layer = nn.Conv2d(5, 7, (3, 2), stride, padding=1, dilation=dilation, bias=False).double()
+    x = torch.randn(2, 5, 9, 8, dtype=torch.float64).to(memory_format=layout)
+    rows = input_rows(layer, x)
+    expected = layer(x).permute(0, 2, 3, 1).flatten(0, 2)
+    torch.testing.assert_close(rows @ weight_matrix(layer).T, expected)
+
+
+def test_of_many_windows_every_nth_is_taken() -> None:
+    layer = nn.Conv2d(3, 4, 3, padding=1)
+    x = torch.rand(9, 3, 32, 32)
+    windows = F.unfold(F.pad(x, (1, 1, 1, 1)), 3)  # [images, channels * pixels, positions]
+    whole = windows.unflatten(1, (3, 9)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+    assert torch.equal(input_rows(layer, x), whole[:: 9 * 1024 // 4096])
