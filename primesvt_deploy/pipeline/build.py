@@ -15,7 +15,7 @@ from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.ahead import build_ahead
+from primesvt_deploy.pipeline.ahead_of_build import build_ahead
 from primesvt_deploy.pipeline.context import (
     BuildContext,
     SearchContext,

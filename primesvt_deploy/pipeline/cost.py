@@ -12,7 +12,8 @@ from primesvt_deploy.compute.device import device_name
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.ahead import analysis_ahead, build_ahead, candidate_cost
+from primesvt_deploy.pipeline.ahead import analysis_ahead, candidate_cost
+from primesvt_deploy.pipeline.ahead_of_build import build_ahead
 from primesvt_deploy.pipeline.context import BuildContext, SearchContext, unjudged_context
 from primesvt_deploy.pipeline.cost_artifact import with_artifact_measured
 from primesvt_deploy.pipeline.cost_intervals import (
@@ -174,13 +175,15 @@ def estimate(
         fewer = _with_images(context, splits, images)
         return Span.total(stage.span for stage in listed(fewer))
 
-    cost = candidate_cost(context)
+    stages = tuple(listed(context))
+    kept = max((stage.compared.likely for stage in stages if stage.compared), default=0.0)
+    states = candidate_cost(context).state_bytes(int(kept))
     recorded = model.recorded_accuracy
     return ExpectedCost(
         name=model.name,
         what="build" if builds else "analyze",
-        stages=tuple(listed(context)),
-        memory=expected_memory(model, pace, cost.state_bytes(chosen), context.device),
+        stages=stages,
+        memory=expected_memory(model, pace, states, context.device),
         search_images=tuple(
             search_image_choices(
                 len(splits.search),

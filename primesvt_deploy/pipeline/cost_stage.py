@@ -20,11 +20,13 @@ class ExpectedStage(PlannedStage):
         span: its seconds.
         candidates: that it evaluates; None: none.
         evaluated: images of all of them; None: none.
+        compared: images that the dense model has been evaluated on by its end; None: none in it.
     """
 
     span: Span
     candidates: Span | None = None
     evaluated: Span | None = None
+    compared: Span | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -45,6 +47,7 @@ def expected_stage(
     guessed: bool = False,
     candidates: Span | None = None,
     evaluated: Span | None = None,
+    compared: Span | None = None,
 ) -> ExpectedStage:
     """A stage of so much work; if the machine turns out slower than measured, it is as much longer.
 
@@ -56,6 +59,7 @@ def expected_stage(
         guessed: see `PlannedStage`.
         candidates: that it evaluates.
         evaluated: images of all of them.
+        compared: images that the dense model has been evaluated on by its end.
     """
     work = work_s if isinstance(work_s, Span) else Span.exactly(work_s)
     return ExpectedStage(
@@ -67,4 +71,5 @@ def expected_stage(
         span=work + Span.exactly(fixed_s),
         candidates=candidates,
         evaluated=evaluated,
+        compared=compared,
     )

@@ -18,7 +18,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.ahead import after_whole
+from primesvt_deploy.pipeline.ahead_of_build import after_whole
 from primesvt_deploy.pipeline.anytime import Stage
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, Measurement, SizeTarget, weight_bytes
