@@ -34,12 +34,11 @@ __all__ = [
 
 _LOOK = 32
 """Images between two looks."""
-_DISCORDANT, _FEW_DISCORDANT = 0.08, 0.03
-"""Share of images that only one of candidate and dense model classifies rightly: likely, low."""
-_KEPT_DROP = 0.4
-"""Drop of a candidate that is kept, by what may be lost."""
-_LOST_DROP = 5.0
-"""Drop of one that is refused."""
+_FEW_DISCORDANT = 0.02
+"""Share of images that only one of candidate and dense model classifies rightly, at the least."""
+_KEPT, _KEPT_BY_GREEDY, _REFUSED_OUTCOME = (0.75, 0.1), (0.15, 0.02), (5.0, 0.1)
+"""Drop, by what may be lost, and likely discordant share of a candidate that is kept or refused:
+policies that go as deep as the constraint allows come near it, greedy to what costs least."""
 _ACCEPTED = Span(0.6, 0.3, 0.8)
 """Rate at which the prioritized policy narrows a layer: recovered, most layers keep it."""
 _REFUSED = Span(0.5, 0.0, 2.0)
@@ -202,7 +201,7 @@ def robustness_work(outset: Outset) -> Work:
     settings = outset.settings
     limit = min(settings.robustness_images, outset.images)
     kept = Span.exactly(limit)
-    refused = _images(settings, _LOST_DROP, limit)
+    refused = _images(settings, _REFUSED_OUTCOME, limit)
     each = [_mixed(_refused_share(settings, rate), refused, kept) for rate in settings.rates]
     images = Span.total(each) * (1.0 / len(settings.rates))
     visits = (
@@ -218,13 +217,13 @@ def robustness_work(outset: Outset) -> Work:
     return Work(stage="robustness", visits=tuple(visits))
 
 
-def _images(settings: SearchSettings, drop: float, limit: int) -> Span:
-    """Images until it is sure, of a candidate of a drop, by what may be lost; all, if any may."""
+def _images(settings: SearchSettings, outcome: tuple[float, float], limit: int) -> Span:
+    """Images until it is sure, of candidates of an outcome, such as `_KEPT`; all, if any may go."""
     allowed = settings.max_drop
     if allowed is None:
         return Span.exactly(limit)
-    points = drop * max(allowed, 0.5)
-    likely = images_until_sure(points, allowed, limit, _DISCORDANT)
+    points = outcome[0] * max(allowed, 0.5)
+    likely = images_until_sure(points, allowed, limit, outcome[1])
     fewest = images_until_sure(
         0.0 if points < allowed else 2.0 * points, allowed, limit, _FEW_DISCORDANT
     )
@@ -256,8 +255,8 @@ def _walk(outset: Outset) -> Work:
     """Layers from the largest on until the budget is met, each at a rate that is kept."""
     settings, total = outset.settings, outset.images
     limit = min(settings.robustness_images, total)
-    alone_kept, alone_refused = (_images(settings, d, limit) for d in (_KEPT_DROP, _LOST_DROP))
-    kept, refused = (_images(settings, d, total) for d in (_KEPT_DROP, _LOST_DROP))
+    alone_kept, alone_refused = (_images(settings, o, limit) for o in (_KEPT, _REFUSED_OUTCOME))
+    kept, refused = (_images(settings, o, total) for o in (_KEPT, _REFUSED_OUTCOME))
     layers = [_layers_needed(outset, rate) for rate in _rates(_ACCEPTED, settings.rates)]
     likely, many, few = (len(each) for each in layers)
     free = Span(1.0, 0.0, 1.0) if "free" in settings.recover else Span.exactly(0.0)
@@ -352,7 +351,9 @@ def _on_path(outset: Outset) -> Work:
         step=policy,
         group=None,
         candidates=Span(1.0, 1.0, bisected),
-        images=_images(outset.settings, _KEPT_DROP, outset.images),
+        images=_images(
+            outset.settings, _KEPT_BY_GREEDY if policy == "greedy" else _KEPT, outset.images
+        ),
         share=1.0 - outset.leaving,
     )
     return Work(stage=f"{policy} policy", visits=(visit,))
