@@ -22,6 +22,7 @@ SCRIPTS = (
     "answers.py",
     "first_minutes.py",
     "estimates.py",
+    "sequential.py",
     "headline.py",
     "native.py",
     "anytime.py",

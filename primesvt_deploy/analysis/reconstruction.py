@@ -25,6 +25,8 @@ __all__ = ["DAMPING", "damped", "factored", "reconstruction_importance"]
 
 DAMPING = 0.01
 """Damping of a covariance, relative to the mean of its diagonal."""
+_KEPT_SHARE = 0.8
+"""Where no more of the columns are of channels that are left, the others are dropped."""
 
 
 def damped(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
@@ -94,7 +96,7 @@ def reconstruction_importance(
             alive[channel] = False
             if step + 1 < head_width:
                 for consumer in consumers:
-                    consumer.eliminate(channel)
+                    consumer.eliminate(channel, alive)
     return importance
 
 
@@ -102,14 +104,21 @@ def reconstruction_importance(
 class _Consumer:
     """A consumer layer of a group, while channels are eliminated from its input.
 
+    Columns are ordered by channel, the pixels of each together; those of eliminated channels are
+    dropped as soon as they are many.
+
     Args:
         weights: refitted weights `[N, K]`, scaled to unit power of the outputs.
         inverse: inverse covariance `[K, K]` of the channels that are left.
+        pixels: columns of a channel.
+        channels: that the columns are of, ascending, some of them eliminated.
         width: channels of the group.
     """
 
     weights: torch.Tensor
     inverse: torch.Tensor
+    pixels: int
+    channels: torch.Tensor
     width: int
 
     @classmethod
@@ -119,39 +128,51 @@ class _Consumer:
         weights = weight_matrix(layer).to(covariance.device).double()
         power = ((weights @ covariance) * weights).sum().clamp_min(1e-30)
         inverse = torch.cholesky_inverse(factored(seen.covariance))
-        return cls(weights / power.sqrt(), inverse, width)
-
-    @property
-    def pixels(self) -> int:
-        return self.weights.shape[1] // self.width
+        order = torch.arange(weights.shape[1], device=covariance.device).view(-1, width).T.flatten()
+        return cls(
+            (weights / power.sqrt())[:, order],
+            inverse[order][:, order],
+            weights.shape[1] // width,
+            torch.arange(width, device=covariance.device),
+            width,
+        )
 
     def losses(self) -> torch.Tensor:
         """Share of the output's power that is lost with each channel, `[width]`."""
-        if self.pixels == 1:
-            return self.weights.square().sum(dim=0) / self.inverse.diagonal()
-        columns = self._columns(torch.arange(self.width, device=self.weights.device))
-        blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
-        weights = self.weights[:, columns].permute(1, 2, 0)
-        solved: torch.Tensor = torch.linalg.solve(blocks, weights)
-        return (weights * solved).sum(dim=(1, 2))
+        count, pixels = len(self.channels), self.pixels
+        if pixels == 1:
+            found = self.weights.square().sum(dim=0) / self.inverse.diagonal()
+        else:
+            blocks = self.inverse.view(count, pixels, count, pixels).diagonal(dim1=0, dim2=2)
+            weights = self.weights.view(-1, count, pixels).permute(1, 2, 0)
+            solved = torch.linalg.solve(blocks.permute(2, 0, 1), weights)
+            found = (weights * solved).sum(dim=(1, 2))
+        return found.new_zeros(self.width).index_copy(0, self.channels, found)
 
-    def eliminate(self, channel: int) -> None:
-        """Eliminate a channel: refit the weights of the others, and set its own to zero."""
-        columns = self._columns(torch.tensor([channel], device=self.weights.device))[0]
-        rows = self.inverse[columns]
-        share = torch.linalg.solve(rows[:, columns], rows)
-        self.weights -= self.weights[:, columns] @ share
-        self.inverse -= self.inverse[:, columns] @ share
+    def eliminate(self, channel: int, alive: torch.Tensor) -> None:
+        """Eliminate a channel: refit the weights of the others, and set its own to zero.
+
+        Args:
+            channel: that leaves.
+            alive: whether each channel of the group is left, `[width]`.
+        """
+        start = int(torch.searchsorted(self.channels, channel)) * self.pixels
+        own = slice(start, start + self.pixels)
+        rows = self.inverse[own]
+        share = torch.linalg.solve(rows[:, own], rows)
+        self.weights.addmm_(self.weights[:, own].clone(), share, alpha=-1.0)
+        self.inverse.addmm_(self.inverse[:, own].clone(), share, alpha=-1.0)
         # Without rounding these would be zero already; a one keeps the block invertible.
-        self.weights[:, columns] = 0.0
-        self.inverse[columns, :] = 0.0
-        self.inverse[:, columns] = 0.0
-        self.inverse[columns, columns] = 1.0
-
-    def _columns(self, channels: torch.Tensor) -> torch.Tensor:
-        """Columns of each channel, `[channels, pixels]`."""
-        pixels = torch.arange(self.pixels, device=channels.device)
-        return channels[:, None] + pixels[None] * self.width
+        self.weights[:, own] = 0.0
+        self.inverse[own] = 0.0
+        self.inverse[:, own] = 0.0
+        self.inverse[own, own].fill_diagonal_(1.0)
+        left = alive[self.channels]
+        if int(left.sum()) <= _KEPT_SHARE * len(left):
+            columns = left.repeat_interleave(self.pixels)
+            self.weights = self.weights[:, columns]
+            self.inverse = self.inverse[columns][:, columns]
+            self.channels = self.channels[left]
 
 
 def _by_activity(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:

@@ -41,6 +41,8 @@ _FORWARD, _MATCHING, _RECOVERING, _RANKING = 0.2, 0.25, 0.2, 0.25
 """Shares of them; the rest is of the calibration batch."""
 _STEPS = (1, 3)
 """Eliminated channels of which the time of one is told."""
+_SHRINKING = 0.4
+"""Of the time of the first steps, that of all on average: the matrices lose their columns."""
 _PLACE = (0, 1)
 """The chunk that states are cached under."""
 
@@ -285,7 +287,8 @@ def _ranking(probe: _Probe, recovery: Recovery) -> dict[str, float]:
             for n in _STEPS
         )
         steps = group.width // group.heads
-        return few + max(0.0, more - few) / (_STEPS[1] - _STEPS[0]) * (steps - _STEPS[0])
+        one = max(0.0, more - few) / (_STEPS[1] - _STEPS[0])
+        return few + _SHRINKING * one * (steps - _STEPS[0])
 
     work = {group.name: 1e6 + _products(group, recovery) for group in probe.groups}
     return _measured_first(probe.groups, work, seconds, _RANKING * probe.seconds)

@@ -44,7 +44,7 @@ def test_the_stages_are_those_of_the_build(
     assert {stage.name for stage in expected.stages} == names
     measured = [s for s in told.stages if s.name.startswith("sensitivity")]
     foreseen = [s for s in expected.stages if s.name == "sensitivity"]
-    assert [s.total for s in measured] == [s.candidates.likely for s in foreseen if s.candidates]
+    assert [s.total for s in measured] == [s.candidates.high for s in foreseen if s.candidates]
 
 
 def test_nothing_is_written_and_all_of_it_is_plain(
@@ -78,7 +78,7 @@ def test_a_finished_search_costs_no_candidates(
     ledger = Ledger(tmp_path / "bundle" / "ledger.jsonl")
     again = estimate(model, SETTINGS, data=data, ledger=ledger, progress=SILENT)
     assert again.known == len(ledger) > 0
-    assert again.candidates.likely < 0.2 * expected.candidates.likely
+    assert again.candidates.likely < 0.5 * expected.candidates.likely
     assert "dense accuracy" not in {stage.name for stage in again.stages}
 
 

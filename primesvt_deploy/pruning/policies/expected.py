@@ -47,6 +47,8 @@ _HOPELESS_POWER = Span(5.0, 10.0, 2.0)
 """Of the rate: the share of points that are refused; without recovery it is `_BARE_POWER`."""
 _BARE_POWER = Span(1.0, 2.0, 0.5)
 _GREEDY_POINTS, _LATER_POINTS = 4, 3
+_MEASURED = 0.5
+"""Likely share of these points that the greedy policy needs; one of each layer at least."""
 _LIKELY_SHARE = 0.5
 """Share of the bytes that leaves, where nothing tells."""
 
@@ -189,7 +191,7 @@ def without_known(works: Sequence[Work], known: Iterable[tuple[str, str]]) -> li
         visits = []
         for visit in work.visits:
             key = visit.step, visit.group or ""
-            done = min(left[key], math.ceil(visit.candidates.high))
+            done = min(left[key], math.ceil(visit.candidates.likely))
             left[key] -= done
             visits.append(replace(visit, candidates=visit.candidates.less(done)))
         found.append(replace(work, visits=tuple(visits)))
@@ -323,7 +325,8 @@ def _sensitivity(outset: Outset) -> list[Work]:
     spared = "free" in outset.settings.recover
     for number in range(rounds):
         count = _LATER_POINTS if number else _GREEDY_POINTS
-        points = Span(count, 0.0 if spared and 0 < number == rounds - 1 else count, count)
+        fewest = 0.0 if spared and 0 < number == rounds - 1 else 1.0
+        points = Span(max(1.0, _MEASURED * count), fewest, count)
         share = 1.0 - number * STAGE_SHARE
         base = Visit(
             step="greedy", group=None, candidates=Span.exactly(1.0), images=images, share=share

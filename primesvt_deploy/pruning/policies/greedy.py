@@ -11,13 +11,17 @@ probabilities from the dense model's, on the same images, is smooth and needs no
    divergence per byte;
 4. after an eighth of the dense bytes the curves are measured again around the new plan (2).
 
+A curve is measured from the widest point down, and only as far as it is needed (2): where it is not
+measured, a layer is taken to lose no more than at the last point, which is the least that it can
+lose. A layer that is not the cheapest even so would not be with its whole curve either, so the path
+is the same as if all curves were measured.
+
 The plans passed form a path; the first within the budget is judged on the whole search split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,19 +75,33 @@ def _ranking(search: Search) -> ChannelRanking:
     return space.ranked(importance)
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """A layer's divergence against its width, beyond that of the plan it was measured around."""
+class _Curve:
+    """A layer's divergence against its width, beyond that of the plan it is measured around.
 
-    widths: tuple[int, ...]
-    losses: tuple[float, ...]
+    Args:
+        group: the layer.
+        width: channels that it has in that plan.
+        targets: narrower widths to measure, falling.
+    """
 
-    def loss(self, width: int) -> float:
-        return float(np.interp(width, self.widths, self.losses))
+    def __init__(self, group: Group, width: int, targets: Sequence[int]) -> None:
+        self.group = group
+        self.widths = (width, *(target for target in targets if target < width))
+        self._losses = [0.0]
 
     @property
-    def narrowest(self) -> int:
-        return self.widths[0]
+    def next(self) -> int | None:
+        """The width to measure next; None: all are measured."""
+        return None if len(self._losses) == len(self.widths) else self.widths[len(self._losses)]
+
+    def measured(self, loss: float) -> None:
+        """Take the loss at the next width; more channels gone cannot help but by chance."""
+        self._losses.append(max(loss, self._losses[-1]))
+
+    def loss(self, width: int) -> float:
+        """Expected loss at a width; where nothing is measured, the least that it can be."""
+        known = self._losses + [self._losses[-1]] * (len(self.widths) - len(self._losses))
+        return float(np.interp(width, self.widths[::-1], known[::-1]))
 
 
 class _Walk:
@@ -114,35 +132,49 @@ class _Walk:
         fractions: Sequence[float] = _FRACTIONS
         while True:
             count = 1 + len(self._groups) * len(fractions)
-            (size,) = millions(self._search.size_of(plan))
-            self._search.progress.stage(f"sensitivity at {size} MB", count, "points")
+            before = self._search.size_of(plan)
+            unit = "points at most"
+            self._search.progress.stage(f"sensitivity at {millions(before)[0]} MB", count, unit)
             base = self._judged(plan)
             self._search.progress.step()
             if self._is_hopeless(base):
                 return
-            curves = self._measured(plan, base, fractions)
+            curves, around = self._curves(plan, fractions), plan
             fractions = _LATER_FRACTIONS
-            before = self._search.size_of(plan)
             while self._search.size_of(plan) > before - STAGE_SHARE * self._dense_bytes:
-                step = self._next(plan, curves)
-                if step is None:
+                curve = self._cheapest(plan, curves)
+                if curve is None:
                     break
-                plan = step
+                if curve.next is not None:
+                    self._measure(around, base, curve)
+                    continue
+                width = plan.widths([curve.group])[curve.group.name]
+                plan = self._narrowed(plan, curve.group, self._notched(curve.group, width))
                 yield plan
             if self._search.size_of(plan) == before:
                 return
 
-    def _next(self, plan: Plan, curves: dict[str, _Expected]) -> Plan | None:
-        """One notch of the layer that promises the least loss per byte; None: none is left."""
-        best: tuple[float, Group] | None = None
+    def _curves(self, plan: Plan, fractions: Sequence[float]) -> list[_Curve]:
+        """Curves around a plan, nothing measured yet."""
+        widths = plan.widths(self._groups)
+        curves = []
+        for group in self._groups:
+            width = widths[group.name]
+            targets = {self._rounded(group, fraction * width) for fraction in fractions}
+            curves.append(_Curve(group, width, sorted(targets, reverse=True)))
+        return curves
+
+    def _cheapest(self, plan: Plan, curves: Sequence[_Curve]) -> _Curve | None:
+        """The layer whose next notch promises the least loss per byte; None: none is left."""
+        best: tuple[float, _Curve] | None = None
         widths = plan.widths(self._groups)
         size = self._search.size_of(plan)
-        for group in self._groups:
-            width, curve = widths[group.name], curves[group.name]
-            narrower = self._notched(group, width)
-            if narrower < curve.narrowest or narrower == width:
+        for curve in curves:
+            width = widths[curve.group.name]
+            narrower = self._notched(curve.group, width)
+            if narrower < curve.widths[-1] or narrower == width:
                 continue
-            saved = size - self._search.size_of(self._narrowed(plan, group, narrower))
+            saved = size - self._search.size_of(self._narrowed(plan, curve.group, narrower))
             if saved <= 0:
                 continue
             here = curve.loss(width)
@@ -152,37 +184,19 @@ class _Walk:
             )
             rated = price * (width - narrower) / saved
             if best is None or rated < best[0]:
-                best = rated, group
-        if best is None:
-            return None
-        group = best[1]
-        return self._narrowed(plan, group, self._notched(group, widths[group.name]))
+                best = rated, curve
+        return None if best is None else best[1]
 
-    def _measured(
-        self, plan: Plan, base: Candidate, fractions: Sequence[float]
-    ) -> dict[str, _Expected]:
-        widths = plan.widths(self._groups)
-        return {g.name: self._curve(plan, base, g, widths[g.name], fractions) for g in self._groups}
-
-    def _curve(
-        self, plan: Plan, base: Candidate, group: Group, width: int, fractions: Sequence[float]
-    ) -> _Expected:
-        points = {width: 0.0}
-        for fraction in fractions:
-            narrower = self._rounded(group, fraction * width)
-            if narrower in points:
-                self._search.progress.step()
-                continue
-            candidate = self._judged(self._narrowed(plan, group, narrower), group, narrower)
-            points[narrower] = (candidate.divergence or 0.0) - (base.divergence or 0.0)
-            self._search.progress.step(
-                f"{group.name}, {narrower} of {group.width} channels: divergence "
-                f"{points[narrower]:+.4f}"
-            )
-        ordered = sorted(points, reverse=True)
-        # More channels gone cannot help but by chance.
-        losses = np.maximum.accumulate([max(points[w], 0.0) for w in ordered])
-        return _Expected(tuple(reversed(ordered)), tuple(float(x) for x in reversed(losses)))
+    def _measure(self, around: Plan, base: Candidate, curve: _Curve) -> None:
+        """Measure the next point of a curve."""
+        group, width = curve.group, curve.next
+        assert width is not None
+        candidate = self._judged(self._narrowed(around, group, width), group, width)
+        loss = (candidate.divergence or 0.0) - (base.divergence or 0.0)
+        curve.measured(loss)
+        self._search.progress.step(
+            f"{group.name}, {width} of {group.width} channels: divergence {loss:+.4f}"
+        )
 
     def _judged(self, plan: Plan, group: Group | None = None, width: int = 0) -> Candidate:
         settings = self._search.settings

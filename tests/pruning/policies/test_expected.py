@@ -48,7 +48,8 @@ def test_greedy_rounds_are_as_many_as_it_takes(leaves: float) -> None:
     asked = Counter(candidate.group for candidate in judge.candidates)
     # The point around which a round measures is no group's, and neither is the path's last one.
     assert asked[""] == rounds + 1
-    assert counted(works) == pytest.approx(len(judge.candidates), rel=0.2)
+    assert sum(work.candidates.low for work in works) <= len(judge.candidates)
+    assert len(judge.candidates) <= sum(work.candidates.high for work in works)
 
 
 def test_prioritized_stays_within_its_range() -> None:
@@ -68,9 +69,9 @@ def test_the_more_has_to_leave_the_more_is_evaluated() -> None:
 def test_what_is_known_costs_nothing() -> None:
     settings = replace(SETTINGS, policy="greedy")
     works = expected_work(outset(settings))
-    known = [("greedy", "idle")] * 5
+    known = [("greedy", "idle")]
     left = without_known(works, known)
-    assert counted(works) - counted(left) == 5
+    assert counted(works) - counted(left) == 1
     everything = [
         (visit.step, visit.group or "")
         for work in works
