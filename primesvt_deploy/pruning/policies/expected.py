@@ -47,7 +47,7 @@ _HOPELESS_POWER = Span(5.0, 10.0, 2.0)
 """Of the rate: the share of points that are refused; without recovery it is `_BARE_POWER`."""
 _BARE_POWER = Span(1.0, 2.0, 0.5)
 _GREEDY_POINTS, _LATER_POINTS = 4, 3
-_MEASURED = 0.5
+_MEASURED = 0.35
 """Likely share of these points that the greedy policy needs; one of each layer at least."""
 _LIKELY_SHARE = 0.5
 """Share of the bytes that leaves, where nothing tells."""
@@ -321,11 +321,10 @@ def _sensitivity(outset: Outset) -> list[Work]:
     limit = min(max(outset.settings.robustness_images // 2, 50), outset.images)
     images = Span.exactly(limit)
     found = []
-    # Where constant channels leave beforehand, the last round may not be needed.
-    spared = "free" in outset.settings.recover
+    # The last round ends with the budget, and is not needed where constant channels left much.
     for number in range(rounds):
         count = _LATER_POINTS if number else _GREEDY_POINTS
-        fewest = 0.0 if spared and 0 < number == rounds - 1 else 1.0
+        fewest = 0.0 if 0 < number == rounds - 1 else 1.0
         points = Span(max(1.0, _MEASURED * count), fewest, count)
         share = 1.0 - number * STAGE_SHARE
         base = Visit(
