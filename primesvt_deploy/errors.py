@@ -16,6 +16,7 @@ from primesvt_deploy.edge.runtime.errors import (
 __all__ = [
     "BUILD_PACKAGES",
     "BundleError",
+    "ClusterError",
     "DataError",
     "DeployError",
     "EmulationError",
@@ -82,6 +83,10 @@ class VerificationError(DeployError):
 
 class RemoteError(DeployError):
     """A host that cannot be reached, or on which nothing can be measured."""
+
+
+class ClusterError(DeployError):
+    """Workers that cannot be started, reached or kept alive."""
 
 
 class EmulationError(DeployError):

@@ -446,6 +446,13 @@ _MANIFEST: dict[str, Any] = {
         "ignore": [],
     },
     "finetune": None,
+    "compute": {
+        "device": "cuda:1",
+        "device_name": "NVIDIA H200",
+        "evaluation_precision": "fp32",
+        "engine": "ray",
+        "workers": 8,
+    },
     "seconds": {"robustness": 20.15, "greedy policy": 400.0},
     "versions": {"python": "3.11.2", "torch": "2.14.0"},
     "files": {"model.onnx": {"sha256": "ab12" * 16, "bytes": 4_187_654}},

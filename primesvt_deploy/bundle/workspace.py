@@ -34,7 +34,7 @@ _HALF_WRITTEN = ("bundle", "previous", "candidates")
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _TRIES = 100
 """Times that a marker is made where other builds end and remove its directory."""
-_DIRECTORIES = {*_HALF_WRITTEN, "checkpoints"}
+_DIRECTORIES = {*_HALF_WRITTEN, "checkpoints", "decoded"}
 _FILES = re.compile(
     rf"{re.escape(_MARKER)}|dense\.onnx(?:{re.escape(PARTIAL)})?|ledger-[0-9a-f]{{16}}\.jsonl"
 )
@@ -166,6 +166,10 @@ class Workspace:
         directory = self.path / "checkpoints"
         directory.mkdir(exist_ok=True)
         return directory
+
+    def decoded(self) -> Path:
+        """Path of the directory of decoded images; whoever has some to keep makes it."""
+        return self.path / "decoded"
 
     def place(self, staged: Path) -> None:
         """Move the finished bundle to the output path and remove the working directory.

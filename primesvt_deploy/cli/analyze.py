@@ -16,11 +16,12 @@ from primesvt_deploy.cli.options.common import (
     set_threads,
     threads_option,
 )
+from primesvt_deploy.cli.options.compute import compute_options
 from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.progress.choose import Verbosity
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
 if TYPE_CHECKING:
     from primesvt_deploy.cli.options.model_choice import ModelChoice
@@ -37,6 +38,7 @@ __all__ = ["analyze"]
 )
 @model_options
 @partial(search_options, policies=False)
+@compute_options
 @threads_option
 @output_options
 @json_option
@@ -44,6 +46,7 @@ def analyze(
     *,
     model: ModelChoice,
     search: SearchSettings,
+    compute: ComputeSettings,
     data: Path | None,
     threads: int,
     verbosity: Verbosity,
@@ -59,15 +62,17 @@ def analyze(
         from primesvt_deploy.data import open_data
         from primesvt_deploy.pipeline.analyze import analyze as analyze_model
         from primesvt_deploy.pipeline.cost import estimate
+        from primesvt_deploy.pipeline.workers import driver_device
 
+        driver_device(compute)  # before the model is read
         loaded = model.load(data)
         set_threads(threads)
         splits = open_data(loaded, data, seed=search.seed)
         progress.step(loaded.name)
         if cost:
-            expected = estimate(loaded, search, data=splits, progress=progress)
+            expected = estimate(loaded, search, data=splits, compute=compute, progress=progress)
         else:
-            found = analyze_model(loaded, search, data=splits, progress=progress)
+            found = analyze_model(loaded, search, data=splits, compute=compute, progress=progress)
     if cost:
         _print_expected(expected, as_json=as_json)
     elif as_json:

@@ -11,6 +11,7 @@ import click
 from primesvt_deploy.cli.command import Command
 from primesvt_deploy.cli.options.build import BuildChoice, build_options
 from primesvt_deploy.cli.options.common import json_option, set_threads, threads_option
+from primesvt_deploy.cli.options.compute import compute_options
 from primesvt_deploy.cli.options.finetune import finetune_options
 from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.output import output_options, progress_of
@@ -18,7 +19,13 @@ from primesvt_deploy.cli.options.repeat import repeated
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.progress.choose import Verbosity
-from primesvt_deploy.settings import HEAD, BuildSettings, FinetuneSettings, SearchSettings
+from primesvt_deploy.settings import (
+    HEAD,
+    BuildSettings,
+    ComputeSettings,
+    FinetuneSettings,
+    SearchSettings,
+)
 
 if TYPE_CHECKING:
     from primesvt_deploy.bundle.signature import SigningKey
@@ -37,6 +44,7 @@ __all__ = ["build"]
 @model_options
 @search_options
 @finetune_options
+@compute_options
 @threads_option
 @output_options
 @json_option
@@ -46,6 +54,7 @@ def build(
     model: ModelChoice,
     search: SearchSettings,
     finetune: FinetuneSettings | None,
+    compute: ComputeSettings,
     data: Path | None,
     threads: int,
     verbosity: Verbosity,
@@ -58,7 +67,7 @@ def build(
     best bundle found is written all the same, and says so. With --dry-run: the budget is out of
     reach by size alone.
     """
-    settings = choice.settings(search, finetune, threads)
+    settings = choice.settings(search, finetune, compute, threads)
     key, known = _checked(choice, model, settings, data)
     if choice.dry_run:
         return _foretold(choice, model, settings, data, verbosity=verbosity, as_json=as_json)
@@ -171,6 +180,9 @@ def _built(
     from primesvt_deploy.cli.tables.outlook import next_line, next_options, outlook_lines
     from primesvt_deploy.data import open_data
     from primesvt_deploy.pipeline.build import build as build_bundle
+    from primesvt_deploy.pipeline.workers import driver_device
+
+    driver_device(settings.compute)  # before the model is read
 
     typed = click.get_current_context()
     following: str | None = None

@@ -19,11 +19,12 @@ from primesvt_deploy.cli.options.common import (
     threads_option,
     whole_numbers,
 )
+from primesvt_deploy.cli.options.compute import compute_options
 from primesvt_deploy.cli.options.model import model_options
 from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.cli.options.search import search_options
 from primesvt_deploy.progress.choose import Verbosity
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
 if TYPE_CHECKING:
     from primesvt_deploy.cli.options.model_choice import ModelChoice
@@ -49,6 +50,7 @@ __all__ = ["frontier"]
 @click.option("--held-out-images", type=int, help="Held-out images to report on.  [default: all]")
 @model_options
 @partial(search_options, max_drop="off")
+@compute_options
 @threads_option
 @output_options
 @json_option
@@ -56,6 +58,7 @@ def frontier(
     *,
     model: ModelChoice,
     search: SearchSettings,
+    compute: ComputeSettings,
     output: Path,
     savings: str,
     ship_timesteps: str | None,
@@ -83,8 +86,10 @@ def frontier(
         from primesvt_deploy.cli.tables.frontier import print_frontier
         from primesvt_deploy.data import open_data
         from primesvt_deploy.pipeline.frontier import frontier as find_frontier
+        from primesvt_deploy.pipeline.workers import driver_device
         from primesvt_deploy.report.frontier import draw_frontier
 
+        driver_device(compute)  # before the model is read
         loaded = model.load(data)
         set_threads(threads)
         splits = open_data(loaded, data, seed=search.seed)
@@ -97,6 +102,7 @@ def frontier(
             savings=wanted,
             timesteps=steps,
             held_out_images=held_out_images,
+            compute=compute,
             progress=progress,
         )
     if as_json:

@@ -46,8 +46,9 @@ _OF_A_MODEL: Headings = {
     "Pruning": ("policy", "recover", "rates", "channel_multiple", "ignore", "frontier_path"),
     "Fine-tuning": (
         *("finetune", "finetune_slack", "finetune_timesteps", "learning_rate", "batch_size"),
-        *("train_images", "distillation", "device"),
+        *("train_images", "distillation"),
     ),
+    "Where it computes": ("device", "evaluation_precision", "workers", "ray"),
     "What is shipped": (
         *("precision", "runtime", "mcu", "anytime", "integer_input", "standard_ops"),
         *("ort_format", "batch", "ship_timesteps"),

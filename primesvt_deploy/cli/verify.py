@@ -20,6 +20,7 @@ from primesvt_deploy.cli.options.common import (
     trust_option,
 )
 from primesvt_deploy.cli.options.completers import complete_names_with_commas
+from primesvt_deploy.cli.options.compute import device_option
 from primesvt_deploy.cli.options.output import output_options, progress_of
 from primesvt_deploy.edge.whole_file import bundle_around
 from primesvt_deploy.errors import DataError, SettingsError
@@ -48,6 +49,7 @@ __all__ = ["verify"]
     help="Where the emulated machine is, or is set up.  [default: the user's cache]",
 )
 @profile_option
+@device_option
 @threads_option
 @trust_option
 @output_options
@@ -61,6 +63,7 @@ def verify(
     arm: str | None,
     arm_sandbox: Path | None,
     profile: str | None,
+    device: str,
     threads: int,
     trust: Path | None,
     verbosity: Verbosity,
@@ -122,6 +125,7 @@ def verify(
                 threads=threads,
                 factory=factory,
                 runtime=runtime,
+                device=device,
                 progress=progress,
             )
         found[runtime]["verification"] = stages[max(stages)].to_dict()

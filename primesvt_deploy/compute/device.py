@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -77,7 +77,7 @@ def use_exact_arithmetic() -> None:
     """
     # The older flag first: torch raises where someone reads it and it contradicts the newer ones.
     torch.backends.cudnn.allow_tf32 = False
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn  # its operations are unknown to its stubs
     for operation in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
         operation.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False

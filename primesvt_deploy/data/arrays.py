@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.data.decoders import ArrayDecoder
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
 from primesvt_deploy.edge.runtime.arrays import ArrayFile, available_memory
 from primesvt_deploy.edge.runtime.errors import ImageError, PreprocessingError
@@ -72,11 +73,7 @@ def open_arrays(model: SViT, path: Path, *, seed: int) -> DataSet:
     else:
         search, held_out = halves(classes[:count], seed=seed, source=str(path))
 
-    def decode(number: int) -> npt.NDArray[Any]:
-        sample: npt.NDArray[Any] = everything[number]
-        return sample
-
-    steps = model.preprocessing
+    decode, steps = ArrayDecoder(everything), model.preprocessing
     if not isinstance(steps, FrameSteps):
         # Arrays have the size of the model's input: nothing is left to enlarge and crop.
         steps = replace(steps, resize=max(steps.height, steps.width))

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from primesvt_deploy.data.decoders import JpegDecoder
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint
 from primesvt_deploy.edge.runtime.arrays import ArrayFile
-from primesvt_deploy.edge.runtime.images import decode_image
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.model.reference_models import bundled_data
@@ -71,9 +70,7 @@ def open_bundled(model: SViT, name: str) -> DataSet:
     blob, steps = jpeg.tobytes(), model.preprocessing
     grey = isinstance(steps, Preprocessing) and steps.channels == 1
 
-    def decode(number: int) -> npt.NDArray[np.uint8]:
-        content = blob[offsets[number] : offsets[number + 1]]
-        return decode_image(content, name=f"{name}[{number}]", grey=grey)
+    decode = JpegDecoder(name, blob, offsets, grey=grey)
 
     def chosen(code: int) -> ImageList:
         numbers = np.flatnonzero(split == code)

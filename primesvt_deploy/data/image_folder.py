@@ -20,16 +20,15 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.data.decoders import FileDecoder
 from primesvt_deploy.data.images import DataSet, ImageList, fingerprint, halves, require_enough
-from primesvt_deploy.edge.runtime.errors import PreprocessingError
 from primesvt_deploy.edge.runtime.files import require_regular
 from primesvt_deploy.edge.runtime.frames import FrameSteps
-from primesvt_deploy.edge.runtime.steps import read_sample
 from primesvt_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,20 +75,14 @@ def open_image_folder(model: SViT, root: Path, *, seed: int) -> DataSet:
     else:
         search, held_out = halves(classes[: len(files)], seed=seed, source=str(root))
 
-    def decode(number: int) -> npt.NDArray[Any]:
-        steps, file = model.preprocessing, everything[number]
-        try:
-            sample = read_sample(steps, file, upright=False)
-            if isinstance(steps, FrameSteps):
-                steps.crop_batch(sample[np.newaxis])
-        except PreprocessingError as error:
-            raise DataError(f"{file}: {error}") from error
-        return sample
+    paths = tuple(str(file.relative_to(root)) for file in everything)
+    sizes = tuple(_size(file) for file in everything)
+    decode = FileDecoder(str(root), paths, sizes, model.preprocessing)
 
     def chosen(numbers: npt.NDArray[np.int64]) -> ImageList:
         return ImageList(decode, numbers, classes[numbers], model.preprocessing)
 
-    names = [f"{file.relative_to(root)}:{_size(file)}" for file in everything]
+    names = [f"{path}:{size}" for path, size in zip(paths, sizes, strict=True)]
     return DataSet(
         name=root.name,
         digest=fingerprint(names, classes, search, held_out),

@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primesvt_deploy.data.decoders import CroppedDecoder, Decoder, cropped
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.summary import Shown, Summary
 
-__all__ = ["MIN_SPLIT", "DataSet", "ImageList", "fingerprint", "halves", "require_enough"]
+__all__ = [
+    "MIN_SPLIT",
+    "DataSet",
+    "ImageList",
+    "check_visible",
+    "fingerprint",
+    "halves",
+    "require_enough",
+]
 
 MIN_SPLIT = 50
 """Fewest images of a search or held-out split: below, an interval spans tens of points."""
@@ -26,9 +35,11 @@ MIN_SPLIT = 50
 class ImageList(Shown):
     """Labelled images, or sequences of event frames, of one split.
 
+    Pickled it holds its own images alone, of whichever larger list it was taken.
+
     Args:
         decode: gives an image by its number, uint8 `[H, W, 3]` (RGB) or `[H, W, 1]` (grey), or
-            frames `[T, C, H, W]`.
+            frames `[T, C, H, W]`; a `Decoder` can be pickled.
         numbers: numbers of the images in this list, int64 `[n]`, in order.
         labels: classes of these images, int64 `[n]`.
         preprocessing: makes the model's input of an image.
@@ -48,7 +59,20 @@ class ImageList(Shown):
 
         Where the preprocessing leaves pixels as they are (`as_pixels`) they are uint8.
         """
+        if isinstance(self.decode, CroppedDecoder):
+            inputs: npt.NDArray[Any] = self.preprocessing.normalise(self.samples(start, stop))
+            return inputs
         return np.stack([self.preprocessing.apply(self.pixels(i)) for i in range(start, stop)])
+
+    def samples(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Samples `start..stop-1` resized and cropped, but not normalised.
+
+        Returns:
+            uint8 `[n, H, W, C]`, or frames `[n, T, C, H, W]`.
+        """
+        if isinstance(self.decode, CroppedDecoder):
+            return self.decode.samples(self.numbers[np.arange(start, stop)], self.preprocessing)
+        return np.stack([cropped(self.preprocessing, self.pixels(i)) for i in range(start, stop)])
 
     def pixels(self, index: int) -> npt.NDArray[Any]:
         """The sample at `index` before preprocessing: uint8 `[H, W, C]` or frames."""
@@ -62,6 +86,14 @@ class ImageList(Shown):
         """The same images in a random order fixed by `seed`; every prefix is a random sample."""
         return self.select(np.random.default_rng(seed).permutation(len(self)))
 
+    def select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
+        """A part of the list, such as a worker's shard.
+
+        Args:
+            chosen: indices into this list, `[n]`, in the order of the part.
+        """
+        return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])
+
     def as_pixels(self) -> ImageList:
         """The same images, resized and cropped, but not normalised: uint8."""
         assert isinstance(self.preprocessing, Preprocessing)
@@ -74,9 +106,24 @@ class ImageList(Shown):
     def _summary(self) -> Summary:
         return Summary(f"ImageList: {_counted(self)}, as samples of {_shape(self)}", ())
 
-    def select(self, chosen: npt.NDArray[np.int64]) -> ImageList:
-        """The images at these places of the list, in their order."""
-        return replace(self, numbers=self.numbers[chosen], labels=self.labels[chosen])
+    def __reduce__(self) -> tuple[Any, ...]:
+        decode, numbers = self.decode, self.numbers
+        if isinstance(decode, Decoder):
+            used, numbers = np.unique(numbers, return_inverse=True)
+            decode = decode.only(used)
+        return ImageList, (decode, numbers, self.labels, self.preprocessing)
+
+
+def check_visible(images: ImageList) -> None:
+    """Refuse images that this machine cannot read, before any of them is needed.
+
+    A list of files that came from another machine holds their paths, and expects them here.
+
+    Raises:
+        DataError: names the first file that is missing here, or is of another size.
+    """
+    if isinstance(images.decode, Decoder):
+        images.decode.check_visible(images.numbers)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

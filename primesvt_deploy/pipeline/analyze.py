@@ -13,12 +13,13 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
-from primesvt_deploy.pipeline.context import measure_dense, search_context
+from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.image_sets import decoded_once
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.robustness import Curve, measure_robustness
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary, megabytes
 from primesvt_deploy.summary.charts import bars
 
@@ -80,6 +81,7 @@ def analyze(
     settings: SearchSettings | None = None,
     *,
     data: DataSet | None = None,
+    compute: ComputeSettings = ComputeSettings(),
     progress: Progress = AUTOMATIC,
 ) -> Analysis:
     """Layer sizes, robustness, firing rates and energy of `model`, on the search split.
@@ -88,32 +90,42 @@ def analyze(
         model: a trained SViT.
         settings: rates, images, constraint; the defaults if None.
         data: default: the data bundled with the model.
+        compute: where it computes.
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
 
     Raises:
         DataError: the model comes with no data and none is given.
+        SettingsError: a device that is not there.
     """
     chosen = settings or SearchSettings()
-    splits = data or open_data(model, seed=chosen.seed)
-    context = search_context(model, chosen, splits, progress=progress, ahead=analysis_ahead)
+    splits = decoded_once(data or open_data(model, seed=chosen.seed), chosen, None, progress)
+    with search_context(
+        model, chosen, splits, compute=compute, progress=progress, ahead=analysis_ahead
+    ) as context:
+        return _analysis(context)
+
+
+def _analysis(context: SearchContext) -> Analysis:
+    """The stages of an analysis."""
+    model, progress, settings = context.model, context.progress, context.settings
     measure_dense(context)
     context.recovery.prepare(progress)
     curves = measure_robustness(
         context.judge,
         context.prunable.groups,
         context.space.by_norm,
-        AccuracyConstraint(chosen.max_drop),
-        rates=chosen.rates,
-        limit=chosen.robustness_images,
+        AccuracyConstraint(settings.max_drop),
+        rates=settings.rates,
+        limit=settings.robustness_images,
         progress=progress,
     )
     progress.stage("firing rates", 1)
     sample = context.image_sets().search.first(_FIRING_IMAGES)
-    firing = measure_firing_rates(model, sample, progress=progress)
+    firing = measure_firing_rates(model, sample, device=context.device, progress=progress)
     progress.step()
     progress.stage("energy estimate", 1)
-    energy = estimate_energy(model, sample, progress=progress)
+    energy = estimate_energy(model, sample, device=context.device, progress=progress)
     progress.step(f"{energy.microjoules:.4g} uJ an image")
     return Analysis(
         name=model.name,

@@ -22,6 +22,7 @@ import torch
 from primesvt_deploy.artifact.native_export import EarlyModel
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
 from primesvt_deploy.artifact.onnx_stages import join_stages
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
@@ -79,7 +80,12 @@ class Stage:
 
 
 def make_stages(
-    model: SViT, quantized: SViT, images: ImageList, progress: Progress = SILENT
+    model: SViT,
+    quantized: SViT,
+    images: ImageList,
+    *,
+    device: torch.device = CPU,
+    progress: Progress = SILENT,
 ) -> tuple[Stage, ...]:
     """Every stage that may be worth it: of 1, 2 and 3 timesteps, and the powers of two beyond.
 
@@ -87,6 +93,7 @@ def make_stages(
         model: the float32 model that is shipped, at its number of timesteps.
         quantized: the same, quantized.
         images: to re-estimate norms on.
+        device: that this is done on.
         progress: gets each stage.
 
     Raises:
@@ -98,7 +105,7 @@ def make_stages(
     progress.stage("stages of fewer timesteps", len(steps), "stages")
     stages = []
     for timesteps in steps:
-        fewer = with_timesteps(model, timesteps, samples)
+        fewer = with_timesteps(model, timesteps, samples, device=device)
         layers = find_rescaling(quantized, model, fewer)
         stage = rescaled(quantized, fewer, layers)
         traced = trace_network(stage.module.float(), stage.config, exact=True)

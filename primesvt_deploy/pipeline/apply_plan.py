@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -92,13 +93,14 @@ def _cut_check_inputs(context: SearchContext) -> torch.Tensor:
 def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> Candidate | None:
     """The outcome with the refitted classifier; None if fewer images are classified rightly."""
     images, progress = context.image_sets().search, context.progress
-    hits = torch_hits(refitted, images, progress, "with its classifier refitted")
+    hits_of = partial(torch_hits, images=images, progress=progress, device=context.device)
+    hits = hits_of(refitted, stage="with its classifier refitted")
     cached = context.ledger.find(plan.digest, len(images))
     dense = context.ledger.hits(Plan().digest, len(images))
     if cached and cached.whole:
         before = cached.correct
     else:
-        before = int(torch_hits(plain, images, progress, "with its classifier as it was").sum())
+        before = int(hits_of(plain, stage="with its classifier as it was").sum())
     after = int(hits.sum())
     found = f"with its classifier refitted {after} of {len(hits)} search images are right, "
     found += f"{before} without that"
@@ -107,7 +109,7 @@ def _judged(context: SearchContext, plan: Plan, plain: SViT, refitted: SViT) -> 
         return None
     progress.message(found)
     if len(dense) < len(images):
-        dense = torch_hits(context.model, images, progress, "dense accuracy")
+        dense = hits_of(context.model, stage="dense accuracy")
     drop = PairedDrop.of(dense, hits)
     return Candidate(
         plan=plan.digest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from primesvt_deploy.pipeline.context import (
 from primesvt_deploy.pipeline.dense import export_dense
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
-from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
@@ -103,16 +104,18 @@ def build(
     Raises:
         OutputError: the output cannot be written.
         DataError: data that do not fit the model, or too few to fine-tune on.
-        SettingsError: a frontier of something else, timesteps that cannot be, or a first layer that
-            cannot take pixels.
+        SettingsError: a frontier of something else, timesteps that cannot be, a first layer that
+            cannot take pixels, or a device that is not there.
         VerificationError: the artifact is not its model; nothing is written.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     clock = TimedProgress(progress)
-    with Workspace(output, force=force) as workspace:
+    with ExitStack() as ending:
+        workspace = ending.enter_context(Workspace(output, force=force))
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
         context = replace(context, command=command)
+        ending.enter_context(context.search)
         if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
             foresee(outlook)
         check_record(context.search)
@@ -159,6 +162,13 @@ def _context(
         ledger = Ledger(workspace.ledger_path(key))
         if len(ledger):
             progress.message(f"resuming: {len(ledger)} candidates are cached in {ledger.path}")
+    splits = decoded_once(
+        splits,
+        settings.pruning,
+        workspace.decoded(),
+        progress,
+        held_out=settings.held_out_images,
+    )
 
     def context(search: SearchContext) -> BuildContext:
         return BuildContext(settings=settings, search=search, from_ledger=known is not None)
@@ -169,6 +179,7 @@ def _context(
             settings.pruning,
             splits,
             ledger=ledger,
+            compute=settings.compute,
             progress=progress,
             ahead=lambda search: build_ahead(context(search)),
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
-from primesvt_deploy.compute.device import compute_device
+from primesvt_deploy.cluster.session import RaySession
+from primesvt_deploy.compute.device import use_exact_arithmetic
 from primesvt_deploy.data import DataSet, ImageList
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.adopted import AdoptedNetwork
 from primesvt_deploy.measure.intervals import Accuracy
@@ -18,6 +21,7 @@ from primesvt_deploy.pipeline.cost_measure import QUICK_S, measure_pace
 from primesvt_deploy.pipeline.cost_pace import Pace
 from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
 from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
+from primesvt_deploy.pipeline.workers import driver_device, open_session, shared_engine
 from primesvt_deploy.progress import SILENT, PlannedStage, Progress
 from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
 from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
@@ -56,6 +60,7 @@ class SearchContext:
         compute: where it computes.
         measured_pace: what operations take, if that was measured before.
         doubts: warnings that were given; filled by `doubt`.
+        ending: what ends with the context, such as workers.
     """
 
     model: SViT
@@ -67,6 +72,13 @@ class SearchContext:
     compute: ComputeSettings = ComputeSettings()
     measured_pace: Pace | None = None
     doubts: list[str] = field(default_factory=list)
+    ending: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> SearchContext:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.ending.close()
 
     def image_sets(self) -> ImageSets:
         """The images.
@@ -81,7 +93,12 @@ class SearchContext:
     @cached_property
     def device(self) -> torch.device:
         """The device that this process computes on."""
-        return compute_device(self.compute.device)
+        return driver_device(self.compute)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the device that candidates are evaluated on, `cpu` or `cuda`."""
+        return self.device.type if self.session is None else self.session.placement.device
 
     @cached_property
     def recovery(self) -> Recovery:
@@ -140,16 +157,49 @@ class SearchContext:
         )
 
     @cached_property
+    def session(self) -> RaySession | None:
+        """Session with workers; None: this process computes alone."""
+        if not self.compute.distributed or self.images is None:
+            return None
+        session = open_session(self.compute, len(self.images.search))
+        return self.ending.enter_context(session)
+
+    @cached_property
     def engine(self) -> EvaluationEngine:
         """Engine that evaluates candidates on the search images."""
+        images, groups = self.image_sets().search, self.prunable.groups
+        precision = self.settings.evaluation_precision
+        if self.session is not None:
+            engine = shared_engine(
+                self.session, self.compute, self.model, groups, images, self.recovery,
+                precision=precision, progress=self.progress,
+            )  # fmt: skip
+            self.ending.callback(engine.release)
+            return engine
         return Evaluator(
             self.model,
-            self.prunable.groups,
-            self.image_sets().search,
+            groups,
+            images,
             recovery=self.recovery,
-            on=EvaluatedOn(device=self.device, precision=self.settings.evaluation_precision),
+            on=EvaluatedOn(device=self.device, precision=precision),
             tell=self.progress.message,
         )
+
+    def start_workers(self) -> None:
+        """Start the workers, if any are asked for, before what takes long.
+
+        Raises:
+            DeployError: they cannot be had, or lack what they need.
+        """
+        if not self.compute.distributed or self.images is None:
+            return
+        self.progress.stage("starting workers", 1)
+        try:
+            self.engine.start()
+        except BaseException:
+            self.ending.close()
+            raise
+        self.progress.step(f"{self.engine.at_once} on {self.engine.device.upper()}")
 
     @cached_property
     def judge(self) -> LedgerJudge:
@@ -270,8 +320,10 @@ def unjudged_context(
 
     Raises:
         DataError: recovery needs more images than the data have.
-        SettingsError: recovery that the model does not allow, or no such layer to ignore.
+        SettingsError: recovery that the model does not allow, no such layer to ignore, or a device
+            that is not there.
     """
+    use_exact_arithmetic()
     if data is not None:
         check_recovery(model, data, settings)
     if isinstance(model.module, AdoptedNetwork):
@@ -291,13 +343,27 @@ def unjudged_context(
         compute=compute,
         progress=progress,
     )
+    _ = context.device  # refused here, before any work
+    context.start_workers()
+    _tell_of_ledger(context)
+    if ahead is not None:
+        progress.plan(ahead(context))
+    return context
+
+
+def _tell_of_ledger(context: SearchContext) -> None:
+    """Say what of a ledger cannot be read, and what was judged on another kind of device."""
+    progress, here = context.progress, context.kind
     if context.ledger.dropped:
         lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
         verbs = ("is", "are")[context.ledger.dropped > 1]
         progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
-    if ahead is not None:
-        progress.plan(ahead(context))
-    return context
+    others = sorted(context.ledger.devices - {here})
+    if others:
+        progress.message(
+            f"note: candidates of the ledger were judged on {' and '.join(others)}, this search "
+            f"computes on {here}: some spikes flip by rounding, so that they would differ a little"
+        )
 
 
 def measure_dense(context: SearchContext) -> Accuracy:
@@ -310,6 +376,8 @@ def measure_dense(context: SearchContext) -> Accuracy:
     if len(context.ledger.hits(Plan().digest, images)):
         found = _undoubted(context)
     else:
+        if context.session is None:  # workers decode their own
+            read_ahead(context.image_sets().search, context.progress)
         context.recovery.prepare(context.progress)
         context.progress.stage("dense accuracy", 1)
         found = _undoubted(context)

@@ -134,6 +134,7 @@ def estimate(
     *,
     data: DataSet | None = None,
     ledger: Ledger | None = None,
+    compute: ComputeSettings | None = None,
     progress: Progress = AUTOMATIC,
 ) -> ExpectedCost:
     """Cost of `build`, or `analyze`, on this machine; nothing is searched or written.
@@ -143,6 +144,7 @@ def estimate(
         settings: of the build, or of the search of an analysis.
         data: default: the data bundled with the model.
         ledger: candidates evaluated before, which cost nothing; default: none.
+        compute: where an analysis computes; that of a build is in its settings.
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
 
@@ -156,9 +158,15 @@ def estimate(
     splits = data or open_data(model, seed=search.seed)
     if isinstance(settings, BuildSettings) and settings.threads:
         torch.set_num_threads(settings.threads)
-    compute = settings.compute if isinstance(settings, BuildSettings) else ComputeSettings()
+    if isinstance(settings, BuildSettings):
+        compute = settings.compute
     context = unjudged_context(
-        model, search, splits, ledger=ledger, compute=compute, progress=progress
+        model,
+        search,
+        splits,
+        ledger=ledger,
+        compute=compute or ComputeSettings(),
+        progress=progress,
     )
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
     pace = context.measure(seconds=THOROUGH_S)

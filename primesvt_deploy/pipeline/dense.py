@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
@@ -75,6 +76,7 @@ class DenseModel:
         context = self._context
         images = context.images.search
         size = artifact.batch or context.model.batch_of(_EVALUATION_BATCH)
+        read_ahead(images, context.progress)
         context.progress.stage(stage, 1)
         model = OnnxModel(artifact.path, threads=context.settings.threads)
         return artifact_hits(model, images, batch_size=size, progress=context.progress)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.measure.accuracy import Predictions, artifact_predictions
@@ -82,6 +83,7 @@ def evaluate(context: BuildContext, dense: Artifact, staged: StagedArtifact) -> 
     if not staged.is_dense:
         models["shipped"] = staged.model(settings.threads)
     batch_size = context.model.batch_of(_EVALUATION_BATCH)
+    read_ahead(held_out, progress)
     progress.stage("held-out accuracy", len(models), "models")
     predictions = {
         name: artifact_predictions(

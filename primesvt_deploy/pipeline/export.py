@@ -7,6 +7,7 @@ import os
 import torch
 
 from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.compute.device import compute_device
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
@@ -22,6 +23,7 @@ def export(
     precision: Precision | str = Precision.FP32,
     samples: torch.Tensor | None = None,
     standard: bool = False,
+    device: str = "auto",
 ) -> Artifact:
     """Write `model` as one ONNX file; see `artifact.onnx_export.export_onnx`.
 
@@ -32,7 +34,11 @@ def export(
         precision: `fp32`, `int8` or `int4`.
         samples: preprocessed samples to calibrate on; see `quantization.quantize`.
         standard: standard ONNX operators only.
+        device: that it is calibrated on: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is
+            one.
     """
     chosen = Precision(precision)
-    quantized = model if chosen is Precision.FP32 else quantize(model, chosen.bits, samples)
+    there, quantized = compute_device(device), model
+    if chosen is not Precision.FP32:
+        quantized = quantize(model, chosen.bits, samples, device=there)
     return export_onnx(quantized, path, batch=batch, precision=chosen, standard=standard)

@@ -9,6 +9,7 @@ answers later budgets; the same call goes on where an interrupted one was.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.pixel_cache import read_ahead
 from primesvt_deploy.edge.runtime.session import OnnxModel
 from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.accuracy import torch_hits
@@ -36,9 +38,10 @@ from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
 from primesvt_deploy.pipeline.frontier_files import FrontierWriter, check_points
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
-from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.pipeline.summaries import frontier_summary
+from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -46,7 +49,7 @@ from primesvt_deploy.pruning.policies import POLICIES, PolicyOutcome, Search
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Ledger
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary
 
 __all__ = ["SAVINGS", "FrontierResult", "frontier"]
@@ -76,6 +79,7 @@ def frontier(
     savings: Sequence[float] = SAVINGS,
     timesteps: Sequence[int] = (),
     held_out_images: int | None = None,
+    compute: ComputeSettings = ComputeSettings(),
     progress: Progress = AUTOMATIC,
 ) -> FrontierResult:
     """Find the frontier of one policy and write it to a directory.
@@ -88,6 +92,7 @@ def frontier(
         savings: percent of the weights' bytes to save, a point each.
         timesteps: T to run each point with besides the model's own.
         held_out_images: so many of the held-out split; None: all.
+        compute: where it computes.
         progress: gets each step; default: a bar on a terminal or in a notebook, elsewhere nothing;
             `SILENT`: nothing.
 
@@ -95,34 +100,40 @@ def frontier(
         The content of `frontier.json`.
 
     Raises:
-        DataError, ModelError, SettingsError: data, timesteps or savings that cannot be.
+        DataError, ModelError, SettingsError: data, timesteps, savings or a device that cannot be.
         OutputError: the directory is in use by another frontier, or not writable.
     """
     started = time.perf_counter()
     check_points(savings, timesteps, held_out_images)
+    driver_device(compute)
     for steps in timesteps:
         model.at_timesteps(steps)
     splits = data or open_data(model, seed=settings.seed)
     check_recovery(model, splits, settings)
-    held_out = _held_out(splits, settings, held_out_images)
+    _held_out(splits, settings, held_out_images)
     key = search_key(model, splits, settings)
     with FrontierWriter(Path(output), key=key, policy=settings.policy) as writer:
+        splits = decoded_once(splits, settings, writer.decoded, progress, held_out=held_out_images)
+        held_out = _held_out(splits, settings, held_out_images)
         ledger = Ledger(writer.ledger_path)
         wanted = sorted(savings)
-        context = search_context(
+        with search_context(
             model,
             settings,
             splits,
             ledger=ledger,
+            compute=compute,
             progress=progress,
             ahead=lambda search: frontier_ahead(search, len(held_out), wanted, timesteps),
-        )
-        run = _Run(context, held_out, tuple(timesteps))
-        for number, saving in enumerate(wanted):
-            _add_point(run, writer, saving)
-            left = wanted[number + 1 :]
-            progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
-        return FrontierResult(_finish(run, writer, key, started))
+        ) as context:
+            run = _Run(context, held_out, tuple(timesteps))
+            for number, saving in enumerate(wanted):
+                _add_point(run, writer, saving)
+                left = wanted[number + 1 :]
+                progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
+            content = _finish(run, writer, key, started)
+        shutil.rmtree(writer.decoded, ignore_errors=True)
+        return FrontierResult(content)
 
 
 def _held_out(splits: DataSet, settings: SearchSettings, count: int | None) -> ImageList:
@@ -162,8 +173,13 @@ class _Run:
     @cached_property
     def dense_hits(self) -> npt.NDArray[np.bool_]:
         """Per held-out image, whether the dense model classifies it rightly."""
-        progress = self.context.progress
-        return torch_hits(self.context.model, self.held_out, progress, "held-out, dense")
+        return self.hits(self.context.model, "held-out, dense")
+
+    def hits(self, model: SViT, stage: str) -> npt.NDArray[np.bool_]:
+        """Per held-out image, whether a model classifies it rightly; a stage of this name."""
+        context = self.context
+        read_ahead(self.held_out, context.progress)
+        return torch_hits(model, self.held_out, context.progress, stage, device=context.device)
 
     def bytes_of(self, plan: Plan) -> int:
         """Bytes of weights under a plan."""
@@ -250,7 +266,7 @@ def _cost(ledger: Ledger) -> dict[str, Any]:
 
 def _reported(run: _Run, pruned: SViT, name: str) -> dict[str, Any]:
     """Held-out accuracy of the pruned model, at its own T and at others."""
-    hits = torch_hits(pruned, run.held_out, run.context.progress, f"held-out, {name}")
+    hits = run.hits(pruned, f"held-out, {name}")
     found: dict[str, Any] = _accuracy(run, hits)
     if run.timesteps:
         found["timesteps"] = _at_timesteps(run, pruned, name)
@@ -273,9 +289,8 @@ def _at_timesteps(run: _Run, model: SViT, name: str) -> list[dict[str, Any]]:
     inputs = run.held_out.inputs(0, 1)
     with tempfile.TemporaryDirectory() as directory:
         for steps in run.timesteps:
-            fewer = with_timesteps(model, steps, samples)
-            stage = f"held-out, {name}, T = {steps}"
-            hits = torch_hits(fewer, run.held_out, run.context.progress, stage)
+            fewer = with_timesteps(model, steps, samples, device=run.context.device)
+            hits = run.hits(fewer, f"held-out, {name}, T = {steps}")
             rows.append({"T": steps, **_accuracy(run, hits)})
             session = OnnxModel(export_onnx(fewer, Path(directory) / f"{steps}.onnx").path)
             calls[str(steps)] = lambda session=session: session.logits(inputs)

@@ -159,6 +159,11 @@ class FrontierWriter:
         """The file of evaluated candidates."""
         return self.path / LEDGER_FILE
 
+    @property
+    def decoded(self) -> Path:
+        """The directory of decoded images, which is there while a frontier is made."""
+        return self.path / "decoded"
+
     def read(self) -> dict[str, Any]:
         """The content so far: also that of a call that was interrupted.
 

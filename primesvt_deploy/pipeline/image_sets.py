@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.data.images import ImageList, fingerprint
+from primesvt_deploy.data.pixel_cache import PixelCache, require_room
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES
 from primesvt_deploy.settings import SearchSettings
 from primesvt_deploy.version import __version__
 
-__all__ = ["ImageSets", "image_sets", "search_key"]
+__all__ = ["ImageSets", "decoded_once", "image_sets", "search_key"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,45 @@ def image_sets(data: DataSet, settings: SearchSettings) -> ImageSets:
         calibration=source.shuffled(settings.seed).first(HEAD_IMAGES),
         verification=ordered,
         held_out=data.held_out,
+    )
+
+
+def decoded_once(
+    data: DataSet,
+    settings: SearchSettings,
+    directory: Path | None,
+    progress: Progress,
+    *,
+    held_out: int | None = 0,
+) -> DataSet:
+    """The same data, of which what a search uses again and again is decoded once, when first used.
+
+    These are the search, calibration and held-out images; all others are decoded at each use.
+
+    Args:
+        data: of which nothing is decoded yet.
+        settings: which images are used.
+        directory: for files of decoded images that do not fit memory; None: temporary ones.
+        progress: is told of such files before they are written.
+        held_out: images that are reported on, as many; None: the whole split.
+
+    Raises:
+        DataError: a file of them is gone.
+        OutputError: there is no room for those that do not fit memory.
+    """
+    sets = image_sets(data, settings)
+    reported = data.held_out.shuffled(settings.seed)
+    reported = reported if held_out is None else reported.first(held_out)
+    decision, report = (
+        PixelCache(lists, directory and directory / f"{name}.pixels", progress)
+        for name, lists in (("search", [sets.search, sets.calibration]), ("held-out", [reported]))
+    )
+    require_room([decision, report], directory or Path(tempfile.gettempdir()))
+    return replace(
+        data,
+        search=decision.of(data.search),
+        train=decision.of(data.train),
+        held_out=report.of(data.held_out),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from primesvt_deploy.analysis.cost import measure_cost
 from primesvt_deploy.artifact.onnx_export import Artifact
+from primesvt_deploy.compute.device import CPU, device_name
 from primesvt_deploy.lowering.trace import OUTPUT, input_name
 from primesvt_deploy.measure.artifact_latency import before_and_after
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
@@ -89,6 +90,7 @@ def compose_manifest(
             **_classifier(chosen, settings),
         },
         "finetune": _finetune(chosen, settings),
+        "compute": _compute(context),
         "seconds": dict(seconds),
         "versions": versions(),
     }
@@ -271,6 +273,18 @@ def _finetune(chosen: Variant, settings: BuildSettings) -> dict[str, Any] | None
         "losses": [round(loss, 5) for loss in found.losses],
         "images_seen": found.images,
         "seconds": found.seconds,
+    }
+
+
+def _compute(context: BuildContext) -> dict[str, Any]:
+    """Device, precision and workers of the evaluation, and whether Ray ran it."""
+    search, session = context.settings.search, context.search.session
+    return {
+        "device": str(context.device) if session is None else session.placement.device,
+        "device_name": cpu_name() if context.device == CPU else device_name(context.device),
+        "evaluation_precision": search.evaluation_precision,
+        "engine": "in-process" if session is None else "ray",
+        "workers": None if session is None else session.placement.workers,
     }
 
 

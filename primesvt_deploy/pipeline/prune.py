@@ -20,6 +20,8 @@ from primesvt_deploy.pipeline.ahead import pruning_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
 from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.image_sets import decoded_once
+from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.plan import Plan
@@ -112,8 +114,9 @@ def prune(
     Raises:
         DataError: no data, or too few for the requested recovery.
         PruningError: a cut changed the model's outputs.
-        SettingsError: no target.
+        SettingsError: no target, or a device that is not there.
     """
+    driver_device(settings.compute)
     progress.stage("export of the dense model", 1)
     with tempfile.TemporaryDirectory() as directory:
         dense_bytes = export_onnx(model, Path(directory) / "dense.onnx").bytes
@@ -124,18 +127,28 @@ def prune(
         raise SettingsError("no target: pass --budget-mb MEGABYTES, --saving PERCENT, or both")
     if data is None and dense_bytes > budget_bytes and not decides_by_size(search):
         data = open_data(model, seed=search.seed)
+    if data is not None:
+        data = decoded_once(data, search, None, progress)
     ahead = pruning_ahead if dense_bytes > budget_bytes else None
-    context = search_context(model, search, data, ledger=ledger, progress=progress, ahead=ahead)
-    size = SizeTarget(
-        budget_bytes=budget_bytes,
-        dense_bytes=dense_bytes,
-        weights=ShippedSize(model, context.prunable.groups),
-        groups=context.prunable.groups,
-    )
-    if dense_bytes <= budget_bytes:
-        return _result(context, size, fitting(dense_bytes))
-    outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
-    return _result(context, size, outcome)
+    with search_context(
+        model,
+        search,
+        data,
+        ledger=ledger,
+        compute=settings.compute,
+        progress=progress,
+        ahead=ahead,
+    ) as context:
+        size = SizeTarget(
+            budget_bytes=budget_bytes,
+            dense_bytes=dense_bytes,
+            weights=ShippedSize(model, context.prunable.groups),
+            groups=context.prunable.groups,
+        )
+        if dense_bytes <= budget_bytes:
+            return _result(context, size, fitting(dense_bytes))
+        outcome = choose_plan(context, Goal(size, AccuracyConstraint(search.max_drop)))
+        return _result(context, size, outcome)
 
 
 def choose_plan(context: SearchContext, goal: Goal) -> PolicyOutcome:

@@ -74,6 +74,7 @@ def ship(
             precision.bits,
             samples,
             integer_input=settings.integer_input,
+            device=context.device,
             progress=progress,
         )
     progress.stage(f"export, {precision.value}", 2, "")
@@ -96,7 +97,9 @@ def ship(
     stages: tuple[Stage, ...] = ()
     largest = artifact
     if settings.anytime is not None:
-        stages = make_stages(model, quantized, context.images.calibration, progress)
+        stages = make_stages(
+            model, quantized, context.images.calibration, device=context.device, progress=progress
+        )
         if settings.runtime.has_onnx:
             stages = export_stages(stages, artifact, settings, progress)
             # All of them, until it is known which are worth it: no file gets larger than that.
@@ -140,7 +143,8 @@ def _at_timesteps(context: BuildContext, model: SViT) -> SViT:
         return model
     images = context.images.calibration
     count = min(len(images), context.model.batch_of(_CALIBRATION))
-    return with_timesteps(model, steps, torch.from_numpy(images.inputs(0, count)))
+    samples = torch.from_numpy(images.inputs(0, count))
+    return with_timesteps(model, steps, samples, device=context.device)
 
 
 def _samples(context: BuildContext) -> torch.Tensor:

@@ -137,6 +137,7 @@ def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact
             staged.artifact.path,
             images.first(-(-wanted // size) * size),
             threads=context.settings.threads,
+            device=context.device,
             progress=progress,
         )
     if staged.native is not None:
@@ -145,6 +146,7 @@ def verify_staged(context: BuildContext, chosen: Variant, staged: StagedArtifact
             staged.native.path,
             images.first(wanted),
             precision=staged.native.precision,
+            device=context.device,
             progress=progress,
         )
     return Verified(artifact=onnx, native=native, stages=stages)

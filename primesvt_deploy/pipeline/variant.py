@@ -279,6 +279,7 @@ def _finetuned(
         context.images.data.train,
         settings,
         checkpoint=checkpoints / f"finetune-{plan.digest}.pt",
+        device=context.device,
         progress=context.progress,
     )
 

@@ -23,7 +23,7 @@ __all__ = ["render_report"]
 _SHOWN = (
     *("tool", "created", "model", "constraints", "size", "accuracy", "latency"),
     *("precision", "finetune", "anytime", "notes", "left_unpruned"),
-    *("verification", "policy", "seconds", "versions", "files"),
+    *("verification", "policy", "compute", "seconds", "versions", "files"),
 )
 """Keys of a manifest that the page shows."""
 _SECTIONS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +29,6 @@ class FinetuneSettings(Brief):
         temperature: of that divergence's probabilities.
         images: train images used, the first in an order fixed by `seed`; None: all.
         seed: of order and augmentation.
-        device: `cpu`, `cuda`, or `auto`: CUDA where there is one.
 
     Raises:
         SettingsError: a value is out of range, or of another type.
@@ -46,7 +44,6 @@ class FinetuneSettings(Brief):
     temperature: float = 2.0
     images: int | None = None
     seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -78,8 +75,6 @@ class FinetuneSettings(Brief):
                 f"{len(self.timesteps)} timesteps are given for {self.epochs} epochs: one an "
                 "epoch at most"
             )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
-            raise SettingsError(f"device is {self.device!r:.60}: expected cpu, cuda or auto")
         if self.images is not None and self.images < self.batch_size:
             raise SettingsError(
                 f"fine-tuning images are {self.images}: expected a batch of {self.batch_size} at "

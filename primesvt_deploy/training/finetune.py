@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data.images import ImageList, fingerprint
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.families.network import SpikingNetwork
@@ -70,12 +71,12 @@ def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, so
     Args:
         model: the dense model, of which a pruned form is to be trained.
         train: the train split.
-        settings: epochs, rates, device.
+        settings: epochs, rates.
         source: name of the data set, for messages.
 
     Raises:
         DataError: no train split, or one of less than a batch.
-        SettingsError: timesteps that the model cannot run, or a device that does not exist.
+        SettingsError: timesteps that the model cannot run.
     """
     count = min(len(train), settings.images or len(train))
     if count < settings.batch_size:
@@ -91,7 +92,6 @@ def check_finetune(model: SViT, train: ImageList, settings: FinetuneSettings, so
             f"fine-tuning would end with {settings.timesteps[-1]} timesteps: expected the model's "
             f"{model.timesteps} last"
         )
-    _device(settings)
 
 
 @drawn_by_default
@@ -102,6 +102,7 @@ def finetune(
     settings: FinetuneSettings,
     *,
     checkpoint: Path | None = None,
+    device: torch.device = CPU,
     progress: Progress = AUTOMATIC,
 ) -> Finetuned:
     """Train `model` on `train` with `dense` as its teacher.
@@ -110,9 +111,10 @@ def finetune(
         model: a pruned SViT; it stays as it is.
         dense: the teacher.
         train: the train split.
-        settings: epochs, rates, device.
+        settings: epochs, rates.
         checkpoint: file that keeps the state; a fine-tuning of the same models, images and
             settings goes on from it, and on a CPU ends with the same weights bit for bit.
+        device: that it is trained on.
         progress: receives each step; default: a bar on a terminal or in a notebook, elsewhere
             nothing; `SILENT`: nothing.
 
@@ -123,7 +125,9 @@ def finetune(
         DataError, SettingsError: see `check_finetune`.
     """
     check_finetune(model, train, settings, "the data set")
-    run = _Finetuning(model, dense, train, settings, checkpoint=checkpoint, progress=progress)
+    run = _Finetuning(
+        model, dense, train, settings, checkpoint=checkpoint, device=device, progress=progress
+    )
     return run.run()
 
 
@@ -138,11 +142,12 @@ class _Finetuning(Trainer[tuple[int, int]]):
         settings: FinetuneSettings,
         *,
         checkpoint: Path | None = None,
+        device: torch.device = CPU,
         progress: Progress = SILENT,
     ) -> None:
         self._model, self._settings = model, settings
         self._checkpoint, self._progress = checkpoint, progress
-        self._device = _device(settings)
+        self._device = device
         count = min(len(train), settings.images or len(train))
         self._batches = Batches(
             train.shuffled(settings.seed).first(count),
@@ -296,12 +301,3 @@ def _loss(
     )
     cross_entropy = F.cross_entropy(logits, labels)
     return (1.0 - weight) * cross_entropy + weight * temperature**2 * divergence
-
-
-def _device(settings: FinetuneSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("no CUDA device is there: pass --device cpu, or leave it out")
-    return device

@@ -10,6 +10,8 @@ import pytest
 import torch
 from families.zoo import FORMS, ZOO, model_of, samples_of
 from idioms import network_in
+from other_device import OTHER, other_device
+from out_of_memory import memory_for
 from own_nets import Flattened, attending
 from small_models import enliven
 from spikingjelly.activation_based import layer, neuron
@@ -211,3 +213,23 @@ def test_a_quantized_model_has_the_same_products(tiny: SViT, tiny_data: DataSet)
     assert 3 * found[first].macs == 4 * dense[first].macs and found[first].operand == "real"
     for name in others:
         assert (found[name].macs, found[name].operand) == (dense[name].macs, dense[name].operand)
+
+
+def test_operations_on_another_device_are_the_same(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(12)
+    expected = estimate_energy(tiny, images)
+    with other_device():
+        assert estimate_energy(tiny, images, device=OTHER) == expected
+
+
+def test_products_of_a_batch_that_did_not_fit_are_not_counted(
+    tiny: SViT, tiny_data: DataSet
+) -> None:
+    images = tiny_data.search.first(12)
+    expected = estimate_energy(tiny, images)
+    with memory_for(6, tiny.timesteps) as failed:
+        found = estimate_energy(tiny, images)
+    assert failed == [12]
+    assert [layer.macs for layer in found.layers] == [layer.macs for layer in expected.layers]
+    assert [layer.layer for layer in found.layers] == [layer.layer for layer in expected.layers]
+    assert found.microjoules == pytest.approx(expected.microjoules, rel=1e-9)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from other_device import OTHER, other_device
+from out_of_memory import memory_for
 
 from primesvt_deploy.analysis.firing import measure_firing_rates
 from primesvt_deploy.data import DataSet
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.verification.spikes import observed
@@ -55,3 +59,20 @@ def test_a_quantized_model_has_rates_of_its_own(tiny: SViT, tiny_data: DataSet) 
     assert found == {name: float(fired.double().mean()) for name, fired in spikes.items()}
     dense = {rate.layer: rate.rate for rate in measure_firing_rates(tiny, images)}
     assert found.keys() == dense.keys() and found != dense
+
+
+def test_rates_on_another_device_are_the_same(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(20)
+    expected = measure_firing_rates(tiny, images)
+    with other_device():
+        assert measure_firing_rates(tiny, images, device=OTHER) == expected
+
+
+def test_spikes_of_a_batch_that_did_not_fit_are_not_counted(tiny: SViT, tiny_data: DataSet) -> None:
+    images = tiny_data.search.first(20)
+    expected = measure_firing_rates(tiny, images)
+    with memory_for(5, tiny.timesteps) as failed:
+        assert measure_firing_rates(tiny, images) == expected
+    assert failed == [20, 10]
+    with memory_for(0, tiny.timesteps), pytest.raises(SettingsError, match="a single sample"):
+        measure_firing_rates(tiny, images)

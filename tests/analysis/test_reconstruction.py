@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from other_device import OTHER, other_device
 from torch import nn
 
 from primesvt_deploy.analysis.equal_heads import keep_most_important
@@ -115,3 +116,24 @@ def test_a_covariance_that_rounding_made_indefinite_is_damped_more() -> None:
     factor = factored(covariance)
     assert bool(torch.isfinite(factor).all())
     assert float((factor @ factor.T - covariance).abs().max()) < 0.5
+
+
+@pytest.mark.parametrize(("kernel", "heads"), [(1, 1), (1, 4), (3, 2)])
+def test_importance_is_the_same_with_moments_on_another_device(kernel: int, heads: int) -> None:
+    torch.manual_seed(0)
+    module, group = Pair(8, kernel), group_of(8, heads)
+    rows = np.random.default_rng(0).integers(0, 2, (200, 8 * kernel**2)).astype(np.float64)
+    moments = moments_of(rows)
+    expected = reconstruction_importance(module, group, moments)
+    with other_device():
+        found = reconstruction_importance(module, group, moments.to(OTHER))
+    assert found.device == torch.device("cpu") and torch.equal(found, expected)
+    assert len(expected.unique()) == 8 // heads
+
+
+def test_importance_by_rates_of_another_device() -> None:
+    module, group = Pair(8), group_of(8, consumers=())
+    moments = Moments({}, {"producer": torch.linspace(0.1, 0.8, 8, dtype=torch.float64)})
+    expected = reconstruction_importance(module, group, moments)
+    with other_device():
+        assert torch.equal(reconstruction_importance(module, group, moments.to(OTHER)), expected)

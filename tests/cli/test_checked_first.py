@@ -137,9 +137,17 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "empty name": ((*BUILD, "--model", ""), "--model is empty: expected a name"),
     "unknown home": ((*BUILD, "--config", "home.toml"), "no home directory of ~nobody-here"),
     "device": (
-        (*BUILD, "--finetune", "1", "--device", "tpu"),
+        (*BUILD, "--device", "tpu"),
         "device is 'tpu': expected cpu, cuda",
     ),
+    "verify's device": (("verify", "there", "--device", "gpu"), "device is 'gpu': expected cpu"),
+    "no CUDA": ((*BUILD, "--device", "cuda"), "device is cuda: there is no CUDA device here"),
+    "none to verify on": (
+        ("verify", "there", "--device", "cuda:1"),
+        "device is cuda:1: there is no CUDA device here",
+    ),
+    "workers": (("frontier", "--workers", "0"), "workers are 0: expected 1 to"),
+    "empty cluster": (("analyze", "--ray", ""), "address of the Ray cluster is empty"),
     "epochs": (
         (*BUILD, "--finetune", "1", "--finetune-timesteps", "1,4"),
         "2 timesteps are given for 1 epochs: one an epoch at most",

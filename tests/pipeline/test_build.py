@@ -85,6 +85,13 @@ def test_a_result_shows_itself(built: BuildResult) -> None:
     assert {"dense", "shipped", "model file, MB", "held-out top-1, %"} <= set(fragment.drawn)
 
 
+def test_its_manifest_says_where_it_was_computed(built: BuildResult) -> None:
+    assert built.manifest["compute"] == {
+        "device": "cpu", "device_name": built.manifest["latency"]["cpu"],
+        "evaluation_precision": "fp32", "engine": "in-process", "workers": None,
+    }  # fmt: skip
+
+
 def test_the_weights_of_a_bundle_need_no_flags(built: BuildResult) -> None:
     assert load(built.path / "weights.safetensors").digest == load(built.path).digest
 

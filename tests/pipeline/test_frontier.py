@@ -295,7 +295,7 @@ class TestFinetunedBuild:
             held_out=data.held_out,
         )  # fmt: skip
         search = SearchSettings(policy="uniform", max_drop=50.0, recover=("refit", "norms"))
-        recipe = FinetuneSettings(epochs=1, batch_size=16, device="cpu")
+        recipe = FinetuneSettings(epochs=1, batch_size=16)
         plain = BuildSettings(saving=30.0, search=search, verify_images=20)
         one = build(model, tmp_path / "plain", plain, data=trained)
         two = build(model, tmp_path / "tuned", replace(plain, finetune=recipe), data=trained)

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from families.zoo import ZOO
-from small_models import make_model
+from families.zoo import ZOO, model_of, samples_of
+from other_device import OTHER, is_there, other_device
+from out_of_memory import memory_for
+from recorded_progress import Recorded
+from small_models import SHALLOW, make_model
 
 from primesvt_deploy.artifact.onnx_export import export_onnx
+from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.lowering.integer.weight_grid import grid_of
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
@@ -108,3 +112,56 @@ def test_quantizing_is_deterministic(tiny: SViT) -> None:
     batch = samples(tiny)
     first, second = (quantized_state(quantize(tiny, 4, batch)) for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def pixels(model: SViT, count: int = 16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    shape = (count, *model.config.input_shape)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+
+
+def equal_weights(one: SViT, other: SViT) -> bool:
+    first, second = one.module.state_dict(), other.module.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("form", ["noise", "samples", "pixels"])
+def test_weights_are_rounded_alike_on_another_device(bits: int, form: str) -> None:
+    model = make_model(SHALLOW)
+    calibration = {"noise": None, "samples": samples(model), "pixels": pixels(model)}[form]
+    asked = {"samples": calibration, "integer_input": form == "pixels"}
+    expected = quantize(model, bits, **asked)
+    with other_device():
+        found = quantize(model, bits, device=OTHER, **asked)
+    assert not any(map(is_there, found.module.state_dict().values()))
+    assert equal_weights(found, expected)
+    assert not equal_weights(expected, model.with_module(lower_module(model.module)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_every_family_is_rounded_alike_on_another_device(name: str) -> None:
+    model = model_of(name)
+    given = torch.from_numpy(samples_of(model, 4))
+    expected = quantize(model, 4, given)
+    with other_device():
+        assert equal_weights(quantize(model, 4, given, device=OTHER), expected)
+
+
+def test_a_batch_that_does_not_fit_begins_anew_with_half(tiny: SViT) -> None:
+    progress = Recorded()
+    given = samples(tiny, 24)
+    with memory_for(12, tiny.timesteps) as failed:
+        found = quantize(tiny, 4, given, progress=progress)
+    assert failed == [24, 16]
+    assert progress.messages == [
+        "a batch of 32 does not fit the device's memory: 16 from now on",
+        "a batch of 16 does not fit the device's memory: 8 from now on",
+    ]
+    # Sums of spikes are whole: they are the same in batches of any size.
+    assert equal_weights(found, quantize(tiny, 4, given))
+    with memory_for(0, tiny.timesteps), pytest.raises(SettingsError, match="a single sample"):
+        quantize(tiny, 4, given)

@@ -102,6 +102,7 @@ def test_a_hostile_name_stays_text(
     manifest["model"]["name"] = manifest["latency"]["cpu"] = HOSTILE
     manifest["constraints"]["stopped_by"] = HOSTILE
     manifest["versions"] = {HOSTILE: HOSTILE}
+    manifest["compute"] = {**dict.fromkeys(manifest["compute"], HOSTILE), "workers": 8}
     manifest["files"] = {HOSTILE: {"sha256": HOSTILE, "bytes": 1}}
     manifest["policy"]["ignore"] = [HOSTILE]
     manifest["notes"] = [HOSTILE]
@@ -126,7 +127,8 @@ def test_a_hostile_name_stays_text(
 
 SHOWN = (
     *("tool", "created", "model", "constraints", "size", "accuracy", "latency", "precision"),
-    *("verification", "policy", "seconds", "versions", "files", "anytime", "finetune"),
+    *("verification", "policy", "compute", "seconds", "versions", "files", "anytime"),
+    *("finetune",),
 )
 
 
@@ -275,3 +277,20 @@ def test_layers_on_floats_are_named_by_the_reason(render: Render) -> None:
     text = page.text
     assert "int8: 16 layers run on integers" in text
     assert "On float32: stem.0.conv, head (its input is real)." in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Device cuda:1, NVIDIA H200 Candidates judged in fp32 Evaluated by Ray, 8 workers"),
+        (
+            {"compute__workers": None, "compute__evaluation_precision": "bf16"},
+            "Candidates judged in bf16 Evaluated by Ray Time",
+        ),
+        ({"compute__engine": "in-process", "compute__device": "cpu"}, "Evaluated by one process"),
+    ],
+)
+def test_where_it_was_computed_is_told(
+    render: Render, changes: dict[str, object], told: str
+) -> None:
+    assert told in render(**changes).text

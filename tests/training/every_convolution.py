@@ -158,7 +158,7 @@ def search_and_finetune(model: SViT) -> None:
     Evaluator(model, groups, images, recovery=recovery).outcome(plan, keep=groups)
     Evaluator(model, groups, images, recovery=recovery).outcome(plan)  # cut at once
     pruned = model.with_module(cut(recovery.recovered(plan), groups, plan))
-    settings = FinetuneSettings(epochs=1, batch_size=4, images=8, device="cpu")
+    settings = FinetuneSettings(epochs=1, batch_size=4, images=8)
     with CHECKED:
         torch_hits(pruned, images)
         found = finetune(pruned, model, images, settings)
@@ -194,7 +194,7 @@ def reference() -> None:
     """The layers of the models that are shipped, as wide as they are."""
     model = load()
     images = open_data(model).train.first(4)
-    settings = FinetuneSettings(epochs=1, batch_size=4, images=4, device="cpu")
+    settings = FinetuneSettings(epochs=1, batch_size=4, images=4)
     with CHECKED:
         finetune(model, model, images, settings)
 

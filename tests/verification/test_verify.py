@@ -7,11 +7,18 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from other_device import OTHER, other_device
+from out_of_memory import memory_for
+from recorded_progress import Recorded
 
+from primesvt_deploy.artifact.native_export import export_native
 from primesvt_deploy.artifact.onnx_export import export_onnx
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.errors import VerificationError
+from primesvt_deploy.errors import SettingsError, VerificationError
 from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.quantization.quantize import quantize
+from primesvt_deploy.settings import Precision
+from primesvt_deploy.verification.native import verify_native
 from primesvt_deploy.verification.outcome import Verification
 from primesvt_deploy.verification.verify import verify_artifact
 
@@ -215,3 +222,54 @@ def test_a_wrong_weight_is_not_explained_by_rounding(
     assert outcome.rounding_flips is not None, "it was measured"
     assert outcome.rounding_flips < 1e-3 * outcome.flipped_spikes
     assert outcome.failures()
+
+
+class TestOnAnotherDevice:
+    """The model runs there, beside the artifact on the CPU; outcomes are the same."""
+
+    def test_with_flips_and_double_precision(
+        self, tiny: SViT, path: Path, tiny_data: DataSet
+    ) -> None:
+        wrong, images = altered(path, "stem.1.conv.bias", 0.4), tiny_data.search.first(8)
+        expected = verify_artifact(tiny, wrong, images)
+        with other_device():
+            found = verify_artifact(tiny, wrong, images, device=OTHER)
+        assert found == expected
+        assert expected.flipped_spikes and expected.rounding_flips is not None
+
+    @pytest.mark.slow
+    def test_of_integer_artifacts(self, tiny: SViT, tmp_path: Path, tiny_data: DataSet) -> None:
+        quantized, images = quantize(tiny, 8), tiny_data.search.first(20)
+        onnx_file = export_onnx(quantized, tmp_path / "m.onnx", precision=Precision.INT8).path
+        native = export_native(quantized, tmp_path / "m.svit", precision=Precision.INT8).path
+        # Behind float layers spikes are compared where some flip: one float layer is altered.
+        wrong = altered(onnx_file, "stem.0.conv.bias", 0.4)
+        outcomes = []
+        with other_device():
+            for device in (torch.device("cpu"), OTHER):
+                flipped = verify_artifact(quantized, wrong, images, device=device)
+                of_engine = verify_native(
+                    quantized, native, images, precision=Precision.INT8, device=device
+                )
+                outcomes.append((flipped, of_engine.require()))
+        assert outcomes[0] == outcomes[1]
+        assert flipped.flipped_spikes and flipped.flips_behind_float_layers == 0
+
+
+@pytest.mark.slow
+def test_images_that_do_not_fit_are_compared_in_halves(
+    tiny: SViT, tmp_path: Path, tiny_data: DataSet
+) -> None:
+    quantized, images = quantize(tiny, 8), tiny_data.search.first(20)
+    path = export_onnx(quantized, tmp_path / "m.onnx", precision=Precision.INT8).path
+    fixed = export_onnx(quantized, tmp_path / "4.onnx", precision=Precision.INT8, batch=4).path
+    expected, progress = verify_artifact(quantized, path, images), Recorded()
+    with memory_for(5, tiny.timesteps) as failed:
+        found = verify_artifact(quantized, path, images, progress=progress)
+    assert failed == [16, 8]
+    assert found.n == expected.n and found.flips == expected.flips
+    assert progress.messages[-1].endswith(
+        "a batch of 8 does not fit the device's memory: 4 from now on"
+    )
+    with memory_for(3, tiny.timesteps), pytest.raises(SettingsError, match="batch of 4 does not"):
+        verify_artifact(quantized, fixed, images)

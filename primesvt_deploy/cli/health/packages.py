@@ -31,6 +31,7 @@ _AREAS = {
     "sign": ("Sign extra: build --sign, --trust", "build --sign, --trust of other commands"),
 }
 """Heading, and what needs it, by extra; no others are for users."""
+_ON_GPU = "searching and fine-tuning on a GPU (--device cuda)"
 _REQUIREMENT = re.compile(r"([\w.-]+)\s*>=\s*([\w.]+)(?:\s*;\s*extra\s*==\s*[\"'](\w+)[\"'])?")
 _IMPORTS = "import numpy, onnxruntime, PIL.Image"
 _TORCH = """\
@@ -136,11 +137,12 @@ def check_torch(probe: Probe | None) -> Iterator[Finding]:
     yield Finding(area, "import of torch", OK, "", needed_for)
     devices = said["devices"]
     if devices:
-        yield Finding(area, "CUDA", OK, ", ".join(devices), "fine-tuning on a GPU")
+        named = ", ".join(f"cuda:{number} {name}" for number, name in enumerate(devices))
+        yield Finding(area, "CUDA", OK, named, _ON_GPU)
     else:
         built = said["built_for"]
         found = f"no device answers torch for CUDA {built}" if built else "this torch is for CPUs"
         yield Finding(
-            *(area, "CUDA", MISSING, found, "fine-tuning on a GPU (--device cuda) alone"),
+            *(area, "CUDA", MISSING, found, f"{_ON_GPU} alone"),
             "an NVIDIA driver" if built else "see pytorch.org/get-started for a torch with CUDA",
         )

@@ -16,6 +16,7 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     BudgetOn,
     BuildSettings,
+    ComputeSettings,
     FinetuneSettings,
     Precision,
     Runtime,
@@ -132,6 +133,7 @@ _DECIDED_BY_FRONTIER = (
     "channel_multiple",
     "search_images",
     "robustness_images",
+    "evaluation_precision",
     "ignore",
     "seed",
 )
@@ -159,7 +161,11 @@ class BuildChoice:
     values: Mapping[str, Any]
 
     def settings(
-        self, search: SearchSettings, finetune: FinetuneSettings | None, threads: int
+        self,
+        search: SearchSettings,
+        finetune: FinetuneSettings | None,
+        compute: ComputeSettings,
+        threads: int,
     ) -> BuildSettings:
         """The settings of the build.
 
@@ -181,6 +187,7 @@ class BuildChoice:
             **{name: self.values[name] for name in _OF_SETTINGS},
             search=search,
             finetune=finetune,
+            compute=compute,
             threads=threads,
             runtime=runtime,
             precision=_precision(self.values["precision"], runtime),

@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 import click
 
 from primesvt_deploy.cli.options.common import whole_numbers, with_options
-from primesvt_deploy.cli.options.completers import complete_names
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import FinetuneSettings
 
@@ -30,11 +29,6 @@ _OPTIONS = (
         type=float,
         help="Weight of the dense model's answers against labels, 0 to 1.  [default: 0.5]",
     ),
-    click.option(
-        "--device",
-        shell_complete=complete_names("cpu", "cuda", "auto"),
-        help="Trains there: cpu, cuda or auto.  [default: auto]",
-    ),
 )
 _FIELDS = {
     "finetune_timesteps": "timesteps",
@@ -42,7 +36,6 @@ _FIELDS = {
     "batch_size": "batch_size",
     "train_images": "images",
     "distillation": "distillation",
-    "device": "device",
 }
 
 

@@ -13,6 +13,7 @@ from primesvt_deploy.cli.options.completers import complete_names_with_commas
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings import (
     DEFAULT_RATES,
+    EVALUATION_PRECISIONS,
     POLICY_NAMES,
     RECOVERY_STEPS,
     SearchSettings,
@@ -67,6 +68,13 @@ _OPTIONS = (
         show_default=True,
         help="Images behind a point of a robustness curve.",
     ),
+    click.option(
+        "--evaluation-precision",
+        type=click.Choice(EVALUATION_PRECISIONS),
+        default=SearchSettings.evaluation_precision,
+        show_default=True,
+        help="Of the networks that candidates are judged by.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of image order, split."),
 )
 
@@ -95,6 +103,7 @@ def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) 
         channel_multiple: int,
         search_images: int | None,
         robustness_images: int,
+        evaluation_precision: str,
         seed: int,
         recover: str,
         ignore: tuple[str, ...],
@@ -111,6 +120,7 @@ def search_options(function: _F, *, max_drop: str = "3", policies: bool = True) 
             robustness_images=robustness_images,
             seed=seed,
             ignore=ignore,
+            evaluation_precision=evaluation_precision,
         )
         return function(search=search, **rest)
 

@@ -79,6 +79,13 @@ _CONTENT = fields(
         "checkpoint": null_or(fields({"file": _words(), "bytes": whole(), "sha256": _DIGEST})),
         "left_unpruned": by_name(_words(), name=_words()),
         "precision": fields({"name": text()}),
+        "compute": fields(
+            {
+                name: _words()
+                for name in ("device", "device_name", "evaluation_precision", "engine")
+            },
+            {"workers": null_or(whole(1))},
+        ),
         "size": fields({}, {"shipped": fields({}, {"weight_bytes": whole()})}),
     },
 )

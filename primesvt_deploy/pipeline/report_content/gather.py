@@ -61,7 +61,7 @@ class _Gathering:
         groups, ledger = context.search.prunable.groups, context.search.ledger
         count = max(context.model.batch_of(_FIRING_IMAGES), _FEWEST_IMAGES)
         images = context.images.search.first(count)
-        models = (context.model, self._shipped)
+        models, device = (context.model, self._shipped), context.device
         labels = self._findings.evaluation.labels
         names = context.model.labels
         found = self._findings.evaluation.predictions
@@ -70,8 +70,8 @@ class _Gathering:
         layers = layer_bytes(*models, chosen.exported, groups)
         curves = sensitivities(ledger, groups)
         memory = self._part("memory", self._memory)
-        firing = self._part("firing rates", lambda: layer_firing(*models, images))
-        energy = self._part("energy", lambda: layer_energy(*models, images))
+        firing = self._part("firing rates", lambda: layer_firing(*models, images, device))
+        energy = self._part("energy", lambda: layer_energy(*models, images, device))
         sample = self._part("sample image", lambda: sample_image(self._shipped, images))
         held_out = context.held_out
         lost = self._part("lost images", lambda: lost_images(held_out, *predictions, names))

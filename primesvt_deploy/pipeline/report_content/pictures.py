@@ -30,7 +30,7 @@ def picture(images: ImageList, index: int, *, most: int) -> str:
         index: of the sample among them.
         most: pixels of its longer side at most; smaller ones are not enlarged.
     """
-    sample = images.preprocessing.crop_batch(images.pixels(index)[np.newaxis])[0]
+    sample = images.samples(index, index + 1)[0]
     pixels = _of_frames(sample) if sample.ndim == _FRAME_AXES else sample
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((most, most))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.pruning.search.robustness import Curve
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.settings import SearchSettings
@@ -46,6 +47,13 @@ class Judge(Protocol):
                 loses more. None: all of them are seen.
             estimate: what is surely within goes on all the same, so that its drop is known.
             divergence: with the divergence from the dense model's probabilities; no limit decides.
+        """
+
+    def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
+        """The outcomes of plans that do not depend on one another, in their order.
+
+        They may be evaluated side by side. The dense model is evaluated on as many images as the
+        largest limit among them, so that this is for those of the same few images.
         """
 
 

@@ -33,6 +33,7 @@ from primesvt_deploy.pruning.policies.base import PolicyOutcome, Search
 from primesvt_deploy.pruning.policies.path import outcome_on_path
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 
 __all__ = ["STAGE_SHARE", "Greedy"]
 
@@ -135,18 +136,19 @@ class _Walk:
             before = self._search.size_of(plan)
             unit = "points at most"
             self._search.progress.stage(f"sensitivity at {millions(before)[0]} MB", count, unit)
-            base = self._judged(plan)
+            (base,) = self._search.judge.judge_all([self._query(plan)])
             self._search.progress.step()
             if self._is_hopeless(base):
                 return
             curves, around = self._curves(plan, fractions), plan
+            self._measure(around, base, [curve for curve in curves if curve.next is not None])
             fractions = _LATER_FRACTIONS
             while self._search.size_of(plan) > before - STAGE_SHARE * self._dense_bytes:
                 curve = self._cheapest(plan, curves)
                 if curve is None:
                     break
                 if curve.next is not None:
-                    self._measure(around, base, curve)
+                    self._measure(around, base, [curve])
                     continue
                 width = plan.widths([curve.group])[curve.group.name]
                 plan = self._narrowed(plan, curve.group, self._notched(curve.group, width))
@@ -187,21 +189,25 @@ class _Walk:
                 best = rated, curve
         return None if best is None else best[1]
 
-    def _measure(self, around: Plan, base: Candidate, curve: _Curve) -> None:
-        """Measure the next point of a curve."""
-        group, width = curve.group, curve.next
-        assert width is not None
-        candidate = self._judged(self._narrowed(around, group, width), group, width)
-        loss = (candidate.divergence or 0.0) - (base.divergence or 0.0)
-        curve.measured(loss)
-        self._search.progress.step(
-            f"{group.name}, {width} of {group.width} channels: divergence {loss:+.4f}"
-        )
+    def _measure(self, around: Plan, base: Candidate, curves: Sequence[_Curve]) -> None:
+        """Measure the next point of some curves."""
+        queries = [
+            self._query(self._narrowed(around, curve.group, curve.next), curve.group, curve.next)
+            for curve in curves
+            if curve.next is not None
+        ]
+        for curve, candidate in zip(curves, self._search.judge.judge_all(queries), strict=True):
+            group, width = curve.group, curve.next
+            loss = (candidate.divergence or 0.0) - (base.divergence or 0.0)
+            curve.measured(loss)
+            self._search.progress.step(
+                f"{group.name}, {width} of {group.width} channels: divergence {loss:+.4f}"
+            )
 
-    def _judged(self, plan: Plan, group: Group | None = None, width: int = 0) -> Candidate:
+    def _query(self, plan: Plan, group: Group | None = None, width: int = 0) -> Query:
         settings = self._search.settings
-        return self._search.judge.judge(
-            plan,
+        return Query(
+            plan=plan,
             step=Greedy.name,
             group=group,
             rate=round(1.0 - width / group.width, 4) if group else 0.0,

@@ -120,6 +120,11 @@ class Recovery:
         return moments_of(self._lowered, _told(sums, batches, progress)).to(self._device)
 
     @property
+    def calibration_images(self) -> ImageList:
+        """The images that candidates are recovered on."""
+        return self._images.first(CALIBRATION_IMAGES)
+
+    @property
     def calibration_batches(self) -> list[tuple[int, int]]:
         """First and last (exclusive) image of each batch that moments are measured on."""
         size, count = self.model.batch_of(32), min(CALIBRATION_IMAGES, len(self._images))

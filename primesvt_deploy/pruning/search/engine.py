@@ -71,7 +71,7 @@ class Asked:
 
     @property
     def request(self) -> Request:
-        """What whoever evaluates must know."""
+        """The part that whoever evaluates must know."""
         return Request(self.plan, tuple(group.name for group in self.keep))
 
 
@@ -169,6 +169,14 @@ class EvaluationEngine(ABC):
             course = Course(each, self.labels, self.chunk)
             self._run(course, progress)
             yield course.outcome()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start whoever evaluates, unless that is done.
+
+        Raises:
+            DeployError: they cannot be had.
+        """
 
     @abstractmethod
     def release(self) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import BatchSums, Moments
 from primesvt_deploy.compute.device import compute_device, use_exact_arithmetic
-from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.images import ImageList, check_visible
+from primesvt_deploy.data.pixel_cache import cached
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
 from primesvt_deploy.pruning.search.engine import Request
 from primesvt_deploy.pruning.search.samples import Shard
-from primesvt_deploy.pruning.search.state_cache import Chunk
+from primesvt_deploy.pruning.search.state_cache import Chunk, default_bytes
 
 __all__ = ["EvaluationWorker", "WorkerSetup"]
 
@@ -34,7 +37,6 @@ class WorkerSetup:
         device: of each worker, such as `cuda`; see `ComputeSettings`.
         precision: of evaluation.
         batch_size: images a forward pass; it decides the chunks, so it is the same everywhere.
-        cache_bytes: memory of each worker for cached states; None: see `StateCache`.
     """
 
     model: SViT
@@ -44,7 +46,6 @@ class WorkerSetup:
     device: str
     precision: str
     batch_size: int
-    cache_bytes: int | None
 
 
 class EvaluationWorker:
@@ -60,20 +61,26 @@ class EvaluationWorker:
     def __init__(self, setup: WorkerSetup, shard: Shard) -> None:
         use_exact_arithmetic()
         device = compute_device(setup.device)
+        self._given = (shard.images, setup.calibration)
+        shard.images = cached(shard.images, None)  # files are decoded once by each worker
         self._recovery = Recovery(
-            setup.model, setup.groups, setup.calibration, setup.steps, device=device
+            setup.model, setup.groups, cached(setup.calibration, None), setup.steps, device=device
         )
         self._notes: list[str] = []
         on = EvaluatedOn(
             device=device,
             precision=setup.precision,
             batch_size=setup.batch_size,
-            cache_bytes=setup.cache_bytes,
+            cache_bytes=_share_of_memory(device),
         )
         self._chunks = ChunkEvaluator(
             setup.model, setup.groups, shard,
             recovery=self._recovery, on=on, tell=self._notes.append,
         )  # fmt: skip
+
+    def process(self) -> int:
+        """Number of the process that this worker runs in."""
+        return os.getpid()
 
     def sums(self, number: int) -> BatchSums:
         """Sums of one calibration batch (see `Recovery.sums_of`)."""
@@ -95,6 +102,19 @@ class EvaluationWorker:
         told, self._notes[:] = list(self._notes), []
         return found, told
 
-    def release(self) -> None:
-        """Give the memory of cached states back."""
-        self._chunks.release()
+    def begin(self) -> None:
+        """Refuse, before any work, images that this machine lacks.
+
+        Raises:
+            DataError: it lacks some.
+        """
+        for images in self._given:
+            check_visible(images)
+
+
+def _share_of_memory(device: torch.device) -> int:
+    """Memory for cached states: as many workers as the cores are for may be on this machine."""
+    beside = (
+        1 if device.type == "cuda" else max(1, (os.cpu_count() or 1) // torch.get_num_threads())
+    )
+    return default_bytes(device) // beside

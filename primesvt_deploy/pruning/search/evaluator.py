@@ -52,6 +52,9 @@ class Evaluator(EvaluationEngine):
         self.device = on.device.type
         self._chunks = ChunkEvaluator(model, groups, images, recovery=recovery, on=on, tell=tell)
 
+    def start(self) -> None:
+        """See `EvaluationEngine`: this process runs."""
+
     def release(self) -> None:
         """See `EvaluationEngine`."""
         self._chunks.release()

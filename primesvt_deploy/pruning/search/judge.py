@@ -8,7 +8,7 @@ many images as candidates have needed so far. Both can go on from the ledger whe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,9 @@ from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.sequential import SequentialTest
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.engine import EvaluationEngine, Outcome
+from primesvt_deploy.pruning.search.engine import Asked, EvaluationEngine, Outcome
 from primesvt_deploy.pruning.search.ledger import Candidate, Decision, Ledger
+from primesvt_deploy.pruning.search.query import Query
 
 __all__ = ["DENSE_IMAGES", "LedgerJudge"]
 
@@ -81,33 +82,89 @@ class LedgerJudge:
         divergence: bool = False,
     ) -> Candidate:
         """The outcome of `plan`, from the ledger if it is there; see `policies.base.Judge`."""
-        asked = _Question(min(limit or self.images, self.images), allowed, estimate, divergence)
+        query = Query(
+            plan=plan, step=step, group=group, rate=rate, limit=limit,
+            allowed=allowed, estimate=estimate, divergence=divergence,
+        )  # fmt: skip
+        asked = self._question(query)
         if not plan.kept and asked.limit == self.images:
             self._extend_dense(self.images)
         known = self._ledger.find(plan.digest, asked.limit)
         if known is not None and asked.answered_by(known):
             return known
         started = time.perf_counter()
-        hits, distance, decision = self._evaluated(plan, asked, [] if group is None else [group])
+        found = self._evaluated(plan, asked, [] if group is None else [group])
+        return self._kept(query, *found, started)
+
+    def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
+        """Outcomes of plans that do not depend on one another; see `policies.base.Judge`."""
+        questions = [self._question(query) for query in queries]
+        most = max((asked.limit for asked in questions), default=0)
+        self._extend_dense(most)
+        reference = self._dense_logits(most) if any(q.divergence for q in queries) else None
+        trials = self._trials(queries, questions)
+        started = time.perf_counter()
+        outcomes = self._engine.outcomes([each.asked for each in trials.values()], self._progress)
+        for number, (query, asked) in enumerate(zip(queries, questions, strict=True)):
+            if number in trials:
+                found = trials[number].found(next(outcomes), reference)
+                yield self._kept(query, *found, started)
+                started = time.perf_counter()
+            else:  # by now what an equal one before it has left there is in the ledger as well
+                known = self._ledger.find(query.plan.digest, asked.limit)
+                assert known is not None
+                yield known
+
+    def _trials(
+        self, queries: Sequence[Query], questions: Sequence[_Question]
+    ) -> dict[int, _Trial]:
+        """What has to be evaluated, by the number of the query; of equal ones the first."""
+        trials: dict[int, _Trial] = {}
+        begun: set[tuple[str, int]] = set()
+        for number, (query, asked) in enumerate(zip(queries, questions, strict=True)):
+            key = query.plan.digest, asked.limit
+            known = self._ledger.find(*key)
+            if key not in begun and (known is None or not asked.answered_by(known)):
+                begun.add(key)
+                before = self._ledger.hits(*key)
+                trials[number] = _Trial(query, asked, self._dense, before)
+        return trials
+
+    def _question(self, query: Query) -> _Question:
+        limit = min(query.limit or self.images, self.images)
+        return _Question(limit, query.allowed, query.estimate, query.divergence)
+
+    def _kept(
+        self,
+        query: Query,
+        hits: _Hits,
+        distance: float | None,
+        decision: Decision,
+        started: float,
+    ) -> Candidate:
+        """Candidate of a query that was evaluated, in the ledger."""
+        plan, group = query.plan, query.group
+        limit = self._question(query).limit
+        known = self._ledger.find(plan.digest, limit)
         drop = PairedDrop.of(self._dense, hits)
         before = known.seconds if known is not None else 0.0
         candidate = Candidate(
             plan=plan.digest,
-            limit=asked.limit,
-            step=step,
+            limit=limit,
+            step=query.step,
             group=group.name if group is not None else "",
-            rate=rate,
+            rate=query.rate,
             kept=plan.widths([group])[group.name] if group is not None else 0,
             correct=int(hits.sum()),
             lost=drop.lost,
             gained=drop.gained,
             n=len(hits),
             decision=decision,
-            allowed=allowed if decision else None,
+            allowed=query.allowed if decision else None,
             seconds=round(before + time.perf_counter() - started, 3),
             divergence=distance,
             channels=plan.packed(self._engine.groups),
-            flags=Candidate.packed(hits) if len(hits) < asked.limit else "",
+            flags=Candidate.packed(hits) if len(hits) < limit else "",
             device=self._engine.device,
         )
         self._ledger.append(candidate)
@@ -232,6 +289,55 @@ class _Question:
     def settled(self, within: bool | None) -> bool:
         """Whether no further image is needed, as far as the limit is decided."""
         return within is False or (within is True and not self.estimate)
+
+
+class _Trial:
+    """A query that is evaluated as far as it takes, the dense model's hits being known.
+
+    Args:
+        query: the question.
+        asked: what of it has to be known.
+        dense: hits of the dense model, on `asked.limit` images at least.
+        before: hits of the plan that are known.
+    """
+
+    def __init__(self, query: Query, asked: _Question, dense: _Hits, before: _Hits) -> None:
+        self._dense, self._question = dense, asked
+        self._before = before[:0] if query.divergence else before
+        self._test: SequentialTest | None = None
+        if query.allowed is not None and not query.divergence:
+            self._test = SequentialTest(asked.limit, query.allowed)
+            self._test.see(dense[: len(before)], before)
+        self.asked = Asked(
+            plan=query.plan,
+            start=len(self._before),
+            limit=asked.limit,
+            stop=None if self._test is None else self._sure,
+            keep=() if query.group is None else (query.group,),
+        )
+
+    def found(
+        self, outcome: Outcome, reference: torch.Tensor | None
+    ) -> tuple[_Hits, float | None, Decision]:
+        """Hits of the plan, its divergence from `reference`, and what was decided."""
+        hits = np.concatenate([self._before, outcome.hits])
+        if self._question.divergence:
+            assert reference is not None
+            return hits, _divergence(reference, outcome.logits), ""
+        if self._test is None:
+            return hits, None, ""
+        self._sure(outcome.hits)  # the engine does not ask behind the last image
+        if len(hits) == self._question.limit or self._test.within is None:
+            return hits, None, ""
+        return hits, None, "within" if self._test.within else "beyond"
+
+    def _sure(self, flags: _Hits) -> bool:
+        """Whether it is sure after the flags so far, from the first image evaluated on."""
+        test, start = self._test, len(self._before)
+        assert test is not None
+        now = start + len(flags)
+        test.see(self._dense[test.seen : now], flags[test.seen - start :])
+        return self._question.settled(test.within)
 
 
 def _divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.summary.words import points_lost
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ class Curve:
         """The points that are lost at each rate."""
         lost = ", ".join(f"{point.rate:.0%} {point.drop.points:.1f}" for point in self.points)
         return f"Curve({self.group.name}, {self.group.width} channels; points lost: {lost})"
+
+    @classmethod
+    def under(
+        cls, constraint: AccuracyConstraint, group: Group, points: Sequence[Candidate]
+    ) -> Curve:
+        """The curve of measured points under a constraint."""
+        within = tuple(point.rate for point in points if constraint.keeps(point))
+        return cls(group, tuple(points), within)
 
     @property
     def is_target(self) -> bool:
@@ -103,9 +112,8 @@ class LayerRobustness:
         """The points that have been measured so far."""
         # Two rates may round to one plan, and one candidate.
         points = sorted(self._points.items(), key=lambda item: item[0])
-        found = [(r, replace(point, rate=r)) for r, point in points if point is not None]
-        within = tuple(rate for rate, point in found if self._constraint.keeps(point))
-        return Curve(self.group, tuple(point for _, point in found), within)
+        found = [replace(point, rate=rate) for rate, point in points if point is not None]
+        return Curve.under(self._constraint, self.group, found)
 
 
 def measure_robustness(
@@ -131,12 +139,15 @@ def measure_robustness(
     """
     unit = f"points of {len(groups)} layers"
     progress.stage("robustness", len(groups) * len(rates), unit)
-    curves = []
-    for group in groups:
-
-        def judged(plan: Plan, rate: float, group: Group = group) -> Candidate:
-            return judge.judge(
-                plan,
+    plans = [
+        (group, rate, ranking.pruned(Plan(), group, rate))
+        for group in groups
+        for rate in sorted(rates)
+    ]
+    judged = judge.judge_all(
+        [
+            Query(
+                plan=plan,
                 step="robustness",
                 group=group,
                 rate=rate,
@@ -144,11 +155,16 @@ def measure_robustness(
                 allowed=constraint.allowed,
                 estimate=True,
             )
-
-        layer = LayerRobustness(group, ranking, constraint, judged)
-        for rate in sorted(rates):
-            point = layer.point(rate)
-            found = points_lost(point.drop.points, 1) if point else "rounds to the whole layer"
-            progress.step(f"{group.name} at {rate:.0%}: {found}")
-        curves.append(layer.curve())
-    return tuple(curves)
+            for group, rate, plan in plans
+            if plan.kept
+        ]
+    )
+    points: dict[str, list[Candidate]] = {group.name: [] for group in groups}
+    for group, rate, plan in plans:
+        if not plan.kept:
+            progress.step(f"{group.name} at {rate:.0%}: rounds to the whole layer")
+            continue
+        point = replace(next(judged), rate=rate)  # two rates may round to one candidate
+        points[group.name].append(point)
+        progress.step(f"{group.name} at {rate:.0%}: {points_lost(point.drop.points, 1)}")
+    return tuple(Curve.under(constraint, group, points[group.name]) for group in groups)

@@ -119,6 +119,6 @@ def _compact(state: torch.Tensor) -> torch.Tensor:
 
 
 def default_bytes(device: torch.device) -> int:
-    """Bytes that states may take: a quarter of the device's memory, of this machine's 4 GB."""
+    """Memory for states: a quarter of the device's, of this machine's own 4 GB at most."""
     share = total_memory(device) // 4
     return share if device.type == "cuda" else min(4_000_000_000, share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,9 @@ class Workers(Protocol):
             DeployError: the worker's own, or it cannot be kept alive.
         """
 
+    def close(self) -> None:
+        """End the workers."""
+
     def put(self, value: Any) -> Any:
         """A small stand-in for a value in arguments of calls, that gives it when it is called."""
 
@@ -52,7 +55,7 @@ class WorkerEngine(EvaluationEngine):
     evaluates the chunks that are its own.
 
     Args:
-        workers: `EvaluationWorker`s, each with its part of the images.
+        spawn: starts the `EvaluationWorker`s, each with its part of the images.
         sharing: which those are.
         groups: the model's prunable groups.
         labels: class of each search image, int64 `[N]`.
@@ -63,7 +66,7 @@ class WorkerEngine(EvaluationEngine):
 
     def __init__(
         self,
-        workers: Workers,
+        spawn: Callable[[], Workers],
         sharing: Sharing,
         groups: Sequence[Group],
         labels: npt.NDArray[np.int64],
@@ -73,17 +76,39 @@ class WorkerEngine(EvaluationEngine):
         progress: Progress,
     ) -> None:
         super().__init__(groups, labels, sharing.chunk)
-        self.device, self.at_once = device, len(workers)
-        self._workers, self._sharing = workers, sharing
+        self.device, self.at_once = device, sharing.workers
+        self._spawn, self._sharing = spawn, sharing
+        self._crew: Workers | None = None
         self._recovery, self._progress = recovery, progress
         self._moments: Any = None
         recovery.sums_elsewhere = self._sums
 
+    def start(self) -> None:
+        """Start the workers, unless they run.
+
+        Raises:
+            DeployError: one cannot begin, as it lacks the device or the images.
+        """
+        if self._crew is None:
+            self._crew, self._moments = self._spawn(), None
+            self.call_all("begin")
+
     def release(self) -> None:
-        """See `EvaluationEngine`."""
-        calls = [self._workers.submit(i, "release") for i in range(len(self._workers))]
-        for call in calls:
-            self._workers.result(call)
+        """End the workers, which gives memory and devices back; later evaluations start others."""
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def call_all(self, method: str) -> list[Any]:
+        """Results of a method of all workers, called at once."""
+        calls = [self._workers.submit(number, method) for number in range(self.at_once)]
+        return [self._workers.result(call) for call in calls]
+
+    @property
+    def _workers(self) -> Workers:
+        self.start()
+        assert self._crew is not None
+        return self._crew
 
     def outcomes(self, asked: Sequence[Asked], progress: Progress = SILENT) -> Iterator[Outcome]:
         """See `EvaluationEngine`."""
@@ -97,9 +122,10 @@ class WorkerEngine(EvaluationEngine):
 
     def ask(self, worker: int, request: Request, chunk: Chunk) -> Any:
         """Have a worker evaluate one of its chunks; `logits_of` waits for it."""
+        workers = self._workers
         if self._moments is None and self._recovery.needs_moments:
-            self._moments = self._workers.put(self._recovery.moments)
-        return self._workers.submit(worker, "logits", request, chunk, self._moments)
+            self._moments = workers.put(self._recovery.moments)
+        return workers.submit(worker, "logits", request, chunk, self._moments)
 
     def logits_of(self, call: Any) -> torch.Tensor:
         """Logits `[n, K]` of a call of `ask`."""
@@ -120,7 +146,7 @@ class WorkerEngine(EvaluationEngine):
         """Wave after wave: as many chunks at once as there are workers."""
         request, last = course.asked.request, course.chunks[-1][1]
         while not course.ended:
-            wave = course.left[: len(self._workers)]
+            wave = course.left[: self.at_once]
             calls = [self._shared(request, chunk) for chunk in wave]
             for chunk, call in zip(wave, calls, strict=True):
                 if not course.ended:
@@ -131,13 +157,13 @@ class WorkerEngine(EvaluationEngine):
         """Ask the owner of a chunk; where others will follow, all that hold it cache its states."""
         owner = self._sharing.owner(chunk)
         if len(request.varied) > 1 and self.held_by_all(chunk):
-            for worker in range(len(self._workers)):
+            for worker in range(self.at_once):
                 if worker != owner:
                     self.ask(worker, request, chunk)
         return self.ask(owner, request, chunk)
 
     def _sums(self, batches: int) -> Iterable[BatchSums]:
-        count = len(self._workers)
+        count = self.at_once
         for start in range(0, batches, count):
             wave = range(start, min(start + count, batches))
             calls = [self._workers.submit(number % count, "sums", number) for number in wave]

@@ -99,7 +99,7 @@ def test_a_torch_that_hangs_does_not_hang_doctor() -> None:
 @pytest.mark.parametrize(
     ("said", "state", "found"),
     [
-        ('{"built_for": "13.0", "devices": ["H200"]}', OK, "H200"),
+        ('{"built_for": "13.0", "devices": ["H200"]}', OK, "cuda:0 H200"),
         ('{"built_for": "13.0", "devices": []}', MISSING, "no device answers torch for CUDA 13.0"),
         ('{"built_for": null, "devices": []}', MISSING, "this torch is for CPUs"),
     ],

@@ -6,8 +6,8 @@ left it; a plan loses the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.pruning.search.space import SearchSpace
 
 __all__ = ["AnalyticJudge", "RankedSpace", "group", "size_under"]
@@ -66,6 +67,10 @@ class AnalyticJudge:
             )  # fmt: skip
             self.candidates.append(self._cache[key])
         return self._cache[key]
+
+    def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
+        for query in queries:
+            yield self.judge(**{f.name: getattr(query, f.name) for f in fields(query)})
 
     def points(self, plan: Plan) -> float:
         total = 0.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from primesvt_deploy.pruning.search.engine import Course, EvaluationEngine
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.pruning.search.space import SearchSpace
 
 
@@ -127,6 +129,9 @@ class MadeUp(EvaluationEngine):
         lost, gained = self.rates[plan]
         right = self._dense & (self._chances[0] >= lost)
         return right | (~self._dense & (self._chances[1] < gained))
+
+    def start(self) -> None:
+        """Nothing is to start."""
 
     def release(self) -> None:
         """Nothing is cached."""
@@ -250,3 +255,41 @@ def test_the_dense_model_may_be_asked_for_itself() -> None:
     some = judge.judge(Plan(), step="policy", limit=256, divergence=True)
     assert (some.n, some.divergence) == (256, 0.0)
     assert len(ledger.hits(Plan().digest, judge.images)) == judge.images
+
+
+@pytest.mark.usefixtures("groupless")
+def test_several_are_judged_as_each_alone() -> None:
+    rates = {"a": (0.0, 0.0), "b": (0.02, 0.01), "c": (0.3, 0.0), "d": (0.05, 0.0)}
+    queries = [
+        Query(plan=plan_of(name), step="robustness", limit=limit, allowed=allowed, **more)
+        for name, limit, allowed, more in [
+            ("a", 700, 3.0, {}),
+            ("c", 700, 3.0, {"estimate": True}),
+            ("b", 700, None, {}),
+            ("c", 700, 3.0, {}),
+            ("d", 500, 4.0, {"estimate": True}),
+            ("d", 700, None, {"divergence": True}),
+        ]
+    ]  # fmt: skip
+    alone, one = made_up(Ledger(), **rates)
+    alone.dense(700)
+    expected = [
+        alone.judge(**{each.name: getattr(query, each.name) for each in fields(Query)})
+        for query in queries
+    ]
+    ledger = Ledger()
+    together, many = made_up(ledger, **rates)
+    together.dense(700)
+    assert [without_time(c) for c in together.judge_all(queries)] == [
+        without_time(c) for c in expected
+    ]
+    assert sorted(many.asked, key=str) == sorted(one.asked, key=str), "the same work is done"
+    assert len({candidate.n for candidate in expected}) > 2, "all see as many images"
+    assert any(candidate.decision == "beyond" for candidate in expected)
+    before = len(many.asked)
+    assert [c.key for c in together.judge_all(queries)] == [c.key for c in expected]
+    assert len(many.asked) == before, "what is known is not evaluated again"
+
+
+def without_time(candidate: Candidate) -> Candidate:
+    return replace(candidate, seconds=0.0)

@@ -23,11 +23,13 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search import samples
 from primesvt_deploy.pruning.search.chunk_evaluator import ChunkEvaluator, EvaluatedOn
+from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.engine import Asked, EvaluationEngine, chunks_of
 from primesvt_deploy.pruning.search.evaluation_worker import EvaluationWorker, WorkerSetup
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
+from primesvt_deploy.pruning.search.robustness import measure_robustness
 from primesvt_deploy.pruning.search.samples import Shard, Sharing
 from primesvt_deploy.pruning.search.space import SearchSpace
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
@@ -70,6 +72,9 @@ class WorkersHere:
     def result(self, call: Any) -> Any:
         return pickle.loads(call.content)
 
+    def close(self) -> None:
+        self._workers = []
+
     def put(self, value: Any) -> Any:
         return _Put(pickle.dumps(value))
 
@@ -106,7 +111,7 @@ def shared(
     groups = groups_of(model)
     setup = WorkerSetup(
         model=model, groups=groups, steps=tuple(steps), calibration=data.search,
-        device="cpu", precision="fp32", batch_size=BATCH, cache_bytes=None,
+        device="cpu", precision="fp32", batch_size=BATCH,
     )  # fmt: skip
     sharing = Sharing(len(data.search), CHUNK, workers)
     makers = [
@@ -115,7 +120,7 @@ def shared(
     ]
     recovery = Recovery(model, groups, data.search, steps)
     engine = WorkerEngine(
-        WorkersHere(makers, dies_at, seed=workers), sharing, groups, data.search.labels,
+        lambda: WorkersHere(makers, dies_at, seed=workers), sharing, groups, data.search.labels,
         device="cpu", recovery=recovery, progress=SILENT,
     )  # fmt: skip
     return engine, recovery
@@ -124,14 +129,17 @@ def shared(
 def searched(model: SViT, engine: EvaluationEngine, recovery: Recovery) -> list[Candidate]:
     """Candidates of a small search, their times left out."""
     ledger = Ledger()
-    judge = LedgerJudge(engine, ledger, max_drop=2.0)
+    judge = LedgerJudge(engine, ledger)
     space = SearchSpace(model, engine.groups, recovery=recovery)
     for group in engine.groups[:3]:
         for rate in (0.25, 0.75):
             plan = space.by_norm.pruned(Plan(), group, rate)
-            judge.judge(plan, step="robustness", group=group, rate=rate, limit=50)
-            judge.judge(plan, step="policy", divergence=True, give_up=False)
+            judge.judge(plan, step="robustness", group=group, rate=rate, limit=50, allowed=2.0)
+            judge.judge(plan, step="policy", divergence=True)
     judge.judge(space.without_constants, step="free")
+    measure_robustness(
+        judge, engine.groups[3:], space.by_norm, AccuracyConstraint(2.0), rates=(0.4, 0.8), limit=60
+    )
     assert list(engine.outcome(Plan(), start=40, limit=90).hits) == list(
         engine.outcome(Plan(), limit=90).hits[40:]
     )
@@ -145,9 +153,17 @@ def test_the_ledger_does_not_depend_on_the_number_of_workers(
 ) -> None:
     expected = searched(tiny, *in_process(tiny, tiny_data, steps))
     assert len({candidate.correct for candidate in expected}) > 3, "the test sees nothing"
-    assert any(candidate.n < candidate.limit for candidate in expected), "none was given up"
+    assert any(candidate.decision for candidate in expected), "none was decided early"
     for workers in (1, 2, 3, 5):
         assert searched(tiny, *shared(tiny, tiny_data, steps, workers)) == expected
+
+
+@pytest.mark.slow
+def test_workers_that_were_released_are_started_anew(tiny: SViT, tiny_data: DataSet) -> None:
+    engine, recovery = shared(tiny, tiny_data, RECOVERY_STEPS, 2)
+    expected = searched(tiny, engine, recovery)
+    engine.release()
+    assert searched(tiny, engine, recovery) == expected
 
 
 @pytest.mark.slow
@@ -180,7 +196,8 @@ def test_candidates_of_another_device_are_the_same(tiny: SViT, tiny_data: DataSe
         found = searched(tiny, engine, recovery)
         left = recovery.recovered(SearchSpace(tiny, groups).by_norm.pruned(Plan(), groups[0], 0.5))
         assert {each.device for each in left.state_dict().values()} == {CPU}
-    assert found == expected
+    assert {each.device for each in found} == {device.type}
+    assert [replace(each, device="cpu") for each in found] == expected
     assert all(each.device.type == "cpu" for each in tiny.module.state_dict().values())
 
 

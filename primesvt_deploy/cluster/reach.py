@@ -1,0 +1,149 @@
+"""Whether a Ray cluster can be joined, found out in seconds.
+
+`ray.init` itself tries for two minutes, and cannot be interrupted, where nothing or something else
+listens. Another process tries first, and is ended when that takes too long.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from primesvt_deploy.errors import ClusterError, SettingsError, first_line
+
+__all__ = ["Reached", "reach"]
+
+_CONNECT_SECONDS = 5.0
+_JOIN_SECONDS = 30.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_TRY = """
+import json, logging, os, sys
+import ray
+sys.stdout.flush()
+out = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+try:
+    if sys.argv[2] == "loopback":
+        ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
+    found = {"address": ray.get_runtime_context().gcs_address}
+except BaseException as error:
+    found = {"error": str(error)}
+out.write(json.dumps(found))
+out.flush()
+os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A cluster that can be joined.
+
+    Args:
+        address: HOST:PORT of its head.
+        on_loopback: whether it is on this machine, and listens on 127.0.0.1 alone.
+    """
+
+    address: str
+    on_loopback: bool
+
+
+def reach(address: str) -> Reached:
+    """Look for a cluster.
+
+    Args:
+        address: HOST:PORT of its head, or `auto`.
+
+    Raises:
+        SettingsError: the address has another form.
+        ClusterError: nothing listens there, it does not answer, it is of another version, or this
+            machine is not part of it.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    if address == "auto":
+        return _joined("auto", on_loopback=False)
+    matched = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
+    if matched is None or not 0 < int(matched[2]) < 65536:
+        raise SettingsError(
+            f"the address of the Ray cluster is {address!r:.80}: expected HOST:PORT of its head, "
+            "such as 10.0.0.1:6379, or auto; change --ray"
+        )
+    host, port = matched[1], int(matched[2])
+    error = _why_closed(host, port)
+    if error is not None:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error}): start one by `ray start --head "
+            f"--port={port}`, or pass the address that `ray status` tells"
+        )
+    return _joined(address, on_loopback=host in _LOOPBACK and _only_loopback(port))
+
+
+def _joined(address: str, *, on_loopback: bool) -> Reached:
+    """Have another process join the cluster."""
+    where = "" if address == "auto" else f" at {address}"
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", _TRY, address, "loopback" if on_loopback else "network"],
+            capture_output=True,
+            text=True,
+            timeout=_JOIN_SECONDS,
+            env=environment,
+        )
+        found = json.loads(ended.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(
+            f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there is "
+            "something else, or this machine is not part of it; look at `ray status`"
+        ) from error
+    except ValueError as error:
+        raise ClusterError(f"Ray cannot join the cluster{where}: {_last(ended.stderr)}") from error
+    if "error" in found:
+        raise _refused(found["error"], where)
+    return Reached(found["address"], on_loopback)
+
+
+def _refused(message: str, where: str) -> ClusterError:
+    """The error of a message of Ray."""
+    versions = re.findall(r"(Ray|Python): (\S+)", message)
+    if message.startswith("Version mismatch") and len(versions) == 4:
+        (_, their_ray), (_, their_python), (_, our_ray), (_, our_python) = versions
+        return ClusterError(
+            f"the Ray cluster{where} runs Ray {their_ray} on Python {their_python}, and this "
+            f"process Ray {our_ray} on Python {our_python}: expected the same; pip install "
+            f"'ray=={their_ray}' here, or install primesvt-deploy[cluster] there"
+        )
+    if message.startswith("Could not find any running Ray instance"):
+        return ClusterError(
+            "no Ray cluster runs on this machine: start one by `ray start --head`, or pass "
+            "--ray HOST:PORT"
+        )
+    reason = first_line(ValueError(message))
+    return ClusterError(f"the Ray cluster{where} cannot be joined from this machine: {reason}")
+
+
+def _why_closed(host: str, port: int) -> str | None:
+    """Reason that no connection to a port can be made; None: one can."""
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_SECONDS):
+            return None
+    except OSError as error:
+        return str(error.strerror or error).lower()
+
+
+def _only_loopback(port: int) -> bool:
+    """Whether a port of 127.0.0.1 is closed on this machine's address, which Ray takes instead."""
+    from ray._private.services import resolve_ip_for_localhost
+
+    return _why_closed(resolve_ip_for_localhost("127.0.0.1"), port) is not None
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:160] if lines else "it says no reason"
