@@ -24,7 +24,7 @@ from primesvt_deploy.pruning.policies.expected import (
     without_known,
 )
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES
-from primesvt_deploy.pruning.search.evaluator import CHUNK
+from primesvt_deploy.pruning.search.evaluator import chunk_size
 from primesvt_deploy.pruning.search.judge import DENSE_IMAGES
 from primesvt_deploy.pruning.search.state_cache import default_bytes
 from primesvt_deploy.settings import HEAD
@@ -157,7 +157,7 @@ def candidate_cost(context: SearchContext) -> CandidateCost:
         pace=context.pace,
         dense_images=images,
         cache_bytes=default_bytes(context.device),
-        chunk=CHUNK,
+        chunk=chunk_size(context.pace.batch),
         workers=context.compute.workers or 1,
     )
 

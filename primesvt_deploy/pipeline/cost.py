@@ -160,14 +160,12 @@ def estimate(
         torch.set_num_threads(settings.threads)
     if isinstance(settings, BuildSettings):
         compute = settings.compute
+    compute = compute or ComputeSettings()
+    alone = replace(compute, workers=None, ray=None)  # no worker is started to be measured
     context = unjudged_context(
-        model,
-        search,
-        splits,
-        ledger=ledger,
-        compute=compute or ComputeSettings(),
-        progress=progress,
+        model, search, splits, ledger=ledger, compute=alone, progress=progress
     )
+    context = replace(context, compute=compute)
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
     pace = context.measure(seconds=THOROUGH_S)
     progress.step()
