@@ -39,9 +39,9 @@ QUICK_S, THOROUGH_S = 2.0, 9.0
 """Seconds of measuring: before a build, for the time left; where its cost is asked for."""
 _FORWARD, _MATCHING, _RECOVERING, _RANKING = 0.2, 0.25, 0.2, 0.25
 """Shares of them; the rest is of the calibration batch."""
-_STEPS = (1, 3)
+_STEPS = (1, 9)
 """Eliminated channels of which the time of one is told."""
-_SHRINKING = 0.4
+_SHRINKING = 0.65
 """Of the time of the first steps, that of all on average: the matrices lose their columns."""
 _PLACE = (0, 1)
 """The chunk that states are cached under."""
