@@ -264,7 +264,7 @@ class LedgerJudge:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of a candidate.
+    """The question that is asked of a candidate.
 
     Args:
         limit: images that it is about.
