@@ -28,6 +28,8 @@ __all__ = ["DENSE_IMAGES", "LedgerJudge"]
 
 DENSE_IMAGES = 256
 """The dense model is evaluated on so many images at first, then on half as many more each time."""
+_KEPT_IMAGES = 512
+"""Of so many the states of the dense model are cached."""
 _DIGITS = 9
 _Hits = npt.NDArray[np.bool_]
 
@@ -236,7 +238,9 @@ class LedgerJudge:
         if begun >= until:
             return
         started = time.perf_counter()
-        found = self._outcome(Plan(), begun, until, self._engine.groups)
+        # One layer alone is pruned on few images: behind them its states would not be asked for.
+        keep = self._engine.groups if begun < _KEPT_IMAGES else ()
+        found = self._outcome(Plan(), begun, until, keep)
         self._dense = np.concatenate([self._dense, found.hits])
         if not begun:
             self._logits = found.logits
