@@ -33,10 +33,9 @@ class Eager(_Walk):
 
     def _curves(self, plan: Plan, fractions: Sequence[float]) -> list[_Curve]:
         curves = super()._curves(plan, fractions)
-        base = self._judged(plan)
-        for curve in curves:
-            while curve.next is not None:
-                self._measure(plan, base, curve)
+        (base,) = self._search.judge.judge_all([self._query(plan)])
+        while left := [curve for curve in curves if curve.next is not None]:
+            self._measure(plan, base, left)
         return curves
 
 
