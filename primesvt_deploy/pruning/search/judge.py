@@ -120,7 +120,7 @@ class LedgerJudge:
     def _trials(
         self, queries: Sequence[Query], questions: Sequence[_Question]
     ) -> dict[int, _Trial]:
-        """What has to be evaluated, by the number of the query; of equal ones the first."""
+        """The evaluations that are needed, by the number of the query; of equal ones the first."""
         trials: dict[int, _Trial] = {}
         begun: set[tuple[str, int]] = set()
         for number, (query, asked) in enumerate(zip(queries, questions, strict=True)):
