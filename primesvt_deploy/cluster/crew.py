@@ -146,6 +146,21 @@ class Crew:
             found[call] = self.result(call)
         return [found[call] for call in calls]
 
+    def raise_loss(self, calls: Sequence[Any], seconds: float) -> None:
+        """Raise the loss of a worker, if one of some calls ends with it within so many seconds.
+
+        Raises:
+            WorkerLostError, ClusterError: see `result`.
+        """
+        done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=seconds)
+        for call in done:
+            try:
+                self.result(call)
+            except ClusterError:
+                raise
+            except Exception:
+                continue  # what the method itself raised, which is known
+
     def processes(self) -> list[int]:
         """Process number of each worker on its node."""
         return self.results([actor.process.remote() for actor in self._actors])

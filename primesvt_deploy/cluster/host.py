@@ -1,4 +1,4 @@
-"""What runs in a worker: it makes its object at the first call, and calls its methods.
+"""The process of a worker: it makes its object at the first call, and calls its methods.
 
 A worker that was killed is started anew by Ray with the same arguments, and its call is repeated
 there: the object has to be all made of its arguments.

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from primesvt_deploy.errors import NotInstalledError
 
-__all__ = ["only_loopback", "ray_library", "unheard"]
+__all__ = [
+    "AUTH_MODE",
+    "only_loopback",
+    "own_modules",
+    "own_token",
+    "ray_library",
+    "token_mode",
+    "unheard",
+]
 
+AUTH_MODE, _TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 _LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
@@ -44,17 +56,55 @@ def only_loopback() -> Iterator[None]:
     """
     from ray._private import ray_constants
 
-    before, was = os.environ.get(_LOOPBACK_VARIABLE), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[_LOOPBACK_VARIABLE] = "0"
+    before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield
+        with _variable(_LOOPBACK_VARIABLE, "0"):
+            yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = was
-        if before is None:
-            del os.environ[_LOOPBACK_VARIABLE]
-        else:
-            os.environ[_LOOPBACK_VARIABLE] = before
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def own_modules() -> Iterator[None]:
+    """Have workers that a private Ray starts meanwhile find the modules that this process finds."""
+    with _variable("PYTHONPATH", os.pathsep.join(path or os.getcwd() for path in sys.path)):
+        yield
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Have the private Ray that starts meanwhile obey this process alone, not others' on 127.0.0.1.
+
+    From Ray 2.60 on; it would write a token to the user's home otherwise.
+    """
+    with _variable(_TOKEN, process_token()), token_mode(True):
+        yield
+
+
+@contextmanager
+def token_mode(demanded: bool) -> Iterator[None]:
+    """Speak with a cluster that demands a token, or with one that knows of none.
+
+    Both sides have to agree: a driver that demands one is not heard by a cluster without.
+    """
+    with _variable(AUTH_MODE, "token" if demanded else "disabled"):
+        _read_variables_again()
+        yield
+    _read_variables_again()
+
+
+def _read_variables_again() -> None:
+    """Have Ray's C++ part read the environment: it remembers what it read at first."""
+    from ray._raylet import Config
+
+    Config.initialize("")
+
+
+@cache
+def process_token() -> str:
+    """The token of all private sessions of this process: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -68,3 +118,16 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = before
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -76,6 +76,8 @@ def place_workers(
         )
     if on_gpus:
         threads = min(node.cpus // node.gpus for node in useful)
+    elif compute.workers is None:
+        threads = min((node.cpus for node in useful), default=1)
     else:
         threads = _threads([node.cpus for node in useful], workers)
     return Placement(workers=workers, device="cuda" if on_gpus else "cpu", threads=max(1, threads))

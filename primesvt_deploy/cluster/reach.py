@@ -12,15 +12,21 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from primesvt_deploy.cluster.library import AUTH_MODE
 from primesvt_deploy.errors import ClusterError, SettingsError, first_line
 
 __all__ = ["Reached", "reach"]
 
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NO_TOKEN = "InvalidAuthToken"
 _TRY = """
 import json, logging, os, sys
 import ray
@@ -33,7 +39,7 @@ try:
     ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
     found = {"address": ray.get_runtime_context().gcs_address}
 except BaseException as error:
-    found = {"error": str(error)}
+    found = {"error": str(error.__cause__ or error)}
 out.write(json.dumps(found))
 out.flush()
 os._exit(0)
@@ -47,10 +53,12 @@ class Reached:
     Args:
         address: HOST:PORT of its head.
         on_loopback: whether it is on this machine, and listens on 127.0.0.1 alone.
+        token: whether it demands a token, which Ray then finds at its usual places.
     """
 
     address: str
     on_loopback: bool
+    token: bool
 
 
 def reach(address: str) -> Reached:
@@ -65,7 +73,7 @@ def reach(address: str) -> Reached:
             machine is not part of it.
     """
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
+        address = os.environ.get("RAY_ADDRESS") or _started_here() or "auto"
     if address == "auto":
         return _joined("auto", on_loopback=False)
     matched = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
@@ -85,28 +93,61 @@ def reach(address: str) -> Reached:
 
 
 def _joined(address: str, *, on_loopback: bool) -> Reached:
-    """Have another process join the cluster."""
+    """Have another process join the cluster, with a token where it demands one."""
     where = "" if address == "auto" else f" at {address}"
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-c", _TRY, address, "loopback" if on_loopback else "network"],
-            capture_output=True,
-            text=True,
-            timeout=_JOIN_SECONDS,
-            env=environment,
-        )
-        found = json.loads(ended.stdout)
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError(
-            f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there is "
-            "something else, or this machine is not part of it; look at `ray status`"
-        ) from error
-    except ValueError as error:
-        raise ClusterError(f"Ray cannot join the cluster{where}: {_last(ended.stderr)}") from error
+    mode = os.environ.get(AUTH_MODE)
+    for token in (False, True) if mode is None else (mode.lower() == "token",):
+        found = _try(address, where, on_loopback=on_loopback, token=token)
+        if _NO_TOKEN not in found.get("error", ""):
+            break
     if "error" in found:
         raise _refused(found["error"], where)
-    return Reached(found["address"], on_loopback)
+    return Reached(found["address"], on_loopback, token)
+
+
+def _try(address: str, where: str, *, on_loopback: bool, token: bool) -> dict[str, str]:
+    """The address of the cluster, or Ray's error, as another process finds it."""
+    environment = {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        AUTH_MODE: "token" if token else "disabled",
+    }
+    how = "loopback" if on_loopback else "network"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(Path(folder) / "answer", "w") as answer,
+        open(Path(folder) / "told", "w") as told,
+        subprocess.Popen(
+            [sys.executable, "-c", _TRY, address, how],
+            stdout=answer,
+            stderr=told,
+            env=environment,
+        ) as trying,
+    ):
+        try:
+            return _answer(trying, Path(folder), where)
+        finally:
+            trying.kill()
+
+
+def _answer(trying: subprocess.Popen[bytes], folder: Path, where: str) -> dict[str, str]:
+    """What a process that tries to join has found out, as soon as it is known."""
+    until = time.monotonic() + _JOIN_SECONDS
+    while trying.poll() is None:
+        if _NO_TOKEN in (folder / "told").read_text(errors="replace"):
+            return {"error": _NO_TOKEN}  # Ray itself would try on for 20 s
+        if time.monotonic() > until:
+            raise ClusterError(
+                f"no Ray cluster answers{where} within {_JOIN_SECONDS:.0f} s: what listens there "
+                "is something else, or this machine is not part of it; look at `ray status`"
+            )
+        time.sleep(_LOOK_SECONDS)
+    try:
+        found: dict[str, str] = json.loads((folder / "answer").read_text())
+    except ValueError as error:
+        reason = _last((folder / "told").read_text(errors="replace"))
+        raise ClusterError(f"Ray cannot join the cluster{where}: {reason}") from error
+    return found
 
 
 def _refused(message: str, where: str) -> ClusterError:
@@ -124,8 +165,22 @@ def _refused(message: str, where: str) -> ClusterError:
             "no Ray cluster runs on this machine: start one by `ray start --head`, or pass "
             "--ray HOST:PORT"
         )
+    if _NO_TOKEN in message or "Token authentication is enabled but" in message:
+        return ClusterError(
+            f"the Ray cluster{where} demands a token that this process does not have: set "
+            "RAY_AUTH_TOKEN_PATH to the file that `ray get-auth-token` names there, and "
+            "RAY_AUTH_MODE=token"
+        )
     reason = first_line(ValueError(message))
     return ClusterError(f"the Ray cluster{where} cannot be joined from this machine: {reason}")
+
+
+def _started_here() -> str | None:
+    """The address that `ray start` has left on this machine."""
+    from ray._private.utils import read_ray_address
+
+    found: str | None = read_ray_address()
+    return found
 
 
 def _why_closed(host: str, port: int) -> str | None:

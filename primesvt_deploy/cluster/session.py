@@ -13,7 +13,14 @@ from typing import Any
 from primesvt_deploy.cluster.crew import Crew
 from primesvt_deploy.cluster.ending import shut_down, sigterm_kept
 from primesvt_deploy.cluster.host import Stored
-from primesvt_deploy.cluster.library import only_loopback, ray_library, unheard
+from primesvt_deploy.cluster.library import (
+    only_loopback,
+    own_modules,
+    own_token,
+    ray_library,
+    token_mode,
+    unheard,
+)
 from primesvt_deploy.cluster.placement import Node, Placement, place_workers
 from primesvt_deploy.cluster.reach import Reached, reach
 from primesvt_deploy.cluster.versions import check_versions, make_report
@@ -35,7 +42,8 @@ class RaySession:
 
     A private Ray listens on 127.0.0.1 alone. It ends with the context, thus at an exception, at
     Ctrl-C and at SIGTERM; where this process is killed its workers end at once, and the last of
-    Ray's own processes a minute later.
+    Ray's own processes a minute later. A process that has had one joins no cluster of another
+    token: Ray remembers the first.
 
     Args:
         compute: workers or a cluster (`ComputeSettings.distributed`).
@@ -103,6 +111,8 @@ class RaySession:
         here = Node(cpus=torch.get_num_threads(), gpus=gpus)
         self.placement = place_workers([here], self._compute, "this machine", shared=False)
         opening.enter_context(only_loopback())
+        opening.enter_context(own_modules())
+        opening.enter_context(own_token())
         folder = opening.enter_context(_short_folder())
         opening.callback(shut_down, self._ray.shutdown)
         self._init(
@@ -116,6 +126,7 @@ class RaySession:
         )
 
     def _join(self, opening: ExitStack, reached: Reached) -> None:
+        opening.enter_context(token_mode(reached.token))
         if reached.on_loopback:
             opening.enter_context(only_loopback())
         opening.callback(self._ray.shutdown)

@@ -23,7 +23,7 @@ class FinetuneSettings(Brief):
         learning_rate: peak of AdamW's, after a warm-up, falling to 0 as a cosine.
         warmup: share of all steps over which it rises.
         weight_decay: on weights; biases and norms have none.
-        batch_size: images a step.
+        batch_size: images a step, of all workers together.
         distillation: weight of the divergence from the dense model's probabilities in the loss;
             the rest is cross-entropy with the labels.
         temperature: of that divergence's probabilities.

@@ -14,10 +14,26 @@ import torch
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.model.svit import time_first
 
-__all__ = ["Batches"]
+__all__ = ["WHOLE", "Batches", "Share"]
 
 _SHIFT = 8
 """Crops move by up to an eighth of the sides."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch that one of several processes takes.
+
+    Args:
+        number: number of the process, from 0.
+        of: how many processes there are; they divide the batch.
+    """
+
+    number: int
+    of: int
+
+
+WHOLE = Share(0, 1)
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,14 @@ class Batches:
         batch_size: images in a batch.
         seed: seed of order and augmentation.
         mirrored: whether samples may be flipped left to right.
+        share: the part of each batch that is made.
     """
 
     images: ImageList
     batch_size: int
     seed: int
     mirrored: bool = True
+    share: Share = WHOLE
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -46,7 +64,9 @@ class Batches:
 
     def batch(self, epoch: int, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples `[N, C, H, W]`, or `[T, N, C, H, W]` of frames, and labels `[N]`."""
-        chosen = self.order(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
+        each = self.batch_size // self.share.of
+        start = index * self.batch_size + self.share.number * each
+        chosen = self.order(epoch)[start : start + each]
         samples = [self._augmented(epoch, int(number)) for number in chosen]
         labels = torch.from_numpy(self.images.labels[chosen])
         return time_first(torch.from_numpy(np.stack(samples))), labels

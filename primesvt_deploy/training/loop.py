@@ -19,7 +19,7 @@ import torch
 from primesvt_deploy.edge.whole_file import write_whole
 from primesvt_deploy.training.strided_pointwise import subsampled_pointwise
 
-__all__ = ["Stateful", "Trainer", "TrainingLoop", "load_state", "save_state"]
+__all__ = ["Stateful", "Trainer", "TrainingLoop", "load_state", "on_cpu", "save_state"]
 
 _Batch = TypeVar("_Batch")
 
@@ -143,7 +143,7 @@ class TrainingLoop:
             stopping = trainer.should_stop()
             due = self.at_epoch_end or stopping or now - saved > self._save_seconds
             if trainer.agreed(due):
-                trainer.save(self._state())
+                trainer.save(self.state())
                 saved = time.monotonic()
             if self.at_epoch_end:
                 trainer.end_epoch()
@@ -151,9 +151,17 @@ class TrainingLoop:
                 break
             begun = time.monotonic()
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Position and parts, as `resume` takes them; it changes with them."""
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         return {"step": self.step, "seconds": self.seconds, **parts}
+
+
+def on_cpu(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a state in the computer's memory."""
+    content = _packed(state)
+    content.seek(0)
+    return dict(torch.load(content, map_location="cpu", weights_only=True))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -162,9 +170,14 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    content = io.BytesIO()  # torch.save itself says of a full disk only that writing failed
+    # torch.save itself says of a full disk only that writing failed.
+    write_whole(path, _packed(state).getbuffer())
+
+
+def _packed(state: Mapping[str, Any]) -> io.BytesIO:
+    content = io.BytesIO()
     torch.save(dict(state), content)
-    write_whole(path, content.getbuffer())
+    return content
 
 
 def load_state(path: Path, keys: Iterable[str]) -> dict[str, Any]:

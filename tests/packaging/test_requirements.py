@@ -35,7 +35,7 @@ NOT_IMPORTED = {
 
 PROGRAMS = {
     *("hatchling", "import-linter", "mkdocs-material", "mkdocstrings-python", "mypy"),
-    *("pytest-xdist", "ruff"),
+    *("pytest-xdist", "ray", "ruff"),
 }
 """Requirements of the dev extra that are run, not imported."""
 
@@ -68,7 +68,9 @@ def imported(*folders: Path, at_the_top: bool = False) -> set[str]:
 
 
 def test_the_package_imports_what_its_extras_install_and_nothing_else() -> None:
-    demanded = modules(PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["sign"])
+    demanded = modules(
+        PROJECT["dependencies"] + EXTRAS["build"] + EXTRAS["cluster"] + EXTRAS["sign"]
+    )
     assert imported(PACKAGE) == demanded - set(NOT_IMPORTED)
 
 
@@ -89,7 +91,7 @@ def test_every_install_imports_what_it_demands() -> None:
 
 def test_the_build_extra_has_what_the_ssh_extra_has() -> None:
     assert set(EXTRAS["ssh"]) <= set(EXTRAS["build"])
-    assert set(EXTRAS["sign"]) <= set(EXTRAS["dev"])
+    assert set(EXTRAS["cluster"]) | set(EXTRAS["sign"]) <= set(EXTRAS["dev"])
 
 
 def test_tests_and_tools_import_what_the_dev_extra_installs() -> None:

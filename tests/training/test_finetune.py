@@ -12,15 +12,17 @@ import torch
 from families.zoo import ZOO
 from small_models import make_model, write_arrays
 
+from primesvt_deploy.compute.device import CPU
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.errors import DataError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.progress import Silent
-from primesvt_deploy.settings import FinetuneSettings
-from primesvt_deploy.training import finetune as training
-from primesvt_deploy.training.batches import Batches
+from primesvt_deploy.progress import SILENT, Silent
+from primesvt_deploy.settings import ComputeSettings, FinetuneSettings
+from primesvt_deploy.training import finetuning
+from primesvt_deploy.training.batches import WHOLE, Batches, Share
 from primesvt_deploy.training.finetune import Finetuned, check_finetune, finetune
+from primesvt_deploy.training.finetuning import FinetuneJob, Finetuning
 
 SETTINGS = FinetuneSettings(epochs=2, batch_size=16, images=64, learning_rate=1e-3)
 
@@ -67,6 +69,11 @@ def test_the_teacher_is_followed_where_labels_say_nothing(tiny: SViT, train: Ima
     assert distance(found.model) < 0.95 * distance(student)
 
 
+def begun(tiny: SViT, train: ImageList, settings: FinetuneSettings) -> Finetuning:
+    job = FinetuneJob(model=tiny, dense=tiny, train=train, settings=settings)
+    return Finetuning(job, CPU, share=WHOLE, keep=lambda state: None, progress=SILENT)
+
+
 class Killed(Exception):
     pass
 
@@ -82,7 +89,7 @@ def test_cut_off_and_resumed_it_ends_with_the_same_weights(
     settings = replace(SETTINGS, timesteps=(1, 2))
     tiny = make_model(replace(tiny.config, timesteps=2))
     expected = finetune(tiny, tiny, train, settings)
-    monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(finetuning, "SAVE_SECONDS", 0.0)
     steps = 0
 
     class Kill(Silent):
@@ -140,14 +147,14 @@ def test_early_epochs_may_run_fewer_timesteps(
 ) -> None:
     model = make_model(replace(tiny.config, timesteps=3))
     seen: list[int] = []
-    whole = training._Finetuning.train_step
+    whole = Finetuning.train_step
 
-    def watched(self: training._Finetuning, batch: tuple[int, int]) -> None:
+    def watched(self: Finetuning, batch: tuple[int, int]) -> None:
         neuron = self._student.blocks[0].mlp.fc1.neuron  # type: ignore[union-attr, index]
         neuron.register_forward_hook(lambda n, _a, y: seen.append(n.timesteps))
         whole(self, batch)
 
-    monkeypatch.setattr(training._Finetuning, "train_step", watched)
+    monkeypatch.setattr(Finetuning, "train_step", watched)
     settings = replace(SETTINGS, epochs=3, timesteps=(1, 2, 3))
     found = finetune(model, model, train, settings)
     assert set(seen) == {1, 2, 3}
@@ -156,7 +163,7 @@ def test_early_epochs_may_run_fewer_timesteps(
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing(tiny: SViT, train: ImageList) -> None:
     settings = replace(SETTINGS, epochs=5, warmup=0.2)
-    run = training._Finetuning(tiny, tiny, train, settings)
+    run = begun(tiny, train, settings)
     rates = []
     for step in range(run.loop.total):
         run.loop.step = step
@@ -169,7 +176,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing(tiny: SViT, train: Imag
 
 
 def test_weight_decay_is_for_weights_alone(tiny: SViT, train: ImageList) -> None:
-    run = training._Finetuning(tiny, tiny, train, SETTINGS)
+    run = begun(tiny, train, SETTINGS)
     decayed, others = run._optimizer.param_groups
     assert decayed["weight_decay"] == SETTINGS.weight_decay
     assert others["weight_decay"] == 0.0
@@ -215,6 +222,25 @@ class TestRefusals:
         with pytest.raises(SettingsError, match="one an epoch"):
             replace(SETTINGS, epochs=1, timesteps=(1, 2))
 
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_a_gpu_that_is_not_there(self, tiny: SViT, train: ImageList) -> None:
+        with pytest.raises(SettingsError, match="no CUDA device"):
+            check_finetune(tiny, train, SETTINGS, "d", compute=ComputeSettings(device="cuda"))
+
+    def test_a_batch_that_workers_cannot_share(self, tiny: SViT, train: ImageList) -> None:
+        with pytest.raises(SettingsError, match="cannot be shared by 3 workers: pass --batch-size"):
+            check_finetune(tiny, train, SETTINGS, "d", compute=ComputeSettings(workers=3))
+
+    def test_a_batch_that_does_not_fit_the_devices_memory(
+        self, tiny: SViT, train: ImageList, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def too_large(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+        monkeypatch.setattr(Finetuning, "_step", too_large)
+        with pytest.raises(SettingsError, match=r"of 16 images does not fit .* --batch-size"):
+            finetune(tiny, tiny, train, SETTINGS)
+
     @pytest.mark.parametrize(
         "values",
         [
@@ -244,6 +270,12 @@ class TestBatches:
         assert torch.equal(first.batch(0, 1)[0], again[0])
         assert torch.equal(first.batch(0, 1)[1], again[1])
         assert not torch.equal(first.batch(1, 1)[0], again[0])
+
+    def test_shares_are_the_parts_of_the_whole(self, train: ImageList) -> None:
+        whole = Batches(train, 12, seed=1).batch(1, 2)
+        parts = [Batches(train, 12, seed=1, share=Share(i, 3)).batch(1, 2) for i in range(3)]
+        assert torch.equal(torch.cat([samples for samples, _ in parts]), whole[0])
+        assert torch.equal(torch.cat([labels for _, labels in parts]), whole[1])
 
     def test_samples_are_shifted_and_mirrored_copies(self, train: ImageList) -> None:
         batches = Batches(train, 1, seed=0)
