@@ -27,7 +27,8 @@ from wide import network
 from primesvt_deploy import load, open_data
 from primesvt_deploy.lowering.lower_module import lower_module
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.context import SearchContext, unjudged_context
+from primesvt_deploy.pipeline.context import SearchContext
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, NORM_IMAGES
 from primesvt_deploy.pruning.search.engine import Request

@@ -27,7 +27,7 @@ from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.pipeline.apply_plan import recover_and_cut
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision

@@ -17,17 +17,14 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead_of_build import build_ahead
-from primesvt_deploy.pipeline.context import (
-    BuildContext,
-    SearchContext,
-    check_record,
-    unjudged_context,
-)
+from primesvt_deploy.pipeline.context import BuildContext, SearchContext
 from primesvt_deploy.pipeline.dense import export_dense
+from primesvt_deploy.pipeline.dense_accuracy import check_record
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle

@@ -14,7 +14,7 @@ from primesvt_deploy.measure.span import Span
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead, candidate_cost
 from primesvt_deploy.pipeline.ahead_of_build import build_ahead
-from primesvt_deploy.pipeline.context import BuildContext, SearchContext, unjudged_context
+from primesvt_deploy.pipeline.context import BuildContext, SearchContext
 from primesvt_deploy.pipeline.cost_artifact import with_artifact_measured
 from primesvt_deploy.pipeline.cost_intervals import (
     SearchImages,
@@ -24,6 +24,7 @@ from primesvt_deploy.pipeline.cost_intervals import (
 from primesvt_deploy.pipeline.cost_measure import THOROUGH_S
 from primesvt_deploy.pipeline.cost_memory import ExpectedMemory, expected_memory
 from primesvt_deploy.pipeline.cost_stage import ExpectedStage, expected_stage
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default

@@ -9,7 +9,8 @@ import pytest
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead_of_build import build_ahead
-from primesvt_deploy.pipeline.context import BuildContext, SearchContext, unjudged_context
+from primesvt_deploy.pipeline.context import BuildContext, SearchContext
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.settings import BuildSettings, Precision, SearchSettings
 
 SEARCH = SearchSettings(policy="greedy")
