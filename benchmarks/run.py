@@ -22,6 +22,7 @@ SCRIPTS = (
     "answers.py",
     "first_minutes.py",
     "estimates.py",
+    "scaling.py",
     "sequential.py",
     "headline.py",
     "native.py",

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def main() -> None:
         "scaling",
         {
             "model": model.name,
+            "ray": version("ray"),
             "settings": SEARCH.to_dict(),
             "rounds": ROUNDS,
             "engines": {name: summed([each[name] for each in rounds]) for name in ENGINES},

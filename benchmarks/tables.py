@@ -29,6 +29,7 @@ from frontier_tables import (
 from latency_tables import latency_table
 from native_tables import native_sections
 from precision_tables import exactness_table, memory_table, precision_table, widths_table
+from scaling_table import scaling_table
 from sequential_table import sequential_table
 
 from primesvt_deploy.edge.whole_file import write_whole
@@ -239,6 +240,7 @@ def sections(model: str = "") -> dict[str, str]:
         "answers": answers_table,
         "first_minutes": first_minutes_table,
         "estimates": estimates_table,
+        "scaling": scaling_table,
         "sequential": sequential_table,
     }
     for name, table in measured_later.items():
