@@ -17,7 +17,8 @@ def scaling_table(found: dict[str, Any]) -> str:
     ]
     lines += [
         f"| {name} | {row['seconds']:.1f} ({row['least_seconds']:.1f} to "
-        f"{row['most_seconds']:.1f}) | {row['images_a_second']:.0f} | {alone / row['seconds']:.2f} |"
+        f"{row['most_seconds']:.1f}) | {row['images_a_second']:.0f} "
+        f"| {alone / row['seconds']:.2f} |"
         for name, row in engines.items()
     ]
     return "\n".join([*lines, "", _measured(found), "", *_projected(found)])
