@@ -279,7 +279,9 @@ def _finetuned(
         context.images.data.train,
         settings,
         checkpoint=checkpoints / f"finetune-{plan.digest}.pt",
+        compute=context.settings.compute,
         device=context.device,
+        session=context.search.session,
         progress=context.progress,
     )
 
