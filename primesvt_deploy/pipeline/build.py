@@ -150,7 +150,9 @@ def _context(
         searched = replace(known.search, max_drop=settings.search.max_drop)
         settings = replace(settings, search=searched)
     if settings.finetune is not None:
-        check_finetune(model, splits.train, settings.finetune, splits.name)
+        check_finetune(
+            model, splits.train, settings.finetune, splits.name, compute=settings.compute
+        )
     if known is not None:
         ledger = known.ledger(model, splits)
         progress.message(f"plan, policy, recovery, images and seed are those of {known.directory}")
