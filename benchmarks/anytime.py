@@ -42,7 +42,7 @@ from primesvt_deploy.pipeline.anytime import make_stages, native_stages, stage_r
 from primesvt_deploy.pipeline.ladder import Ladder, StageResult, choose_ladder, climb
 from primesvt_deploy.pruning.recovery.timesteps import with_timesteps
 from primesvt_deploy.quantization.quantize import quantize
-from primesvt_deploy.settings import BudgetOn, FinetuneSettings, Precision, Runtime
+from primesvt_deploy.settings import BudgetOn, ComputeSettings, FinetuneSettings, Precision, Runtime
 
 WITH_PRUNED = "--pruned" in sys.argv[1:]
 RUNS, WARMUP, IMAGES, CALIBRATION = 300, 20, 100, 128
@@ -57,7 +57,8 @@ PRUNED = BuildSettings(
     integer_input=True,
     anytime=0.8,
     search=SearchSettings(max_drop=0.2, policy="greedy", search_images=3000),
-    finetune=FinetuneSettings(epochs=5, timesteps=(1, 1, 1, 2, 2), device="cpu"),
+    finetune=FinetuneSettings(epochs=5, timesteps=(1, 1, 1, 2, 2)),
+    compute=ComputeSettings(device="cpu"),
     threads=os.cpu_count() or 1,
 )
 """Half of the model at T = 2, within one point in all of what that loses."""

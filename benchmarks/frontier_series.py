@@ -16,8 +16,8 @@ from primesvt_deploy import SearchSettings
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.apply_plan import recover_and_cut
-from primesvt_deploy.pipeline.context import search_context
 from primesvt_deploy.pipeline.frontier import frontier
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.settings import RECOVERY_STEPS
 

@@ -21,6 +21,8 @@ SCRIPTS = (
     "frontier_models.py",
     "answers.py",
     "first_minutes.py",
+    "estimates.py",
+    "scaling.py",
     "sequential.py",
     "headline.py",
     "native.py",

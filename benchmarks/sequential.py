@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import write
 from first_minutes import checked_out, run
 from sequential_simulation import simulated
@@ -26,7 +27,7 @@ from primesvt_deploy.data import open_data
 from primesvt_deploy.edge.runtime.native import NativeModel
 from primesvt_deploy.measure.accuracy import artifact_hits
 from primesvt_deploy.pipeline.apply_plan import recover_and_cut
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.quantization.quantize import quantize
 from primesvt_deploy.settings import Precision
@@ -86,13 +87,13 @@ def native() -> dict[str, Any]:
         plan = context.space.by_norm.pruned(plan, group, RATE)
     images = context.image_sets().search
     context.recovery.prepare()
-    context.engine.outcome(plan, limit=32)
+    context.engine.outcome(Plan(), limit=32)
     begun = time.perf_counter()
-    context.engine.outcome(plan, limit=32)
+    first = context.engine.outcome(plan, limit=32).hits
     few = time.perf_counter()
-    hits = context.engine.outcome(plan, limit=IMAGES).hits
+    rest = context.engine.outcome(plan, start=32, limit=IMAGES).hits
     whole = time.perf_counter()
-    an_image = (whole - few - (few - begun)) / (IMAGES - 32)
+    an_image = (whole - few) / (IMAGES - 32)
     cut = recover_and_cut(context, plan)
     recovered = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory:
@@ -114,7 +115,7 @@ def native() -> dict[str, Any]:
             "of_that_lowering_s": round(prepared - recovered, 2),
             "images_per_s": round(IMAGES / (ended - prepared), 1),
         },
-        "decided_otherwise": int((hits != theirs).sum()),
+        "decided_otherwise": int((np.concatenate([first, rest]) != theirs).sum()),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from answers_table import answers_table
 from cards import card, models_table
+from estimates_table import estimates_table
 from first_minutes_table import first_minutes_table
 from frontier_tables import (
     finetuned_table,
@@ -28,6 +29,7 @@ from frontier_tables import (
 from latency_tables import latency_table
 from native_tables import native_sections
 from precision_tables import exactness_table, memory_table, precision_table, widths_table
+from scaling_table import scaling_table
 from sequential_table import sequential_table
 
 from primesvt_deploy.edge.whole_file import write_whole
@@ -234,12 +236,14 @@ def sections(model: str = "") -> dict[str, str]:
         "fuzz": fuzz_table(fuzz),
         **native_sections(RESULTS),
     }
-    waits = {
+    measured_later = {
         "answers": answers_table,
         "first_minutes": first_minutes_table,
+        "estimates": estimates_table,
+        "scaling": scaling_table,
         "sequential": sequential_table,
     }
-    for name, table in waits.items():
+    for name, table in measured_later.items():
         if (RESULTS / f"{name}.json").exists():
             content[name] = table(json.loads((RESULTS / f"{name}.json").read_text()))
     if model in models["models"]:

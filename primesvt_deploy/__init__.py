@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from primesvt_deploy.model.svit import SViT
     from primesvt_deploy.pipeline.analyze import analyze
     from primesvt_deploy.pipeline.build import BuildResult, build
+    from primesvt_deploy.pipeline.cost import estimate
     from primesvt_deploy.pipeline.export import export
     from primesvt_deploy.pipeline.frontier import frontier
     from primesvt_deploy.pipeline.frontier_files import KnownFrontier
@@ -53,6 +54,7 @@ __all__ = [
     "analyze",
     "build",
     "check_signature",
+    "estimate",
     "export",
     "finetune",
     "frontier",
@@ -76,6 +78,7 @@ _HOMES = {
     "analyze": "pipeline.analyze",
     "build": "pipeline.build",
     "check_signature": "bundle.signature",
+    "estimate": "pipeline.cost",
     "export": "pipeline.export",
     "finetune": "training.finetune",
     "frontier": "pipeline.frontier",

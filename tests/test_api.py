@@ -13,8 +13,8 @@ PUBLIC = [
     "BuildResult", "BuildSettings", "Classifier", "ComputeSettings", "DeployError",
     "FinetuneSettings", "KnownFrontier", "SViT", "SearchSettings",
     "__version__",
-    "adopt", "analyze", "build", "check_signature", "export", "finetune", "frontier", "load",
-    "load_signing_key", "open_data", "prune",
+    "adopt", "analyze", "build", "check_signature", "estimate", "export", "finetune", "frontier",
+    "load", "load_signing_key", "open_data", "prune",
 ]  # fmt: skip
 
 

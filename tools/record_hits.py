@@ -14,7 +14,7 @@ import numpy as np
 
 import primesvt_deploy as svit
 from primesvt_deploy.data import open_data
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pruning.plan import Plan
 
 MODEL = "spikformer-2-192-cifar10-12epochs"

@@ -56,7 +56,9 @@ def factored(covariance: torch.Tensor, damping: float = DAMPING) -> torch.Tensor
         damping *= 10.0
 
 
-def reconstruction_importance(module: nn.Module, group: Group, moments: Moments) -> torch.Tensor:
+def reconstruction_importance(
+    module: nn.Module, group: Group, moments: Moments, *, steps: int | None = None
+) -> torch.Tensor:
     """Importance of a group's channels by the reconstruction error of their consumers.
 
     Where no consumer layer is dense (such as for q and k of an attention) it is the L2 norm of the
@@ -66,6 +68,7 @@ def reconstruction_importance(module: nn.Module, group: Group, moments: Moments)
         module: the network.
         group: one of its groups.
         moments: statistics of the inputs of its consumers; it is computed on their device.
+        steps: end after so many, to see how long they take; None: eliminate all channels.
 
     Returns:
         Importance `[width]`, float64, on the CPU: the step at which a channel is eliminated, with
@@ -84,7 +87,7 @@ def reconstruction_importance(module: nn.Module, group: Group, moments: Moments)
     head_width = group.width // group.heads
     nothing = torch.zeros(group.width, device=device)
     first = torch.arange(group.heads) * head_width
-    for step in range(head_width):
+    for step in range(min(head_width, steps or head_width)):
         losses = sum((consumer.losses() for consumer in consumers), nothing)
         losses = losses.masked_fill(~alive, float("inf"))
         leaving = losses.view(group.heads, head_width).argmin(dim=1).cpu()

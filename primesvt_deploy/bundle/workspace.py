@@ -25,7 +25,7 @@ from primesvt_deploy.edge.runtime.manifest import MANIFEST, read_manifest
 from primesvt_deploy.edge.whole_file import PARTIAL, bundle_around
 from primesvt_deploy.errors import BundleError, OutputError
 
-__all__ = ["Workspace", "check_place"]
+__all__ = ["Workspace", "check_place", "pending_ledger"]
 
 _MARKER = "primesvt-deploy.work"
 _PLACING = b"placing\n"
@@ -147,7 +147,7 @@ class Workspace:
 
     def ledger_path(self, search_key: str) -> Path:
         """Path of the ledger of one search key: a digest of model, data and settings."""
-        return self.path / f"ledger-{search_key[:16]}.jsonl"
+        return self.path / _ledger_name(search_key)
 
     def staging(self) -> Path:
         """A fresh directory in which the bundle is written."""
@@ -250,6 +250,20 @@ def check_place(output: str | os.PathLike[str], *, force: bool) -> None:
         tempfile.TemporaryDirectory(prefix=f".{work.name[:99]}-", dir=parent).cleanup()
     except OSError as error:
         raise OutputError(f"cannot write at {work}: {reason_of(error)}") from error
+
+
+def pending_ledger(output: str | os.PathLike[str], search_key: str) -> Path:
+    """Path of the ledger that a build to `output` would go on with; nothing is made or read.
+
+    Args:
+        output: the bundle's directory.
+        search_key: digest of model, data and settings.
+    """
+    return _places(output)[1] / _ledger_name(search_key)
+
+
+def _ledger_name(search_key: str) -> str:
+    return f"ledger-{search_key[:16]}.jsonl"
 
 
 def _places(output: str | os.PathLike[str]) -> tuple[Path, Path]:

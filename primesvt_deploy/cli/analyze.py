@@ -25,11 +25,17 @@ from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
 if TYPE_CHECKING:
     from primesvt_deploy.cli.options.model_choice import ModelChoice
+    from primesvt_deploy.pipeline.cost import ExpectedCost
 
 __all__ = ["analyze"]
 
 
 @click.command(cls=Command, short_help="What can be pruned, what it costs, how often neurons fire.")
+@click.option(
+    "--cost",
+    is_flag=True,
+    help="Measure for some seconds, print what the analysis will take, and end.",
+)
 @model_options
 @partial(search_options, policies=False)
 @compute_options
@@ -44,6 +50,7 @@ def analyze(
     data: Path | None,
     threads: int,
     verbosity: Verbosity,
+    cost: bool,
     as_json: bool,
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
@@ -54,6 +61,7 @@ def analyze(
         from primesvt_deploy.cli.tables.analysis import print_analysis
         from primesvt_deploy.data import open_data
         from primesvt_deploy.pipeline.analyze import analyze as analyze_model
+        from primesvt_deploy.pipeline.cost import estimate
         from primesvt_deploy.pipeline.workers import driver_device
 
         driver_device(compute)  # before the model is read
@@ -61,8 +69,13 @@ def analyze(
         set_threads(threads)
         splits = open_data(loaded, data, seed=search.seed)
         progress.step(loaded.name)
-        found = analyze_model(loaded, search, data=splits, compute=compute, progress=progress)
-    if as_json:
+        if cost:
+            expected = estimate(loaded, search, data=splits, compute=compute, progress=progress)
+        else:
+            found = analyze_model(loaded, search, data=splits, compute=compute, progress=progress)
+    if cost:
+        _print_expected(expected, as_json=as_json)
+    elif as_json:
         content = {
             "model": loaded.name,
             "data": splits.name,
@@ -79,3 +92,12 @@ def analyze(
     else:
         print_analysis(loaded, found, search)
     return 0
+
+
+def _print_expected(expected: ExpectedCost, *, as_json: bool) -> None:
+    from primesvt_deploy.cli.tables.cost import print_cost
+
+    if as_json:
+        click.echo(json.dumps(expected.to_dict(), indent=1))
+    else:
+        print_cost(expected)

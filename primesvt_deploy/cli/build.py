@@ -64,10 +64,13 @@ def build(
 
     With no --model or --checkpoint it builds the reference model. A build that is interrupted
     resumes when the same command is run again. Exit code 1: the constraints cannot be met; the
-    best bundle found is written all the same, and says so.
+    best bundle found is written all the same, and says so. With --dry-run: the budget is out of
+    reach by size alone.
     """
     settings = choice.settings(search, finetune, compute, threads)
     key, known = _checked(choice, model, settings, data)
+    if choice.dry_run:
+        return _foretold(choice, model, settings, data, verbosity=verbosity, as_json=as_json)
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)
         result, following = _built(
@@ -86,6 +89,44 @@ def build(
     if following is not None and not as_json:
         click.echo(following)
     return 0 if result.met else 1
+
+
+def _foretold(
+    choice: BuildChoice,
+    model: ModelChoice,
+    settings: BuildSettings,
+    data: Path | None,
+    *,
+    verbosity: Verbosity,
+    as_json: bool,
+) -> int:
+    """Print what the build would take; the exit code."""
+    with progress_of(verbosity) as progress:
+        progress.stage("reading the model", 1)
+        from primesvt_deploy.bundle.workspace import pending_ledger
+        from primesvt_deploy.cli.tables.cost import print_cost
+        from primesvt_deploy.data import open_data
+        from primesvt_deploy.pipeline.build import check_build
+        from primesvt_deploy.pipeline.cost import estimate
+        from primesvt_deploy.pipeline.image_sets import search_key
+        from primesvt_deploy.pruning.search.ledger import Ledger
+        from primesvt_deploy.training.finetune import check_finetune
+
+        loaded = model.load(data)
+        set_threads(settings.threads)
+        check_build(loaded, settings)
+        splits = open_data(loaded, data, seed=settings.search.seed)
+        if settings.finetune is not None:
+            check_finetune(loaded, splits.train, settings.finetune, splits.name)
+        progress.step(loaded.name)
+        key = search_key(loaded, splits, settings.pruning)
+        ledger = Ledger(pending_ledger(choice.output, key))
+        cost = estimate(loaded, settings, data=splits, ledger=ledger, progress=progress)
+    if as_json:
+        click.echo(json.dumps(cost.to_dict(), indent=1))
+    else:
+        print_cost(cost)
+    return 0 if cost.reachable else 1
 
 
 def _checked(

@@ -54,6 +54,7 @@ _OF_A_MODEL: Headings = {
         *("ort_format", "batch", "ship_timesteps"),
     ),
     "Where it goes": ("output", "force", "sign"),
+    "Beforehand": ("dry_run", "cost"),
 }
 _OF_BENCH: Headings = {
     "What is measured": ("runtime", "profiles", "batches", "threads", "operators"),

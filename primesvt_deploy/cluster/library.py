@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from primesvt_deploy.errors import NotInstalledError
@@ -96,7 +97,7 @@ def token_mode(demanded: bool) -> Iterator[None]:
 
 def _read_variables_again() -> None:
     """Have Ray's C++ part read the environment: it remembers what it read at first."""
-    ray_library()._raylet.Config.initialize("")
+    import_module("ray._raylet").Config.initialize("")
 
 
 @cache

@@ -131,7 +131,7 @@ def _try(address: str, where: str, *, on_loopback: bool, token: bool) -> dict[st
 
 
 def _answer(trying: subprocess.Popen[bytes], folder: Path, where: str) -> dict[str, str]:
-    """Outcome of a process that tries to join, as soon as it is known."""
+    """Findings of a process that tries to join, as soon as they are known."""
     until = time.monotonic() + _JOIN_SECONDS
     while trying.poll() is None:
         if _NO_TOKEN in (folder / "told").read_text(errors="replace"):

@@ -17,10 +17,10 @@ rate of wrong decisions in all.
 Source: Waudby-Smith and Ramdas, "Confidence sequences for sampling without replacement" (NeurIPS
 2020), and "Estimating means of bounded random variables by betting" (JRSSB, 2024), section 5. Bets
 are constant shares of the largest one, `lambda_i = c / (1 - s m_(i-1))`, mixed over a few c: no
-variance has to be estimated. A group-sequential z-test, with the correction for a finite
-population, needs as many images once its quantile is wide enough (3.7 standard errors) that the
-worst populations (few images lost, none gained) are near the same error rate, which it promises
-for none; the mixture likelihood ratio of counts needs a third more (`benchmarks/sequential.py`).
+variance has to be estimated. A group-sequential z-test with the correction for a finite population
+needs about as many images at 3.7 standard errors, and is then still wrong in ten of a hundred cases
+where few images change and none are gained, as early looks underestimate the variance; the mixture
+likelihood ratio of the counts is exact, and needs a fifth more (`benchmarks/sequential.py`).
 """
 
 from __future__ import annotations

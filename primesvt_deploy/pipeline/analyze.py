@@ -13,8 +13,10 @@ from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import analysis_ahead
-from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.context import SearchContext
+from primesvt_deploy.pipeline.dense_accuracy import measure_dense
 from primesvt_deploy.pipeline.image_sets import decoded_once
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint

@@ -16,18 +16,15 @@ from primesvt_deploy.bundle.workspace import Workspace
 from primesvt_deploy.data import DataSet, open_data
 from primesvt_deploy.errors import ModelError, SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.ahead import build_ahead
-from primesvt_deploy.pipeline.context import (
-    BuildContext,
-    SearchContext,
-    check_record,
-    unjudged_context,
-)
+from primesvt_deploy.pipeline.ahead_of_build import build_ahead
+from primesvt_deploy.pipeline.context import BuildContext, SearchContext
 from primesvt_deploy.pipeline.dense import export_dense
+from primesvt_deploy.pipeline.dense_accuracy import check_record
 from primesvt_deploy.pipeline.evaluation import evaluate
 from primesvt_deploy.pipeline.frontier_files import KnownFrontier
 from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
 from primesvt_deploy.pipeline.manifest import Findings, compose_manifest
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pipeline.report_content import gather_content
 from primesvt_deploy.pipeline.stage_bundle import stage_bundle
@@ -44,7 +41,7 @@ from primesvt_deploy.settings import BuildSettings
 from primesvt_deploy.summary import Shown, Summary
 from primesvt_deploy.training.finetune import check_finetune
 
-__all__ = ["BuildResult", "build"]
+__all__ = ["BuildResult", "build", "check_build"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,13 +144,15 @@ def _context(
     progress: Progress,
 ) -> BuildContext:
     """Everything that the stages rest on; whatever would fail after hours of work fails here."""
-    _check_model(model, settings)
+    check_build(model, settings)
     splits = data or open_data(model, seed=settings.search.seed)
     if known is not None:
         searched = replace(known.search, max_drop=settings.search.max_drop)
         settings = replace(settings, search=searched)
     if settings.finetune is not None:
-        check_finetune(model, splits.train, settings.finetune, splits.name)
+        check_finetune(
+            model, splits.train, settings.finetune, splits.name, compute=settings.compute
+        )
     if known is not None:
         ledger = known.ledger(model, splits)
         progress.message(f"plan, policy, recovery, images and seed are those of {known.directory}")
@@ -186,8 +185,16 @@ def _context(
     )
 
 
-def _check_model(model: SViT, settings: BuildSettings) -> None:
-    """Refuse what the model cannot do, before data are read."""
+def check_build(model: SViT, settings: BuildSettings) -> None:
+    """Refuse what the model cannot do, before data are read.
+
+    Args:
+        model: the dense SViT.
+        settings: of the build.
+
+    Raises:
+        SettingsError: timesteps that cannot be, or a first layer that cannot take pixels.
+    """
     if settings.ship_timesteps is not None:
         model.at_timesteps(settings.ship_timesteps)
     if settings.anytime is not None:

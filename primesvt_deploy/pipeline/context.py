@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,38 +9,27 @@ from functools import cached_property
 import torch
 
 from primesvt_deploy.cluster.session import RaySession
-from primesvt_deploy.compute.device import use_exact_arithmetic
-from primesvt_deploy.data import DataSet, ImageList
-from primesvt_deploy.data.pixel_cache import read_ahead
-from primesvt_deploy.errors import DataError, SettingsError
-from primesvt_deploy.families.adopted import AdoptedNetwork
+from primesvt_deploy.data import ImageList
+from primesvt_deploy.errors import DataError
 from primesvt_deploy.measure.intervals import Accuracy
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.image_sets import ImageSets, image_sets
-from primesvt_deploy.pipeline.recorded_accuracy import chance_warning, check_recorded_accuracy
+from primesvt_deploy.pipeline.cost_measure import QUICK_S, measure_pace
+from primesvt_deploy.pipeline.cost_pace import Pace
+from primesvt_deploy.pipeline.image_sets import ImageSets
+from primesvt_deploy.pipeline.recorded_accuracy import chance_warning
 from primesvt_deploy.pipeline.workers import driver_device, open_session, shared_engine
-from primesvt_deploy.progress import SILENT, PlannedStage, Progress
-from primesvt_deploy.pruning.group_check import Prunable, prunable_groups
-from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
-from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, Recovery
+from primesvt_deploy.progress import SILENT, Progress
+from primesvt_deploy.pruning.group_check import Prunable
+from primesvt_deploy.pruning.recovery.recovery import Recovery
 from primesvt_deploy.pruning.search.chunk_evaluator import EvaluatedOn
 from primesvt_deploy.pruning.search.engine import EvaluationEngine
 from primesvt_deploy.pruning.search.evaluator import Evaluator
 from primesvt_deploy.pruning.search.judge import LedgerJudge
 from primesvt_deploy.pruning.search.ledger import Ledger
 from primesvt_deploy.pruning.search.space import SearchSpace
-from primesvt_deploy.settings import HEAD, BuildSettings, ComputeSettings, SearchSettings
+from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSettings
 
-__all__ = [
-    "BuildContext",
-    "SearchContext",
-    "check_record",
-    "check_recovery",
-    "measure_dense",
-    "search_context",
-    "unjudged_context",
-]
+__all__ = ["BuildContext", "SearchContext"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +44,7 @@ class SearchContext:
         ledger: candidates evaluated so far.
         progress: gets each step.
         compute: where it computes.
+        measured_pace: what operations take, if that was measured before.
         doubts: warnings that were given; filled by `doubt`.
         ending: what ends with the context, such as workers.
     """
@@ -67,6 +56,7 @@ class SearchContext:
     ledger: Ledger
     progress: Progress = SILENT
     compute: ComputeSettings = ComputeSettings()
+    measured_pace: Pace | None = None
     doubts: list[str] = field(default_factory=list)
     ending: ExitStack = field(default_factory=ExitStack)
 
@@ -123,6 +113,34 @@ class SearchContext:
         if warning is not None and not self.doubts:
             self.doubts.append(warning)
             self.progress.message(warning)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """Seconds of single operations here; the first time they are measured, in a few seconds."""
+        return self.measured_pace or self.measure(seconds=QUICK_S)
+
+    @cached_property
+    def forward_pace(self) -> Pace:
+        """The same without recovery, where nothing is recovered: measured in less time."""
+        return self.measured_pace or self.measure(seconds=QUICK_S / 4.0, recovers=False)
+
+    def measure(self, *, seconds: float, recovers: bool = True) -> Pace:
+        """Measure what single operations take on this machine.
+
+        Args:
+            seconds: to spend on it, about.
+            recovers: measure recovery, too.
+        """
+        images = self.images
+        return measure_pace(
+            self.model,
+            self.prunable.groups,
+            self.settings,
+            images=None if images is None else images.search,
+            calibration=None if images is None or not recovers else images.calibration,
+            on=EvaluatedOn(device=self.device, precision=self.settings.evaluation_precision),
+            seconds=seconds,
+        )
 
     @cached_property
     def session(self) -> RaySession | None:
@@ -221,165 +239,3 @@ class BuildContext:
         """Held-out images that figures are reported on, as many as the settings say."""
         images, most = self.images.held_out, self.settings.held_out_images
         return images if most is None else images.shuffled(self.settings.search.seed).first(most)
-
-
-def search_context(
-    model: SViT,
-    settings: SearchSettings,
-    data: DataSet | None,
-    *,
-    ledger: Ledger | None = None,
-    compute: ComputeSettings = ComputeSettings(),
-    progress: Progress = SILENT,
-    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
-) -> SearchContext:
-    """The context of a search, once the model is known to be what its file says.
-
-    Args:
-        model: a trained SViT.
-        settings: how candidates are made and judged.
-        data: None: sizes alone decide.
-        ledger: candidates evaluated before; default: none, and none are kept on disk.
-        compute: where it computes.
-        progress: gets each step.
-        ahead: the stages that will follow; None: it is not known.
-
-    Raises:
-        DataError, SettingsError: see `unjudged_context`.
-        ModelError: with these data the model is far from the accuracy that its file records.
-    """
-    context = unjudged_context(
-        model, settings, data, ledger=ledger, compute=compute, progress=progress, ahead=ahead
-    )
-    check_record(context)
-    return context
-
-
-def check_record(context: SearchContext) -> None:
-    """Refuse a model that is far from the accuracy that its file records, if it records one.
-
-    Raises:
-        ModelError: it is.
-    """
-    if context.images is not None and context.model.recorded_accuracy is not None:
-        check_recorded_accuracy(context.model, measure_dense(context))
-
-
-def unjudged_context(
-    model: SViT,
-    settings: SearchSettings,
-    data: DataSet | None,
-    *,
-    ledger: Ledger | None = None,
-    compute: ComputeSettings = ComputeSettings(),
-    progress: Progress = SILENT,
-    ahead: Callable[[SearchContext], Sequence[PlannedStage]] | None = None,
-) -> SearchContext:
-    """The context of a search, before anything is evaluated.
-
-    Args:
-        model: a trained SViT.
-        settings: how candidates are made and judged.
-        data: None: sizes alone decide.
-        ledger: candidates evaluated before; default: none, and none are kept on disk.
-        compute: where it computes.
-        progress: gets each step.
-        ahead: the stages that will follow; None: it is not known.
-
-    Raises:
-        DataError: recovery needs more images than the data have.
-        SettingsError: recovery that the model does not allow, no such layer to ignore, or a device
-            that is not there.
-    """
-    use_exact_arithmetic()
-    if data is not None:
-        check_recovery(model, data, settings)
-    if isinstance(model.module, AdoptedNetwork):
-        progress.stage("trying which channels can leave", 1)
-    whole = prunable_groups(model)
-    found = without_ignored(model.module, whole, settings.ignore)
-    for pattern in idle_patterns(model.module, whole, settings.ignore):
-        progress.message(
-            f"note: --ignore {pattern} changes nothing: no channels could leave what it names"
-        )
-    context = SearchContext(
-        model=model,
-        settings=settings,
-        prunable=found,
-        images=None if data is None else image_sets(data, settings),
-        ledger=Ledger() if ledger is None else ledger,
-        compute=compute,
-        progress=progress,
-    )
-    _ = context.device  # refused here, before any work
-    context.start_workers()
-    _tell_of_ledger(context)
-    if ahead is not None:
-        progress.plan(ahead(context))
-    return context
-
-
-def _tell_of_ledger(context: SearchContext) -> None:
-    """Say what of a ledger cannot be read, and what was judged on another kind of device."""
-    progress, here = context.progress, context.kind
-    if context.ledger.dropped:
-        lines = "1 line" if context.ledger.dropped == 1 else f"{context.ledger.dropped} lines"
-        verbs = ("is", "are")[context.ledger.dropped > 1]
-        progress.message(f"note: {lines} of the ledger cannot be read and {verbs} evaluated anew")
-    others = sorted(context.ledger.devices - {here})
-    if others:
-        progress.message(
-            f"note: candidates of the ledger were judged on {' and '.join(others)}, this search "
-            f"computes on {here}: some spikes flip by rounding, so that they would differ a little"
-        )
-
-
-def measure_dense(context: SearchContext) -> Accuracy:
-    """The dense model's accuracy on some search images; the first time stages of their own.
-
-    They are enough to tell whether it is far from what its file records, or hardly better than
-    guessing. The search evaluates it on more of them as its decisions need them.
-    """
-    images = len(context.image_sets().search)
-    if len(context.ledger.hits(Plan().digest, images)):
-        found = _undoubted(context)
-    else:
-        if context.session is None:  # workers decode their own
-            read_ahead(context.image_sets().search, context.progress)
-        context.recovery.prepare(context.progress)
-        context.progress.stage("dense accuracy", 1)
-        found = _undoubted(context)
-        context.progress.step(str(found))
-    context.doubt(found)
-    return found
-
-
-def _undoubted(context: SearchContext) -> Accuracy:
-    """Accuracy of the dense model on some images; on more, as long as that looks like guessing."""
-    images = len(context.image_sets().search)
-    found = context.judge.dense()
-    while found.n < images and chance_warning(context.model, found, "search") is not None:
-        found = context.judge.dense(2 * found.n)
-    return found
-
-
-def check_recovery(model: SViT, data: DataSet, settings: SearchSettings) -> None:
-    """Refuse, before any work, recovery that the model or the data do not allow.
-
-    Raises:
-        DataError: `head` without a train split: it would be judged on what it was fitted on.
-        SettingsError: `head` for a user's own module, which names no classifier.
-    """
-    if HEAD not in settings.recover:
-        return
-    if not model.module.classifiers:
-        raise SettingsError(
-            f"{model.name} names no classifier to refit: leave {HEAD} out of --recover"
-        )
-    if len(data.train) < CALIBRATION_IMAGES:
-        raise DataError(
-            f"{data.name} has {len(data.train)} images to train on: refitting a classifier "
-            f"(--recover {HEAD}) needs {CALIBRATION_IMAGES} that nothing is judged on; leave it "
-            "out, or pass an ImageFolder with train/ beside val/, or an .npz with train_images "
-            "and train_labels"
-        )

@@ -16,6 +16,7 @@ from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.megabytes import millions
 from primesvt_deploy.pipeline.budget import Budget, budget_of, counted_bytes
 from primesvt_deploy.pipeline.context import BuildContext
+from primesvt_deploy.pipeline.cost_artifact import artifact_seconds
 from primesvt_deploy.pruning.plan import Plan
 
 __all__ = ["DenseModel", "export_dense"]
@@ -53,6 +54,13 @@ class DenseModel:
         search = self._context.search
         cached = search.ledger.find(Plan().digest, len(self._context.images.search))
         return cached.accuracy if cached else None
+
+    @cached_property
+    def seconds_an_image(self) -> float:
+        """Seconds of an image in ONNX Runtime, of two batches."""
+        return artifact_seconds(
+            self.artifact, self._context.images.search, self._context.settings.threads
+        )
 
     @cached_property
     def _hits(self) -> npt.NDArray[np.bool_]:

@@ -35,10 +35,11 @@ from primesvt_deploy.measure.latency import measure_latency
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import frontier_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
-from primesvt_deploy.pipeline.context import SearchContext, check_recovery, search_context
+from primesvt_deploy.pipeline.context import SearchContext
 from primesvt_deploy.pipeline.frontier_files import FrontierWriter, check_points
 from primesvt_deploy.pipeline.frontier_schema import SCHEMA
 from primesvt_deploy.pipeline.image_sets import decoded_once, search_key
+from primesvt_deploy.pipeline.open_context import check_recovery, search_context
 from primesvt_deploy.pipeline.prune import make_search
 from primesvt_deploy.pipeline.summaries import frontier_summary
 from primesvt_deploy.pipeline.workers import driver_device

@@ -19,8 +19,10 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.ahead import pruning_ahead
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, SizeTarget
-from primesvt_deploy.pipeline.context import SearchContext, measure_dense, search_context
+from primesvt_deploy.pipeline.context import SearchContext
+from primesvt_deploy.pipeline.dense_accuracy import measure_dense
 from primesvt_deploy.pipeline.image_sets import decoded_once
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pipeline.workers import driver_device
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default

@@ -18,7 +18,7 @@ from primesvt_deploy.artifact.onnx_export import Artifact
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.ahead import after_whole
+from primesvt_deploy.pipeline.ahead_of_build import after_whole
 from primesvt_deploy.pipeline.anytime import Stage
 from primesvt_deploy.pipeline.apply_plan import AppliedPlan, apply_plan
 from primesvt_deploy.pipeline.budget import Goal, Measurement, SizeTarget, weight_bytes
@@ -162,7 +162,8 @@ def make_variant(
     size = _size_target(context, dense, whole)
     allowed, finetuned = context.settings.search.max_drop, context.settings.finetune
     fits = whole.bytes <= dense.budget.bytes
-    context.progress.plan(after_whole(context, precision, prunes=not fits))
+    speed = dense.seconds_an_image
+    context.progress.plan(after_whole(context, precision, prunes=not fits, artifact_s=speed))
     if cost is not None and allowed is not None and cost.points > allowed and not finetuned:
         lossy = _too_lossy(context, dense, whole, cost)
         return _unpruned(context, dense, whole, cost, lossy, size)
@@ -177,7 +178,7 @@ def make_variant(
         if again is None:
             break
         goal = again
-        context.progress.plan(after_whole(context, precision, prunes=True))
+        context.progress.plan(after_whole(context, precision, prunes=True, artifact_s=speed))
     return variant
 
 
@@ -278,7 +279,9 @@ def _finetuned(
         context.images.data.train,
         settings,
         checkpoint=checkpoints / f"finetune-{plan.digest}.pt",
+        compute=context.settings.compute,
         device=context.device,
+        session=context.search.session,
         progress=context.progress,
     )
 

@@ -14,17 +14,20 @@ _SETTLING_S = 4.0
 """Time constant with which a shown time approaches a new estimate: it never jumps."""
 _LEAST_SECONDS, _LEAST_SHARE = 2.0, 0.05
 """Of a running stage, before its own pace says anything."""
-_TRUSTED_SHARE = 0.3
-"""Share of a stage from which on its own pace alone tells when it ends."""
+_TRUSTED_SHARE, _TRUSTED_LATER = 0.3, 0.6
+"""Share of a stage from which on its own pace alone tells when it ends; the second where seconds
+were measured before it was planned, as its steps need not all take as long."""
+_MEASURED_S = 10.0
+"""Seconds of stages that weigh as much as what was measured before they were planned."""
 _SHORT_S = 5.0
 """A stage that was not planned is taken for a short one until it has run so long."""
 
 
 class Forecast:
-    """Estimates the time left of planned stages; says nothing until it has measured something.
+    """Estimates the time left of planned stages; says nothing until something is measured.
 
-    The work of a stage is planned in images. Seconds an image are learned from the stages that
-    have ended and, as it goes on, from the running one.
+    The work of a stage is planned in images. Seconds an image may come with the plan; they are
+    learned from the stages that have ended and, as it goes on, from the running one.
 
     Args:
         now: a clock, s.
@@ -122,12 +125,17 @@ class Forecast:
         left = max(planned - passed, 0.0)
         if own is None:
             return left
-        trust = min(share / _TRUSTED_SHARE, 1.0)
+        trusted = _TRUSTED_SHARE if self._stage.image_s is None else _TRUSTED_LATER
+        trust = min(share / trusted, 1.0)
         return min((1.0 - trust) * left + trust * own, max(self._stage.most - passed, 0.0))
 
     def _pace(self, now: float) -> float | None:
-        """Seconds an image; None: unknown."""
+        """Seconds an image: as measured beforehand, and as stages went; None: unknown."""
         images, seconds = self._images, self._seconds
+        known = (each.image_s for each in (self._stage, *self._ahead) if each is not None)
+        measured = next((each for each in known if each), None)
+        if measured is not None:
+            images, seconds = images + _MEASURED_S / measured, seconds + _MEASURED_S
         stage, passed = self._stage, now - self._stage_begun
         if self._teaches(stage) and passed >= _LEAST_SECONDS and self._share >= _LEAST_SHARE:
             assert stage is not None

@@ -22,6 +22,7 @@ class PlannedStage:
         most: seconds after which it ends at the latest.
         guessed: whether it may well take less, as a search does that ends when it has found enough;
             nothing is then learned from its time about later stages.
+        image_s: seconds an image, as they were measured before; None: unknown.
     """
 
     name: str
@@ -29,6 +30,7 @@ class PlannedStage:
     seconds: float = 0.0
     most: float = math.inf
     guessed: bool = False
+    image_s: float | None = None
 
 
 class Progress(Protocol):

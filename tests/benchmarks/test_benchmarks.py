@@ -22,6 +22,7 @@ def test_a_benchmark_imports(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     parts = ("cards", "common", "wide", "frontier_parts", "frontier_plot", "frontier_series")
     parts += ("frontier_tables", "precision_tables", "native_agreement", "native_operations")
     parts += ("native_tables", "latency_tables", "answers_table", "first_minutes_table")
+    parts += ("estimates_table", "scaling_table")
     parts += ("sequential_table", "sequential_simulation")
     assert path.stem in parts or callable(module.main)
 

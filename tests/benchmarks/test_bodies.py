@@ -630,3 +630,15 @@ def test_fuzz_counts_what_is_not_clean(
     assert written["fuzz"]["cases"] == 91
     table = script("tables").fuzz_table({**written["fuzz"], "machine": script("common").machine()})
     assert "| wrong | 40 | 0 | 40 | 0 |" in table and "91 cases, seed 0" in table
+
+
+def test_sequential_simulation(script: Script) -> None:
+    """Rules on recorded hits: the two-sided ones need a part of the images of the one before."""
+    simulation = script("sequential_simulation")
+    found = simulation.simulated(3.0, 1)
+    assert list(found) == list(simulation.RULES)
+    before, now = (found[name]["images"] for name in list(found)[:2])
+    assert now < 0.6 * before
+    for rule in found.values():
+        assert 32 <= rule["images"] <= 1024
+        assert 0 <= rule["wrong_percent"] < 10

@@ -150,7 +150,7 @@ def test_the_wheel_says_what_it_is(wheel: Path, metadata: Message) -> None:
     assert metadata.get_all("License-File") == ["LICENSE"]
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata.get_all("Project-URL") == ["Paper, https://arxiv.org/abs/2606.03428"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"build", "dev", "sign", "ssh"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"build", "cluster", "dev", "sign", "ssh"}
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/LICENSE"))
         assert "Apache License" in archive.read(name).decode()

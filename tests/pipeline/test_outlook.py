@@ -17,7 +17,7 @@ from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.stored_frontier import MeasuredDrop, StoredFrontier
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline import outlook as outlooks
-from primesvt_deploy.pipeline.context import unjudged_context
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
 from primesvt_deploy.pruning.cut import cut
 from primesvt_deploy.pruning.plan import Plan

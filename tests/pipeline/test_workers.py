@@ -15,7 +15,8 @@ from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import build
-from primesvt_deploy.pipeline.context import SearchContext, unjudged_context
+from primesvt_deploy.pipeline.context import SearchContext
+from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.search import evaluator, samples
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from progress.clocks import Clock
@@ -160,3 +161,38 @@ def test_without_a_plan_a_stage_tells_its_own_time(clock: Clock) -> None:
     clock.wait(30.0)
     forecast.report(0.25)
     assert forecast.remaining() == pytest.approx(90.0)
+
+
+MEASURED = tuple(replace(stage, image_s=0.1 if stage.images else None) for stage in PLAN)
+
+
+def test_with_a_measured_pace_the_time_left_is_known_from_the_start(clock: Clock) -> None:
+    forecast = Forecast(clock)
+    forecast.plan(MEASURED)
+    assert forecast.remaining() == pytest.approx(705.0)
+    seconds = {"export": 5, "dense accuracy": 100, "search": 400, "held-out accuracy": 200}
+    for _, left, found, _ in played(forecast, clock, seconds):
+        assert found == pytest.approx(left, rel=0.05, abs=5.0)
+
+
+def test_a_machine_that_has_become_slower_is_noticed(clock: Clock) -> None:
+    forecast = Forecast(clock)
+    forecast.plan(MEASURED)
+    seconds = {"export": 5, "dense accuracy": 200, "search": 800, "held-out accuracy": 400}
+    for name, left, found, _ in played(forecast, clock, seconds):
+        if name in ("search", "held-out accuracy"):
+            assert found == pytest.approx(left, rel=0.15, abs=5.0)
+
+
+def test_of_a_measured_stage_slow_steps_at_first_mislead_less(clock: Clock) -> None:
+    estimates = []
+    for plan in (PLAN, MEASURED):
+        forecast = Forecast(clock)
+        forecast.plan(plan)
+        for _ in played(forecast, clock, {"export": 5, "dense accuracy": 100}):
+            pass
+        forecast.begin("search")  # 400 s by its plan, of which half are over
+        clock.wait(200.0)
+        forecast.report(0.3)
+        estimates.append(forecast.remaining() or 0.0)
+    assert abs(estimates[1] - 400.0) < abs(estimates[0] - 400.0)

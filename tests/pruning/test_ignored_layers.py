@@ -10,7 +10,7 @@ from small_models import TINY, make_model
 from primesvt_deploy import SearchSettings, adopt
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pruning.group_check import prunable_groups
 from primesvt_deploy.pruning.ignored_layers import idle_patterns, without_ignored
 

@@ -82,6 +82,11 @@ _OPTIONS = (
     ),
     click.option("--force", is_flag=True, help="Replace a bundle that stands at --output."),
     click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Measure for some seconds, print what the build will take, and write nothing.",
+    ),
+    click.option(
         "--sign",
         type=USER_PATH,
         metavar="KEY",
@@ -142,6 +147,7 @@ class BuildChoice:
     Args:
         output: the bundle's directory.
         force: replace a bundle that stands there.
+        dry_run: tell what the build will take, and end.
         sign: file of a private key to sign it with; None: it is not signed.
         frontier: directory of a frontier to answer from; None: a search decides.
         values: other options by name.
@@ -149,6 +155,7 @@ class BuildChoice:
 
     output: Path
     force: bool
+    dry_run: bool
     sign: Path | None
     frontier: Path | None
     values: Mapping[str, Any]
@@ -167,6 +174,11 @@ class BuildChoice:
         """
         if self.frontier is not None:
             _refuse_decided_options()
+            if self.dry_run:
+                raise SettingsError(
+                    "--dry-run tells what a search will take, and with --frontier there is none: "
+                    "leave one of them out"
+                )
         if finetune is None and _is_given("finetune_slack"):
             raise SettingsError("--finetune-slack needs --finetune EPOCHS: pass both")
         runtime = Runtime(self.values["runtime"])
@@ -189,12 +201,23 @@ def build_options(function: _F) -> _F:
 
     @wraps(function)
     def wrapped(
-        *, output: Path, force: bool, sign: Path | None, frontier_path: Path | None, **rest: Any
+        *,
+        output: Path,
+        force: bool,
+        dry_run: bool,
+        sign: Path | None,
+        frontier_path: Path | None,
+        **rest: Any,
     ) -> Any:
         own = (*_OF_SETTINGS, "runtime", "precision", "budget_on")
         values = {name: rest.pop(name) for name in own}
         choice = BuildChoice(
-            output=output, force=force, sign=sign, frontier=frontier_path, values=values
+            output=output,
+            force=force,
+            dry_run=dry_run,
+            sign=sign,
+            frontier=frontier_path,
+            values=values,
         )
         return function(choice=choice, **rest)
 

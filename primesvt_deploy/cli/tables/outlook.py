@@ -14,7 +14,7 @@ from primesvt_deploy.pipeline.outlook import RATES, Outlook
 from primesvt_deploy.settings import Precision
 from primesvt_deploy.summary.words import points_changed
 
-__all__ = ["next_line", "next_options", "outlook_lines", "print_outlook"]
+__all__ = ["next_line", "next_options", "outlook_lines", "print_outlook", "sizes_table"]
 
 _MB = 1e6
 _LITTLE = 1.0
@@ -39,7 +39,7 @@ def print_outlook(console: Console, outlook: Outlook, command: str) -> None:
             f"have {_shown(outlook.smallest_bytes)} MB. What follows finds the best there is.",
             soft_wrap=True,
         )
-    console.print(_sizes(outlook))
+    console.print(sizes_table(outlook))
     if outlook.known is not None:
         console.print(_measured(outlook.known))
     console.print(next_line(outlook, command), soft_wrap=True)
@@ -89,7 +89,7 @@ def _best_point(known: StoredFrontier | None, max_drop: float | None) -> Measure
     return min(keeping, key=lambda point: point.weight_bytes) if keeping else None
 
 
-def _sizes(outlook: Outlook) -> Table:
+def sizes_table(outlook: Outlook) -> Table:
     """Sizes that can be reached, by the share of channels that leaves and by precision."""
     table = Table(
         "channels that leave", *(f"{each.value}, MB" for each in Precision),

@@ -14,7 +14,9 @@ probabilities from the dense model's, on the same images, is smooth and needs no
 A curve is measured from the widest point down, and only as far as it is needed (2): where it is not
 measured, a layer is taken to lose no more than at the last point, which is the least that it can
 lose. A layer that is not the cheapest even so would not be with its whole curve either, so the path
-is the same as if all curves were measured.
+is the same as if all curves were measured. From the second measurement on a layer is moreover taken
+to lose a third at least of what its last curve says, so that one that has been far too dear is not
+measured again until prices have risen.
 
 The plans passed form a path; the first within the budget is judged on the whole search split.
 """
@@ -45,6 +47,8 @@ _LATER_FRACTIONS = _FRACTIONS[:-1]
 """And where it is measured again: no stage goes deeper."""
 _NOTCHES = 32
 """Steps from a layer's whole width to none."""
+_MOST_SHRUNK = 3.0
+"""A curve around a later plan is taken to be no flatter than the one before by more than this."""
 _HOPELESS_Z = 2.576
 
 
@@ -83,12 +87,24 @@ class _Curve:
         group: the layer.
         width: channels that it has in that plan.
         targets: narrower widths to measure, falling.
+        last: the curve around the plan before; None: this is the first.
     """
 
-    def __init__(self, group: Group, width: int, targets: Sequence[int]) -> None:
+    def __init__(
+        self, group: Group, width: int, targets: Sequence[int], last: _Curve | None = None
+    ) -> None:
         self.group = group
         self.widths = (width, *(target for target in targets if target < width))
         self._losses = [0.0]
+        self._least = [0.0] * len(self.widths)
+        if last is not None:
+            here = last.loss(width)
+            self._least = [(last.loss(w) - here) / _MOST_SHRUNK for w in self.widths]
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing tells that it loses anything."""
+        return len(self._losses) == 1 and len(self.widths) > 1 and not any(self._least)
 
     @property
     def next(self) -> int | None:
@@ -101,7 +117,8 @@ class _Curve:
 
     def loss(self, width: int) -> float:
         """Expected loss at a width; where nothing is measured, the least that it can be."""
-        known = self._losses + [self._losses[-1]] * (len(self.widths) - len(self._losses))
+        rest = self._least[len(self._losses) :]
+        known = self._losses + [max(self._losses[-1], least) for least in rest]
         return float(np.interp(width, self.widths[::-1], known[::-1]))
 
 
@@ -131,6 +148,7 @@ class _Walk:
         if plan.kept:
             yield plan
         fractions: Sequence[float] = _FRACTIONS
+        curves: list[_Curve] = []
         while True:
             count = 1 + len(self._groups) * len(fractions)
             before = self._search.size_of(plan)
@@ -140,8 +158,8 @@ class _Walk:
             self._search.progress.step()
             if self._is_hopeless(base):
                 return
-            curves, around = self._curves(plan, fractions), plan
-            self._measure(around, base, [curve for curve in curves if curve.next is not None])
+            curves, around = self._curves(plan, fractions, curves), plan
+            self._measure(around, base, [curve for curve in curves if curve.is_unknown])
             fractions = _LATER_FRACTIONS
             while self._search.size_of(plan) > before - STAGE_SHARE * self._dense_bytes:
                 curve = self._cheapest(plan, curves)
@@ -156,14 +174,18 @@ class _Walk:
             if self._search.size_of(plan) == before:
                 return
 
-    def _curves(self, plan: Plan, fractions: Sequence[float]) -> list[_Curve]:
-        """Curves around a plan, nothing measured yet."""
+    def _curves(
+        self, plan: Plan, fractions: Sequence[float], last: Sequence[_Curve]
+    ) -> list[_Curve]:
+        """Curves around a plan, nothing measured yet; after the last ones, if there are any."""
         widths = plan.widths(self._groups)
+        before = {curve.group.name: curve for curve in last}
         curves = []
         for group in self._groups:
             width = widths[group.name]
             targets = {self._rounded(group, fraction * width) for fraction in fractions}
-            curves.append(_Curve(group, width, sorted(targets, reverse=True)))
+            ordered = sorted(targets, reverse=True)
+            curves.append(_Curve(group, width, ordered, before.get(group.name)))
         return curves
 
     def _cheapest(self, plan: Plan, curves: Sequence[_Curve]) -> _Curve | None:

@@ -24,9 +24,10 @@ from primesvt_deploy.families.blocks.units import ConvBN
 from primesvt_deploy.model.layer_matrix import Weighted, set_weights, weight_matrix
 from primesvt_deploy.pruning.plan import Plan
 
-__all__ = ["Refit"]
+__all__ = ["SHARES_BYTES", "Refit"]
 
-_CACHE_BYTES = 400_000_000
+SHARES_BYTES = 400_000_000
+"""Memory for what predicts removed inputs from kept ones."""
 
 
 class Refit:
@@ -89,7 +90,7 @@ class Refit:
             factor = factored(covariance[stays][:, stays])
             share = torch.cholesky_solve(covariance[stays][:, ~stays], factor).T.contiguous()
             self._shares[name, kept] = share
-            while len(self._shares) > 1 and _bytes(self._shares) > _CACHE_BYTES:
+            while len(self._shares) > 1 and _bytes(self._shares) > SHARES_BYTES:
                 self._shares.popitem(last=False)
         self._shares.move_to_end((name, kept))
         return share

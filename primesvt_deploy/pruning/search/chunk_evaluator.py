@@ -19,7 +19,7 @@ from primesvt_deploy.pruning.search.plan_networks import PlanNetworks
 from primesvt_deploy.pruning.search.samples import Samples
 from primesvt_deploy.pruning.search.state_cache import CALIBRATION, Chunk, StateCache, restored
 
-__all__ = ["ChunkEvaluator", "EvaluatedOn"]
+__all__ = ["ChunkEvaluator", "EvaluatedOn", "first_segment"]
 
 _ON_CPU, _ON_CUDA = 32, 256
 """Small images a forward pass."""
@@ -92,7 +92,7 @@ class ChunkEvaluator:
         self._networks = PlanNetworks(model, groups, self._on.device)
         self._batch_size = self._on.batch_of(model)
         segments = self._networks.dense.segments()
-        entrance = {group.name: _first_segment(group, segments) for group in groups}
+        entrance = {group.name: first_segment(group, segments) for group in groups}
         self._cache = StateCache(entrance, self._on.cache_bytes, self._on.device)
         self._made: _Made | None = None
         self._fitting = FittingBatches(tell)
@@ -202,7 +202,8 @@ class ChunkEvaluator:
         return network, start
 
 
-def _first_segment(group: Group, segments: Sequence[Segment]) -> int:
+def first_segment(group: Group, segments: Sequence[Segment]) -> int:
+    """Index of the segment that a group begins in: states before it do not depend on its mask."""
     units = [name.rpartition(".")[0] for name in group.outputs]
     return min(
         index

@@ -28,6 +28,8 @@ __all__ = ["DENSE_IMAGES", "LedgerJudge"]
 
 DENSE_IMAGES = 256
 """The dense model is evaluated on so many images at first, then on half as many more each time."""
+_KEPT_IMAGES = 512
+"""Where a candidate is about no more, states before the layer that is varied are cached."""
 _DIGITS = 9
 _Hits = npt.NDArray[np.bool_]
 
@@ -93,7 +95,7 @@ class LedgerJudge:
         if known is not None and asked.answered_by(known):
             return known
         started = time.perf_counter()
-        found = self._evaluated(plan, asked, [] if group is None else [group])
+        found = self._evaluated(plan, asked, _varied(query, asked))
         return self._kept(query, *found, started)
 
     def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
@@ -118,7 +120,7 @@ class LedgerJudge:
     def _trials(
         self, queries: Sequence[Query], questions: Sequence[_Question]
     ) -> dict[int, _Trial]:
-        """What has to be evaluated, by the number of the query; of equal ones the first."""
+        """The evaluations that are needed, by the number of the query; of equal ones the first."""
         trials: dict[int, _Trial] = {}
         begun: set[tuple[str, int]] = set()
         for number, (query, asked) in enumerate(zip(queries, questions, strict=True)):
@@ -236,7 +238,9 @@ class LedgerJudge:
         if begun >= until:
             return
         started = time.perf_counter()
-        found = self._outcome(Plan(), begun, until, self._engine.groups)
+        # One layer alone is pruned on few images: behind them its states would not be asked for.
+        keep = self._engine.groups if begun < _KEPT_IMAGES else ()
+        found = self._outcome(Plan(), begun, until, keep)
         self._dense = np.concatenate([self._dense, found.hits])
         if not begun:
             self._logits = found.logits
@@ -264,7 +268,7 @@ class LedgerJudge:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of a candidate.
+    """The question that is asked of a candidate.
 
     Args:
         limit: images that it is about.
@@ -313,7 +317,7 @@ class _Trial:
             start=len(self._before),
             limit=asked.limit,
             stop=None if self._test is None else self._sure,
-            keep=() if query.group is None else (query.group,),
+            keep=_varied(query, asked),
         )
 
     def found(
@@ -338,6 +342,14 @@ class _Trial:
         now = start + len(flags)
         test.see(self._dense[test.seen : now], flags[test.seen - start :])
         return self._question.settled(test.within)
+
+
+def _varied(query: Query, asked: _Question) -> tuple[Group, ...]:
+    """The group before which states are cached, if they are.
+
+    On many images the narrower network is faster than the masked one behind a cached prefix.
+    """
+    return () if query.group is None or asked.limit > _KEPT_IMAGES else (query.group,)
 
 
 def _divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:

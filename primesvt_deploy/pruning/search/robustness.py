@@ -109,7 +109,7 @@ class LayerRobustness:
         return point is not None and self._constraint.keeps(point)
 
     def curve(self) -> Curve:
-        """What has been measured so far."""
+        """The points that have been measured so far."""
         # Two rates may round to one plan, and one candidate.
         points = sorted(self._points.items(), key=lambda item: item[0])
         found = [replace(point, rate=rate) for rate, point in points if point is not None]

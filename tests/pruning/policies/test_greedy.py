@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from recorded_progress import Recorded
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.pruning.plan import Plan
+from primesvt_deploy.pruning.policies import greedy
 from primesvt_deploy.pruning.policies.base import Search
 from primesvt_deploy.pruning.policies.greedy import _Curve, _Walk
 from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
@@ -31,12 +34,13 @@ SHAPES: dict[str, Callable[[float, Sequence[int]], float]] = {
 class Eager(_Walk):
     """A walk that measures all curves whole."""
 
-    def _curves(self, plan: Plan, fractions: Sequence[float]) -> list[_Curve]:
-        curves = super()._curves(plan, fractions)
-        base = self._judged(plan)
-        for curve in curves:
-            while curve.next is not None:
-                self._measure(plan, base, curve)
+    def _curves(
+        self, plan: Plan, fractions: Sequence[float], last: Sequence[_Curve]
+    ) -> list[_Curve]:
+        curves = super()._curves(plan, fractions, last)
+        (base,) = self._search.judge.judge_all([self._query(plan)])
+        while left := [curve for curve in curves if curve.next is not None]:
+            self._measure(plan, base, left)
         return curves
 
 
@@ -71,22 +75,23 @@ def test_curves_measured_as_far_as_needed_lead_along_the_path_of_whole_ones(
         for each, (shape, dear, _) in zip(groups, layers, strict=True)
     }
     paths, judged = [], []
-    for kind in (_Walk, Eager):
-        search, judge = search_of(groups, losses)
-        size = int(budget * search.size_of(Plan()))
-        paths.append(kind(search, search.space.by_norm).until(size))
-        judged.append({candidate.plan for candidate in judge.candidates})
+    with patch.object(greedy, "_MOST_SHRUNK", math.inf):  # earlier curves tell nothing
+        for kind in (_Walk, Eager):
+            search, judge = search_of(groups, losses)
+            size = int(budget * search.size_of(Plan()))
+            paths.append(kind(search, search.space.by_norm).until(size))
+            judged.append({candidate.plan for candidate in judge.candidates})
     assert paths[0] == paths[1]
     assert judged[0] <= judged[1]
 
 
-def test_layers_that_are_dear_all_along_are_measured_once_a_stage() -> None:
+def test_layers_that_are_dear_all_along_are_measured_once() -> None:
     groups = (group("cheap", 32, 32_000), *(group(f"dear{i}", 32, 3200) for i in range(4)))
     losses: dict[str, Loss] = {each.name: 1.0 for each in groups} | {"cheap": 0.001}
     search, judge = search_of(groups, losses)
-    path = _Walk(search, search.space.by_norm).until(int(0.9 * search.size_of(Plan())))
+    path = _Walk(search, search.space.by_norm).until(int(0.5 * search.size_of(Plan())))
     assert {name for name, kept in path[-1].kept} == {"cheap"}
     asked = [name for _, name, _ in judge.asked if name]
     assert {name: asked.count(name) for name in asked} == {
-        "cheap": 4, "dear0": 1, "dear1": 1, "dear2": 1, "dear3": 1
+        "cheap": 12, "dear0": 1, "dear1": 1, "dear2": 1, "dear3": 1
     }  # fmt: skip

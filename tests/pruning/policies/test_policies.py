@@ -14,7 +14,7 @@ from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import find_groups
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.context import search_context
+from primesvt_deploy.pipeline.open_context import search_context
 from primesvt_deploy.pipeline.prune import make_search, prune
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES, Search

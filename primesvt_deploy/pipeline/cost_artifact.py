@@ -1,0 +1,77 @@
+"""Measure an export of the dense model: what it takes, and what its images take."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from primesvt_deploy.artifact.onnx_export import Artifact, export_onnx
+from primesvt_deploy.compute.device import CPU
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.edge.runtime.session import OnnxModel
+from primesvt_deploy.model.svit import SViT
+from primesvt_deploy.pipeline.cost_memory import GrowthOf
+from primesvt_deploy.pipeline.cost_pace import Pace
+from primesvt_deploy.verification.onnx_stages import verify_onnx_stages
+
+__all__ = ["artifact_seconds", "with_artifact_measured"]
+
+_BATCH = 16
+_VERIFIED = (2, 10)
+"""Images that are verified to see what one takes, and what loading does."""
+
+
+def artifact_seconds(artifact: Artifact, images: ImageList, threads: int) -> float:
+    """Seconds of an image that an artifact classifies, the second of two batches.
+
+    Args:
+        artifact: of the dense model.
+        images: to classify.
+        threads: of ONNX Runtime; 0: its own choice.
+    """
+    model = OnnxModel(artifact.path, threads=threads)
+    images = images.for_model(model.sample_dtype)
+    count = min(artifact.batch or _BATCH, len(images))
+    started = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        model.logits(images.inputs(0, count))
+    return (time.perf_counter() - started) / count
+
+
+def with_artifact_measured(pace: Pace, model: SViT, images: ImageList, threads: int) -> Pace:
+    """The pace with what an artifact takes: its export, an image, a verified image, memory.
+
+    Args:
+        pace: so far.
+        model: the dense SViT, which is exported to a file that does not stay.
+        images: to classify and verify on.
+        threads: of ONNX Runtime; 0: its own choice.
+
+    Raises:
+        ExportError: the model cannot be exported.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        started = time.perf_counter()
+        artifact = export_onnx(model, Path(directory) / "dense.onnx")
+        exporting = time.perf_counter() - started
+        with GrowthOf(CPU) as growth:
+            seconds = artifact_seconds(artifact, images, threads)
+        few, more = (
+            _verifying(model, artifact, images.first(count), threads) for count in _VERIFIED
+        )
+    return replace(
+        pace,
+        export_s=exporting,
+        artifact_s=seconds,
+        verified_s=max(0.0, more - few) / (_VERIFIED[1] - _VERIFIED[0]),
+        session_bytes=growth.bytes,
+    )
+
+
+def _verifying(model: SViT, artifact: Artifact, images: ImageList, threads: int) -> float:
+    started = time.perf_counter()
+    verify_onnx_stages([model], artifact.path, images, threads=threads)
+    return time.perf_counter() - started
