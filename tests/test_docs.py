@@ -35,8 +35,8 @@ SHORTER = {
     "analyze": _FEWER,
 }
 """Options of a command that have it take less time, added where a page does not give them."""
-ENDS = {"--help", "--show-config"}
-"""Options with which a command does nothing else."""
+ENDS = {"--help", "--show-config", "--dry-run"}
+"""Options with which a command writes nothing."""
 UNTRAINED = (0, 1)
 """Exit codes of a build: the stand-ins are untrained, and a constraint may not be met."""
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -47,7 +47,7 @@ def test_code_stands_in_fences_that_name_a_language() -> None:
         text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
         assert not re.search(r"\n\n {4}(?![-*\d ])", text), f"{page}: an indented block"
     for block in ALL:
-        assert block.language in (*SHELL, *PYTHON, "text", "toml", "c"), block.place
+        assert block.language in (*SHELL, *PYTHON, "text", "toml", "yaml", "c"), block.place
 
 
 def test_what_is_not_run_says_which_test_covers_it_or_what_it_needs() -> None:

@@ -146,7 +146,8 @@ def _checked(
         check_train(data, "--finetune")
     if data is not None and HEAD in settings.search.recover:
         check_train(data, f"--recover {HEAD}")
-    check_place(choice.output, force=choice.force)
+    if not choice.dry_run:  # which writes nothing
+        check_place(choice.output, force=choice.force)
     if choice.sign is None:
         return None, known
     from primesvt_deploy.bundle.signature import load_signing_key

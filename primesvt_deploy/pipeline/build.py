@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,29 +107,29 @@ def build(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     clock = TimedProgress(progress)
-    with ExitStack() as ending:
-        workspace = ending.enter_context(Workspace(output, force=force))
+    with Workspace(output, force=force) as workspace:
         context = _context(model, settings, workspace, data=data, known=known, progress=clock)
         context = replace(context, command=command)
-        ending.enter_context(context.search)
-        if foresee is not None and (outlook := outlook_of(context.search, settings)) is not None:
-            foresee(outlook)
-        check_record(context.search)
-        dense = export_dense(context, workspace.path / "dense.onnx")
-        files = VariantFiles(workspace.candidates(), workspace.checkpoints())
-        variants = [make_variant(context, dense, each, files) for each in settings.precisions]
-        chosen = best(variants, smallest=settings.smallest)
-        chosen = stop_early(context, chosen, files.artifacts)
-        staged = stage_artifact(context, dense.artifact, chosen, workspace.staging())
-        verified = verify_staged(context, chosen, staged)
-        evaluation = evaluate(context, dense.artifact, staged)
-        findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
-        content = gather_content(context, findings, staged)
-        composed = compose_manifest(context, findings, seconds=clock.seconds())
-        manifest = stage_bundle(context, chosen, staged, composed, content, output)
-        if sign is not None:
-            sign_bundle(staged.directory, sign)
-        workspace.place(staged.directory)
+        with context.search:
+            outlook = None if foresee is None else outlook_of(context.search, settings)
+            if foresee is not None and outlook is not None:
+                foresee(outlook)
+            check_record(context.search)
+            dense = export_dense(context, workspace.path / "dense.onnx")
+            files = VariantFiles(workspace.candidates(), workspace.checkpoints())
+            variants = [make_variant(context, dense, each, files) for each in settings.precisions]
+            chosen = best(variants, smallest=settings.smallest)
+            chosen = stop_early(context, chosen, files.artifacts)
+            staged = stage_artifact(context, dense.artifact, chosen, workspace.staging())
+            verified = verify_staged(context, chosen, staged)
+            evaluation = evaluate(context, dense.artifact, staged)
+            findings = Findings(dense.artifact, variants, chosen, verified, evaluation)
+            content = gather_content(context, findings, staged)
+            composed = compose_manifest(context, findings, seconds=clock.seconds())
+            manifest = stage_bundle(context, chosen, staged, composed, content, output)
+            if sign is not None:
+                sign_bundle(staged.directory, sign)
+            workspace.place(staged.directory)
     return BuildResult(workspace.output, manifest)
 
 

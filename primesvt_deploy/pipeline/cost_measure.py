@@ -8,7 +8,6 @@ one that was, by the products of its consumers' matrices.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -193,8 +192,7 @@ def _passed(
             cache.clear()
         passed.keep_s.append(seconds)
         passed.state_bytes.append(size)
-        low = probe.on.precision == "bf16"
-        with torch.autocast(probe.on.device.type, torch.bfloat16, enabled=low):
+        with probe.on.arithmetic():
             passed.forward_s.append(probe.timed(partial(_pushed, states, segment, state)))
     return passed
 
@@ -277,8 +275,7 @@ def _ranking(probe: _Probe, recovery: Recovery) -> dict[str, float]:
     """Seconds of ranking the channels of each group, where the policy does that."""
     if probe.settings.policy != "greedy" or not recovery.needs_moments:
         return {}
-    # The model stays on the CPU, and the statistics lie on the device.
-    module = copy.deepcopy(probe.model.module).to(probe.on.device)
+    module = probe.model.module  # it stays on the CPU; the statistics lie on the device
     moments = recovery.moments
 
     def seconds(group: Group) -> float:

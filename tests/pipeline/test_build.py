@@ -107,7 +107,6 @@ def test_its_stages_were_planned_and_add_up(
     ended_early = [stage.name for stage in told.stages if not stage.is_done]
     assert set(ended_early) <= {"prioritized policy"}
     assert told["dense accuracy"].last == (120, 120, "images")
-    assert told["robustness"].last == (60, 60, "images")
     assert told["verification"].last == (40, 40, "images")
     assert told["held-out accuracy"].last == (120, 120, "images")
     assert told["latency"].is_done
@@ -296,10 +295,9 @@ def test_the_ledger_holds_every_candidate(built: BuildResult) -> None:
     lines = [json.loads(x) for x in (built.path / "ledger.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines]
     assert steps[0] == "dense"
-    # Seven layers at three rates; of two channels (`stem.0`) a quarter is none, 75% is as 50%.
-    assert steps.count("robustness") == 7 * len(SEARCH.rates) - 2
-    # Three quarters of the MLPs never spike: leaving them out meets the budget.
-    assert steps[-1] == "free"
+    # Three quarters of the MLPs never spike: leaving them out meets the budget, so that no layer's
+    # robustness has to be known.
+    assert steps == ["dense", "free"]
 
 
 def test_the_same_build_gives_the_same_plan(
@@ -450,8 +448,8 @@ class TestInterrupted:
         arrays = write_arrays(tmp_path / "d.npz", model)
         return [
             "build", "--model", str(directory), "--data", str(arrays),
-            "--saving", "10", "--max-drop", "5", "--threads", "1",
-            "--search-images", "120", "--robustness-images", "100", "--rates", "0.3,0.6",
+            "--saving", "40", "--max-drop", "60", "--threads", "1", "--policy", "greedy",
+            "--search-images", "120", "--robustness-images", "100",
         ]  # fmt: skip
 
     @staticmethod

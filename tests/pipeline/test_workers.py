@@ -7,14 +7,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
-from primesvt_deploy.pipeline.build import build
 from primesvt_deploy.pipeline.context import SearchContext
 from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pruning.plan import Plan
@@ -23,7 +21,7 @@ from primesvt_deploy.pruning.search.constraint import AccuracyConstraint
 from primesvt_deploy.pruning.search.ledger import Candidate, Ledger
 from primesvt_deploy.pruning.search.robustness import measure_robustness
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
-from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSettings
+from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'primesvt-deploy[cluster]'")
 
@@ -114,37 +112,3 @@ def test_more_workers_than_images(model: SViT, data: DataSet) -> None:
     compute = ComputeSettings(device="cpu", workers=4000)
     with pytest.raises(SettingsError, match=r"^there are 4000 workers for 120 search images: .*"):
         unjudged_context(model, SEARCH, data, compute=compute)
-
-
-@pytest.mark.slow
-def test_a_build_by_workers_ships_the_same(model: SViT, data: DataSet, tmp_path: Path) -> None:
-    found = {}
-    for name, compute in {"alone": ComputeSettings(device="cpu"), "shared": TWO}.items():
-        settings = BuildSettings(
-            saving=20.0, search=replace(SEARCH, max_drop=40.0), verify_images=8, compute=compute
-        )
-        found[name] = build(model, tmp_path / name, settings, data=data).manifest
-    alone, shared = found["alone"], found["shared"]
-    assert shared["constraints"] == alone["constraints"]
-    assert shared["accuracy"] == alone["accuracy"]
-    for file in ("model.onnx", "plan.json"):
-        assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "shared" / file).read_bytes()
-    assert alone["compute"]["engine"] == "in-process"
-    assert shared["compute"] | {"device_name": ""} == {
-        "device": "cpu", "device_name": "", "evaluation_precision": "fp32",
-        "engine": "ray", "workers": 2,
-    }  # fmt: skip
-    assert not children_of_ray(), "workers are left running"
-
-
-def children_of_ray() -> list[int]:
-    """Processes of Ray that this one has started."""
-    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [int(one) for one in listed if "ray" in command(int(one))]
-
-
-def command(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text()
-    except OSError:
-        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ class EvaluatedOn:
     batch_size: int | None = None
     cache_bytes: int | None = None
 
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """Context in which networks compute in this precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
     def batch_of(self, model: SViT) -> int:
         """Images a forward pass."""
         return self.batch_size or model.batch_of(
@@ -53,13 +60,11 @@ class _Made:
     """The network of a request.
 
     Args:
-        request: that it was made for.
         network: lowered.
         calibrated_from: the first segment whose norms were matched to its plan; those before it
             are right only where a cached state takes their place.
     """
 
-    request: Request
     network: SpikingNetwork
     calibrated_from: int = 0
 
@@ -94,7 +99,7 @@ class ChunkEvaluator:
         segments = self._networks.dense.segments()
         entrance = {group.name: first_segment(group, segments) for group in groups}
         self._cache = StateCache(entrance, self._on.cache_bytes, self._on.device)
-        self._made: _Made | None = None
+        self._made: OrderedDict[Request, _Made] = OrderedDict()
         self._fitting = FittingBatches(tell)
 
     @torch.no_grad()
@@ -120,24 +125,25 @@ class ChunkEvaluator:
     def release(self) -> None:
         """Give the memory of cached states back; later evaluations start from the images."""
         self._cache.clear()
-        self._made = None
+        self._made.clear()
 
     def _made_room(self, error: torch.OutOfMemoryError, images: int) -> None:
         """Have less in the device's memory from now on: fewer cached states, then smaller batches.
 
         A network of its own is made anew, as making it may be what did not fit.
         """
-        self._made = None
+        self._made.clear()
         if not self._cache.shrink():
             self._batch_size = self._fitting.halve(min(self._batch_size, images), error)
         torch.cuda.empty_cache()
 
     def _run(self, request: Request, chunk: Chunk, tell: Callable[[float], None]) -> torch.Tensor:
         first = self._depth(request, chunk)
-        made = self._made
-        if made is None or made.request != request or first < made.calibrated_from:
-            self._made = None  # its memory is the next one's
-            made = self._made = self._make(request, first)
+        made = self._made.get(request)
+        if made is None or first < made.calibrated_from:
+            self._forget()
+            made = self._made[request] = self._make(request, first)
+        self._made.move_to_end(request)
         network = made.network
         keep_at = self._keep_at(request)
         batches = self._cache.states(first, chunk) if first else self._inputs(network, chunk)
@@ -149,17 +155,18 @@ class ChunkEvaluator:
                 self._cache.keep(request.plan, index, chunk, batches)
             reached: list[torch.Tensor] = []
             for batch in batches:  # a cached list stays as it is
-                with self._arithmetic():
+                with self._on.arithmetic():
                     reached.append(segment.run(restored(batch)))
                 passed = index - first + len(reached) / len(batches)
                 tell(passed / (len(segments) - first))
             batches = reached
         return torch.cat(batches)
 
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        if self._on.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._on.device.type, torch.bfloat16)
+    def _forget(self) -> None:
+        """Make room for a network; one stays, as candidates and the dense model take turns."""
+        # Without recovery all masked networks are one and the same.
+        while len(self._made) > (0 if self._recovery is None else 1):
+            self._made.popitem(last=False)
 
     def _inputs(self, network: SpikingNetwork, chunk: Chunk) -> list[torch.Tensor]:
         inputs = torch.from_numpy(self._samples.inputs(*chunk)).split(self._batch_size)
@@ -176,11 +183,11 @@ class ChunkEvaluator:
         plan = request.plan
         if self._recovery is None:
             made = self._networks.cut(plan) if request.narrow else self._networks.masked(plan)
-            return _Made(request, made)
+            return _Made(made)
         recovered, calibrated_from = self._recovered(self._recovery, request, first)
         if request.narrow:
-            return _Made(request, self._networks.cut(plan, recovered), calibrated_from)
-        return _Made(request, self._networks.lowered(recovered), calibrated_from)
+            return _Made(self._networks.cut(plan, recovered), calibrated_from)
+        return _Made(self._networks.lowered(recovered), calibrated_from)
 
     def _recovered(
         self, recovery: Recovery, request: Request, first: int
