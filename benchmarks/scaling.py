@@ -12,7 +12,6 @@ an image's states are measured on one core; from all of that the time of a searc
 from __future__ import annotations
 
 import math
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import MEASURED, write
+from ray import cloudpickle
 from wide import network
 
 from primesvt_deploy import load, open_data
@@ -34,12 +34,13 @@ from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, NORM_IMAGES
 from primesvt_deploy.pruning.search.engine import Request
 from primesvt_deploy.pruning.search.ledger import Candidate
+from primesvt_deploy.pruning.search.query import Query
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
 from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
-SEARCH = SearchSettings(max_drop=None, policy="greedy", search_images=1024)
-ROUNDS, CALLS = 3, 200
-RATES = (0.3, 0.6)
+SEARCH = SearchSettings(max_drop=None, policy="greedy", search_images=384)
+ROUNDS, CALLS = 2, 200
+RATES = (0.5,)
 IN_PROCESS = "in this process"
 ENGINES = {IN_PROCESS: None, "1 worker": 1, "2 workers": 2}
 LARGE = "Spikformer-8-512"
@@ -82,10 +83,17 @@ def judged(model: SViT, data: Any, name: str) -> dict[str, Any]:
         context.recovery.prepare()
         context.judge.dense()
         started = time.perf_counter()
-        for group in context.prunable.groups:
-            for rate in RATES:
-                plan = context.space.by_norm.pruned(Plan(), group, rate)
-                context.judge.judge(plan, step="robustness", group=group, rate=rate)
+        queries = [
+            Query(
+                plan=context.space.by_norm.pruned(Plan(), group, rate),
+                step="robustness",
+                group=group,
+                rate=rate,
+            )
+            for group in context.prunable.groups
+            for rate in RATES
+        ]
+        list(context.judge.judge_all(queries))
         seconds = time.perf_counter() - started
         candidates = list(context.ledger)[1:]
         return {
@@ -137,12 +145,12 @@ def messages(model: SViT, data: Any) -> dict[str, Any]:
             "calls": CALLS,
             "median_ms": round(1000.0 * statistics.median(taken), 2),
             "p95_ms": round(1000.0 * sorted(taken)[int(0.95 * len(taken))], 2),
-            "request_bytes": len(pickle.dumps((request, chunk))),
-            "logits_bytes": len(pickle.dumps(logits)),
+            "request_bytes": len(cloudpickle.dumps((request, chunk))),
+            "logits_bytes": len(cloudpickle.dumps(logits)),
             "images_of_a_chunk": engine.chunk,
             "once": {
-                "model_bytes": len(pickle.dumps(model)),
-                "moments_bytes": len(pickle.dumps(context.recovery.moments)),
+                "model_bytes": len(cloudpickle.dumps(model)),
+                "moments_bytes": len(cloudpickle.dumps(context.recovery.moments)),
                 "image_bytes": data.search.pixels(0).nbytes,
             },
         }

@@ -62,10 +62,11 @@ class Crew:
             max_task_retries=-1 if restarts else 0,
             scheduling_strategy="SPREAD",
         )
-        self._actors = [
-            actor.remote(kind, arguments(number), placement.threads)
-            for number in range(placement.workers)
-        ]
+        # Kept here, where a worker that is started anew finds what they stand for; pickled, as Ray
+        # warns of references among them, which it does not keep itself.
+        self._arguments = [arguments(number) for number in range(placement.workers)]
+        pickled = [self._ray.cloudpickle.dumps(each) for each in self._arguments]
+        self._actors = [actor.remote(kind, each, placement.threads) for each in pickled]
         try:
             self._await_start()
         except BaseException:

@@ -7,6 +7,7 @@ there: the object has to be all made of its arguments.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -36,11 +37,11 @@ class Host:
 
     Args:
         kind: class of the object.
-        arguments: of its constructor; values of `Stored` are fetched first.
+        arguments: those of its constructor, pickled; values of `Stored` are fetched first.
         threads: of torch.
     """
 
-    def __init__(self, kind: Callable[..., Any], arguments: tuple[Any, ...], threads: int) -> None:
+    def __init__(self, kind: Callable[..., Any], arguments: bytes, threads: int) -> None:
         self._kind, self._arguments, self._threads = kind, arguments, threads
         self._object: Any = None
 
@@ -59,5 +60,6 @@ class Host:
 
         # Ray sets OMP_NUM_THREADS by what the worker demands of the node, which is no core here.
         torch.set_num_threads(self._threads)
-        given = (a() if isinstance(a, Stored) else a for a in self._arguments)
+        arguments = pickle.loads(self._arguments)
+        given = (a() if isinstance(a, Stored) else a for a in arguments)
         return self._kind(*given)

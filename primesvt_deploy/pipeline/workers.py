@@ -93,10 +93,13 @@ def shared_engine(
         )
     )
 
+    # Kept, so that a worker that was killed can be started anew with them.
+    shards = [
+        session.put(Shard(images, sharing.chunks(number))) for number in range(placement.workers)
+    ]
+
     def spawn() -> Workers:
-        return session.spawn(
-            EvaluationWorker, lambda number: (setup, Shard(images, sharing.chunks(number)))
-        )
+        return session.spawn(EvaluationWorker, lambda number: (setup, shards[number]))
 
     return WorkerEngine(
         spawn, sharing, groups, images.labels,
