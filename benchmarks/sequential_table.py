@@ -26,11 +26,14 @@ def sequential_table(found: dict[str, Any]) -> str:
         f"Recorded hits of candidates of the reference, at most {found['allowed']:g} points to be "
         f"lost, in {found['orders']} random orders each; worst cases: drops at the limit and one "
         "image beyond it.",
-        "",
-        "| build | s before | s now | of that search, before | now | plans | held-out drop, before "
-        "| now |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    if found["builds"]:
+        lines += [
+            "",
+            "| build | s before | s now | of that search, before | now | plans | held-out drop, before "
+            "| now |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
     for name, trees in found["builds"].items():
         pairs = list(zip(trees["before"], trees["now"], strict=True))
         lines += [_build(f"{name}, seed {seed}", *pair) for seed, pair in enumerate(pairs)]
@@ -38,13 +41,18 @@ def sequential_table(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, in turns with the earlier tree "
-        f"({found['revision']}); seeds after the first: fewer images. The C engine as a judge: "
+        f"{machine['cpu']}, {machine['cores']} cores{_turns(found)}. The C engine as a judge: "
         f"{native['images_per_s']:.0f} images a second (int8) against {torch['images_per_s']:.0f} "
         f"in torch, but {native['prepare_s']:.1f} s to prepare a candidate against "
         f"{torch['prepare_s']:.1f} s.",
     ]
     return "\n".join(lines)
+
+
+def _turns(found: dict[str, Any]) -> str:
+    if not found["builds"]:
+        return ""
+    return f", in turns with the earlier tree ({found['revision']}); later seeds: fewer images"
 
 
 def _build(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
