@@ -27,11 +27,11 @@ def sequential_table(found: dict[str, Any]) -> str:
         f"lost, in {found['orders']} random orders each; worst cases: drops at the limit and one "
         "image beyond it.",
     ]
-    if found["builds"]:
+    if _has_builds(found):
         lines += [
             "",
-            "| build | s before | s now | of that search, before | now | plans | held-out drop, before "
-            "| now |",
+            "| build | s before | s now | of that search, before | now | plans "
+            "| held-out drop, before | now |",
             "|---|---|---|---|---|---|---|---|",
         ]
     for name, trees in found["builds"].items():
@@ -49,8 +49,13 @@ def sequential_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _has_builds(found: dict[str, Any]) -> bool:
+    """Whether builds were measured, too (`--seeds 0`: none)."""
+    return any(trees["now"] for trees in found["builds"].values())
+
+
 def _turns(found: dict[str, Any]) -> str:
-    if not found["builds"]:
+    if not _has_builds(found):
         return ""
     return f", in turns with the earlier tree ({found['revision']}); later seeds: fewer images"
 
