@@ -24,6 +24,10 @@ class Node:
     gpus: int
 
 
+_A_CORE = 4
+"""Most workers a core of this machine: more take its memory, and evaluate nothing faster."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """How many workers there are, and what each computes with.
@@ -73,6 +77,11 @@ def place_workers(
         raise ClusterError(
             f"workers are {workers}, but {place} has {have} {kind}{'' if have == 1 else 's'}, and "
             f"each worker takes one: pass --workers {max(1, have)} or less{other}"
+        )
+    if not on_gpus and not shared and workers > _A_CORE * cpus:
+        raise ClusterError(
+            f"workers are {workers}, but {place} has {cpus} CPU core{'' if cpus == 1 else 's'}: "
+            f"expected {_A_CORE} a core at most; pass --workers {max(1, cpus)}"
         )
     if on_gpus:
         threads = min(node.cpus // node.gpus for node in useful)

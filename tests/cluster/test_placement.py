@@ -33,6 +33,10 @@ def test_a_private_session_may_have_more_workers_than_cores() -> None:
         [Node(cpus=2, gpus=0)], ComputeSettings(workers=5), "this machine", shared=False
     )
     assert one == Placement(workers=5, device="cpu", threads=1)
+    with pytest.raises(ClusterError, match=r"^workers are 9, but this machine has 2 CPU cores: "):
+        place_workers(
+            [Node(cpus=2, gpus=0)], ComputeSettings(workers=9), "this machine", shared=False
+        )
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=6), st.integers(1, 40))
