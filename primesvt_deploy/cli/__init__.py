@@ -83,9 +83,11 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run a command; a user's error is one line, never a traceback."""
-    # Torch reads this as it loads. Threads that spin while they wait make a machine that does
-    # something else as well several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Torch reads these as it loads. Threads that spin while they wait make a machine that does
+    # something else as well several times slower; threads that never do, short products.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     print_whatever_names()
     prepare_completion()
     output = sys.stdout

@@ -6,6 +6,7 @@ each of them.
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -15,8 +16,8 @@ from torch.nn import functional as F
 __all__ = ["Weighted", "input_rows", "is_dense", "set_weights", "weight_matrix"]
 
 Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
-_ROWS_KEPT = 4096
-"""Most windows taken of one call; further ones overlap with them and add little information."""
+_ROWS_KEPT = 1024
+"""About how many windows are taken of one call; others overlap with them and add little."""
 
 
 def is_dense(layer: nn.Module) -> bool:
@@ -44,7 +45,8 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
     """Rows `[rows, K]` of a layer's input that its weight matrix multiplies.
 
     A row is a pixel, or the window of pixels under the kernel; of a convolution's windows every
-    n-th is taken where there are more than 4096 in one call.
+    n-th is taken, about 1024 in one call, and n shares no factor with the map's height and width,
+    so that border and middle are met as often as they occur.
 
     Args:
         layer: the layer.
@@ -66,7 +68,10 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
     windows = _windows(layer, F.pad(x, around, mode=mode))
     images, height, width = windows.shape[:3]
     count = images * height * width
-    kept = torch.arange(0, count, max(1, count // _ROWS_KEPT), device=x.device)
+    step = max(1, count // _ROWS_KEPT)
+    while math.gcd(step, height * width) > 1:
+        step += 1
+    kept = torch.arange(0, count, step, device=x.device)
     image, pixel = kept // (height * width), kept % (height * width)
     return windows[image, pixel // width, pixel % width].flatten(1)
 

@@ -8,9 +8,10 @@ from which it tells the time left, and `--dry-run` prints them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from primesvt_deploy.analysis.cost import ShippedSize
+from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pipeline.context import SearchContext
 from primesvt_deploy.pipeline.cost_candidates import CandidateCost
@@ -202,8 +203,18 @@ def _outset(context: SearchContext, leaves: float | None, ends_on_all: bool = Fa
         images=len(context.image_sets().search),
         leaves=leaves,
         share_of=lambda widths: size.bytes(widths) / whole,
+        early=_early(context.prunable.groups, context.pace.entrance),
         ends_on_all=ends_on_all,
     )
+
+
+def _early(groups: Sequence[Group], entrance: Mapping[str, int]) -> list[str]:
+    """Groups that begin no later than the stream, the group that most layers take."""
+    stream = max(groups, key=lambda group: len(group.inputs), default=None)
+    if stream is None:
+        return []
+    names = [each.name for each in groups if entrance[each.name] <= entrance[stream.name]]
+    return names if len(names) < len(groups) else []
 
 
 def dense_ahead(context: SearchContext) -> list[ExpectedStage]:

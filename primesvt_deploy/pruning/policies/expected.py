@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.measure.sequential import SequentialTest
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pruning.plan import kept_width
-from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE
+from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE, curve_images
 from primesvt_deploy.settings import SearchSettings
 
 __all__ = [
@@ -36,9 +36,11 @@ _LOOK = 32
 """Images between two looks."""
 _FEW_DISCORDANT = 0.02
 """Share of images that only one of candidate and dense model classifies rightly, at the least."""
-_KEPT, _KEPT_BY_GREEDY, _REFUSED_OUTCOME = (0.75, 0.1), (0.15, 0.02), (5.0, 0.1)
+_KEPT, _REFUSED_OUTCOME = (0.75, 0.1), (5.0, 0.1)
 """Drop, by what may be lost, and likely discordant share of a candidate that is kept or refused:
-policies that go as deep as the constraint allows come near it, greedy to what costs least."""
+policies that go as deep as the constraint allows come near it."""
+_KEPT_BY_GREEDY = (0.25, 0.15, 0.02), (0.6, 0.65, 0.1)
+"""The same of the greedy policy, which goes to what costs least: behind the share that leaves."""
 _ACCEPTED = Span(0.6, 0.3, 0.8)
 """Rate at which the prioritized policy narrows a layer: recovered, most layers keep it."""
 _REFUSED = Span(0.5, 0.0, 2.0)
@@ -47,8 +49,9 @@ _HOPELESS_POWER = Span(5.0, 10.0, 2.0)
 """Of the rate: the share of points that are refused; without recovery it is `_BARE_POWER`."""
 _BARE_POWER = Span(1.0, 2.0, 0.5)
 _GREEDY_POINTS, _LATER_POINTS = 4, 3
-_MEASURED = 0.35
-"""Likely share of these points that the greedy policy needs; one of each layer at least."""
+_FIRST, _LATER, _LATER_OF_EARLY, _DEAR_UNTIL = 1.4, 2.3, 1.2, 0.25
+"""Likely points of a layer that the greedy policy measures around the dense model and later; layers
+before the first block, and the stream behind it, are too dear until so much has left."""
 _LIKELY_SHARE = 0.5
 """Share of the bytes that leaves, where nothing tells."""
 
@@ -119,6 +122,7 @@ class Outset:
         images: search images.
         leaves: share of the dense model's bytes that has to leave; None: not known.
         share_of: share of those bytes that are left under widths of groups, by their names.
+        early: names of groups that begin before all blocks, so that all else depends on them.
         ends_on_all: whether the plan that is decided on is evaluated on all images at last.
     """
 
@@ -127,6 +131,7 @@ class Outset:
     images: int
     leaves: float | None
     share_of: Callable[[Mapping[str, int]], float]
+    early: Collection[str] = ()
     ends_on_all: bool = False
 
     @property
@@ -318,31 +323,39 @@ def _layers_needed(outset: Outset, accepted: float) -> list[int]:
 def _sensitivity(outset: Outset) -> list[Work]:
     """Rounds in which every layer is narrowed further, each an eighth of the bytes later."""
     rounds = max(1, math.ceil(outset.leaving / STAGE_SHARE - 1e-9))
-    limit = min(max(outset.settings.robustness_images // 2, 50), outset.images)
-    images = Span.exactly(limit)
+    images = Span.exactly(min(curve_images(outset.settings), outset.images))
     found = []
-    # The last round ends with the budget, and is not needed where constant channels left much.
     for number in range(rounds):
-        count = _LATER_POINTS if number else _GREEDY_POINTS
-        fewest = 0.0 if 0 < number == rounds - 1 else 1.0
-        points = Span(max(1.0, _MEASURED * count), fewest, count)
-        share = 1.0 - number * STAGE_SHARE
+        gone = number * STAGE_SHARE
         base = Visit(
-            step="greedy", group=None, candidates=Span.exactly(1.0), images=images, share=share
+            step="greedy", group=None, candidates=Span.exactly(1.0), images=images, share=1.0 - gone
         )
         visits = (
             Visit(
                 step="greedy",
                 group=group.name,
-                candidates=points,
+                candidates=_points(outset, group, number, rounds),
                 images=images,
-                share=share,
+                share=1.0 - gone,
                 around_dense=number == 0,
             )
             for group in outset.groups
         )
         found.append(Work(stage="sensitivity", visits=(base, *visits)))
     return found
+
+
+def _points(outset: Outset, group: Group, number: int, rounds: int) -> Span:
+    """Points of a layer's curve that a round of the greedy policy measures."""
+    if not number:
+        return Span(_FIRST, 1.0, _GREEDY_POINTS)
+    gone = number * STAGE_SHARE
+    early = group.name in outset.early
+    likely = (0.0 if gone < _DEAR_UNTIL else _LATER_OF_EARLY) if early else _LATER
+    # The last round ends with the budget, and is not needed where constant channels left much.
+    is_last = number == rounds - 1
+    whole = min(1.0, (outset.leaving - gone) / STAGE_SHARE) if is_last else 1.0
+    return Span(likely * whole, 0.0 if is_last or early else 1.0, _LATER_POINTS)
 
 
 def _on_path(outset: Outset) -> Work:
@@ -354,8 +367,16 @@ def _on_path(outset: Outset) -> Work:
         group=None,
         candidates=Span(1.0, 1.0, bisected),
         images=_images(
-            outset.settings, _KEPT_BY_GREEDY if policy == "greedy" else _KEPT, outset.images
+            outset.settings, _kept_by_greedy(outset) if policy == "greedy" else _KEPT, outset.images
         ),
         share=1.0 - outset.leaving,
     )
     return Work(stage=f"{policy} policy", visits=(visit,))
+
+
+def _kept_by_greedy(outset: Outset) -> tuple[float, float]:
+    """Drop and discordant share of a plan of the greedy policy, between two that were seen."""
+    (little, *first), (much, *last) = _KEPT_BY_GREEDY
+    at = min(1.0, max(0.0, (outset.leaving - little) / (much - little)))
+    drop, discordant = (low + at * (high - low) for low, high in zip(first, last, strict=True))
+    return drop, discordant

@@ -36,8 +36,9 @@ from primesvt_deploy.pruning.policies.path import outcome_on_path
 from primesvt_deploy.pruning.search.channel_ranking import ChannelRanking
 from primesvt_deploy.pruning.search.ledger import Candidate
 from primesvt_deploy.pruning.search.query import Query
+from primesvt_deploy.settings import SearchSettings
 
-__all__ = ["STAGE_SHARE", "Greedy"]
+__all__ = ["STAGE_SHARE", "Greedy", "curve_images"]
 
 STAGE_SHARE = 0.125
 """Share of the dense bytes between two measurements of the curves."""
@@ -50,6 +51,17 @@ _NOTCHES = 32
 _MOST_SHRUNK = 3.0
 """A curve around a later plan is taken to be no flatter than the one before by more than this."""
 _HOPELESS_Z = 2.576
+
+
+def curve_images(settings: SearchSettings) -> int:
+    """Search images that a point of a divergence curve rests on, a quarter of a robustness curve's.
+
+    Divergence tells as much on them as accuracy does on several times as many.
+
+    Args:
+        settings: of the search.
+    """
+    return max(settings.robustness_images // 4, 50)
 
 
 class Greedy:
@@ -233,7 +245,7 @@ class _Walk:
             step=Greedy.name,
             group=group,
             rate=round(1.0 - width / group.width, 4) if group else 0.0,
-            limit=max(settings.robustness_images // 2, 50),
+            limit=curve_images(settings),
             divergence=True,
         )
 
