@@ -42,11 +42,11 @@ from primesvt_deploy.edge.runtime.steps import InputSteps
 from primesvt_deploy.errors import first_line
 from primesvt_deploy.progress import SILENT, Progress
 
-__all__ = ["PixelCache", "cached", "read_ahead", "require_room", "uncached"]
+__all__ = ["SHOWN", "PixelCache", "cached", "read_ahead", "require_room", "uncached", "unread"]
 
 _SHARE = 8
 """A cache may take one part in so many of the memory that is available; larger ones are files."""
-_SHOWN = 128
+SHOWN = 128
 """Fewest samples whose reading is shown as a stage."""
 
 
@@ -111,12 +111,21 @@ class PixelCache:
         if not len(rows):
             return
         missing = len(self._opened(rows).missing(rows))
-        if missing >= _SHOWN:
+        if missing >= SHOWN:
             progress.stage("reading images", 1)
             self._fill(rows, progress)
             progress.step()
         else:
             self._fill(rows)
+
+    def unread(self, numbers: Numbers) -> int:
+        """How many of some samples are to be decoded yet."""
+        rows = self._rows(numbers)
+        kept = rows[rows >= 0]
+        is_new = self._store is None and (self._path is None or not self._path.exists())
+        if is_new or not len(kept):
+            return len(rows)
+        return len(rows) - len(kept) + len(self._opened(kept).missing(kept))
 
     def file_bytes(self) -> int:
         """Bytes that its file will take at least; 0: it is there, or none is needed."""
@@ -304,3 +313,11 @@ def read_ahead(images: ImageList, progress: Progress = SILENT) -> None:
     """
     if isinstance(images.decode, _CachedDecoder):
         images.decode.cache.read_ahead(images.numbers, progress)
+
+
+def unread(images: ImageList) -> int:
+    """How many images of a list are to be decoded before it is used; 0: they lie decoded."""
+    decode = images.decode
+    if isinstance(decode, _CachedDecoder):
+        return decode.cache.unread(images.numbers)
+    return 0 if not isinstance(decode, Decoder) or decode.is_decoded else len(images)

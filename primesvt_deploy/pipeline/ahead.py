@@ -12,18 +12,17 @@ from collections.abc import Mapping, Sequence
 
 from primesvt_deploy.analysis.cost import ShippedSize
 from primesvt_deploy.analysis.groups import Group
+from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.loading import loading_workers
+from primesvt_deploy.data.pixel_cache import SHOWN, unread
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pipeline.context import SearchContext
 from primesvt_deploy.pipeline.cost_candidates import CandidateCost
+from primesvt_deploy.pipeline.cost_pace import Pace
 from primesvt_deploy.pipeline.cost_stage import ExpectedStage, expected_stage
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.policies.expected import (
-    Outset,
-    Work,
-    expected_work,
-    robustness_work,
-    without_known,
-)
+from primesvt_deploy.pruning.policies.expected import expected_work, robustness_work
+from primesvt_deploy.pruning.policies.work import Outset, Work, without_known
 from primesvt_deploy.pruning.recovery.recovery import CALIBRATION_IMAGES, HEAD_IMAGES
 from primesvt_deploy.pruning.search.evaluator import chunk_size
 from primesvt_deploy.pruning.search.judge import DENSE_IMAGES
@@ -39,6 +38,8 @@ __all__ = [
     "frontier_ahead",
     "plan_ahead",
     "pruning_ahead",
+    "reading_ahead",
+    "search_reading_ahead",
 ]
 
 _TIMING_S, _CUT_S = 7.0, 0.5
@@ -61,7 +62,11 @@ def plan_ahead(
     settings, pace = context.settings, context.pace
     if settings.max_drop is None and settings.policy == "prioritized":  # sizes decide
         return [] if context.images is None else calibration_ahead(context)
-    stages = [*calibration_ahead(context), *dense_ahead(context)]
+    stages = [
+        *search_reading_ahead(context),
+        *calibration_ahead(context),
+        *dense_ahead(context),
+    ]
     if settings.policy == "greedy" and pace.importance_s:
         seconds = sum(pace.importance_s.values())
         stages.append(expected_stage(pace, "channel importance", seconds, guessed=True))
@@ -106,6 +111,7 @@ def analysis_ahead(context: SearchContext) -> list[ExpectedStage]:
     sample = min(_FIRING_IMAGES, len(context.image_sets().search))
     watched = _WATCHED * sample * context.pace.image_s
     return [
+        *search_reading_ahead(context),
         *calibration_ahead(context),
         *dense_ahead(context),
         _searching(
@@ -227,6 +233,27 @@ def dense_ahead(context: SearchContext) -> list[ExpectedStage]:
     return [
         expected_stage(context.pace, "dense accuracy", seconds, evaluated=count, compared=count)
     ]
+
+
+def search_reading_ahead(context: SearchContext) -> list[ExpectedStage]:
+    """The stage in which this process decodes the search images; workers decode their own."""
+    if context.compute.distributed or dense_known(context):
+        return []
+    return reading_ahead(context.pace, context.image_sets().search)
+
+
+def reading_ahead(pace: Pace, images: ImageList) -> list[ExpectedStage]:
+    """The stage in which images are decoded, unless they are few or were decoded before.
+
+    Args:
+        pace: of this machine.
+        images: about to be used.
+    """
+    count = unread(images)
+    if count < SHOWN:
+        return []
+    seconds = count * pace.decode_s / max(1, loading_workers(count))
+    return [expected_stage(pace, "reading images", seconds)]
 
 
 def calibration_ahead(context: SearchContext) -> list[ExpectedStage]:

@@ -7,6 +7,8 @@ from primesvt_deploy.pipeline.ahead import (
     dense_ahead,
     dense_known,
     pruning_ahead,
+    reading_ahead,
+    search_reading_ahead,
 )
 from primesvt_deploy.pipeline.context import BuildContext
 from primesvt_deploy.pipeline.cost_pace import Pace
@@ -40,7 +42,11 @@ def build_ahead(
         if _leaves(context, precision) > 0.0:
             stages += _pruned(context, precision, pace)
         elif not from_precision and context.search.model.recorded_accuracy is not None:
-            stages += [*calibration_ahead(context.search), *dense_ahead(context.search)]
+            stages += [
+                *search_reading_ahead(context.search),
+                *calibration_ahead(context.search),
+                *dense_ahead(context.search),
+            ]
     return [*stages, *_tail(context, pace)]
 
 
@@ -137,7 +143,7 @@ def _tail(context: BuildContext, pace: Pace) -> list[ExpectedStage]:
         if integers:  # it comes only where spikes flip
             name = "verification behind float layers"
             stages.append(expected_stage(pace, name, verified, guessed=True))
-    stages.append(_held_out_accuracy(context, pace))
+    stages += [*reading_ahead(pace, context.held_out), _held_out_accuracy(context, pace)]
     if settings.anytime is not None:
         stages.append(
             expected_stage(pace, "held-out accuracy of stages", 1.5 * held_out, guessed=True)

@@ -26,10 +26,12 @@ from primesvt_deploy.pipeline.cost_memory import ExpectedMemory, expected_memory
 from primesvt_deploy.pipeline.cost_stage import ExpectedStage, expected_stage
 from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
+from primesvt_deploy.pipeline.workers import check_worker_count
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.progress.words import about
 from primesvt_deploy.pruning.search.ledger import Ledger
+from primesvt_deploy.pruning.search.trial import KEPT_IMAGES
 from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSettings
 from primesvt_deploy.summary import Shown, Summary, megabytes
 
@@ -152,7 +154,8 @@ def estimate(
     Raises:
         DataError: data that do not fit the model, or that recovery needs more of.
         ExportError: the model cannot be exported.
-        SettingsError: recovery that the model does not allow, or a device that is not there.
+        SettingsError: recovery that the model does not allow, a device that is not there, or more
+            workers than images.
     """
     builds = isinstance(settings, BuildSettings)
     search = settings.pruning if isinstance(settings, BuildSettings) else settings
@@ -166,6 +169,7 @@ def estimate(
     context = unjudged_context(
         model, search, splits, ledger=ledger, compute=alone, progress=progress
     )
+    check_worker_count(compute.workers or 1, len(context.image_sets().search))
     context = replace(context, compute=compute)
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
     pace = context.measure(seconds=THOROUGH_S)
@@ -183,8 +187,7 @@ def estimate(
         return Span.total(stage.span for stage in listed(fewer))
 
     stages = tuple(listed(context))
-    kept = max((stage.compared.likely for stage in stages if stage.compared), default=0.0)
-    states = candidate_cost(context).state_bytes(int(kept))
+    states = candidate_cost(context).state_bytes(_images_kept(stages, search))
     recorded = model.recorded_accuracy
     return ExpectedCost(
         name=model.name,
@@ -207,6 +210,12 @@ def estimate(
         known=len(context.ledger),
         measured_s=pace.measured_s,
     )
+
+
+def _images_kept(stages: Sequence[ExpectedStage], search: SearchSettings) -> int:
+    """Images whose states are cached: of decisions that see few, only the first ones are."""
+    seen = max((stage.compared.likely for stage in stages if stage.compared), default=0.0)
+    return int(seen if search.max_drop is None else min(seen, 1.5 * KEPT_IMAGES))
 
 
 def _stages_of(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pipeline.cost_pace import Pace
-from primesvt_deploy.pruning.policies.expected import Visit, Work
+from primesvt_deploy.pruning.policies.work import Visit, Work
 
 __all__ = ["CandidateCost"]
 

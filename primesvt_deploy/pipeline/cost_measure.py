@@ -21,6 +21,7 @@ from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.analysis.input_statistics import BatchSums, Moments
 from primesvt_deploy.analysis.reconstruction import reconstruction_importance
 from primesvt_deploy.data.images import ImageList
+from primesvt_deploy.data.pixel_cache import cached, uncached, unread
 from primesvt_deploy.families.network import Segment
 from primesvt_deploy.model.svit import SViT, time_first
 from primesvt_deploy.pipeline.cost_memory import GrowthOf
@@ -42,6 +43,8 @@ _STEPS = (1, 9)
 """Eliminated channels of which the time of one is told."""
 _SHRINKING = 0.65
 """Of the time of the first steps, that of all on average: the matrices lose their columns."""
+_DECODED = 8
+"""Images that are decoded to see what one takes."""
 _PLACE = (0, 1)
 """The chunk that states are cached under."""
 
@@ -104,6 +107,10 @@ def measure_pace(
     """
     started = time.perf_counter()
     on = on or EvaluatedOn()
+    decode_s = 0.0
+    if images is not None and len(images):
+        # Candidates get them from a cache, which need not be there yet.
+        decode_s, images = _decoding(images), cached(images.first(on.batch_of(model)), None)
     while True:
         probe = _Probe(
             model=model, groups=groups, images=images, settings=settings, on=on, seconds=seconds
@@ -115,7 +122,17 @@ def measure_pace(
                 raise
             on = replace(on, batch_size=on.batch_of(model) // 2)
             continue
-        return replace(pace, measured_s=time.perf_counter() - started)
+        return replace(pace, measured_s=time.perf_counter() - started, decode_s=decode_s)
+
+
+def _decoding(images: ImageList) -> float:
+    """Seconds to read, decode and crop an image; 0: they lie decoded."""
+    source = uncached(images.first(_DECODED))
+    if not unread(source):
+        return 0.0
+    started = time.perf_counter()
+    source.inputs(0, len(source))
+    return (time.perf_counter() - started) / len(source)
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ class Pace:
         segments: of the dense network, in order.
         entrance: index of the segment that each group begins in, by its name.
         batch: images a forward pass.
-        load_s: to read and preprocess an image.
+        load_s: to preprocess a decoded image.
         activation_bytes: by which memory grew while such a batch was classified.
         calibration_s: an image on which the inputs of layers are measured.
         matched_images: images on which norms are matched; 0: none are.
@@ -51,6 +51,7 @@ class Pace:
         verified_s: an image on which an artifact is compared with its model.
         export_s: of the dense model.
         session_bytes: by which memory grew as ONNX Runtime ran the dense model.
+        decode_s: to read, decode and crop an image, in one process.
     """
 
     segments: tuple[SegmentPace, ...]
@@ -68,6 +69,7 @@ class Pace:
     verified_s: float | None = None
     export_s: float | None = None
     session_bytes: int | None = None
+    decode_s: float = 0.0
 
     @property
     def image_s(self) -> float:

@@ -20,7 +20,7 @@ from primesvt_deploy.pruning.search.samples import Shard, Sharing
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine, Workers
 from primesvt_deploy.settings import ComputeSettings
 
-__all__ = ["driver_device", "open_session", "shared_engine"]
+__all__ = ["check_worker_count", "driver_device", "open_session", "shared_engine"]
 
 
 def driver_device(compute: ComputeSettings) -> torch.device:
@@ -44,7 +44,7 @@ def open_session(compute: ComputeSettings, images: int) -> RaySession:
     Raises:
         SettingsError, NotInstalledError: more workers than images, or no Ray.
     """
-    _check_count(compute.workers or 1, images)
+    check_worker_count(compute.workers or 1, images)
     return RaySession(compute)
 
 
@@ -75,7 +75,7 @@ def shared_engine(
         SettingsError: more workers than images.
     """
     placement = session.placement
-    _check_count(placement.workers, len(images))
+    check_worker_count(placement.workers, len(images))
     batch = EvaluatedOn(device=torch.device(placement.device)).batch_of(model)
     calibration = recovery.calibration_images
     if compute.ray is not None:
@@ -107,7 +107,12 @@ def shared_engine(
     )  # fmt: skip
 
 
-def _check_count(workers: int, images: int) -> None:
+def check_worker_count(workers: int, images: int) -> None:
+    """Refuse more workers than search images.
+
+    Raises:
+        SettingsError: there are more.
+    """
     if workers > images:
         raise SettingsError(
             f"there are {workers} workers for {images} search images: expected one image a worker "

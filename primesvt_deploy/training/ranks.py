@@ -7,6 +7,7 @@ states. When one is lost the others wait for it in vain: all are started anew fr
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,9 +91,18 @@ class Rank:
     def meeting(self) -> tuple[str, int]:
         """Open the address where the others join this one; returns host and port."""
         host = ray_library().util.get_node_ip_address()
-        store = TCPStore(host, 0, self._share.of, is_master=True, wait_for_workers=False)
-        self._store = store
-        return host, store.port
+        # Torch would listen on all interfaces of this machine.
+        with socket.create_server((host, 0)) as listening:
+            port: int = listening.getsockname()[1]
+            self._store = TCPStore(
+                host,
+                port,
+                self._share.of,
+                is_master=True,
+                wait_for_workers=False,
+                master_listen_fd=os.dup(listening.fileno()),
+            )
+        return host, port
 
     def join(self, host: str, port: int) -> None:
         """Join the others, at the first rank's address."""

@@ -21,7 +21,7 @@ from recorded_progress import Recorded
 
 from primesvt_deploy.data import ImageList
 from primesvt_deploy.data.decoders import ArrayDecoder
-from primesvt_deploy.data.pixel_cache import PixelCache, cached, read_ahead
+from primesvt_deploy.data.pixel_cache import PixelCache, cached, read_ahead, unread
 from primesvt_deploy.edge.runtime.preprocess import Preprocessing
 from primesvt_deploy.errors import OutputError
 
@@ -384,3 +384,22 @@ def test_reading_ahead_is_a_stage_where_it_takes_a_while(
     assert stage.name == "reading images"
     assert stage.is_done
     assert stage.last == (129, 129, "images")
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_is_to_be_decoded_yet_is_counted(
+    lists: dict[str, ImageList], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_file: bool
+) -> None:
+    if in_file:
+        no_memory(monkeypatch)
+    plain = lists["RGB"]
+    assert unread(plain) == COUNT
+    images = cached(plain, tmp_path / "kept.pixels")
+    assert unread(images) == COUNT and not (tmp_path / "kept.pixels").exists()
+    everything(images.first(20))
+    assert unread(images) == 10 and unread(images.first(20)) == 0
+    other = cached(plain, tmp_path / "kept.pixels")
+    assert unread(other) == (10 if in_file else COUNT)
+    pixels = np.zeros((3, 9, 9, 3), np.uint8)
+    decoded = ImageList(ArrayDecoder(pixels), np.arange(3), np.arange(3), STEPS)
+    assert unread(decoded) == 0

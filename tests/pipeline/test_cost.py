@@ -124,6 +124,12 @@ def test_a_device_that_is_not_there_is_refused(model: SViT, data: DataSet) -> No
         estimate(model, wanted, data=data, progress=SILENT)
 
 
+def test_more_workers_than_images_are_refused(model: SViT, data: DataSet) -> None:
+    wanted = replace(SETTINGS, compute=ComputeSettings(workers=101))
+    with pytest.raises(SettingsError, match="there are 101 workers for 100 search images"):
+        estimate(model, wanted, data=data, progress=SILENT)
+
+
 @pytest.mark.slow
 def test_an_analysis_is_foreseen_as_well(model: SViT, data: DataSet) -> None:
     told = Recorded()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pipeline.cost_candidates import CandidateCost
 from primesvt_deploy.pipeline.cost_pace import Pace, SegmentPace
-from primesvt_deploy.pruning.policies.expected import Visit, Work
+from primesvt_deploy.pruning.policies.work import Visit, Work
 
 SEGMENT = SegmentPace(forward_s=1.0, match_s=2.0, keep_s=0.5, state_bytes=10.0)
 PACE = Pace(

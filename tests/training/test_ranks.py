@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import Silent
 from primesvt_deploy.settings import ComputeSettings, FinetuneSettings
 from primesvt_deploy.training import ranks
+from primesvt_deploy.training.batches import Share
 from primesvt_deploy.training.finetune import Finetuned, finetune
 
 pytestmark = [needs_ray, pytest.mark.slow]
@@ -115,6 +118,18 @@ def test_a_killed_rank_changes_nothing(
     again = Watcher()
     assert same(together(session, model, train, again, checkpoint=path), undisturbed)
     assert again.told == ["fine-tuning goes on at step 12"] and not again.steps
+
+
+def test_they_meet_on_one_interface_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = SimpleNamespace(util=SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1"))
+    monkeypatch.setattr(ranks, "ray_library", lambda: host)
+    first = ranks.Rank.__new__(ranks.Rank)
+    first._share = Share(0, 2)
+    address, port = first.meeting()
+    with socket.create_connection((address, port)):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port))
 
 
 def test_ranks_that_are_lost_each_time_end_it(

@@ -8,34 +8,22 @@ and from the test that decides on candidates (`measure.sequential`).
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
 
 from primesvt_deploy.analysis.groups import Group
-from primesvt_deploy.measure.sequential import SequentialTest
 from primesvt_deploy.measure.span import Span
 from primesvt_deploy.pruning.plan import kept_width
+from primesvt_deploy.pruning.policies.expected_images import (
+    images_seen,
+    mixed_images,
+    refused_share,
+)
 from primesvt_deploy.pruning.policies.greedy import STAGE_SHARE, curve_images
-from primesvt_deploy.settings import SearchSettings
+from primesvt_deploy.pruning.policies.work import Outset, Visit, Work
 
-__all__ = [
-    "Outset",
-    "Visit",
-    "Work",
-    "expected_work",
-    "images_until_sure",
-    "robustness_work",
-    "without_known",
-]
+__all__ = ["expected_work", "robustness_work"]
 
-_LOOK = 32
-"""Images between two looks."""
-_FEW_DISCORDANT = 0.02
-"""Share of images that only one of candidate and dense model classifies rightly, at the least."""
 _KEPT, _REFUSED_OUTCOME = (0.75, 0.1), (5.0, 0.1)
 """Drop, by what may be lost, and likely discordant share of a candidate that is kept or refused:
 policies that go as deep as the constraint allows come near it."""
@@ -45,120 +33,10 @@ _ACCEPTED = Span(0.6, 0.3, 0.8)
 """Rate at which the prioritized policy narrows a layer: recovered, most layers keep it."""
 _REFUSED = Span(0.5, 0.0, 2.0)
 """Candidates of a layer that are refused before one is kept, though the layer alone keeps it."""
-_HOPELESS_POWER = Span(5.0, 10.0, 2.0)
-"""Of the rate: the share of points that are refused; without recovery it is `_BARE_POWER`."""
-_BARE_POWER = Span(1.0, 2.0, 0.5)
 _GREEDY_POINTS, _LATER_POINTS = 4, 3
 _FIRST, _LATER, _LATER_OF_EARLY, _DEAR_UNTIL = 1.4, 2.3, 1.2, 0.25
 """Likely points of a layer that the greedy policy measures around the dense model and later; layers
 before the first block, and the stream behind it, are too dear until so much has left."""
-_LIKELY_SHARE = 0.5
-"""Share of the bytes that leaves, where nothing tells."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Visit:
-    """Candidates that are evaluated one after another, which vary the same group.
-
-    Args:
-        step: of theirs in the ledger.
-        group: its name; None: plans as a whole, whose cut networks are run.
-        candidates: how many.
-        images: of each.
-        share: of the dense model's bytes that the plan has, around which they vary.
-        around_dense: whether they vary the dense model.
-    """
-
-    step: str
-    group: str | None
-    candidates: Span
-    images: Span
-    share: float = 1.0
-    around_dense: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A stage of a search.
-
-    Args:
-        stage: its name, as progress gets it.
-        visits: in order.
-        accumulates: whether the plan changes from one visit to the next.
-    """
-
-    stage: str
-    visits: tuple[Visit, ...]
-    accumulates: bool = False
-
-    @property
-    def candidates(self) -> Span:
-        """Candidates of all visits."""
-        return Span.total(visit.candidates for visit in self.visits)
-
-    @property
-    def images(self) -> Span:
-        """Images of all candidates."""
-        return Span.total(visit.candidates * visit.images for visit in self.visits)
-
-    @property
-    def compared(self) -> Span:
-        """Images that the dense model has to be evaluated on, so that candidates are compared."""
-        seen = [visit.images for visit in self.visits if visit.candidates.likely]
-        return Span(
-            max((images.likely for images in seen), default=0.0),
-            max((images.low for images in seen), default=0.0),
-            max((visit.images.high for visit in self.visits), default=0.0),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outset:
-    """Model, settings and budget that a search starts from.
-
-    Args:
-        settings: of the search.
-        groups: that can lose channels, largest first.
-        images: search images.
-        leaves: share of the dense model's bytes that has to leave; None: not known.
-        share_of: share of those bytes that are left under widths of groups, by their names.
-        early: names of groups that begin before all blocks, so that all else depends on them.
-        ends_on_all: whether the plan that is decided on is evaluated on all images at last.
-    """
-
-    settings: SearchSettings
-    groups: Sequence[Group]
-    images: int
-    leaves: float | None
-    share_of: Callable[[Mapping[str, int]], float]
-    early: Collection[str] = ()
-    ends_on_all: bool = False
-
-    @property
-    def leaving(self) -> float:
-        """Share that has to leave, or a likely one."""
-        return _LIKELY_SHARE if self.leaves is None else max(0.0, self.leaves)
-
-
-@lru_cache(maxsize=1024)
-def images_until_sure(drop: float, allowed: float, limit: int, discordant: float) -> int:
-    """Images after which the test is sure about a candidate whose losses come evenly.
-
-    Args:
-        drop: percentage points that it loses.
-        allowed: that may be lost.
-        limit: images that it is about.
-        discordant: share of images that only one of candidate and dense model classifies rightly.
-    """
-    share = max(discordant, abs(drop) / 100.0)
-    counts = np.arange(limit + 1)
-    lost = np.diff(np.floor(counts * (share + drop / 100.0) / 2.0)) > 0
-    gained = np.diff(np.floor(counts * (share - drop / 100.0) / 2.0 + 0.5)) > 0
-    test = SequentialTest(limit, allowed)
-    for start in range(0, limit, _LOOK):
-        if test.see(lost[start : start + _LOOK], gained[start : start + _LOOK]):
-            break
-    return test.seen
 
 
 def expected_work(outset: Outset) -> list[Work]:
@@ -183,33 +61,13 @@ def expected_work(outset: Outset) -> list[Work]:
     return works
 
 
-def without_known(works: Sequence[Work], known: Iterable[tuple[str, str]]) -> list[Work]:
-    """The same work without candidates that a ledger has, so that they cost nothing.
-
-    Args:
-        works: in order.
-        known: step and group of each candidate in the ledger; no group: "".
-    """
-    left = Counter(known)
-    found = []
-    for work in works:
-        visits = []
-        for visit in work.visits:
-            key = visit.step, visit.group or ""
-            done = min(left[key], math.ceil(visit.candidates.likely))
-            left[key] -= done
-            visits.append(replace(visit, candidates=visit.candidates.less(done)))
-        found.append(replace(work, visits=tuple(visits)))
-    return found
-
-
 def robustness_work(outset: Outset) -> Work:
     """Every group pruned alone at each rate; what keeps the constraint is seen on all images."""
     settings = outset.settings
     limit = min(settings.robustness_images, outset.images)
     kept = Span.exactly(limit)
-    refused = _images(settings, _REFUSED_OUTCOME, limit)
-    each = [_mixed(_refused_share(settings, rate), refused, kept) for rate in settings.rates]
+    refused = images_seen(settings, _REFUSED_OUTCOME, limit)
+    each = [mixed_images(refused_share(settings, rate), refused, kept) for rate in settings.rates]
     images = Span.total(each) * (1.0 / len(settings.rates))
     visits = (
         Visit(
@@ -224,46 +82,12 @@ def robustness_work(outset: Outset) -> Work:
     return Work(stage="robustness", visits=tuple(visits))
 
 
-def _images(settings: SearchSettings, outcome: tuple[float, float], limit: int) -> Span:
-    """Images until it is sure, of candidates of an outcome, such as `_KEPT`; all, if any may go."""
-    allowed = settings.max_drop
-    if allowed is None:
-        return Span.exactly(limit)
-    points = outcome[0] * max(allowed, 0.5)
-    likely = images_until_sure(points, allowed, limit, outcome[1])
-    fewest = images_until_sure(
-        0.0 if points < allowed else 2.0 * points, allowed, limit, _FEW_DISCORDANT
-    )
-    return Span(likely, min(fewest, likely), limit)
-
-
-def _refused_share(settings: SearchSettings, rate: float) -> Span:
-    """Share of the points at a rate that lose more than is allowed."""
-    if settings.max_drop is None:
-        return Span.exactly(0.0)
-    power = _HOPELESS_POWER if settings.recover else _BARE_POWER
-    return Span(rate**power.likely, rate**power.low, rate**power.high)
-
-
-def _mixed(share: Span, refused: Span, kept: Span) -> Span:
-    """Images on average, where a share of candidates is refused; few, where many are."""
-    likely, low, high = (
-        part * lost + (1.0 - part) * seen
-        for part, lost, seen in (
-            (share.likely, refused.likely, kept.likely),
-            (share.high, refused.low, kept.low),
-            (share.low, refused.high, kept.high),
-        )
-    )
-    return Span(likely, min(low, likely), max(high, likely))
-
-
 def _walk(outset: Outset) -> Work:
     """Layers from the largest on until the budget is met, each at a rate that is kept."""
     settings, total = outset.settings, outset.images
     limit = min(settings.robustness_images, total)
-    alone_kept, alone_refused = (_images(settings, o, limit) for o in (_KEPT, _REFUSED_OUTCOME))
-    kept, refused = (_images(settings, o, total) for o in (_KEPT, _REFUSED_OUTCOME))
+    alone_kept, alone_refused = (images_seen(settings, o, limit) for o in (_KEPT, _REFUSED_OUTCOME))
+    kept, refused = (images_seen(settings, o, total) for o in (_KEPT, _REFUSED_OUTCOME))
     layers = [_layers_needed(outset, rate) for rate in _rates(_ACCEPTED, settings.rates)]
     likely, many, few = (len(each) for each in layers)
     free = Span(1.0, 0.0, 1.0) if "free" in settings.recover else Span.exactly(0.0)
@@ -276,13 +100,13 @@ def _walk(outset: Outset) -> Work:
         )
         # The last of them is kept, or the one before the budget; deeper ones are refused.
         share = max(0.0, points.likely - 1.0) / max(points.likely, 1.0)
-        alone = _mixed(Span(share, 0.0, 0.9), alone_refused, alone_kept)
+        alone = mixed_images(Span(share, 0.0, 0.9), alone_refused, alone_kept)
         tried = Span(
             1.0 + _REFUSED.likely if number < likely else 0.0,
             1.0 + _REFUSED.low if number < few else 0.0,
             1.0 + _REFUSED.high,
         )
-        mixed = _mixed(Span(1.0 / 3.0, 0.0, 0.5), refused, kept)
+        mixed = mixed_images(Span(1.0 / 3.0, 0.0, 0.5), refused, kept)
         visits.append(
             Visit(
                 step="robustness",
@@ -366,7 +190,7 @@ def _on_path(outset: Outset) -> Work:
         step=policy,
         group=None,
         candidates=Span(1.0, 1.0, bisected),
-        images=_images(
+        images=images_seen(
             outset.settings, _kept_by_greedy(outset) if policy == "greedy" else _KEPT, outset.images
         ),
         share=1.0 - outset.leaving,

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from primesvt_deploy.analysis.groups import Group
@@ -20,18 +18,22 @@ from primesvt_deploy.measure.intervals import Accuracy, PairedDrop
 from primesvt_deploy.measure.sequential import SequentialTest
 from primesvt_deploy.progress import SILENT, Progress
 from primesvt_deploy.pruning.plan import Plan
-from primesvt_deploy.pruning.search.engine import Asked, EvaluationEngine, Outcome
+from primesvt_deploy.pruning.search.engine import EvaluationEngine, Outcome
 from primesvt_deploy.pruning.search.ledger import Candidate, Decision, Ledger
 from primesvt_deploy.pruning.search.query import Query
+from primesvt_deploy.pruning.search.trial import (
+    KEPT_IMAGES,
+    Hits,
+    Question,
+    Trial,
+    divergence_between,
+    varied_groups,
+)
 
 __all__ = ["DENSE_IMAGES", "LedgerJudge"]
 
 DENSE_IMAGES = 256
 """The dense model is evaluated on so many images at first, then on half as many more each time."""
-_KEPT_IMAGES = 512
-"""Where a candidate is about no more, states before the layer that is varied are cached."""
-_DIGITS = 9
-_Hits = npt.NDArray[np.bool_]
 
 
 class LedgerJudge:
@@ -95,7 +97,7 @@ class LedgerJudge:
         if known is not None and asked.answered_by(known):
             return known
         started = time.perf_counter()
-        found = self._evaluated(plan, asked, _varied(query, asked))
+        found = self._evaluated(plan, asked, varied_groups(query, asked))
         return self._kept(query, *found, started)
 
     def judge_all(self, queries: Sequence[Query]) -> Iterator[Candidate]:
@@ -117,11 +119,9 @@ class LedgerJudge:
                 assert known is not None
                 yield known
 
-    def _trials(
-        self, queries: Sequence[Query], questions: Sequence[_Question]
-    ) -> dict[int, _Trial]:
+    def _trials(self, queries: Sequence[Query], questions: Sequence[Question]) -> dict[int, Trial]:
         """The evaluations that are needed, by the number of the query; of equal ones the first."""
-        trials: dict[int, _Trial] = {}
+        trials: dict[int, Trial] = {}
         begun: set[tuple[str, int]] = set()
         for number, (query, asked) in enumerate(zip(queries, questions, strict=True)):
             key = query.plan.digest, asked.limit
@@ -129,17 +129,17 @@ class LedgerJudge:
             if key not in begun and (known is None or not asked.answered_by(known)):
                 begun.add(key)
                 before = self._ledger.hits(*key)
-                trials[number] = _Trial(query, asked, self._dense, before)
+                trials[number] = Trial(query, asked, self._dense, before)
         return trials
 
-    def _question(self, query: Query) -> _Question:
+    def _question(self, query: Query) -> Question:
         limit = min(query.limit or self.images, self.images)
-        return _Question(limit, query.allowed, query.estimate, query.divergence)
+        return Question(limit, query.allowed, query.estimate, query.divergence)
 
     def _kept(
         self,
         query: Query,
-        hits: _Hits,
+        hits: Hits,
         distance: float | None,
         decision: Decision,
         started: float,
@@ -173,13 +173,13 @@ class LedgerJudge:
         return candidate
 
     def _evaluated(
-        self, plan: Plan, asked: _Question, varied: Sequence[Group]
-    ) -> tuple[_Hits, float | None, Decision]:
+        self, plan: Plan, asked: Question, varied: Sequence[Group]
+    ) -> tuple[Hits, float | None, Decision]:
         """Hits of a plan on as many images as it takes, its divergence, and what was decided."""
         if asked.divergence:
             reference = self._dense_logits(asked.limit)
             found = self._outcome(plan, 0, asked.limit, varied)
-            return found.hits, _divergence(reference, found.logits), ""
+            return found.hits, divergence_between(reference, found.logits), ""
         hits = self._ledger.hits(plan.digest, asked.limit)
         if asked.allowed is None:
             self._extend_dense(asked.limit)
@@ -197,12 +197,12 @@ class LedgerJudge:
         return hits, None, "within" if test.within else "beyond"
 
     def _tested(
-        self, plan: Plan, asked: _Question, test: SequentialTest, varied: Sequence[Group]
-    ) -> _Hits:
+        self, plan: Plan, asked: Question, test: SequentialTest, varied: Sequence[Group]
+    ) -> Hits:
         """Hits on the next images, until it is sure or the dense model's hits are used up."""
         start = test.seen
 
-        def sure(flags: _Hits) -> bool:
+        def sure(flags: Hits) -> bool:
             now = start + len(flags)
             test.see(self._dense[test.seen : now], flags[test.seen - start :])
             return asked.settled(test.within)
@@ -218,7 +218,7 @@ class LedgerJudge:
         start: int,
         limit: int,
         keep: Iterable[Group],
-        stop: Callable[[_Hits], bool] | None = None,
+        stop: Callable[[Hits], bool] | None = None,
     ) -> Outcome:
         progress = self._progress
         return self._engine.outcome(
@@ -239,7 +239,7 @@ class LedgerJudge:
             return
         started = time.perf_counter()
         # One layer alone is pruned on few images: behind them its states would not be asked for.
-        keep = self._engine.groups if begun < _KEPT_IMAGES else ()
+        keep = self._engine.groups if begun < KEPT_IMAGES else ()
         found = self._outcome(Plan(), begun, until, keep)
         self._dense = np.concatenate([self._dense, found.hits])
         if not begun:
@@ -264,96 +264,3 @@ class LedgerJudge:
                 device=self._engine.device,
             )
         )
-
-
-@dataclass(frozen=True)
-class _Question:
-    """The question that is asked of a candidate.
-
-    Args:
-        limit: images that it is about.
-        allowed: points that may be lost on them; None: all of them have to be seen.
-        estimate: what is within has to be seen on all of them.
-        divergence: from the dense model's probabilities, on all of them.
-    """
-
-    limit: int
-    allowed: float | None
-    estimate: bool
-    divergence: bool
-
-    def answered_by(self, known: Candidate) -> bool:
-        """Whether a candidate of the ledger answers it."""
-        if known.whole:
-            return known.divergence is not None or not self.divergence
-        if self.allowed is None or self.divergence:
-            return False
-        return self.settled(known.within(self.allowed))
-
-    def settled(self, within: bool | None) -> bool:
-        """Whether no further image is needed, as far as the limit is decided."""
-        return within is False or (within is True and not self.estimate)
-
-
-class _Trial:
-    """A query that is evaluated as far as it takes, the dense model's hits being known.
-
-    Args:
-        query: the question.
-        asked: what of it has to be known.
-        dense: hits of the dense model, on `asked.limit` images at least.
-        before: hits of the plan that are known.
-    """
-
-    def __init__(self, query: Query, asked: _Question, dense: _Hits, before: _Hits) -> None:
-        self._dense, self._question = dense, asked
-        self._before = before[:0] if query.divergence else before
-        self._test: SequentialTest | None = None
-        if query.allowed is not None and not query.divergence:
-            self._test = SequentialTest(asked.limit, query.allowed)
-            self._test.see(dense[: len(before)], before)
-        self.asked = Asked(
-            plan=query.plan,
-            start=len(self._before),
-            limit=asked.limit,
-            stop=None if self._test is None else self._sure,
-            keep=_varied(query, asked),
-        )
-
-    def found(
-        self, outcome: Outcome, reference: torch.Tensor | None
-    ) -> tuple[_Hits, float | None, Decision]:
-        """Hits of the plan, its divergence from `reference`, and what was decided."""
-        hits = np.concatenate([self._before, outcome.hits])
-        if self._question.divergence:
-            assert reference is not None
-            return hits, _divergence(reference, outcome.logits), ""
-        if self._test is None:
-            return hits, None, ""
-        self._sure(outcome.hits)  # the engine does not ask behind the last image
-        if len(hits) == self._question.limit or self._test.within is None:
-            return hits, None, ""
-        return hits, None, "within" if self._test.within else "beyond"
-
-    def _sure(self, flags: _Hits) -> bool:
-        """Whether it is sure after the flags so far, from the first image evaluated on."""
-        test, start = self._test, len(self._before)
-        assert test is not None
-        now = start + len(flags)
-        test.see(self._dense[test.seen : now], flags[test.seen - start :])
-        return self._question.settled(test.within)
-
-
-def _varied(query: Query, asked: _Question) -> tuple[Group, ...]:
-    """The group before which states are cached, if they are.
-
-    On many images the narrower network is faster than the masked one behind a cached prefix.
-    """
-    return () if query.group is None or asked.limit > _KEPT_IMAGES else (query.group,)
-
-
-def _divergence(reference: torch.Tensor, logits: torch.Tensor) -> float:
-    """Mean Kullback-Leibler divergence of the found probabilities from the dense ones, nats."""
-    dense = reference[: len(logits)].double().log_softmax(dim=1)
-    pruned = logits.double().log_softmax(dim=1)
-    return round(float((dense.exp() * (dense - pruned)).sum(dim=1).mean()), _DIGITS)

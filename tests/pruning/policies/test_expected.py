@@ -10,14 +10,9 @@ from pruning.policies.test_policies import GROUPS, SETTINGS, made_up
 
 from primesvt_deploy.pruning.plan import Plan
 from primesvt_deploy.pruning.policies import POLICIES
-from primesvt_deploy.pruning.policies.expected import (
-    Outset,
-    Work,
-    expected_work,
-    images_until_sure,
-    robustness_work,
-    without_known,
-)
+from primesvt_deploy.pruning.policies.expected import expected_work, robustness_work
+from primesvt_deploy.pruning.policies.expected_images import images_until_sure
+from primesvt_deploy.pruning.policies.work import Outset, Work, without_known
 from primesvt_deploy.settings import SearchSettings
 
 
@@ -112,3 +107,33 @@ def test_a_plan_that_is_reported_is_seen_on_all_images_at_last() -> None:
         assert whole.candidates.likely == plain.candidates.likely + 1
         assert whole.images.likely == plain.images.likely + 5000
         assert whole.compared.low == 5000
+
+
+def test_layers_before_the_blocks_are_measured_again_once_much_has_left() -> None:
+    settings = replace(SETTINGS, policy="greedy")
+    early = GROUPS[0].name
+    works = expected_work(replace(outset(settings, 0.5), early=[early]))
+    rounds = [
+        {visit.group: visit.candidates.likely for visit in work.visits}
+        for work in works
+        if work.stage == "sensitivity"
+    ]
+    assert len(rounds) == 4
+    assert [points[early] > 0.0 for points in rounds] == [True, False, True, True]
+    assert all(points[GROUPS[1].name] > points[early] for points in rounds[1:])
+
+
+def test_a_last_round_is_as_long_as_its_part_of_the_way() -> None:
+    settings = replace(SETTINGS, policy="greedy")
+    counts = []
+    for leaves in (0.26, 0.3, 0.375):
+        works = expected_work(outset(settings, leaves))
+        *_, last = (work for work in works if work.stage == "sensitivity")
+        counts.append(last.candidates.likely)
+    assert counts == sorted(counts) and counts[0] < 0.5 * counts[-1]
+
+
+def test_the_more_leaves_the_more_images_a_greedy_plan_is_judged_on() -> None:
+    settings = replace(SETTINGS, policy="greedy", max_drop=3.0)
+    seen = [expected_work(outset(settings, leaves))[-1].images.likely for leaves in (0.2, 0.4, 0.6)]
+    assert seen == sorted(seen) and seen[0] < seen[-1]
