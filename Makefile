@@ -33,7 +33,7 @@ $(READY): pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(BIN)/primesvt-deploy build --budget-mb 4.2 --policy greedy --held-out-images 2000 --output bundle --force
+	$(BIN)/primesvt-deploy build --budget-mb 4.2 --policy greedy --held-out-images 1000 --output bundle --force
 
 test: style
 	$(BIN)/python -m pytest

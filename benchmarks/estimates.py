@@ -23,8 +23,17 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = {
     "greedy": ("--budget-mb", "4.2", "--policy", "greedy"),
     "prioritized": ("--saving", "26.68"),
+    "greedy, another model": (
+        *("--model", "spikformer-2-192-cifar10", "--policy", "greedy"),
+        *("--saving", "45", "--seed", "3"),
+    ),
+    "prioritized, another model": (
+        *("--model", "spikformer-2-192-cifar10", "--saving", "40", "--seed", "3"),
+        *("--max-drop", "5"),
+    ),
 }
-"""Builds of the default model."""
+"""Builds of the default model, on which constants of `pruning.policies.expected` were adjusted, and
+of another one, on which they were not."""
 
 
 def started(arguments: Sequence[str]) -> subprocess.Popen[str]:
