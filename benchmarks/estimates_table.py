@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["estimates_table"]
+__all__ = ["estimates_table", "time_table"]
 
 _SHORT_S = 10.0
 """Stages that are expected to take, and take, less are summed up."""
@@ -50,3 +50,18 @@ def _row(name: str, what: str, expected: dict[str, float], actual: str) -> str:
 
 def _stage(name: str, row: dict[str, float]) -> str:
     return f"| | {name}, s | {row['expected_s']:.0f} | | {row['actual_s']:.0f} |"
+
+
+def time_table(found: dict[str, Any]) -> str:
+    """What each stage of the first build took, with its command and the machine."""
+    build, machine = next(iter(found["builds"].values())), found["machine"]
+    lines = ["| stage | seconds |", "|---|---|"]
+    lines += [f"| {name} | {row['actual_s']:.1f} |" for name, row in build["stages"].items()]
+    return "\n".join(
+        [
+            *lines,
+            f"| in all | {build['seconds']['actual']:.0f} |",
+            "",
+            f"`{build['command']}`, {machine['cpu']}, {machine['cores']} cores.",
+        ]
+    )

@@ -37,6 +37,8 @@ def sequential_table(found: dict[str, Any]) -> str:
     for name, trees in found["builds"].items():
         pairs = list(zip(trees["before"], trees["now"], strict=True))
         lines += [_build(f"{name}, seed {seed}", *pair) for seed, pair in enumerate(pairs)]
+    if _has_builds(found):
+        lines += ["", _ratios(found)]
     native, torch = found["native"]["native_int8"], found["native"]["torch"]
     machine = found["machine"]
     lines += [
@@ -66,6 +68,21 @@ def _build(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     return (
         f"| {name} | {before['seconds']:.0f} | {now['seconds']:.0f} | {_search(before):.0f} "
         f"| {_search(now):.0f} | {same} | {drops[0]} | {drops[1]} |"
+    )
+
+
+def _ratios(found: dict[str, Any]) -> str:
+    """The range of seconds now by those before, of whole builds and of their searches."""
+    pairs = [
+        pair
+        for trees in found["builds"].values()
+        for pair in zip(trees["before"], trees["now"], strict=True)
+    ]
+    whole = sorted(now["seconds"] / before["seconds"] for before, now in pairs)
+    search = sorted(_search(now) / _search(before) for before, now in pairs)
+    return (
+        f"A build now takes {whole[0]:.2f} to {whole[-1]:.2f} of its time before, its search "
+        f"{search[0]:.2f} to {search[-1]:.2f}."
     )
 
 

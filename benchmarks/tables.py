@@ -16,7 +16,7 @@ from typing import Any
 
 from answers_table import answers_table
 from cards import card, models_table
-from estimates_table import estimates_table
+from estimates_table import estimates_table, time_table
 from first_minutes_table import first_minutes_table
 from frontier_tables import (
     finetuned_table,
@@ -65,15 +65,6 @@ def saving_table(found: dict[str, Any]) -> str:
         f"Dense: {dense['top1_percent']:.2f}% [{low:.1f}, {high:.1f}], n = {dense['n']} held-out "
         f"images, {found['machine']['cpu']}, onnxruntime {found['machine']['onnxruntime']}.",
     ]
-    return "\n".join(lines)
-
-
-def time_table(found: dict[str, Any]) -> str:
-    """Table of build time by stage."""
-    stages = found["build_seconds"]
-    lines = ["| stage | seconds |", "|---|---|"]
-    lines += [f"| {name} | {seconds:.1f} |" for name, seconds in stages.items()]
-    lines.append(f"| in all | {sum(stages.values()):.0f} |")
     return "\n".join(lines)
 
 
@@ -222,7 +213,6 @@ def sections(model: str = "") -> dict[str, str]:
         "widths": widths_table(precision),
         "exactness": exactness_table(exactness),
         "saving": saving_table(saving),
-        "time": time_table(saving),
         "latency": latency_table(latency),
         "agreement": agreement_table(agreement),
         "families": families_table(families),
@@ -246,6 +236,7 @@ def sections(model: str = "") -> dict[str, str]:
     for name, table in measured_later.items():
         if (RESULTS / f"{name}.json").exists():
             content[name] = table(json.loads((RESULTS / f"{name}.json").read_text()))
+    content["time"] = time_table(json.loads((RESULTS / "estimates.json").read_text()))
     if model in models["models"]:
         content["card"] = card(model, models, layouts)
     return content
