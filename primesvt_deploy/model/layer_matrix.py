@@ -16,8 +16,8 @@ from torch.nn import functional as F
 __all__ = ["Weighted", "input_rows", "is_dense", "set_weights", "weight_matrix"]
 
 Weighted = nn.Conv1d | nn.Conv2d | nn.Linear
-_ROWS_KEPT = 1024
-"""About how many windows are taken of one call; others overlap with them and add little."""
+_WINDOWS = 64
+"""About how many windows are taken of an image; others overlap with them and add little."""
 
 
 def is_dense(layer: nn.Module) -> bool:
@@ -45,8 +45,8 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
     """Rows `[rows, K]` of a layer's input that its weight matrix multiplies.
 
     A row is a pixel, or the window of pixels under the kernel; of a convolution's windows every
-    n-th is taken, about 1024 in one call, and n shares no factor with the map's height and width,
-    so that border and middle are met as often as they occur.
+    n-th of an image is taken, about 64, and n shares no factor with the map's height and width, so
+    that border and middle are met about as often as they occur. They do not depend on the batch.
 
     Args:
         layer: the layer.
@@ -66,14 +66,12 @@ def input_rows(layer: Weighted, x: torch.Tensor) -> torch.Tensor:
     around = cast(Any, layer)._reversed_padding_repeated_twice
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     windows = _windows(layer, F.pad(x, around, mode=mode))
-    images, height, width = windows.shape[:3]
-    count = images * height * width
-    step = max(1, count // _ROWS_KEPT)
+    height, width = windows.shape[1:3]
+    step = max(1, height * width // _WINDOWS)
     while math.gcd(step, height * width) > 1:
         step += 1
-    kept = torch.arange(0, count, step, device=x.device)
-    image, pixel = kept // (height * width), kept % (height * width)
-    return windows[image, pixel // width, pixel % width].flatten(1)
+    kept = torch.arange(0, height * width, step, device=x.device)
+    return windows[:, kept // width, kept % width].flatten(0, 1).flatten(1)
 
 
 def _windows(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:

@@ -157,7 +157,7 @@ def _tail(context: BuildContext, pace: Pace) -> list[ExpectedStage]:
 
 
 def _held_out_accuracy(context: BuildContext, pace: Pace) -> ExpectedStage:
-    """That of the dense and the shipped model: of work, half the share leaves that memory does."""
+    """The stage in which dense and shipped model are compared: half of what leaves spares work."""
     leaves = min(_leaves(context, precision) for precision in context.settings.precisions)
     work = 2.0 - 0.5 * max(0.0, leaves)
     seconds = work * len(context.held_out) * pace.in_artifact_s

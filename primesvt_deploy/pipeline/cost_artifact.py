@@ -22,8 +22,8 @@ __all__ = ["artifact_seconds", "with_artifact_measured"]
 _BATCH = 16
 _TIMED_S = 0.8
 """Seconds of classifying from which those of an image are told."""
-_VERIFIED = (4, 20)
-"""Images that are verified to see what one takes, and what loading does."""
+_VERIFIED = (1, 3)
+"""Batches that are verified to see what an image takes, and what loading does."""
 
 
 def artifact_seconds(
@@ -68,19 +68,24 @@ def with_artifact_measured(pace: Pace, model: SViT, images: ImageList, threads: 
         exporting = time.perf_counter() - started
         with GrowthOf(CPU) as growth:
             seconds = artifact_seconds(artifact, images, threads, at_least_s=_TIMED_S)
-        few, more = (
-            _verifying(model, artifact, images.first(count), threads) for count in _VERIFIED
-        )
+        verified = _verified_seconds(model, artifact, images, threads)
     return replace(
         pace,
         export_s=exporting,
         artifact_s=seconds,
-        verified_s=max(0.0, more - few) / (_VERIFIED[1] - _VERIFIED[0]),
+        verified_s=verified,
         session_bytes=growth.bytes,
     )
 
 
-def _verifying(model: SViT, artifact: Artifact, images: ImageList, threads: int) -> float:
-    started = time.perf_counter()
-    verify_onnx_stages([model], artifact.path, images, threads=threads)
-    return time.perf_counter() - started
+def _verified_seconds(
+    model: SViT, artifact: Artifact, images: ImageList, threads: int
+) -> float | None:
+    """Seconds of a verified image; None: there are too few images to tell."""
+    few, more = (min(count * model.batch_of(_BATCH), len(images)) for count in _VERIFIED)
+    seconds = []
+    for count in (few, more):
+        started = time.perf_counter()
+        verify_onnx_stages([model], artifact.path, images.first(count), threads=threads)
+        seconds.append(time.perf_counter() - started)
+    return max(0.0, seconds[1] - seconds[0]) / (more - few) if more > few else None

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+import numpy as np
 import torch
 
 from primesvt_deploy.analysis.groups import Group
 from primesvt_deploy.data.images import ImageList
-from primesvt_deploy.data.pixel_cache import cached, uncached, unread
+from primesvt_deploy.data.pixel_cache import cached, unread
 from primesvt_deploy.families.network import Segment
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.cost_memory import GrowthOf
@@ -35,8 +36,8 @@ QUICK_S, THOROUGH_S = 2.0, 9.0
 """Seconds of measuring: before a build, for the time left; where its cost is asked for."""
 _FORWARD = 0.2
 """Share of them for the dense network; most of the rest is for recovery."""
-_DECODED = 8
-"""Images that are decoded to see what one takes."""
+_DECODED = 16
+"""Images that are decoded to see what one takes, behind the first one."""
 _PLACE = (0, 1)
 """The chunk that states are cached under."""
 
@@ -67,7 +68,8 @@ def measure_pace(
     decode_s = 0.0
     if images is not None and len(images):
         # Candidates get them from a cache, which need not be there yet.
-        decode_s, images = _decoding(images), cached(images.first(on.batch_of(model)), None)
+        images = cached(images.first(on.batch_of(model)), None)
+        decode_s = _decoding(images)
     while True:
         probe = Probe(
             model=model, groups=groups, images=images, settings=settings, on=on, seconds=seconds
@@ -83,13 +85,15 @@ def measure_pace(
 
 
 def _decoding(images: ImageList) -> float:
-    """Seconds to read, decode and crop an image; 0: they lie decoded."""
-    source = uncached(images.first(_DECODED))
-    if not unread(source):
+    """Seconds to read, decode and crop an image of a cache; 0: those that are tried are there."""
+    count = min(_DECODED, len(images) - 1)
+    images.inputs(0, 1)  # the first one is slower
+    missing = unread(images.select(np.arange(1, 1 + count)))
+    if not missing:
         return 0.0
     started = time.perf_counter()
-    source.inputs(0, len(source))
-    return (time.perf_counter() - started) / len(source)
+    images.inputs(1, 1 + count)
+    return (time.perf_counter() - started) / missing
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the pace of a search is measured with: a network, images, a device, and seconds to spend."""
+"""Network, images, device and seconds that the pace of a search is measured with."""
 
 from __future__ import annotations
 
