@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -95,14 +98,25 @@ def main() -> None:
         with lost_interrupts_repeated():
             code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        goes_on = sys.argv[1:2] in (["build"], ["frontier"])
+        goes_on = sys.argv[1:2] in (["build"], ["frontier"]) and "--dry-run" not in sys.argv
         _say(f"interrupted{'; it goes on where it was when run again' if goes_on else ''}")
         code = _INTERRUPTED
     except (Exception, SystemExit) as error:
         # The reader has gone, as `head` does: rich ends the process, click replaces the output.
         left = isinstance(error.__context__, BrokenPipeError) or sys.stdout is not output
         code = _READER_LEFT if left and isinstance(error, SystemExit) else _explain(error)
+    if code == _INTERRUPTED and "ray" in sys.modules:
+        _end_at_once(code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End without unloading modules: threads of Ray that were interrupted as they started crash."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _explain(error: Exception | SystemExit) -> int:

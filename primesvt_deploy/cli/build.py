@@ -117,7 +117,9 @@ def _foretold(
         check_build(loaded, settings)
         splits = open_data(loaded, data, seed=settings.search.seed)
         if settings.finetune is not None:
-            check_finetune(loaded, splits.train, settings.finetune, splits.name)
+            check_finetune(
+                loaded, splits.train, settings.finetune, splits.name, compute=settings.compute
+            )
         progress.step(loaded.name)
         key = search_key(loaded, splits, settings.pruning)
         ledger = Ledger(pending_ledger(choice.output, key))

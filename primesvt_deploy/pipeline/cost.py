@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from primesvt_deploy.pipeline.cost_memory import ExpectedMemory, expected_memory
 from primesvt_deploy.pipeline.cost_stage import ExpectedStage, expected_stage
 from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
-from primesvt_deploy.pipeline.workers import check_worker_count
+from primesvt_deploy.pipeline.workers import check_worker_count, open_session
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.progress.words import about
@@ -36,6 +37,9 @@ from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSetti
 from primesvt_deploy.summary import Shown, Summary, megabytes
 
 __all__ = ["ExpectedCost", "estimate"]
+
+_STARTING_S = 8.0
+"""Seconds until Ray and its workers run, of which those of importing PyTorch are the most."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -154,6 +158,7 @@ def estimate(
     Raises:
         DataError: data that do not fit the model, or that recovery needs more of.
         ExportError: the model cannot be exported.
+        ClusterError: a cluster that cannot be joined, or is too small.
         SettingsError: recovery that the model does not allow, a device that is not there, or more
             workers than images.
     """
@@ -169,8 +174,14 @@ def estimate(
     context = unjudged_context(
         model, search, splits, ledger=ledger, compute=alone, progress=progress
     )
-    check_worker_count(compute.workers or 1, len(context.image_sets().search))
+    images = len(context.image_sets().search)
+    check_worker_count(compute.workers or 1, images)
+    if compute.ray is not None:  # it is joined, to see what it has, and left
+        with open_session(compute, images) as session:
+            compute = replace(compute, workers=session.placement.workers)
+        check_worker_count(session.placement.workers, images)
     context = replace(context, compute=compute)
+    started = time.perf_counter()
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
     pace = context.measure(seconds=THOROUGH_S)
     progress.step()
@@ -178,6 +189,7 @@ def estimate(
         pace = with_artifact_measured(pace, model, context.image_sets().search, settings.threads)
         progress.step()
     context = replace(context, measured_pace=pace)
+    measured_s = time.perf_counter() - started
     listed = _stages_of(settings)
     chosen = len(context.image_sets().search)
     discordant = discordant_share(context.ledger)
@@ -208,7 +220,7 @@ def estimate(
         device=device_name(context.device),
         workers=context.compute.workers or 1,
         known=len(context.ledger),
-        measured_s=pace.measured_s,
+        measured_s=measured_s,
     )
 
 
@@ -223,14 +235,22 @@ def _stages_of(
 ) -> Callable[[SearchContext], Sequence[ExpectedStage]]:
     """Lists the stages of a build, or of an analysis, of a context."""
     if isinstance(settings, SearchSettings):
-        return analysis_ahead
+        return lambda context: [*_starting(context), *analysis_ahead(context)]
 
     def stages(context: SearchContext) -> list[ExpectedStage]:
         build = BuildContext(settings=settings, search=context)
         name = "export of the dense model"
-        return [expected_stage(context.pace, name, context.pace.exporting_s), *build_ahead(build)]
+        exported = expected_stage(context.pace, name, context.pace.exporting_s)
+        return [*_starting(context), exported, *build_ahead(build)]
 
     return stages
+
+
+def _starting(context: SearchContext) -> list[ExpectedStage]:
+    """The stage in which workers are started, if there are any."""
+    if not context.compute.distributed:
+        return []
+    return [expected_stage(context.pace, "starting workers", 0.0, fixed_s=_STARTING_S)]
 
 
 def _with_images(context: SearchContext, splits: DataSet, count: int) -> SearchContext:

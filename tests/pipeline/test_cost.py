@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray_sessions import needs_ray
 from recorded_progress import Recorded
 
 from primesvt_deploy import BuildSettings, SearchSettings, analyze, build, estimate
 from primesvt_deploy.data import DataSet
-from primesvt_deploy.errors import SettingsError
+from primesvt_deploy.errors import ClusterError, SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.cost import ExpectedCost
 from primesvt_deploy.progress import SILENT
@@ -116,6 +117,17 @@ def test_workers_take_less_time_for_the_same_candidates(
     found = estimate(model, shared, data=data, progress=SILENT)
     assert found.workers == 2
     assert found.candidates == expected.candidates and found.images == expected.images
+    assert found.stages[0].name == "starting workers" != expected.stages[0].name
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
+def test_a_cluster_that_cannot_be_joined_is_refused(
+    model: SViT, data: DataSet, address: str
+) -> None:
+    wanted = replace(SETTINGS, compute=ComputeSettings(ray=address))
+    with pytest.raises((SettingsError, ClusterError), match="Ray cluster"):
+        estimate(model, wanted, data=data, progress=SILENT)
 
 
 def test_a_device_that_is_not_there_is_refused(model: SViT, data: DataSet) -> None:

@@ -86,10 +86,11 @@ def _memory(cost: ExpectedCost) -> str:
         f"cached states {megabytes(memory.states)}, a batch {megabytes(memory.activations)}, "
         f"recovery {megabytes(memory.recovery)}"
     )
+    more = " Each worker takes memory of its own beside it." if cost.workers > 1 else ""
     if memory.device_peak is None:
         return (
             f"Peak memory: {megabytes(memory.peak)} (this process now "
-            f"{megabytes(memory.process)}, {parts})."
+            f"{megabytes(memory.process)}, {parts}).{more}"
         )
     return (
         f"Peak memory: {megabytes(memory.device_peak)} of the device ({parts}), "
