@@ -56,7 +56,7 @@ _HOPELESS_Z = 2.576
 def curve_images(settings: SearchSettings) -> int:
     """Search images that a point of a divergence curve rests on, a quarter of a robustness curve's.
 
-    Divergence tells as much on them as accuracy does on several times as many.
+    Divergence is smooth where accuracy moves in steps of an image, so that fewer do.
 
     Args:
         settings: of the search.
