@@ -231,10 +231,10 @@ TERMINAL = {"COLUMNS": "80"}
 
 
 def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
-    """A command in this process, which has torch at hand: its entry point, argv and streams."""
+    """A command in this process, which has torch at hand: its argv, streams and exit code."""
     command = ["primesvt-deploy", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
-    from primesvt_deploy.cli import main
+    from primesvt_deploy.cli import exit_code
 
     with (
         contextlib.chdir(cwd),
@@ -242,7 +242,6 @@ def primesvt(*arguments: str | Path, cwd: Path) -> Ended:
         mock.patch.dict(os.environ, TERMINAL),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
     ):
-        main()
-    return Ended(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+        code = exit_code()
+    return Ended(command, code, out.getvalue(), err.getvalue())

@@ -34,6 +34,8 @@ from primesvt_deploy.version import __version__
 
 __all__ = ["cli", "main"]
 
+_SIGNALLED = 128
+"""Above are the exit codes of commands that a signal ended: this, and the signal's number."""
 _INTERRUPTED = 130
 _READER_LEFT = 141
 """As of a program that SIGPIPE ends."""
@@ -85,7 +87,15 @@ for _command in _COMMANDS:
 
 
 def main() -> None:
-    """Run a command; a user's error is one line, never a traceback."""
+    """Run a command and end the process with its exit code."""
+    code = exit_code()
+    if code > _SIGNALLED and "ray" in sys.modules:
+        _end_at_once(code)
+    sys.exit(code)
+
+
+def exit_code() -> int:
+    """Run the command of `sys.argv`: a user's error is one line, never a traceback."""
     # Torch reads these as it loads. Threads that spin while they wait make a machine that does
     # something else as well several times slower; threads that never do, short products.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -101,13 +111,13 @@ def main() -> None:
         goes_on = sys.argv[1:2] in (["build"], ["frontier"]) and "--dry-run" not in sys.argv
         _say(f"interrupted{'; it goes on where it was when run again' if goes_on else ''}")
         code = _INTERRUPTED
-    except (Exception, SystemExit) as error:
+    except SystemExit as end:
         # The reader has gone, as `head` does: rich ends the process, click replaces the output.
-        left = isinstance(error.__context__, BrokenPipeError) or sys.stdout is not output
-        code = _READER_LEFT if left and isinstance(error, SystemExit) else _explain(error)
-    if code == _INTERRUPTED and "ray" in sys.modules:
-        _end_at_once(code)
-    sys.exit(code if isinstance(code, int) else 0)
+        left = isinstance(end.__context__, BrokenPipeError) or sys.stdout is not output
+        code = _READER_LEFT if left else end.code
+    except Exception as error:
+        code = _explain(error)
+    return code if isinstance(code, int) else 0
 
 
 def _end_at_once(code: int) -> NoReturn:
@@ -119,7 +129,7 @@ def _end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _explain(error: Exception | SystemExit) -> int:
+def _explain(error: Exception) -> int:
     """Say an error on one line; its exit code. One that nobody foresaw is raised again."""
     if isinstance(error, click.ClickException):
         _say(f"error: {usage_line(error)}")

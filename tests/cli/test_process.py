@@ -56,7 +56,7 @@ sys.argv = ["primesvt-deploy", *sys.argv[1:]]
 atexit.register(print, "cleaned up")
 
 def interrupt(**named):
-    raise KeyboardInterrupt
+    raise {ending}
 
 cli.cli.main = interrupt
 cli.main()
@@ -64,16 +64,21 @@ cli.main()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("ending", "arguments", "code", "told"),
     [
-        (["build"], "interrupted; it goes on where it was when run again\n"),
-        (["build", "--dry-run"], "interrupted\n"),
+        (
+            "KeyboardInterrupt", ["build"], 130,
+            "interrupted; it goes on where it was when run again\n",
+        ),
+        ("KeyboardInterrupt", ["build", "--dry-run"], 130, "interrupted\n"),
+        ("SystemExit(143)", ["build"], 143, ""),
     ],
-)
-def test_an_interrupted_command_ends_before_ray_is_unloaded(
-    arguments: list[str], told: str
+)  # fmt: skip
+def test_a_command_that_a_signal_ends_does_so_before_ray_is_unloaded(
+    ending: str, arguments: list[str], code: int, told: str
 ) -> None:
+    program = INTERRUPTED.replace("{ending}", ending)
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *arguments], capture_output=True, text=True
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "cleaned up\n", told)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "cleaned up\n", told)

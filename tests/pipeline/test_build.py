@@ -524,7 +524,13 @@ def signalled(body: Callable[[], object], seconds: float, number: int) -> None:
             os._exit(0)
     time.sleep(seconds)
     os.kill(child, number)  # it is not waited for yet, so that its number is nobody else's
-    os.waitpid(child, 0)
+    deadline = time.monotonic() + 60.0
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise AssertionError(f"a build did not end within a minute of signal {number}")
+        time.sleep(0.01)
 
 
 def test_after_signals_at_random_times_it_ends_with_the_same_plan(

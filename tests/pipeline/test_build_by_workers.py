@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from ray_sessions import needs_ray
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import build
 from primesvt_deploy.settings import BuildSettings, ComputeSettings, SearchSettings
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'primesvt-deploy[cluster]'")
+pytestmark = needs_ray
 
 SEARCH = SearchSettings(rates=(0.3, 0.7), robustness_images=60, max_drop=40.0)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from ray_sessions import needs_ray
 
 from primesvt_deploy.data import DataSet
 from primesvt_deploy.errors import SettingsError
@@ -23,7 +24,7 @@ from primesvt_deploy.pruning.search.robustness import measure_robustness
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine
 from primesvt_deploy.settings import ComputeSettings, SearchSettings
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'primesvt-deploy[cluster]'")
+pytestmark = needs_ray
 
 SEARCH = SearchSettings(rates=(0.3, 0.7), robustness_images=60, max_drop=5.0)
 TWO = ComputeSettings(device="cpu", workers=2)
