@@ -38,6 +38,7 @@ from primesvt_deploy.model.source import Source
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.pipeline.build import BuildResult
 from primesvt_deploy.pipeline.image_sets import search_key
+from primesvt_deploy.report import page
 from primesvt_deploy.report.content import read_content
 
 pytestmark = pytest.mark.slow
@@ -534,8 +535,10 @@ def signalled(body: Callable[[], object], seconds: float, number: int) -> None:
 
 
 def test_after_signals_at_random_times_it_ends_with_the_same_plan(
-    model: SViT, data: DataSet, tmp_path: Path
+    model: SViT, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The threads of the library that draws do not live on in a forked child, which would wait.
+    monkeypatch.setattr(page, "draw_static", lambda figure: f"<svg aria-label='{figure.name}'/>")
     search = SearchSettings(max_drop=5.0, rates=(0.5,), robustness_images=60)
     settings = BuildSettings(saving=10.0, search=search, verify_images=10, threads=1)
     begun = time.monotonic()
