@@ -72,8 +72,8 @@ class FinetuneSettings(Brief):
             raise SettingsError(f"timesteps are {list(self.timesteps)}: expected 1 or more each")
         if self.epochs < len(self.timesteps):
             raise SettingsError(
-                f"{len(self.timesteps)} timesteps are given for {self.epochs} epochs: one an "
-                "epoch at most"
+                f"{len(self.timesteps)} timesteps are given for {self.epochs} "
+                f"{'epoch' if self.epochs == 1 else 'epochs'}: one an epoch at most"
             )
         if self.images is not None and self.images < self.batch_size:
             raise SettingsError(

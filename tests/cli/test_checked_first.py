@@ -150,7 +150,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "empty cluster": (("analyze", "--ray", ""), "address of the Ray cluster is empty"),
     "epochs": (
         (*BUILD, "--finetune", "1", "--finetune-timesteps", "1,4"),
-        "2 timesteps are given for 1 epochs: one an epoch at most",
+        "2 timesteps are given for 1 epoch: one an epoch at most",
     ),
     "more timesteps": (
         (*BUILD, "--ship-timesteps", "9"),

@@ -146,10 +146,12 @@ def open_files(process: int) -> list[str]:
 
 
 PROGRAM = """
+import signal
 import time
 from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.settings import ComputeSettings
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in background
 with RaySession(ComputeSettings(workers=2, device="cpu")) as session:
     with session.spawn(dict, lambda number: ()) as crew:
         crew.results([crew.submit(i, "copy") for i in range(2)])

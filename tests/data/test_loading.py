@@ -96,12 +96,13 @@ def test_what_a_killed_process_leaves_is_decoded_here(
 
 
 _INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from listed_images import listed
 from primesvt_deploy.data import pixel_cache
 from primesvt_deploy.progress import Silent
 pixel_cache.loading_workers = lambda count: 2
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in background
 root = Path(sys.argv[1])
 class Told(Silent):
     def advance(self, done, total, unit="images"):

@@ -83,26 +83,31 @@ def _ends(span: Span, decimals: int = 1) -> tuple[str, str]:
 def _memory(cost: ExpectedCost) -> str:
     memory = cost.memory
     parts = (
-        f"cached states {megabytes(memory.states)}, a batch {megabytes(memory.activations)}, "
-        f"recovery {megabytes(memory.recovery)}"
+        f"cached states {_whole_megabytes(memory.states)}, a batch {_whole_megabytes(memory.activations)}, "
+        f"recovery {_whole_megabytes(memory.recovery)}"
     )
     more = " Each worker takes memory of its own beside it." if cost.workers > 1 else ""
     if memory.device_peak is None:
         return (
-            f"Peak memory: {megabytes(memory.peak)} (this process now "
-            f"{megabytes(memory.process)}, {parts}).{more}"
+            f"Peak memory: {_whole_megabytes(memory.peak)} (this process now "
+            f"{_whole_megabytes(memory.process)}, {parts}).{more}"
         )
     return (
-        f"Peak memory: {megabytes(memory.device_peak)} of the device ({parts}), "
-        f"{megabytes(memory.peak)} of this machine."
+        f"Peak memory: {_whole_megabytes(memory.device_peak)} of the device ({parts}), "
+        f"{_whole_megabytes(memory.peak)} of this machine."
     )
+
+
+def _whole_megabytes(count: float) -> str:
+    """An estimate of bytes, of which no decimal would be true."""
+    return f"{count / 1e6:,.0f} MB"
 
 
 def _search_images(cost: ExpectedCost) -> Table:
     table = Table(
         "--search-images", "a loss is known to", "an accuracy to", "seconds in all",
-        title="95% intervals of decisions, where candidates and dense model differ on "
-        f"{cost.discordant:.0%} of images", title_justify="left",
+        title="95% intervals of what the search finds, where a candidate is right and the dense "
+        f"model wrong, or the reverse, on {cost.discordant:.1%} of images", title_justify="left",
     )  # fmt: skip
     for column in table.columns:
         column.justify = "right"
