@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_any, tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 __all__ = ["OTHER", "OtherTensor", "is_there", "other_device"]
 
@@ -114,7 +114,7 @@ class OtherTensor(torch.Tensor):
             found = func(*args, **kwargs)
         if func is _ops.copy_.default or func is _ops.copy.default:
             return found if func is _ops.copy_.default or not is_there(args[0]) else _claim(found)
-        return tree_map(_claim, found)
+        return _mapped(_claim, found)
 
 
 class _Move(torch.autograd.Function):
@@ -152,12 +152,12 @@ class _Factories(TorchFunctionMode):
             raise TypeError(f"cannot make a tensor of a tensor of {OTHER}: use .to()")
         if func is torch.Tensor.to and not is_there(args[0]):
             return _moved(args[0], args[1:], kwargs)
-        if func is _parse_to or not tree_any(_names_other, (args, kwargs)):
+        if func is _parse_to or not any(map(_names_other, _leaves((args, kwargs)))):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:
             raise RuntimeError(f"expected a generator of {OTHER}, found one of the CPU")
-        here = tree_map(lambda value: "cpu" if _names_other(value) else value, (args, kwargs))
-        return tree_map(_claim, func(*here[0], **here[1]))
+        here = _mapped(lambda value: "cpu" if _names_other(value) else value, (args, kwargs))
+        return _mapped(_claim, func(*here[0], **here[1]))
 
 
 @contextmanager
@@ -186,8 +186,8 @@ def _moved(tensor: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> torch.Ten
     if args and is_there(args[0]):
         there, args = True, (args[0].dtype, *args[1:])
     else:
-        there = tree_any(_names_other, (args, kwargs))
-        args, kwargs = tree_map(lambda x: "cpu" if _names_other(x) else x, (args, kwargs))
+        there = any(map(_names_other, _leaves((args, kwargs))))
+        args, kwargs = _mapped(lambda x: "cpu" if _names_other(x) else x, (args, kwargs))
     changed = torch.Tensor.to(tensor, *args, **kwargs)
     return _Move.apply(changed) if there else changed
 
@@ -196,6 +196,31 @@ def _names_other(value: object) -> bool:
     if isinstance(value, torch.device):
         return value.type == OTHER.type
     return isinstance(value, str) and value.partition(":")[0] == OTHER.type
+
+
+def _leaves(value: Any) -> list[Any]:
+    """What tuples, lists and dicts hold; many times as fast as torch's own, which knows more."""
+    found, left = [], [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, tuple | list):
+            left.extend(each)
+        elif isinstance(each, dict):
+            left.extend(each.values())
+        else:
+            found.append(each)
+    return found
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """A value whose leaves are changed; the same containers."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(change, each) for each in value)
+    if type(value) is dict:
+        return {key: _mapped(change, each) for key, each in value.items()}
+    return tree_map(change, value)
 
 
 def _claim(value: Any) -> Any:
@@ -220,17 +245,16 @@ def _refuse_mixed(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
     Raises:
         RuntimeError: a tensor of the CPU takes part that is not a single number, or is written to.
     """
-    taken: Callable[[Any], list[Any]] = tree_leaves
     operands = (args, kwargs)
     if func in _INDEXED and is_there(args[0]):
         operands = ((args[0], *args[2:]), kwargs)
-    here = [x for x in taken(operands) if isinstance(x, torch.Tensor) and not is_there(x)]
+    here = [x for x in _leaves(operands) if isinstance(x, torch.Tensor) and not is_there(x)]
     written = [
         value
         for argument, value in zip(func._schema.arguments, args, strict=False)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
-    if any(x.ndim > 0 or any(x is w for w in taken(written)) for x in here):
+    if any(x.ndim > 0 or any(x is w for w in _leaves(written)) for x in here):
         raise RuntimeError(
             f"{func}: expected all tensors to be on the same device, found {OTHER} and cpu"
         )
