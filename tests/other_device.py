@@ -152,7 +152,7 @@ class _Factories(TorchFunctionMode):
             raise TypeError(f"cannot make a tensor of a tensor of {OTHER}: use .to()")
         if func is torch.Tensor.to and not is_there(args[0]):
             return _moved(args[0], args[1:], kwargs)
-        if func is _parse_to or not any(map(_names_other, _leaves((args, kwargs)))):
+        if func is _parse_to or not _is_meant(args, kwargs):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:
             raise RuntimeError(f"expected a generator of {OTHER}, found one of the CPU")
@@ -186,7 +186,7 @@ def _moved(tensor: torch.Tensor, args: Any, kwargs: dict[str, Any]) -> torch.Ten
     if args and is_there(args[0]):
         there, args = True, (args[0].dtype, *args[1:])
     else:
-        there = any(map(_names_other, _leaves((args, kwargs))))
+        there = _is_meant(args, kwargs)
         args, kwargs = _mapped(lambda x: "cpu" if _names_other(x) else x, (args, kwargs))
     changed = torch.Tensor.to(tensor, *args, **kwargs)
     return _Move.apply(changed) if there else changed
@@ -196,6 +196,11 @@ def _names_other(value: object) -> bool:
     if isinstance(value, torch.device):
         return value.type == OTHER.type
     return isinstance(value, str) and value.partition(":")[0] == OTHER.type
+
+
+def _is_meant(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether an argument of a call is the second device; lists of arguments hold no devices."""
+    return any(map(_names_other, args)) or any(map(_names_other, kwargs.values()))
 
 
 def _leaves(value: Any) -> list[Any]:
