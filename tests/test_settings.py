@@ -213,7 +213,8 @@ def test_budget_is_exact_for_round_targets(kilobytes: int, percent: int, dense: 
         ({"device": "cuda:"}, "device is 'cuda:'"),
         ({"workers": 0}, "workers are 0: expected 1 to 4096; change --workers, or leave it out"),
         ({"workers": 5000}, "workers are 5000"),
-        ({"ray": " "}, "the address of the Ray cluster is empty: expected HOST:PORT, or auto"),
+        ({"ray": " "}, "the address of the Ray cluster is ' ': expected HOST:PORT of its head"),
+        ({"ray": "h:0"}, "the address of the Ray cluster is 'h:0': expected HOST:PORT"),
     ],
 )
 def test_where_nothing_can_compute(wrong: dict[str, Any], message: str) -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from primesvt_deploy.cluster.library import AUTH_MODE
-from primesvt_deploy.errors import ClusterError, SettingsError, first_line
+from primesvt_deploy.errors import ClusterError, first_line
+from primesvt_deploy.settings.compute import host_and_port
 
 __all__ = ["Reached", "reach"]
 
@@ -76,13 +77,7 @@ def reach(address: str) -> Reached:
         address = os.environ.get("RAY_ADDRESS") or _started_here() or "auto"
     if address == "auto":
         return _joined("auto", on_loopback=False)
-    matched = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
-    if matched is None or not 0 < int(matched[2]) < 65536:
-        raise SettingsError(
-            f"the address of the Ray cluster is {address!r:.80}: expected HOST:PORT of its head, "
-            "such as 10.0.0.1:6379, or auto; change --ray"
-        )
-    host, port = matched[1], int(matched[2])
+    host, port = host_and_port(address)
     error = _why_closed(host, port)
     if error is not None:
         raise ClusterError(

@@ -10,9 +10,10 @@ from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.settings.base import Brief
 from primesvt_deploy.settings.limits import MOST_WORKERS
 
-__all__ = ["DEVICES", "ComputeSettings"]
+__all__ = ["DEVICES", "ComputeSettings", "host_and_port"]
 
 DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+_HEAD = re.compile(r"\[?([\w.:-]+?)\]?:(\d{1,5})")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -50,10 +51,8 @@ class ComputeSettings(Brief):
                 f"workers are {self.workers}: expected 1 to {MOST_WORKERS}; change --workers, or "
                 "leave it out to evaluate in this process"
             )
-        if self.ray is not None and not self.ray.strip():
-            raise SettingsError(
-                "the address of the Ray cluster is empty: expected HOST:PORT, or auto; change --ray"
-            )
+        if self.ray not in (None, "auto"):
+            host_and_port(self.ray)
 
     @property
     def distributed(self) -> bool:
@@ -63,3 +62,18 @@ class ComputeSettings(Brief):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Host and port of the head of a Ray cluster.
+
+    Raises:
+        SettingsError: the address has another form.
+    """
+    matched = _HEAD.fullmatch(address)
+    if matched is None or not 0 < int(matched[2]) < 65536:
+        raise SettingsError(
+            f"the address of the Ray cluster is {address!r:.80}: expected HOST:PORT of its head, "
+            "such as 10.0.0.1:6379, or auto; change --ray"
+        )
+    return matched[1], int(matched[2])

@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         "device is cuda:1: there is no CUDA device here",
     ),
     "workers": (("frontier", "--workers", "0"), "workers are 0: expected 1 to"),
-    "empty cluster": (("analyze", "--ray", ""), "address of the Ray cluster is empty"),
+    "empty cluster": (("analyze", "--ray", ""), "address of the Ray cluster is ''"),
     "epochs": (
         (*BUILD, "--finetune", "1", "--finetune-timesteps", "1,4"),
         "2 timesteps are given for 1 epoch: one an epoch at most",

@@ -121,12 +121,9 @@ def test_workers_take_less_time_for_the_same_candidates(
 
 
 @needs_ray
-@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
-def test_a_cluster_that_cannot_be_joined_is_refused(
-    model: SViT, data: DataSet, address: str
-) -> None:
-    wanted = replace(SETTINGS, compute=ComputeSettings(ray=address))
-    with pytest.raises((SettingsError, ClusterError), match="Ray cluster"):
+def test_a_cluster_that_cannot_be_joined_is_refused(model: SViT, data: DataSet) -> None:
+    wanted = replace(SETTINGS, compute=ComputeSettings(ray="127.0.0.1:1"))
+    with pytest.raises(ClusterError, match="no Ray cluster answers at"):
         estimate(model, wanted, data=data, progress=SILENT)
 
 

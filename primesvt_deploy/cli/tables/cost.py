@@ -83,7 +83,8 @@ def _ends(span: Span, decimals: int = 1) -> tuple[str, str]:
 def _memory(cost: ExpectedCost) -> str:
     memory = cost.memory
     parts = (
-        f"cached states {_whole_megabytes(memory.states)}, a batch {_whole_megabytes(memory.activations)}, "
+        f"cached states {_whole_megabytes(memory.states)}, "
+        f"a batch {_whole_megabytes(memory.activations)}, "
         f"recovery {_whole_megabytes(memory.recovery)}"
     )
     more = " Each worker takes memory of its own beside it." if cost.workers > 1 else ""
