@@ -124,7 +124,7 @@ def analysis_ahead(context: SearchContext) -> list[ExpectedStage]:
 
 def frontier_ahead(
     context: SearchContext,
-    held_out: int,
+    held_out: ImageList,
     savings: Sequence[float],
     timesteps: Sequence[int],
     *,
@@ -140,20 +140,22 @@ def frontier_ahead(
         begun: whether a point was made already, and what all points rest on is measured.
     """
     stages: list[ExpectedStage] = []
-    before = 0.0
+    before, count = 0.0, len(held_out)
     for number, saving in enumerate(savings):
         # The greedy policy goes on from the point before.
         leaves = (saving - (before if context.settings.policy == "greedy" else 0.0)) / 100.0
         pruning, before = pruning_ahead(context, leaves, ends_on_all=True), saving
-        once = ("dense accuracy", "calibration", "channel importance")
+        once = ("reading images", "dense accuracy", "calibration", "channel importance")
         known = once if number or begun else ()
         stages += [stage for stage in pruning if stage.name not in known]
-        stages += _reported(context, f"held-out, {saving:g}% saved", held_out, timesteps)
         if not known:
-            dense = expected_stage(context.pace, "held-out, dense", held_out * context.pace.image_s)
+            stages += reading_ahead(context.pace, held_out)
+        stages += _reported(context, f"held-out, {saving:g}% saved", count, timesteps)
+        if not known:
+            dense = expected_stage(context.pace, "held-out, dense", count * context.pace.image_s)
             stages.insert(len(stages) - len(timesteps) - bool(timesteps), dense)
     if timesteps:
-        stages += _reported(context, "held-out, dense", held_out, timesteps)[1:]
+        stages += _reported(context, "held-out, dense", count, timesteps)[1:]
     return stages
 
 

@@ -125,13 +125,13 @@ def frontier(
             ledger=ledger,
             compute=compute,
             progress=progress,
-            ahead=lambda search: frontier_ahead(search, len(held_out), wanted, timesteps),
+            ahead=lambda search: frontier_ahead(search, held_out, wanted, timesteps),
         ) as context:
             run = _Run(context, held_out, tuple(timesteps))
             for number, saving in enumerate(wanted):
                 _add_point(run, writer, saving)
                 left = wanted[number + 1 :]
-                progress.plan(frontier_ahead(context, len(held_out), left, timesteps, begun=True))
+                progress.plan(frontier_ahead(context, held_out, left, timesteps, begun=True))
             content = _finish(run, writer, key, started)
         shutil.rmtree(writer.decoded, ignore_errors=True)
         return FrontierResult(content)

@@ -53,6 +53,12 @@ def test_images_in_files_are_read_before_they_are_used(
     assert names[0] == "reading images" and names.count("reading images") == 1
     (stage,) = ahead.search_reading_ahead(context)
     assert stage.span.likely == pytest.approx(150 * 0.5 / 2)
+    points = ahead.frontier_ahead(replace(context, images=sets), images, (20.0, 40.0), ())
+    names = [each.name for each in points]
+    assert [name for name in names if name.startswith(("reading", "held-out"))] == [
+        "reading images", "reading images",  # of the search, and of the held-out split
+        "held-out, 20% saved", "held-out, dense", "held-out, 40% saved",
+    ]  # fmt: skip
     alone = replace(context, compute=ComputeSettings(workers=2))
     assert ahead.search_reading_ahead(alone) == []  # workers decode their own
 
