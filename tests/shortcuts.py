@@ -147,3 +147,13 @@ def _builds_timed_briefly() -> Iterator[None]:
         brief = replace(artifact_latency.TIMING, **_BRIEF)  # type: ignore[arg-type]
         patch.setattr(artifact_latency, "TIMING", brief)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pace_measured_briefly() -> Iterator[None]:
+    """A build measures for two seconds where its progress bar begins; tests draw no bar."""
+    from primesvt_deploy.pipeline import context
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "QUICK_S", 0.05)
+        yield
