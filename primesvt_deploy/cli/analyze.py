@@ -55,6 +55,7 @@ def analyze(
 ) -> int:
     """Layer sizes, robustness to pruning at each rate, firing rates, energy estimate."""
     check_threads(threads)
+    compute.check_images(search.search_images)
     model.check(data)
     with progress_of(verbosity) as progress:
         progress.stage("reading the model", 1)  # mistakes are told before: imports take seconds

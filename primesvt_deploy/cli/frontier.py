@@ -79,6 +79,7 @@ def frontier(
     from primesvt_deploy.pipeline.frontier_files import check_frontier
 
     check_threads(threads)
+    compute.check_images(search.search_images)
     check_frontier(output, wanted, steps, held_out_images)
     model.check(data)
     with progress_of(verbosity) as progress:

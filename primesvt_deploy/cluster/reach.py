@@ -21,7 +21,7 @@ from primesvt_deploy.cluster.library import AUTH_MODE
 from primesvt_deploy.errors import ClusterError, first_line
 from primesvt_deploy.settings.compute import host_and_port
 
-__all__ = ["Reached", "reach"]
+__all__ = ["Reached", "check_listens", "reach"]
 
 _CONNECT_SECONDS = 5.0
 _JOIN_SECONDS = 30.0
@@ -77,6 +77,21 @@ def reach(address: str) -> Reached:
         address = os.environ.get("RAY_ADDRESS") or _started_here() or "auto"
     if address == "auto":
         return _joined("auto", on_loopback=False)
+    check_listens(address)
+    host, port = host_and_port(address)
+    return _joined(address, on_loopback=host in _LOOPBACK and _only_loopback(port))
+
+
+def check_listens(address: str) -> None:
+    """Refuse an address at which nothing listens; it takes no import of Ray to see that.
+
+    Args:
+        address: HOST:PORT of a cluster's head.
+
+    Raises:
+        SettingsError: the address has another form.
+        ClusterError: no connection can be made.
+    """
     host, port = host_and_port(address)
     error = _why_closed(host, port)
     if error is not None:
@@ -84,7 +99,6 @@ def reach(address: str) -> Reached:
             f"no Ray cluster answers at {address} ({error}): start one by `ray start --head "
             f"--port={port}`, or pass the address that `ray status` tells"
         )
-    return _joined(address, on_loopback=host in _LOOPBACK and _only_loopback(port))
 
 
 def _joined(address: str, *, on_loopback: bool) -> Reached:

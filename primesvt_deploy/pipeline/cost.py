@@ -27,7 +27,7 @@ from primesvt_deploy.pipeline.cost_memory import ExpectedMemory, expected_memory
 from primesvt_deploy.pipeline.cost_stage import ExpectedStage, expected_stage
 from primesvt_deploy.pipeline.open_context import unjudged_context
 from primesvt_deploy.pipeline.outlook import Outlook, outlook_of
-from primesvt_deploy.pipeline.workers import check_worker_count, open_session
+from primesvt_deploy.pipeline.workers import open_session
 from primesvt_deploy.progress import AUTOMATIC, Progress
 from primesvt_deploy.progress.choose import drawn_by_default
 from primesvt_deploy.progress.words import about
@@ -175,11 +175,11 @@ def estimate(
         model, search, splits, ledger=ledger, compute=alone, progress=progress
     )
     images = len(context.image_sets().search)
-    check_worker_count(compute.workers or 1, images)
+    compute.check_images(images)
     if compute.ray is not None:  # it is joined, to see what it has, and left
         with open_session(compute, images) as session:
             compute = replace(compute, workers=session.placement.workers)
-        check_worker_count(session.placement.workers, images)
+        compute.check_images(images)
     context = replace(context, compute=compute)
     started = time.perf_counter()
     progress.stage("measuring what operations take here", 2 if builds else 1, "")
@@ -216,7 +216,11 @@ def estimate(
             )
         ),
         discordant=discordant,
-        outlook=outlook_of(context, settings) if isinstance(settings, BuildSettings) else None,
+        outlook=(
+            outlook_of(context, settings, dense_bytes=pace.artifact_bytes)
+            if isinstance(settings, BuildSettings)
+            else None
+        ),
         device=device_name(context.device),
         workers=context.compute.workers or 1,
         known=len(context.ledger),

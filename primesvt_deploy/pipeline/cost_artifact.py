@@ -68,12 +68,14 @@ def with_artifact_measured(pace: Pace, model: SViT, images: ImageList, threads: 
         exporting = time.perf_counter() - started
         with GrowthOf(CPU) as growth:
             seconds = artifact_seconds(artifact, images, threads, at_least_s=_TIMED_S)
+        size = artifact.path.stat().st_size
         verified = _verified_seconds(model, artifact, images, threads)
     return replace(
         pace,
         export_s=exporting,
         artifact_s=seconds,
         verified_s=verified,
+        artifact_bytes=size,
         session_bytes=growth.bytes,
     )
 

@@ -50,6 +50,7 @@ class Pace:
         artifact_s: an image in ONNX Runtime.
         verified_s: an image on which an artifact is compared with its model.
         export_s: of the dense model.
+        artifact_bytes: of the file of the dense model.
         session_bytes: by which memory grew as ONNX Runtime ran the dense model.
         decode_s: to read, decode and crop an image, in one process.
     """
@@ -68,6 +69,7 @@ class Pace:
     artifact_s: float | None = None
     verified_s: float | None = None
     export_s: float | None = None
+    artifact_bytes: int | None = None
     session_bytes: int | None = None
     decode_s: float = 0.0
 

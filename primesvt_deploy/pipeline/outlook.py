@@ -54,12 +54,16 @@ class Outlook:
         return self.precision is not None or not self.reachable
 
 
-def outlook_of(context: SearchContext, settings: BuildSettings) -> Outlook | None:
+def outlook_of(
+    context: SearchContext, settings: BuildSettings, *, dense_bytes: int | None = None
+) -> Outlook | None:
     """The outlook of a build; None where sizes do not tell: of resident memory, or no budget.
 
     Args:
         context: of the search.
         settings: budget and precision.
+        dense_bytes: of the dense model's file, of which a share may have to leave; None: it was not
+            exported, and its weights stand for it.
     """
     if settings.smallest or settings.budget_on is BudgetOn.RSS:
         return None
@@ -73,7 +77,8 @@ def outlook_of(context: SearchContext, settings: BuildSettings) -> Outlook | Non
     on_file = settings.budget_on is BudgetOn.FILE
     layers = sum(isinstance(layer, _WEIGHTED) for layer in model.module.modules())
     beside = _OF_A_FILE + _OF_A_LAYER * layers if on_file else 0
-    budget = settings.budget_bytes(sizes[Precision.FP32][0])
+    weights = sizes[Precision.FP32][0]
+    budget = settings.budget_bytes(dense_bytes if on_file and dense_bytes else weights)
     narrowest = _widths(groups, 1.0, multiple)
     smallest = min(predictors[each].bytes(narrowest) for each in settings.precisions)
     fitting = (each for each in settings.precisions if sizes[each][0] + beside <= budget)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from primesvt_deploy.analysis.groups import Group
@@ -9,7 +11,6 @@ from primesvt_deploy.cluster.session import RaySession
 from primesvt_deploy.compute.device import CPU, compute_device
 from primesvt_deploy.data.images import ImageList
 from primesvt_deploy.data.pixel_cache import uncached
-from primesvt_deploy.errors import SettingsError
 from primesvt_deploy.model.svit import SViT
 from primesvt_deploy.progress import Progress
 from primesvt_deploy.pruning.recovery.recovery import Recovery
@@ -20,7 +21,7 @@ from primesvt_deploy.pruning.search.samples import Shard, Sharing
 from primesvt_deploy.pruning.search.worker_engine import WorkerEngine, Workers
 from primesvt_deploy.settings import ComputeSettings
 
-__all__ = ["check_worker_count", "driver_device", "open_session", "shared_engine"]
+__all__ = ["driver_device", "open_session", "shared_engine"]
 
 
 def driver_device(compute: ComputeSettings) -> torch.device:
@@ -44,7 +45,7 @@ def open_session(compute: ComputeSettings, images: int) -> RaySession:
     Raises:
         SettingsError, NotInstalledError: more workers than images, or no Ray.
     """
-    check_worker_count(compute.workers or 1, images)
+    compute.check_images(images)
     return RaySession(compute)
 
 
@@ -75,7 +76,7 @@ def shared_engine(
         SettingsError: more workers than images.
     """
     placement = session.placement
-    check_worker_count(placement.workers, len(images))
+    replace(compute, workers=placement.workers).check_images(len(images))
     batch = EvaluatedOn(device=torch.device(placement.device)).batch_of(model)
     calibration = recovery.calibration_images
     if compute.ray is not None:
@@ -105,16 +106,3 @@ def shared_engine(
         spawn, sharing, groups, images.labels,
         device=placement.device, recovery=recovery, progress=progress,
     )  # fmt: skip
-
-
-def check_worker_count(workers: int, images: int) -> None:
-    """Refuse more workers than search images.
-
-    Raises:
-        SettingsError: there are more.
-    """
-    if workers > images:
-        raise SettingsError(
-            f"there are {workers} workers for {images} search images: expected one image a worker "
-            "at least; pass fewer --workers"
-        )

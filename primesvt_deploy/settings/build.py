@@ -85,6 +85,7 @@ class BuildSettings(Brief):
                     raise SettingsError(f"{name} is {value!r:.60}: expected one of {expected}")
                 object.__setattr__(self, name, kind(value))
         self._check_anytime()
+        self.compute.check_images(self.search.search_images)
         if self.integer_input and self.precision is Precision.FP32:
             raise SettingsError(
                 "precision is fp32: an integer first layer has integer weights; pass --precision "

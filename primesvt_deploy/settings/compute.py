@@ -59,6 +59,18 @@ class ComputeSettings(Brief):
         """Whether workers evaluate, and not this process."""
         return self.workers is not None or self.ray is not None
 
+    def check_images(self, images: int | None) -> None:
+        """Refuse more workers than search images; None: it is not known yet how many there are.
+
+        Raises:
+            SettingsError: there are more.
+        """
+        if images is not None and (self.workers or 1) > images:
+            raise SettingsError(
+                f"there are {self.workers} workers for {images} search images: expected one image "
+                "a worker at least; pass fewer --workers"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

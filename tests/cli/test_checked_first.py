@@ -148,6 +148,18 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "workers": (("frontier", "--workers", "0"), "workers are 0: expected 1 to"),
     "empty cluster": (("analyze", "--ray", ""), "address of the Ray cluster is ''"),
+    "closed cluster": (
+        ("analyze", "--ray", "127.0.0.1:1"),
+        "no Ray cluster answers at 127.0.0.1:1 (connection refused)",
+    ),
+    "idle workers": (
+        (*BUILD, "--workers", "70", "--search-images", "60"),
+        "there are 70 workers for 60 search images: expected one image a worker",
+    ),
+    "idle workers of an analysis": (
+        ("analyze", "--workers", "70", "--search-images", "60"),
+        "there are 70 workers for 60 search images",
+    ),
     "epochs": (
         (*BUILD, "--finetune", "1", "--finetune-timesteps", "1,4"),
         "2 timesteps are given for 1 epoch: one an epoch at most",

@@ -40,7 +40,9 @@ def test_the_stages_are_those_of_the_build(
     model: SViT, data: DataSet, expected: ExpectedCost, tmp_path: Path
 ) -> None:
     told = Recorded()
-    build(model, tmp_path / "bundle", SETTINGS, data=data, progress=told)
+    built = build(model, tmp_path / "bundle", SETTINGS, data=data, progress=told).manifest
+    assert expected.outlook is not None
+    assert expected.outlook.budget_bytes == built["constraints"]["budget_bytes"]
     names = {stage.name.partition(" at ")[0] for stage in told.stages}
     assert {stage.name for stage in expected.stages} == names
     measured = [s for s in told.stages if s.name.startswith("sensitivity")]
@@ -134,9 +136,11 @@ def test_a_device_that_is_not_there_is_refused(model: SViT, data: DataSet) -> No
 
 
 def test_more_workers_than_images_are_refused(model: SViT, data: DataSet) -> None:
-    wanted = replace(SETTINGS, compute=ComputeSettings(workers=101))
-    with pytest.raises(SettingsError, match="there are 101 workers for 100 search images"):
-        estimate(model, wanted, data=data, progress=SILENT)
+    compute, message = ComputeSettings(workers=101), "there are 101 workers for 100 search images"
+    with pytest.raises(SettingsError, match=message):
+        replace(SETTINGS, compute=compute)
+    with pytest.raises(SettingsError, match=message):
+        estimate(model, SEARCH, data=data, compute=compute, progress=SILENT)
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ _AREAS = {
     "": (_EDGE, "every command"),
     "build": ("Build extra: build, frontier, analyze, verify", "build, frontier, analyze, verify"),
     "ssh": ("SSH extra: bench --host", "bench --host"),
+    "cluster": ("Cluster extra: --workers, --ray", "--workers and --ray"),
     "sign": ("Sign extra: build --sign, --trust", "build --sign, --trust of other commands"),
 }
 """Heading, and what needs it, by extra; no others are for users."""

@@ -10,6 +10,7 @@ import click
 
 from primesvt_deploy.cli.options.common import with_options
 from primesvt_deploy.cli.options.completers import complete_names
+from primesvt_deploy.cluster.reach import check_listens
 from primesvt_deploy.compute.cuda_driver import check_driver
 from primesvt_deploy.settings import ComputeSettings
 
@@ -49,6 +50,8 @@ def compute_options(function: _F) -> _F:
         compute = ComputeSettings(device=device, workers=workers, ray=ray)
         if ray is None:  # devices of a cluster are not this machine's
             check_driver(device)
+        elif ray != "auto":
+            check_listens(ray)
         return function(compute=compute, **rest)
 
     return cast(_F, with_options(_OPTIONS, wrapped))
