@@ -6,7 +6,7 @@ and the whole is played in `--seconds`, however long it took: the caption says h
 Where a reader prefers no motion, the last screen is shown.
 
     python tools/record_terminal.py docs/images/build.svg \
-        'primesvt-deploy build --budget-mb 4.2 --policy greedy --force' \
+        'primesvt-deploy build --budget-mb 4.2 --policy greedy --held-out-images 1000 --force' \
         'primesvt-deploy run bundle photo.jpg'
 """
 
