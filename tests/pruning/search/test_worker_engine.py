@@ -165,14 +165,15 @@ def test_the_ledger_does_not_depend_on_the_number_of_workers(
 ) -> None:
     assert len({candidate.correct for candidate in alone}) > 3, "the test sees nothing"
     assert any(candidate.decision for candidate in alone), "none was decided early"
-    for workers in (1, 3, 5):
+    for workers in (1, 2, 3, 5):
         assert searched(tiny, *shared(tiny, tiny_data, RECOVERY_STEPS, workers)) == alone
 
 
 @pytest.mark.slow
 def test_the_ledger_is_the_same_where_nothing_is_recovered(tiny: SViT, tiny_data: DataSet) -> None:
     expected = searched(tiny, *in_process(tiny, tiny_data, ()))
-    assert searched(tiny, *shared(tiny, tiny_data, (), 2)) == expected
+    for workers in (1, 2, 3, 5):
+        assert searched(tiny, *shared(tiny, tiny_data, (), workers)) == expected
 
 
 @pytest.mark.slow
@@ -291,7 +292,7 @@ def test_independent_evaluations_have_the_same_outcomes_side_by_side(
     ]
     expected = list(here.outcomes(asked))
     assert len({len(found.hits) for found in expected}) > 3, "the test sees nothing"
-    for workers in (1, 4):
+    for workers in (1, 2, 4):
         engine, _ = shared(tiny, tiny_data, RECOVERY_STEPS, workers, dies_at=(7, 9))
         engine.outcome(Plan(), limit=50, keep=engine.groups)
         for found, other in zip(engine.outcomes(asked), expected, strict=True):
