@@ -114,6 +114,8 @@ def exit_code() -> int:
     except SystemExit as end:
         # The reader has gone, as `head` does: rich ends the process, click replaces the output.
         left = isinstance(end.__context__, BrokenPipeError) or sys.stdout is not output
+        if not left and isinstance(end.code, str):  # a reason: Python prints it, and ends with 1
+            raise
         code = _READER_LEFT if left else end.code
     except Exception as error:
         code = _explain(error)

@@ -65,7 +65,7 @@ class ComputeSettings(Brief):
         Raises:
             SettingsError: there are more.
         """
-        if images is not None and (self.workers or 1) > images:
+        if images is not None and self.workers is not None and self.workers > images:
             raise SettingsError(
                 f"there are {self.workers} workers for {images} search images: expected one image "
                 "a worker at least; pass fewer --workers"

@@ -82,3 +82,17 @@ def test_a_command_that_a_signal_ends_does_so_before_ray_is_unloaded(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "cleaned up\n", told)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "told"),
+    [
+        ("SystemExit", 0, ""),
+        ("SystemExit(3)", 3, ""),
+        ("SystemExit('no more disks')", 1, "no more disks\n"),
+    ],
+)
+def test_code_that_ends_the_process_has_its_say(ending: str, code: int, told: str) -> None:
+    program = INTERRUPTED.replace("{ending}", ending).replace("os._exit(11)", "pass")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "cleaned up\n", told)
